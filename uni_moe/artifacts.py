@@ -1,0 +1,257 @@
+"""Where each artifact lives, writing that is whole or absent, hashes and cards."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from uni_moe.errors import LineageError
+from uni_moe.records import Card, canonical_json, sha256_text
+
+CARD = "card.json"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The folders of one workspace."""
+
+    root: Path
+
+    @property
+    def params(self) -> Path:
+        """The workspace's params.yaml."""
+        return self.root / "params.yaml"
+
+    @property
+    def artifacts(self) -> Path:
+        """What stages make. DVC versions it."""
+        return self.root / "artifacts"
+
+    def samples(self, modality: str) -> Path:
+        """Ingested samples of one modality: manifest and media shards."""
+        return self.artifacts / "samples" / modality
+
+    def validated(self, modality: str) -> Path:
+        """Accepted and quarantined samples of one modality."""
+        return self.artifacts / "validated" / modality
+
+    @property
+    def contract_report(self) -> Path:
+        """The contract's verdict over all samples."""
+        return self.artifacts / "validated" / "report"
+
+    def corpus(self, modality: str) -> Path:
+        """Conversations and media shards that training reads."""
+        return self.artifacts / "corpus" / modality
+
+    def foundation(self, part: str) -> Path:
+        """One part of the foundation: image, audio, speech or language."""
+        return self.artifacts / "foundation" / part
+
+    def aligned(self, connector: str) -> Path:
+        """One aligned connector."""
+        return self.artifacts / "align" / connector
+
+    def expert(self, modality: str) -> Path:
+        """One trained expert."""
+        return self.artifacts / "experts" / modality
+
+    @property
+    def assembled(self) -> Path:
+        """The mixture of experts before tuning."""
+        return self.artifacts / "assembled"
+
+    @property
+    def model(self) -> Path:
+        """The tuned model: the candidate."""
+        return self.artifacts / "model"
+
+    @property
+    def report(self) -> Path:
+        """The candidate's evaluation."""
+        return self.artifacts / "report"
+
+    @property
+    def runs(self) -> Path:
+        """Run folders."""
+        return self.root / "runs"
+
+    @property
+    def state(self) -> Path:
+        """Training states, for resume."""
+        return self.root / "state"
+
+    @property
+    def store(self) -> Path:
+        """Registered models, by content."""
+        return self.root / "store"
+
+    @property
+    def registry(self) -> Path:
+        """The default SQLite index."""
+        return self.root / "registry.sqlite"
+
+    def name_of(self, path: Path) -> str:
+        """Return a path's name inside the workspace, as cards write it."""
+        return path.relative_to(self.root).as_posix()
+
+
+def sha256_file(path: Path) -> str:
+    """Return a file's sha256 in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def files_of(folder: Path) -> dict[str, str]:
+    """Return every file of an artifact but its card and DVC's own, with its sha256."""
+    return {
+        path.relative_to(folder).as_posix(): sha256_file(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.relative_to(folder).as_posix() not in (CARD, ".gitignore")
+    }
+
+
+def code_hash() -> str:
+    """Return the hash of our own source files that this process has imported, the command aside."""
+    names = sorted(
+        name
+        for name in sys.modules
+        if name.startswith("uni_moe") and name not in ("uni_moe.cli", "uni_moe.__main__")
+    )
+    digest = {
+        name: sha256_file(Path(file))
+        for name in names
+        if (file := getattr(sys.modules[name], "__file__", None)) is not None
+    }
+    return sha256_text(canonical_json(digest))
+
+
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """Give a folder to write in; it takes the target's place only when the block ends well."""
+    draft = target.parent / f".{target.name}.{uuid.uuid4().hex}"
+    draft.mkdir(parents=True)
+    try:
+        yield draft
+        _sync(draft)
+        if target.exists():
+            shutil.rmtree(target)
+        draft.replace(target)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def write_text(target: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.parent / f".{target.name}.{uuid.uuid4().hex}"
+    with draft.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    draft.replace(target)
+
+
+def write_json(target: Path, value: object) -> None:
+    """Write readable JSON with sorted keys, whole or not at all."""
+    text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    write_text(target, text + "\n")
+
+
+def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON has any shape
+    """Read a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@dataclass
+class Draft:
+    """An artifact that is being written."""
+
+    folder: Path
+    results: dict[str, Any] = field(default_factory=dict)
+
+
+@contextmanager
+def write_artifact(
+    target: Path,
+    *,
+    stage: str,
+    kind: str,
+    params: Mapping[str, Any],
+    parents: Mapping[str, str],
+) -> Iterator[Draft]:
+    """Write an artifact with its card; nothing appears at `target` unless the block ends well.
+
+    `parents` maps a workspace path to the id of that artifact's card: what `parent_ids` returns.
+    """
+    with whole_folder(target) as folder:
+        draft = Draft(folder)
+        yield draft
+        card = Card(
+            stage=stage,
+            kind=kind,
+            params=params,
+            parents=parents,
+            code=code_hash(),
+            files=files_of(folder),
+            results=draft.results,
+        )
+        write_json(folder / CARD, card.to_json())
+
+
+def read_card(folder: Path) -> Card:
+    """Read an artifact's card.
+
+    Raises:
+        LineageError: the artifact is absent or carries no card.
+    """
+    path = folder / CARD
+    if not path.is_file():
+        raise LineageError(
+            f"There is no artifact at {folder}.",
+            cause=f"{CARD} is missing, so the stage that makes it has not run here.",
+            remedy="run `dvc repro` (or `uni-moe run`) in the workspace.",
+        )
+    return Card.from_json(read_json(path))
+
+
+def verified_card(folder: Path) -> Card:
+    """Read an artifact's card and check every file against it.
+
+    Raises:
+        LineageError: a file is missing, added or changed since the card was written.
+    """
+    card = read_card(folder)
+    found = files_of(folder)
+    wrong = sorted(
+        name for name in {*found, *card.files} if found.get(name) != card.files.get(name)
+    )
+    if wrong:
+        raise LineageError(
+            f"{folder} is not what its card says: {', '.join(wrong[:5])}.",
+            cause="files were changed, added or removed after the stage had written them.",
+            remedy="remove the folder and run `dvc repro` (or `dvc checkout`).",
+        )
+    return card
+
+
+def parent_ids(layout: Layout, *folders: Path) -> dict[str, str]:
+    """Verify artifacts and return their names in the workspace with their cards' ids."""
+    return {layout.name_of(folder): verified_card(folder).id for folder in folders}
+
+
+def _sync(folder: Path) -> None:
+    """Force a folder's files to the disk."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as stream:
+                os.fsync(stream.fileno())

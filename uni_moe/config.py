@@ -1,0 +1,448 @@
+"""params.yaml, typed: all rules, no values. The only file that opens it.
+
+Every key is required and every unknown key is an error, so that a params file is complete: what
+a run did stands in it. All problems of a file are told at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from uni_moe.errors import ConfigError, bullets
+
+Connector = Literal["image", "audio", "speech"]
+ExpertName = Literal["image", "video", "audio", "speech"]
+
+
+@dataclass(frozen=True)
+class PlaygroundSource:
+    """Samples drawn, synthesized and spoken by our own code, from a seed."""
+
+    kind: Literal["playground"]
+    name: str
+    seed: int
+    train: Mapping[str, int]  # modality -> training samples; an absent modality is not made
+    validation: int  # validation items per modality
+    test: int  # test items per modality
+    text_topics: tuple[Literal["shapes", "motion", "sounds", "words", "digits"], ...]
+
+
+@dataclass(frozen=True)
+class ConversationSource:
+    """A LLaVA or Uni-MoE JSON file beside a folder of media."""
+
+    kind: Literal["conversations"]
+    name: str
+    path: str
+    media_root: str
+    license: str
+    voice_is: Literal["speech", "audio"]
+
+
+@dataclass(frozen=True)
+class ShardedSource:
+    """A folder with manifest.jsonl, dataset.json and tar shards."""
+
+    kind: Literal["sharded"]
+    name: str
+    path: str
+    tasks: tuple[str, ...]  # names of tasks in dataset.json
+
+
+Source = PlaygroundSource | ConversationSource | ShardedSource
+
+
+@dataclass(frozen=True)
+class Platform:
+    """Machine choices that change bits, so they are fixed here and recorded in every run."""
+
+    threads: int
+
+
+@dataclass(frozen=True)
+class Contract:
+    """Which contract the manifest must keep."""
+
+    manifest: str
+
+
+@dataclass(frozen=True)
+class Split:
+    """The shares that samples without an official split fall into, by the hash of their key."""
+
+    validation_share: float
+    test_share: float
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """How samples become a corpus."""
+
+    caption_prompts: Mapping[str, str]  # modality -> the prompt that asks for a caption
+
+
+@dataclass(frozen=True)
+class EncoderTraining:
+    """A tiny encoder, trained here from scratch, never on the answers that are evaluated."""
+
+    objective: Literal["caption", "contrast", "caption_and_contrast"]
+    steps: int
+    batch_size: int
+    learning_rate: float
+    save_every_steps: int
+    architecture: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class EncoderFoundation:
+    """An encoder: a pretrained folder in Hugging Face layout, or a tiny one to train here."""
+
+    pretrained: str | None
+    tiny: EncoderTraining | None
+
+
+@dataclass(frozen=True)
+class LanguageTraining:
+    """A tiny language model and its tokenizer, trained here on text alone."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    layers: int
+    heads: int
+    max_positions: int
+    steps: int
+    batch_size: int
+    learning_rate: float
+    save_every_steps: int
+
+
+@dataclass(frozen=True)
+class LanguageFoundation:
+    """The language model: a pretrained folder in Hugging Face layout, or a tiny one."""
+
+    pretrained: str | None
+    tiny: LanguageTraining | None
+
+
+@dataclass(frozen=True)
+class Foundation:
+    """Where training starts from. Video is seen by the image encoder."""
+
+    image: EncoderFoundation
+    audio: EncoderFoundation
+    speech: EncoderFoundation
+    language: LanguageFoundation
+
+
+@dataclass(frozen=True)
+class QueryConnector:
+    """A connector that reads an encoder's features with learned queries."""
+
+    query_tokens: int
+    layers: int
+    width: int
+    heads: int
+    intermediate_size: int
+    window_s: int
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """The parts of the network that the foundation does not fix."""
+
+    sparse_layers: tuple[int, ...]
+    experts_per_token: int
+    video_frames: int
+    frame_time_embedding: bool
+    standardize_features: bool
+    system_prompt: str
+    speech_connector: QueryConnector
+    audio_connector: QueryConnector
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Size of low-rank adapters."""
+
+    rank: int
+    alpha: int
+    dropout: float
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One training phase: what learns, from what, how long.
+
+    `learns` names parts of the model (uni_moe.model.parts). `blend` weighs modalities against each
+    other; a modality without weight is not drawn. `tasks` says which conversations are drawn:
+    `caption` (captions and transcripts), `answer` (questions), or both.
+    """
+
+    learns: tuple[str, ...]
+    blend: Mapping[str, float]
+    tasks: tuple[Literal["caption", "answer"], ...]
+    steps: int
+    batch_size: int
+    learning_rate: float
+    warmup_share: float
+    weight_decay: float
+    clip_norm: float
+    save_every_steps: int
+    lora: Lora | None
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """Which expert fills which slot of every sparse layer, in order."""
+
+    slots: tuple[Literal["base", "image", "video", "audio", "speech"], ...]
+    connectors_from: Mapping[str, str]  # connector -> the expert whose connector survives
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """How a model is judged."""
+
+    batch_size: int
+    max_new_tokens: int
+    max_items: int | None  # per modality; None takes the whole test split
+    confidence: float
+    knock_out_items: int  # items per modality for the knock-out table; 0 leaves it out
+
+
+@dataclass(frozen=True)
+class Gate:
+    """When a candidate may replace the champion."""
+
+    margin: float  # a modality may lose this share at most
+    min_over_chance: float  # every modality must beat chance and majority by this share
+
+
+@dataclass(frozen=True)
+class Params:
+    """A complete params.yaml."""
+
+    seed: int
+    platform: Platform
+    sources: tuple[Source, ...]
+    split: Split
+    contract: Contract
+    prepare: Prepare
+    foundation: Foundation
+    model: ModelShape
+    align: Mapping[Connector, Phase]
+    experts: Mapping[ExpertName, Phase]
+    assembly: Assembly
+    tune: Phase
+    evaluate: Evaluate
+    gate: Gate
+
+    def section(self, *path: str) -> dict[str, Any]:
+        """Return a section as plain JSON, for a card: `section("align", "image")`."""
+        value: Any = self
+        for name in path:
+            value = value[name] if isinstance(value, Mapping) else getattr(value, name)
+        plain = _plain(value)
+        return plain if isinstance(plain, dict) else {path[-1]: plain}
+
+
+def load_params(path: Path) -> Params:
+    """Read and check a params file.
+
+    Raises:
+        ConfigError: the file is missing or not YAML, or lists every key that is wrong.
+    """
+    if not path.is_file():
+        raise ConfigError(
+            f"There is no {path.name} in {path.parent}.",
+            cause="this folder is not a workspace.",
+            remedy="run the command in a workspace, or make one with `uni-moe new FOLDER`.",
+        )
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{path} is not YAML: {error}",
+            cause="a slip of the pen, or a file that is not text.",
+            remedy="mend the line named above.",
+        ) from error
+    return parse_params(data, name=str(path))
+
+
+def parse_params(data: object, *, name: str = "params.yaml") -> Params:
+    """Build params from plain data; tell all problems at once."""
+    problems: list[str] = []
+    params = _build(Params, data, "", problems)
+    if not problems:
+        problems.extend(_rules(params))
+    if problems:
+        raise ConfigError(
+            f"{name} has {len(problems)} problem(s):{bullets(problems)}",
+            cause="keys that are unknown, missing or of the wrong type, or values against a rule.",
+            remedy="compare with a complete recipe: `uni-moe new FOLDER --recipe playground`.",
+        )
+    return typing.cast("Params", params)
+
+
+def _rules(params: Params) -> list[str]:
+    """Return what types cannot say."""
+    problems = []
+    names = [source.name for source in params.sources]
+    problems += [
+        f"sources: two sources have the name {name!r}; names must be unique"
+        for name in sorted({name for name in names if names.count(name) > 1})
+    ]
+    problems += [
+        f"sources.{name}: a name may hold letters, digits, '_' and '-' only"
+        for name in names
+        if not name.replace("_", "").replace("-", "").isalnum()
+    ]
+    for part in ("image", "audio", "speech", "language"):
+        foundation = getattr(params.foundation, part)
+        if (foundation.pretrained is None) == (foundation.tiny is None):
+            problems.append(f"foundation.{part}: give either `pretrained` or `tiny`, not both")
+    if params.platform.threads < 1:
+        problems.append("platform.threads: at least 1")
+    if not params.sources:
+        problems.append("sources: at least one")
+    if not 0 <= params.split.validation_share + params.split.test_share < 1:
+        problems.append("split: validation_share + test_share must lie in [0, 1)")
+    phases: dict[str, Phase] = {"tune": params.tune}
+    phases |= {f"align.{key}": phase for key, phase in params.align.items()}
+    phases |= {f"experts.{key}": phase for key, phase in params.experts.items()}
+    for where, phase in phases.items():
+        problems += _phase_rules(where, phase)
+    for slot in set(params.assembly.slots) - {"base", *params.experts}:
+        problems.append(f"assembly.slots: no expert named {slot!r} is trained")
+    for connector, expert in params.assembly.connectors_from.items():
+        if expert not in params.experts:
+            problems.append(f"assembly.connectors_from.{connector}: no expert {expert!r}")
+    if params.model.experts_per_token > len(params.assembly.slots):
+        problems.append("model.experts_per_token: more than there are assembly.slots")
+    return problems
+
+
+def _phase_rules(where: str, phase: Phase) -> list[str]:
+    problems = []
+    if phase.steps < 1 or phase.batch_size < 1 or phase.save_every_steps < 1:
+        problems.append(f"{where}: steps, batch_size and save_every_steps must be at least 1")
+    if phase.learning_rate <= 0:
+        problems.append(f"{where}.learning_rate: must be above 0")
+    if not 0 <= phase.warmup_share < 1:
+        problems.append(f"{where}.warmup_share: must lie in [0, 1)")
+    if not phase.blend or any(weight <= 0 for weight in phase.blend.values()):
+        problems.append(f"{where}.blend: at least one modality, each with a weight above 0")
+    if any(part.startswith("lora.") for part in phase.learns) != (phase.lora is not None):
+        problems.append(f"{where}: `lora` and the lora.* parts in `learns` go together")
+    return problems
+
+
+def _build(kind: Any, value: object, where: str, problems: list[str]) -> Any:  # noqa: ANN401, PLR0911, C901
+    """Turn plain data into the type `kind`; note every problem with its place."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return _build_union(arguments, value, where, problems)
+    if is_dataclass(kind) and isinstance(kind, type):
+        return _build_dataclass(kind, value, where, problems)
+    if origin is Literal:
+        if value not in arguments:
+            problems.append(f"{where}: {value!r} is not one of {', '.join(map(repr, arguments))}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            problems.append(f"{where}: expected a list, found {value!r}")
+            return ()
+        return tuple(
+            _build(arguments[0], item, f"{where}[{i}]", problems) for i, item in enumerate(value)
+        )
+    if origin is Mapping or origin is dict:
+        if not isinstance(value, Mapping):
+            problems.append(f"{where}: expected keys and values, found {value!r}")
+            return {}
+        return {
+            _build(arguments[0], key, f"{where} (key)", problems): _build(
+                arguments[1], item, f"{where}.{key}", problems
+            )
+            for key, item in value.items()
+        }
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        hint = ""
+        if kind is float and isinstance(value, str) and _is_number(value):
+            hint = " (YAML reads 1e-4 as text; write 1.0e-4)"
+        problems.append(f"{where}: expected {_name(kind)}, found {value!r}{hint}")
+    return value
+
+
+def _build_union(
+    arguments: tuple[Any, ...], value: object, where: str, problems: list[str]
+) -> object:
+    if value is None and type(None) in arguments:
+        return None
+    choices = [argument for argument in arguments if argument is not type(None)]
+    if len(choices) == 1:
+        return _build(choices[0], value, where, problems)
+    kinds = {typing.get_args(typing.get_type_hints(c)["kind"])[0]: c for c in choices}
+    kind = value.get("kind") if isinstance(value, Mapping) else None
+    if kind not in kinds:
+        problems.append(f"{where}.kind: {kind!r} is not one of {', '.join(map(repr, kinds))}")
+        return None
+    return _build(kinds[kind], value, where, problems)
+
+
+def _build_dataclass(
+    kind: Callable[..., object], value: object, where: str, problems: list[str]
+) -> object:
+    if not isinstance(value, Mapping):
+        problems.append(f"{where or 'the file'}: expected keys and values, found {value!r}")
+        return None
+    hints = typing.get_type_hints(kind)
+    prefix = f"{where}." if where else ""
+    for key in value:
+        if key not in hints:
+            near = difflib.get_close_matches(str(key), hints, n=1)
+            problems.append(
+                f"{prefix}{key}: unknown key" + (f"; did you mean {near[0]!r}?" if near else "")
+            )
+    built = {}
+    for item in fields(kind):  # type: ignore[arg-type] # a dataclass, checked by the caller
+        if item.name in value:
+            place = f"{prefix}{item.name}"
+            built[item.name] = _build(hints[item.name], value[item.name], place, problems)
+        elif item.default is MISSING and item.default_factory is MISSING:
+            problems.append(f"{prefix}{item.name}: missing")
+            built[item.name] = None
+    return kind(**built)
+
+
+def _plain(value: object) -> object:
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _name(kind: object) -> str:
+    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+    return names.get(typing.cast("type", kind), str(kind))

@@ -1,0 +1,57 @@
+"""The family tree of errors: each says what happened, why, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class UniMoeError(Exception):
+    """An error a person can act on. The message has three parts: what, cause, remedy."""
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, cause: str, remedy: str) -> None:
+        super().__init__(what)
+        self.what = what
+        self.cause = cause
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.what}\n  cause:  {self.cause}\n  remedy: {self.remedy}"
+
+
+class ConfigError(UniMoeError):
+    """params.yaml, a recipe or a command line says something that cannot be followed."""
+
+    exit_code = 2
+
+
+class DataError(UniMoeError):
+    """A source, a sample or a piece of media cannot be used as it is."""
+
+    exit_code = 3
+
+
+class ContractError(UniMoeError):
+    """A table breaks its contract in a way that stops the road."""
+
+    exit_code = 4
+
+
+class LineageError(UniMoeError):
+    """Two artifacts do not belong together, or an artifact is not what its card says."""
+
+    exit_code = 5
+
+
+class StageError(UniMoeError):
+    """A stage could not run to its end."""
+
+    exit_code = 6
+
+
+def bullets(problems: Sequence[str], *, most: int = 20) -> str:
+    """Join problems, one a line, and say how many more there are."""
+    shown = [f"\n    - {problem}" for problem in problems[:most]]
+    rest = len(problems) - most
+    return "".join(shown) + (f"\n    … and {rest} more" if rest > 0 else "")

@@ -1,0 +1,156 @@
+"""A run: one execution of one stage, recorded live in a folder of its own.
+
+The folder holds `run.json` (who, when, where, environment, how it ended), `events.jsonl`,
+`metrics.jsonl` and `heartbeat.jsonl`. A run whose heartbeat stopped without an end has died.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import platform
+import secrets
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TextIO
+
+from uni_moe.artifacts import Layout, write_json
+
+HEARTBEAT_S = 5.0
+_PACKAGES = ("torch", "transformers", "peft", "deepspeed", "numpy", "great-expectations")
+
+
+@dataclass
+class Run:
+    """One execution of a stage. Everything told to it is on disk at once."""
+
+    id: str
+    stage: str
+    folder: Path
+    record: dict[str, Any]
+    _streams: dict[str, TextIO] = field(default_factory=dict)
+
+    def event(self, event: str, **facts: Any) -> None:  # noqa: ANN401 - facts are JSON
+        """Record that something happened."""
+        self._append("events", {"time": _now(), "event": event, **facts})
+
+    def metric(self, step: int, values: Mapping[str, float]) -> None:
+        """Record numbers of one optimizer step."""
+        self._append("metrics", {"time": _now(), "step": step, **values})
+
+    def artifact(self, name: str, card_id: str) -> None:
+        """Record that this run made an artifact."""
+        self.record["artifacts"][name] = card_id
+
+    def _append(self, stream: str, row: Mapping[str, Any]) -> None:
+        if stream not in self._streams:
+            self._streams[stream] = (self.folder / f"{stream}.jsonl").open("a", encoding="utf-8")
+        file = self._streams[stream]
+        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        file.flush()
+
+    def close(self) -> None:
+        """Close the run's files."""
+        for file in self._streams.values():
+            file.close()
+
+
+@contextmanager
+def start_run(layout: Layout, stage: str, params: Mapping[str, Any]) -> Iterator[Run]:
+    """Open a run folder for a stage, beat while it works, and record how it ended."""
+    started = datetime.now(UTC)
+    run_id = f"{started:%Y%m%dT%H%M%S}-{stage.replace('@', '-')}-{secrets.token_hex(3)}"
+    folder = layout.runs / run_id
+    folder.mkdir(parents=True)
+    record: dict[str, Any] = {
+        "id": run_id,
+        "stage": stage,
+        "status": "running",
+        "started": started.isoformat(),
+        "user": _user(),
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "reason": os.environ.get("UNI_MOE_REASON"),
+        "flow_run": os.environ.get("UNI_MOE_FLOW_RUN"),
+        "commit": _commit(),
+        "environment": _environment(),
+        "params": dict(params),
+        "artifacts": {},
+    }
+    write_json(folder / "run.json", record)
+    run = Run(run_id, stage, folder, record)
+    stop = threading.Event()
+    beat = threading.Thread(target=_beat, args=(folder, stop), daemon=True)
+    beat.start()
+    begin = time.monotonic()
+    try:
+        yield run
+        record["status"] = "done"
+    except BaseException as error:
+        record["status"] = "failed"
+        record["error"] = f"{type(error).__name__}: {error}"
+        raise
+    finally:
+        stop.set()
+        beat.join(timeout=1)
+        record["ended"] = _now()
+        record["duration_s"] = round(time.monotonic() - begin, 3)
+        run.close()
+        write_json(folder / "run.json", record)
+
+
+def _beat(folder: Path, stop: threading.Event) -> None:
+    with (folder / "heartbeat.jsonl").open("a", encoding="utf-8") as file:
+        while True:
+            file.write(json.dumps({"time": _now()}) + "\n")
+            file.flush()
+            if stop.wait(HEARTBEAT_S):
+                return
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
+
+
+def _commit() -> str | None:
+    """Return the commit of the code that runs, None outside a checkout."""
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=40"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip() or None if done.returncode == 0 else None
+
+
+def _environment() -> dict[str, Any]:
+    versions: dict[str, str | None] = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        "python": sys.version.split()[0],
+        "machine": platform.platform(),
+        "cpus": os.cpu_count(),
+        "packages": versions,
+    }

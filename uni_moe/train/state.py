@@ -1,0 +1,83 @@
+"""Training states: what resume needs, whole or absent, outside the artifacts.
+
+A state lives under the hash of everything that its training depends on, so it can never continue
+the wrong thing. Tensors are safetensors; nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from uni_moe.artifacts import files_of, read_json, whole_folder, write_json
+
+KEEP = 2
+_FACTS = "state.json"
+_HASHES = "hashes.json"
+_TENSORS = "tensors.safetensors"
+_RANDOM = "random"
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """A position in a training: steps done, tensors by name, and facts found on the way."""
+
+    step: int
+    tensors: Mapping[str, Tensor]
+    random: Tensor
+    facts: Mapping[str, Any]
+
+
+class StateStore:
+    """The states of one training, newest last."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def save(self, state: TrainingState) -> None:
+        """Write a state, then drop all but the last few."""
+        target = self.folder / f"step-{state.step:08d}"
+        with whole_folder(target) as draft:
+            tensors = {name: t.detach().cpu().contiguous() for name, t in state.tensors.items()}
+            tensors[_RANDOM] = state.random
+            save_file(tensors, draft / _TENSORS)
+            write_json(draft / _FACTS, {"step": state.step, "facts": dict(state.facts)})
+            write_json(draft / _HASHES, files_of(draft))
+        for old in self._folders()[:-KEEP]:
+            shutil.rmtree(old)
+
+    def latest(self) -> TrainingState | None:
+        """Return the newest state whose bytes are what was written, None where there is none.
+
+        A torn state is passed over for the one before it: it can only come from a broken disk,
+        because a state appears by one rename.
+        """
+        for folder in reversed(self._folders()):
+            hashes = read_json(folder / _HASHES) if (folder / _HASHES).is_file() else None
+            found = {name: h for name, h in files_of(folder).items() if name != _HASHES}
+            if hashes != found:
+                continue
+            facts = read_json(folder / _FACTS)
+            tensors = load_file(folder / _TENSORS)
+            random = tensors.pop(_RANDOM)
+            return TrainingState(facts["step"], tensors, random, facts["facts"])
+        return None
+
+    def clear(self) -> None:
+        """Forget the training: its artifact stands."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _folders(self) -> list[Path]:
+        return sorted(self.folder.glob("step-*")) if self.folder.is_dir() else []
+
+
+def random_state() -> Tensor:
+    """Return torch's random state on the CPU."""
+    return torch.get_rng_state()

@@ -93,7 +93,7 @@ class Prepare:
 class EncoderTraining:
     """A tiny encoder, trained here from scratch, never on the answers that are evaluated."""
 
-    objective: Literal["caption", "contrast", "caption_and_contrast"]
+    objectives: tuple[Literal["caption", "reconstruct", "contrast"], ...]
     steps: int
     batch_size: int
     learning_rate: float
@@ -161,6 +161,7 @@ class ModelShape:
 
     sparse_layers: tuple[int, ...]
     experts_per_token: int
+    vision_select_layer: int  # which of the vision tower's hidden states; -2 as published
     video_frames: int
     frame_time_embedding: bool
     standardize_features: bool

@@ -16,7 +16,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from uni_moe.artifacts import files_of, read_json, whole_folder, write_json
+from uni_moe.artifacts import code_hash, files_of, read_json, whole_folder, write_json
+from uni_moe.records import canonical_json, sha256_text
+from uni_moe.stage import StageContext
 
 KEEP = 2
 _FACTS = "state.json"
@@ -76,6 +78,15 @@ class StateStore:
 
     def _folders(self) -> list[Path]:
         return sorted(self.folder.glob("step-*")) if self.folder.is_dir() else []
+
+
+def open_states(
+    ctx: StageContext, params: Mapping[str, Any], parents: Mapping[str, str]
+) -> StateStore:
+    """Return the states of exactly this training: same stage, parameters, inputs and code."""
+    identity = {"stage": ctx.name, "params": params, "parents": parents, "code": code_hash()}
+    key = sha256_text(canonical_json(identity))[:16]
+    return StateStore(ctx.layout.state / f"{ctx.name}-{key}")
 
 
 def random_state() -> Tensor:

@@ -19,7 +19,7 @@ class PictureViews:
     """Square patches of pictures (B, C, H, W), row by row, as CLIP reads them."""
 
     patch_size: int
-    zoom: float = 0.25  # how much of a side a crop may lose
+    zoom: float = 0.1  # how much of a side a crop may lose
     light: float = 0.3
 
     def patches(self, x: Tensor) -> Tensor:

@@ -1,0 +1,30 @@
+import json
+
+import pytest
+
+from uni_moe.artifacts import Layout
+from uni_moe.runs import start_run
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_run_tells_how_it_ended(tmp_path):
+    with start_run(Layout(tmp_path), "align@image", {"seed": 1}) as run:
+        during = json.loads((run.folder / "run.json").read_text())
+        run.metric(1, {"loss": 2.5})
+        run.event("state", step=1)
+        assert lines(run.folder / "metrics.jsonl")[0]["loss"] == 2.5
+    after = json.loads((run.folder / "run.json").read_text())
+    assert (during["status"], after["status"]) == ("running", "done")
+    assert after["duration_s"] >= 0
+    assert lines(run.folder / "heartbeat.jsonl")
+
+
+def test_a_run_that_fails_says_why(tmp_path):
+    with pytest.raises(ValueError, match="boom"), start_run(Layout(tmp_path), "tune", {}) as run:
+        raise ValueError("boom")
+    record = json.loads((run.folder / "run.json").read_text())
+    assert record["status"] == "failed"
+    assert "boom" in record["error"]

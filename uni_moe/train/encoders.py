@@ -1,0 +1,182 @@
+"""Tiny encoders of the real kinds (CLIP, Whisper, BEATs) and the learner that trains one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import (
+    CLIPImageProcessorPil,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    PreTrainedModel,
+    WhisperConfig,
+    WhisperFeatureExtractor,
+)
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from uni_moe.config import EncoderTraining
+from uni_moe.train.loop import StepLoss
+from uni_moe.train.objectives import (
+    Batch,
+    CaptionObjective,
+    ContrastObjective,
+    ReconstructObjective,
+    Views,
+    Words,
+)
+from uni_moe.train.pool import Pool
+from uni_moe.train.views import PictureViews, SpectrogramViews
+
+RATE_HZ = 16_000
+POSITION_GAIN = 10.0
+
+
+@dataclass(frozen=True)
+class TinyEncoder:
+    """An untrained encoder with everything its training needs."""
+
+    module: PreTrainedModel
+    encode: Callable[[Tensor], Tensor]  # prepared media (B, …) -> features (B, N, D)
+    prepare: Callable[[Any], Tensor]  # one decoded medium -> prepared
+    extractor: Any  # the preprocessor, saved beside the weights; None where the config says it all
+    views: Views
+    patch: int  # numbers in one patch
+    width: int
+
+
+def tiny_image(shape: Mapping[str, int]) -> TinyEncoder:
+    """Build a small CLIP vision tower. Its features are the last hidden state's patches."""
+    size, patch = shape["image_size"], shape["patch_size"]
+    module = CLIPVisionModel(
+        CLIPVisionConfig(
+            hidden_size=shape["width"],
+            intermediate_size=2 * shape["width"],
+            num_hidden_layers=shape["layers"],
+            num_attention_heads=shape["heads"],
+            image_size=size,
+            patch_size=patch,
+            projection_dim=shape["width"],
+        )
+    )
+    # CLIP starts with positions far weaker than patches; a short training needs them heard.
+    with torch.no_grad():
+        module.embeddings.position_embedding.weight.mul_(POSITION_GAIN)
+    extractor = CLIPImageProcessorPil(
+        size={"shortest_edge": size}, crop_size={"height": size, "width": size}
+    )
+
+    def encode(x: Tensor) -> Tensor:
+        out = module(pixel_values=x, output_hidden_states=True)
+        return out.hidden_states[-1][:, 1:]
+
+    def prepare(image: Any) -> Tensor:  # noqa: ANN401 - a Pillow image
+        return extractor(image, return_tensors="pt")["pixel_values"][0]
+
+    return TinyEncoder(
+        module, encode, prepare, extractor, PictureViews(patch), 3 * patch * patch, shape["width"]
+    )
+
+
+def tiny_speech(shape: Mapping[str, int]) -> TinyEncoder:
+    """Build a small Whisper encoder over windows of `window_s` seconds."""
+    window_s, bins = shape["window_s"], shape["mel_bins"]
+    module = WhisperEncoder(
+        WhisperConfig(
+            d_model=shape["width"],
+            encoder_layers=shape["layers"],
+            encoder_attention_heads=shape["heads"],
+            encoder_ffn_dim=2 * shape["width"],
+            num_mel_bins=bins,
+            max_source_positions=50 * window_s,
+            dropout=0.0,
+        )
+    )
+    extractor = WhisperFeatureExtractor(feature_size=bins, chunk_length=window_s)
+
+    def encode(x: Tensor) -> Tensor:
+        return module(x).last_hidden_state
+
+    def prepare(sound: np.ndarray) -> Tensor:
+        first = sound[: window_s * RATE_HZ]
+        return extractor(first, sampling_rate=RATE_HZ, return_tensors="pt")["input_features"][0]
+
+    views = SpectrogramViews(time_axis=2, patch_frames=2, patch_bins=None)
+    return TinyEncoder(module, encode, prepare, extractor, views, 2 * bins, shape["width"])
+
+
+class EncoderLearner:
+    """Trains a tiny encoder on a pool of media by the objectives that params name."""
+
+    def __init__(
+        self, encoder: TinyEncoder, plan: EncoderTraining, pool: Pool, held_out: Pool, seed: int
+    ) -> None:
+        self.pool, self.held_out, self.seed = pool, held_out, seed
+        self.batch_size = plan.batch_size
+        self.words = pool.words()
+        self.module = EncoderWithHeads(encoder, plan.objectives, len(self.words))
+        self.drawn = pool.captioned if plan.objectives == ("caption",) else range(len(pool.media))
+
+    def batch(self, step: int) -> Batch:
+        """Draw media with replacement: a pure function of the seed and the step."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+        picks = torch.randint(len(self.drawn), (self.batch_size,), generator=generator).tolist()
+        return self._batch(self.pool, [self.drawn[i] for i in picks], step)
+
+    def validate(self) -> dict[str, float]:
+        """Return the objectives' mean loss on the validation split's media."""
+        self.module.eval()
+        chosen = list(
+            self.held_out.captioned
+            if self.module.names == ("caption",)
+            else range(len(self.held_out.media))
+        )
+        if not chosen:
+            return {}
+        with torch.no_grad():
+            loss = self.module(self._batch(self.held_out, chosen[:256], 0)).loss
+        return {"all": float(loss)}
+
+    def _batch(self, pool: Pool, picks: Sequence[int], step: int) -> Batch:
+        captions = [pool.captions[i] or "" for i in picks]
+        ids = self.words.encode(captions) if "caption" in self.module.names else None
+        return Batch(pool.media[list(picks)], ids, self.seed * 7_919 + step)
+
+
+class EncoderWithHeads(nn.Module):
+    """An encoder and the throw-away heads of its objectives; called with a batch, gives a loss."""
+
+    def __init__(self, encoder: TinyEncoder, names: Sequence[str], words: int) -> None:
+        super().__init__()
+        self.encoder = encoder.module
+        self.names = tuple(names)
+        self._encode, self._views = encoder.encode, encoder.views
+        makers: dict[str, Callable[[], nn.Module]] = {
+            "caption": lambda: CaptionObjective(encoder.width, words),
+            "reconstruct": lambda: ReconstructObjective(encoder.width, encoder.patch),
+            "contrast": lambda: ContrastObjective(encoder.width),
+        }
+        self.heads = nn.ModuleDict({name: makers[name]() for name in self.names})
+
+    def forward(self, batch: Batch) -> StepLoss:
+        """Return the sum of the objectives' losses. Media without caption train no caption."""
+        losses = {}
+        for name, head in self.heads.items():
+            seen = _captioned(batch) if name == "caption" else batch
+            if seen is not None:
+                losses[name] = head(self._encode, seen, self._views)
+        total = torch.stack(list(losses.values())).sum()
+        return StepLoss(total, {name: (float(loss.detach()), 1.0) for name, loss in losses.items()})
+
+
+def _captioned(batch: Batch) -> Batch | None:
+    """Return the batch's media that have a caption, None where there are none."""
+    assert batch.captions_BL is not None
+    keep = (batch.captions_BL != Words.PAD).sum(1) > 2  # the two marks alone are no caption
+    if not keep.any():
+        return None
+    return Batch(batch.media[keep], batch.captions_BL[keep], batch.seed)

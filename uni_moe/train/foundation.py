@@ -1,0 +1,147 @@
+"""The stage `foundation@part`: pretrained folders by path and hash, or tiny parts trained here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from uni_moe.artifacts import files_of, parent_ids, read_json, sha256_file, write_json
+from uni_moe.config import EncoderFoundation, EncoderTraining, LanguageTraining
+from uni_moe.errors import ConfigError, LineageError, bullets
+from uni_moe.stage import StageContext
+from uni_moe.train.encoders import EncoderLearner, TinyEncoder, tiny_audio, tiny_image, tiny_speech
+from uni_moe.train.language import LanguageLearner, tiny_language
+from uni_moe.train.loop import Schedule, train
+from uni_moe.train.platform import settle
+from uni_moe.train.pool import gather
+from uni_moe.train.state import open_states
+
+PRETRAINED = "pretrained.json"
+_CORPORA = {"image": ("image", "video"), "audio": ("audio",), "speech": ("speech",)}
+_BUILDERS: Mapping[str, Callable[[Mapping[str, int]], TinyEncoder]] = {
+    "image": tiny_image,
+    "audio": tiny_audio,
+    "speech": tiny_speech,
+}
+
+
+def train_foundation(ctx: StageContext) -> None:
+    """Make one part of the foundation: image, audio, speech or language."""
+    ctx.run.event("platform", **settle(ctx.params.platform))
+    choice = getattr(ctx.params.foundation, ctx.item)
+    if choice.pretrained is not None:
+        _adopt(ctx, choice)
+    elif ctx.item == "language":
+        _train_language(ctx, choice.tiny)
+    else:
+        _train_encoder(ctx, choice.tiny)
+
+
+def foundation_folder(artifact: Path) -> Path:
+    """Return the folder that holds a part's files: the artifact, or the pretrained folder it names.
+
+    Raises:
+        LineageError: the pretrained folder is gone or holds other bytes than were recorded.
+    """
+    note = artifact / PRETRAINED
+    if not note.is_file():
+        return artifact
+    recorded = read_json(note)
+    folder = Path(recorded["path"])
+    wrong = [
+        name
+        for name, digest in recorded["files"].items()
+        if not (folder / name).is_file() or sha256_file(folder / name) != digest
+    ]
+    if wrong:
+        raise LineageError(
+            f"The pretrained folder {folder} has changed:{bullets(wrong)}",
+            cause="files were removed or replaced after the foundation had been recorded.",
+            remedy="put the recorded files back, or run `dvc repro` to record the new ones.",
+        )
+    return folder
+
+
+def _adopt(ctx: StageContext, choice: EncoderFoundation | Any) -> None:  # noqa: ANN401
+    """Record a pretrained folder by path and hash. Nothing is copied, nothing is fetched."""
+    folder = (ctx.layout.root / choice.pretrained).resolve()
+    if not (folder / "config.json").is_file():
+        raise ConfigError(
+            f"foundation.{ctx.item}.pretrained names {folder}, which is no model folder.",
+            cause="the folder is missing, or holds no config.json in Hugging Face layout.",
+            remedy="download the model once, and give the path of its folder in params.yaml.",
+        )
+    with ctx.artifact(
+        ctx.layout.foundation(ctx.item),
+        kind="foundation",
+        params=_params(ctx),
+        parents=(),
+    ) as draft:
+        files = files_of(folder)
+        write_json(draft.folder / PRETRAINED, {"path": str(folder), "files": files})
+        draft.results["pretrained"] = True
+
+
+def _train_encoder(ctx: StageContext, plan: EncoderTraining) -> None:
+    parents = tuple(ctx.layout.corpus(modality) for modality in _CORPORA[ctx.item])
+    ids = parent_ids(ctx.layout, *parents)
+    torch.manual_seed(ctx.params.seed)
+    encoder = _BUILDERS[ctx.item](plan.architecture)
+    pool = gather(parents, ctx.item, "train", encoder.prepare)
+    held_out = gather(parents, ctx.item, "validation", encoder.prepare)
+    learner = EncoderLearner(encoder, plan, pool, held_out, ctx.params.seed)
+    states = open_states(ctx, _params(ctx), ids)
+    results = train(
+        learner, _schedule(plan), states=states, run=ctx.run, title=f"foundation {ctx.item}"
+    )
+    with ctx.artifact(
+        ctx.layout.foundation(ctx.item), kind="foundation", params=_params(ctx), parents=parents
+    ) as draft:
+        encoder.module.eval().save_pretrained(draft.folder)
+        if encoder.extractor is not None:
+            encoder.extractor.save_pretrained(draft.folder)
+        draft.results.update(results, media=len(pool.media), captioned=len(pool.captioned))
+    states.clear()
+
+
+def _train_language(ctx: StageContext, plan: LanguageTraining) -> None:
+    parents = (ctx.layout.corpus("text"),)
+    ids = parent_ids(ctx.layout, *parents)
+    torch.manual_seed(ctx.params.seed)
+    language = tiny_language(parents[0], plan, ctx.params.model.system_prompt)
+    learner = LanguageLearner(language, plan, ctx.params.seed)
+    states = open_states(ctx, _params(ctx), ids)
+    results = train(
+        learner, _schedule(plan), states=states, run=ctx.run, title="foundation language"
+    )
+    with ctx.artifact(
+        ctx.layout.foundation("language"), kind="foundation", params=_params(ctx), parents=parents
+    ) as draft:
+        language.model.eval().save_pretrained(draft.folder)
+        language.tokenizer.save_pretrained(draft.folder)
+        draft.results.update(results)
+    states.clear()
+
+
+def _schedule(plan: EncoderTraining | LanguageTraining) -> Schedule:
+    return Schedule(
+        steps=plan.steps,
+        batch_size=plan.batch_size,
+        learning_rate=plan.learning_rate,
+        warmup_share=0.05,
+        weight_decay=0.0,
+        clip_norm=1.0,
+        save_every_steps=plan.save_every_steps,
+    )
+
+
+def _params(ctx: StageContext) -> dict[str, Any]:
+    """Return the parameters this stage depends on, for its card and its training state."""
+    return {
+        "seed": ctx.params.seed,
+        "platform": ctx.params.section("platform"),
+        "foundation": ctx.params.section("foundation", ctx.item),
+    }

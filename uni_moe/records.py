@@ -211,6 +211,85 @@ class Card:
 
 
 @dataclass(frozen=True)
+class RuleVerdict:
+    """What one rule of a contract found.
+
+    `level` says what it judges: each sample, or each whole set (table). `checked` counts the rows
+    it applies to, absent values aside. `examples` names some of the rows that failed, with the value.
+    """
+
+    code: str
+    level: str
+    rule: str
+    why: str
+    remedy: str
+    checked: int
+    failed: int
+    examples: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One reason why samples were refused, whether ingest or a rule of the contract found it."""
+
+    why: str
+    remedy: str
+    found_by: Literal["ingest", "contract"]
+    samples: int
+    examples: Sequence[str]
+
+
+@dataclass(frozen=True)
+class SetCount:
+    """What became of one source's samples of one modality: listed = accepted + quarantined.
+
+    `reasons` maps a reason code to the samples that carry it; a sample may carry several.
+    """
+
+    modality: str
+    source: str
+    listed: int
+    accepted: int
+    quarantined: int
+    reasons: Mapping[str, int]
+    splits: Mapping[str, int]  # split -> accepted samples
+
+
+@dataclass(frozen=True)
+class ContractReport:
+    """The verdict of a contract over all samples. It is kept when no set breaks a table rule."""
+
+    contract: str
+    version: int
+    contract_sha256: str
+    kept: bool
+    breaches: Sequence[str]
+    rules: Sequence[RuleVerdict]
+    reasons: Mapping[str, Reason]
+    sets: Sequence[SetCount]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as a JSON object."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> ContractReport:
+        """Read what `to_json` wrote."""
+        fields = dict(data)
+        fields["breaches"] = tuple(fields["breaches"])
+        fields["rules"] = tuple(RuleVerdict(**_examples(rule)) for rule in fields["rules"])
+        fields["sets"] = tuple(SetCount(**item) for item in fields["sets"])
+        fields["reasons"] = {
+            code: Reason(**_examples(reason)) for code, reason in fields["reasons"].items()
+        }
+        return cls(**fields)
+
+
+def _examples(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {**data, "examples": tuple(data["examples"])}
+
+
+@dataclass(frozen=True)
 class Score:
     """How well one group of items was answered, beside what guessing would reach.
 

@@ -215,7 +215,7 @@ class RuleVerdict:
     """What one rule of a contract found.
 
     `level` says what it judges: each sample, or each whole set (table). `checked` counts the rows
-    it applies to, absent values aside. `examples` names some of the rows that failed, with the value.
+    it applies to, absent values aside. `examples` names some of the failed rows, with the value.
     """
 
     code: str

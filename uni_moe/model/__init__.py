@@ -1,0 +1,1 @@
+"""The Uni-MoE network: pure tensors, no files but Hugging Face's own, no databases."""

@@ -1,0 +1,87 @@
+"""The configuration of the network, in Hugging Face form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from transformers import AutoConfig, CLIPVisionConfig, LlamaConfig, PreTrainedConfig, WhisperConfig
+
+from uni_moe.model.encoders.beats import BeatsConfig
+
+SLOT_KINDS = ("image", "video", "audio", "speech")
+MAX_WINDOWS = 20  # of one sound file, as published
+
+
+class UniMoeConfig(PreTrainedConfig):  # type: ignore[misc] # transformers is untyped here
+    """Sizes and choices of one Uni-MoE network.
+
+    An encoder that is None is absent with its connector. `sparse_layers` lists the decoder layers
+    whose feed-forward is a mixture; none makes the dense network that phases 1 and 2 train.
+    `speech_connector` and `audio_connector` hold query_tokens, layers, width, heads,
+    intermediate_size and window_s. The published values stand in recipes, not here.
+
+    Slots have ids of their own above the vocabulary, so no text can ever produce one:
+    vocab_size + 0 for image, + 1 for video, + 2 for audio, + 3 for speech.
+    """
+
+    model_type = "uni_moe"
+    sub_configs = {  # noqa: RUF012 - transformers reads this name from the class
+        "text_config": LlamaConfig,
+        "vision_config": CLIPVisionConfig,
+        "speech_config": WhisperConfig,
+        "audio_config": BeatsConfig,
+    }
+
+    def __init__(  # noqa: PLR0913 - a configuration is a list of choices
+        self,
+        text_config: LlamaConfig | Mapping[str, Any] | None = None,
+        vision_config: CLIPVisionConfig | Mapping[str, Any] | None = None,
+        speech_config: WhisperConfig | Mapping[str, Any] | None = None,
+        audio_config: BeatsConfig | Mapping[str, Any] | None = None,
+        sparse_layers: Sequence[int] = (),
+        num_experts: int = 4,
+        experts_per_token: int = 2,
+        vision_select_layer: int = -2,
+        video_frames: int = 8,
+        frame_time_embedding: bool = False,  # noqa: FBT001, FBT002 - a configuration value
+        standardize_features: bool = False,  # noqa: FBT001, FBT002 - a configuration value
+        speech_connector: Mapping[str, int] | None = None,
+        audio_connector: Mapping[str, int] | None = None,
+        **kwargs: Any,  # noqa: ANN401 - transformers' own keys
+    ) -> None:
+        self.text_config = _sub(LlamaConfig, text_config) or LlamaConfig()
+        self.vision_config = _sub(CLIPVisionConfig, vision_config)
+        self.speech_config = _sub(WhisperConfig, speech_config)
+        self.audio_config = _sub(BeatsConfig, audio_config)
+        self.sparse_layers = list(sparse_layers)
+        self.num_experts = num_experts
+        self.experts_per_token = experts_per_token
+        self.vision_select_layer = vision_select_layer
+        self.video_frames = video_frames
+        self.frame_time_embedding = frame_time_embedding
+        self.standardize_features = standardize_features
+        self.speech_connector = dict(speech_connector) if speech_connector else None
+        self.audio_connector = dict(audio_connector) if audio_connector else None
+        for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
+            kwargs.setdefault(name, getattr(self.text_config, name))
+        kwargs.setdefault("tie_word_embeddings", False)
+        super().__init__(**kwargs)
+
+    def slot_id(self, kind: str) -> int:
+        """Return the id that stands for one row of media of this kind in input_ids."""
+        return int(self.text_config.vocab_size) + SLOT_KINDS.index(kind)
+
+    @property
+    def image_rows(self) -> int:
+        """Rows that one picture or film takes in a sequence: its patches."""
+        assert self.vision_config is not None
+        side = self.vision_config.image_size // self.vision_config.patch_size
+        return int(side * side)
+
+
+def _sub(kind: Any, value: Any) -> Any:  # noqa: ANN401 - a transformers class and its JSON
+    return kind(**value) if isinstance(value, Mapping) else value
+
+
+AutoConfig.register("uni_moe", UniMoeConfig)

@@ -1,0 +1,128 @@
+"""Connectors: what carries an encoder's features into the language model's space.
+
+Shapes
+    B  media    F  frames of a film    P  patches of a picture    N  feature rows    V  encoder width
+    Q  query tokens    D  language width
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import Blip2QFormerConfig, Blip2QFormerModel, WhisperConfig
+from transformers.models.whisper.modeling_whisper import WhisperDecoder
+
+
+class Standardize(nn.Module):
+    """Give each feature row mean 0 and variance 1, or pass it on.
+
+    The published connectors have none. Small encoders vary little from row to row without it.
+    """
+
+    def __init__(self, *, active: bool) -> None:
+        super().__init__()
+        self.active = active
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return features of the same shape."""
+        return F.layer_norm(features, features.shape[-1:]) if self.active else features
+
+
+class ImageConnector(nn.Module):
+    """Two linear layers with a GELU between, per patch (`mlp2x_gelu`), for pictures and films.
+
+    A film is the mean of its frames after the connector. The mean forgets their order; with
+    `frames`, a learned embedding of a frame's time is added before the GELU, where it can interact
+    with what is seen. (Added after the last linear layer, it would be the same constant for all.)
+    """
+
+    def __init__(self, width: int, out: int, *, frames: int | None, standardize: bool) -> None:
+        super().__init__()
+        self.standardize = Standardize(active=standardize)
+        self.enter = nn.Linear(width, out)
+        self.leave = nn.Linear(out, out)
+        self.frame_time = nn.Parameter(torch.zeros(frames, out)) if frames else None
+
+    def forward(self, features_BPV: Tensor) -> Tensor:
+        """Return rows for pictures, (B, P, D)."""
+        return self.leave(F.gelu(self.enter(self.standardize(features_BPV))))
+
+    def film(self, features_BFPV: Tensor) -> Tensor:
+        """Return rows for films, (B, P, D): the mean over frames after the connector."""
+        h = self.enter(self.standardize(features_BFPV))
+        if self.frame_time is not None:
+            h = h + self.frame_time[None, :, None]
+        return self.leave(F.gelu(h)).mean(1)
+
+
+class SpeechConnector(nn.Module):
+    """Causal queries that read the speech encoder: a Whisper decoder fed with learned queries."""
+
+    def __init__(
+        self, width: int, out: int, shape: Mapping[str, int], *, standardize: bool
+    ) -> None:
+        super().__init__()
+        self.standardize = Standardize(active=standardize)
+        self.widen = (
+            nn.Identity() if width == shape["width"] else nn.Linear(width, shape["width"])
+        )
+        config = WhisperConfig(
+            vocab_size=1,
+            pad_token_id=0,
+            d_model=shape["width"],
+            decoder_layers=shape["layers"],
+            decoder_attention_heads=shape["heads"],
+            decoder_ffn_dim=shape["intermediate_size"],
+            max_target_positions=max(448, shape["query_tokens"]),
+            dropout=0.0,
+        )
+        self.query_tokens = nn.Parameter(torch.zeros(1, shape["query_tokens"], shape["width"]))
+        self.decoder = WhisperDecoder._from_config(config)  # noqa: SLF001 - transformers' own way
+        del self.decoder.embed_tokens  # it is fed embeddings; a vocabulary would be dead weight
+        self.projector = nn.Linear(shape["width"], out)
+
+    def forward(self, features_BNV: Tensor) -> Tensor:
+        """Return rows, (B, Q, D)."""
+        memory = self.widen(self.standardize(features_BNV))
+        query = self.query_tokens.expand(memory.shape[0], -1, -1)
+        out = self.decoder(inputs_embeds=query, encoder_hidden_states=memory, use_cache=False)
+        return self.projector(out.last_hidden_state)
+
+
+class AudioConnector(nn.Module):
+    """Queries that see each other both ways and the audio encoder: BLIP-2's Q-Former.
+
+    Queries start from a normal of 0.02; zeros, as published, are told apart by dropout alone.
+    """
+
+    def __init__(
+        self, width: int, out: int, shape: Mapping[str, int], *, standardize: bool
+    ) -> None:
+        super().__init__()
+        self.standardize = Standardize(active=standardize)
+        self.query_tokens = nn.Parameter(
+            torch.randn(1, shape["query_tokens"], shape["width"]) * 0.02
+        )
+        config = Blip2QFormerConfig(
+            hidden_size=shape["width"],
+            num_hidden_layers=shape["layers"],
+            num_attention_heads=shape["heads"],
+            intermediate_size=shape["intermediate_size"],
+            encoder_hidden_size=width,
+            cross_attention_frequency=2,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+            layer_norm_eps=1e-12,
+        )
+        self.qformer = Blip2QFormerModel._from_config(config)  # noqa: SLF001 - as above
+        self.projector = nn.Linear(shape["width"], out)
+
+    def forward(self, features_BNV: Tensor) -> Tensor:
+        """Return rows, (B, Q, D)."""
+        memory = self.standardize(features_BNV)
+        query = self.query_tokens.expand(memory.shape[0], -1, -1)
+        out = self.qformer(query_embeds=query, encoder_hidden_states=memory)
+        return self.projector(out.last_hidden_state)

@@ -1,0 +1,1 @@
+"""The frozen encoders: CLIP and Whisper from transformers, BEATs from the paper."""

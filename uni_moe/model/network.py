@@ -1,0 +1,324 @@
+"""The Uni-MoE network as a Hugging Face model.
+
+Shapes
+    B  sequences    T  positions    D  model width    V  vocabulary    L  labelled positions
+    N  media (or windows of sound) over the whole batch, left to right
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import (
+    AutoModelForCausalLM,
+    CLIPVisionModel,
+    GenerationMixin,
+    LlamaForCausalLM,
+    PreTrainedModel,
+)
+from transformers.modeling_outputs import ModelOutput
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from uni_moe.errors import LineageError
+from uni_moe.model.config import SLOT_KINDS, UniMoeConfig
+from uni_moe.model.connectors import AudioConnector, ImageConnector, SpeechConnector
+from uni_moe.model.encoders.beats import Beats
+from uni_moe.model.experts import Experts
+from uni_moe.model.moe import SparseFeedForward
+from uni_moe.model.prompt import IGNORED
+from uni_moe.model.router import Router, Routing
+
+MEDIA_INPUTS = ("pixel_values", "video_pixel_values", "audio_fbank", "speech_mel")
+
+
+@dataclass
+class UniMoeOutput(ModelOutput):  # type: ignore[misc] # transformers is untyped here
+    """What a forward pass returns; absent parts are None.
+
+    `loss_sum_B` and `loss_tokens_B` split the loss by sequence. `routing` holds, per sparse layer,
+    the decision for every position whose attention mask is 1.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    past_key_values: Any = None
+    loss_sum_B: Tensor | None = None
+    loss_tokens_B: Tensor | None = None
+    routing: Mapping[int, Routing] | None = None
+
+
+class UniMoeForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
+    """Frozen encoders, connectors, and a LLaMA decoder some of whose layers are mixtures."""
+
+    config_class = UniMoeConfig
+    base_model_prefix = ""
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _no_split_modules = ["LlamaDecoderLayer", "CLIPEncoderLayer", "BeatsLayer"]  # noqa: RUF012
+
+    def __init__(self, config: UniMoeConfig) -> None:
+        super().__init__(config)
+        text, wide = config.text_config, config.text_config.hidden_size
+        plain = {"standardize": config.standardize_features}
+        if config.vision_config is not None:
+            self.vision_tower = CLIPVisionModel(config.vision_config)
+            frames = config.video_frames if config.frame_time_embedding else None
+            self.image_connector = ImageConnector(
+                config.vision_config.hidden_size, wide, frames=frames, **plain
+            )
+        if config.speech_config is not None:
+            self.speech_tower = WhisperEncoder(config.speech_config)
+            self.speech_connector = SpeechConnector(
+                config.speech_config.d_model, wide, config.speech_connector, **plain
+            )
+        if config.audio_config is not None:
+            self.audio_tower = Beats(config.audio_config)
+            self.audio_connector = AudioConnector(
+                config.audio_config.hidden_size, wide, config.audio_connector, **plain
+            )
+        self.language_model = LlamaForCausalLM(text)
+        for index in config.sparse_layers:
+            self.language_model.model.layers[index].mlp = SparseFeedForward(
+                wide, text.intermediate_size, config.num_experts, config.experts_per_token
+            )
+        self.post_init()
+        for tower in self.towers():
+            tower.requires_grad_(requires_grad=False)
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Initialize what is ours; modules of transformers keep their own rule."""
+        if isinstance(module, Router):
+            nn.init.normal_(module.weight, std=0.02)
+        elif isinstance(module, Experts):
+            nn.init.normal_(module.gate_up_proj, std=0.02)
+            nn.init.normal_(module.down_proj, std=0.02)
+
+    def towers(self) -> list[nn.Module]:
+        """Return the frozen encoders that this network has."""
+        names = ("vision_tower", "audio_tower", "speech_tower")
+        return [getattr(self, name) for name in names if hasattr(self, name)]
+
+    def train(self, mode: bool = True) -> UniMoeForConditionalGeneration:  # noqa: FBT001, FBT002
+        """Switch modes; the encoders stay in eval mode."""
+        super().train(mode)
+        for tower in self.towers():
+            tower.eval()
+        return self
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the language model's embeddings."""
+        return self.language_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the language model's embeddings."""
+        self.language_model.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        """Return the language model's head."""
+        return self.language_model.get_output_embeddings()
+
+    @torch.no_grad()
+    def encode(self, kind: str, values: Tensor, padding: Tensor | None = None) -> Tensor:
+        """Run a frozen encoder: what it returns can be kept and given to `forward` again.
+
+        Shapes:
+            image (N, 3, H, W) -> (N, P, V); video (N, F, 3, H, W) -> (N, F, P, V);
+            audio (N, frames, 128) and padding (N, samples) -> (N, rows, V);
+            speech (N, mel bins, frames) -> (N, rows, V).
+        """
+        if kind == "image":
+            return self._see(values)
+        if kind == "video":
+            return self._see(values.flatten(0, 1)).unflatten(0, values.shape[:2])
+        if kind == "audio":
+            return self.audio_tower(values, padding)
+        return self.speech_tower(values).last_hidden_state
+
+    def connect(self, kind: str, features: Tensor) -> Tensor:
+        """Return rows (N, rows, D) for what an encoder returned."""
+        if kind == "image":
+            return self.image_connector(features)
+        if kind == "video":
+            return self.image_connector.film(features)
+        return self.audio_connector(features) if kind == "audio" else self.speech_connector(features)
+
+    def forward(  # noqa: PLR0913 - the conventions of transformers
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Any = None,  # noqa: ANN401 - any cache of transformers
+        labels: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        video_pixel_values: Tensor | None = None,
+        audio_fbank: Tensor | None = None,
+        audio_padding: Tensor | None = None,
+        speech_mel: Tensor | None = None,
+        features: Mapping[str, Tensor] | None = None,
+        use_cache: bool | None = None,  # noqa: FBT001
+        logits_to_keep: int = 0,
+        full_logits: bool = False,  # noqa: FBT001, FBT002
+        output_routing: bool = False,  # noqa: FBT001, FBT002
+        **kwargs: Any,  # noqa: ANN401
+    ) -> UniMoeOutput:
+        """Read text and media, predict the next tokens.
+
+        Args:
+            input_ids: (B, T); slots hold the config's slot ids, one per row of features.
+            attention_mask: (B, T), 1 where there is something.
+            position_ids: (B, T); counted from the left when absent.
+            past_key_values: cache of earlier positions.
+            labels: (B, T), -100 where nothing is learned. The loss is the mean over all labels.
+            inputs_embeds: (B, T, D) instead of input_ids.
+            pixel_values: pictures, (N, 3, H, W).
+            video_pixel_values: films, (N, F, 3, H, W).
+            audio_fbank: windows of environmental audio, (N, frames, 128).
+            audio_padding: True where a sample of these windows is padding.
+            speech_mel: windows of speech, (N, mel bins, frames).
+            features: kind -> what `encode` returned, instead of the four media above.
+            use_cache: return a cache.
+            logits_to_keep: only the last so many positions' logits; 0 means all.
+            full_logits: logits of all positions even though labels are given.
+            output_routing: return every sparse layer's routing.
+            kwargs: whatever else transformers passes on.
+
+        Raises:
+            LineageError: text keeps another number of rows than the connectors return.
+        """
+        if inputs_embeds is None:
+            assert input_ids is not None
+            seen = dict(features or {})
+            values = (pixel_values, video_pixel_values, audio_fbank, speech_mel)
+            for kind, value in zip(SLOT_KINDS, values, strict=True):
+                if value is not None:
+                    padding = audio_padding if kind == "audio" else None
+                    seen[kind] = self.encode(kind, value, padding)
+            inputs_embeds = self._embed(input_ids, seen)
+        hidden = self.language_model.model(
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        h_BTD = hidden.last_hidden_state
+        out = UniMoeOutput(past_key_values=hidden.past_key_values)
+        if labels is not None:
+            out.loss, out.loss_sum_B, out.loss_tokens_B = self._loss(h_BTD, labels)
+        if labels is None or full_logits:
+            out.logits = self.language_model.lm_head(h_BTD[:, -logits_to_keep:])
+        if output_routing:
+            out.routing = self._routing(attention_mask)
+        return out
+
+    def _see(self, pixels: Tensor) -> Tensor:
+        """Return the patches of the chosen hidden state, without the class token."""
+        out = self.vision_tower(pixel_values=pixels, output_hidden_states=True)
+        return out.hidden_states[self.config.vision_select_layer][:, 1:]
+
+    def _embed(self, input_ids: Tensor, features: Mapping[str, Tensor]) -> Tensor:
+        """Embed text and put the connectors' rows where the slots stand."""
+        vocabulary = self.config.text_config.vocab_size
+        in_text = input_ids < vocabulary
+        embeds = self.get_input_embeddings()(input_ids.where(in_text, 0))
+        for kind in SLOT_KINDS:
+            mask = input_ids == self.config.slot_id(kind)
+            rows = int(mask.sum())
+            if kind not in features:
+                found = 0
+            else:
+                vectors = self.connect(kind, features[kind]).flatten(0, 1)
+                found = vectors.shape[0]
+            if rows != found:
+                raise LineageError(
+                    f"The text keeps {rows} rows for {kind}, the connector returned {found}.",
+                    cause="text and media were prepared with different settings, or a medium is "
+                    "missing from the batch.",
+                    remedy="prepare both with one processor, one medium for every slot.",
+                )
+            if rows:
+                embeds = embeds.masked_scatter(mask[..., None], vectors.to(embeds.dtype))
+        return embeds
+
+    def _loss(self, h_BTD: Tensor, labels_BT: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return mean cross-entropy, its sum and its tokens per sequence.
+
+        The head runs on labelled positions alone.
+        """
+        target_BT = F.pad(labels_BT[:, 1:], (0, 1), value=IGNORED)
+        learned_BT = target_BT != IGNORED
+        logits_LV = self.language_model.lm_head(h_BTD[learned_BT])
+        loss_L = F.cross_entropy(logits_LV.float(), target_BT[learned_BT], reduction="none")
+        row_L = learned_BT.nonzero()[:, 0]
+        sum_B = torch.zeros(len(labels_BT), device=loss_L.device).index_add(0, row_L, loss_L)
+        tokens_B = learned_BT.sum(1)
+        return loss_L.sum() / tokens_B.sum().clamp(min=1), sum_B, tokens_B
+
+    def sparse_layers(self) -> dict[int, SparseFeedForward]:
+        """Return layer index -> its mixture."""
+        layers = self.language_model.model.layers
+        return {index: layers[index].mlp for index in self.config.sparse_layers}
+
+    def _routing(self, attention_mask: Tensor | None) -> dict[int, Routing]:
+        """Return every sparse layer's last routing, padding left out."""
+        found = {}
+        for index, layer in self.sparse_layers().items():
+            routing = layer.routing
+            assert routing is not None
+            if attention_mask is not None:
+                keep = attention_mask[:, -(len(routing.expert_TK) // len(attention_mask)) :]
+                keep_T = keep.flatten().bool()
+                routing = Routing(
+                    routing.expert_TK[keep_T], routing.weight_TK[keep_T], routing.logits_TE[keep_T]
+                )
+            found[index] = routing
+        return found
+
+    @contextmanager
+    def experts_masked(self, masked: Mapping[int, Sequence[int]]) -> Iterator[None]:
+        """Keep experts from being chosen while the block runs: layer index -> expert slots."""
+        layers = self.sparse_layers()
+        try:
+            for index, experts in masked.items():
+                layers[index].router.masked = tuple(experts)
+            yield
+        finally:
+            for layer in layers.values():
+                layer.router.masked = ()
+
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: Tensor,
+        past_key_values: Any = None,  # noqa: ANN401
+        inputs_embeds: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        is_first_iteration: bool = False,  # noqa: FBT001, FBT002
+        **kwargs: Any,  # noqa: ANN401 - transformers looks for this very name
+    ) -> dict[str, Any]:
+        """Pass media to the first iteration alone: each is encoded once per prompt."""
+        media = {
+            name: kwargs.pop(name, None) for name in (*MEDIA_INPUTS, "audio_padding", "features")
+        }
+        inputs: dict[str, Any] = super().prepare_inputs_for_generation(
+            input_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            is_first_iteration=is_first_iteration,
+            **kwargs,
+        )
+        if is_first_iteration or not kwargs.get("use_cache", True):
+            inputs.update(media)
+        return inputs
+
+
+AutoModelForCausalLM.register(UniMoeConfig, UniMoeForConditionalGeneration)

@@ -1,0 +1,115 @@
+"""Low-rank adapters by peft: attach, save, merge. The only importer of peft."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from torch import Tensor, nn
+
+from uni_moe.errors import ConfigError, LineageError
+
+_LAYER = r".*language_model\.model\.layers\.({layers})\."
+_ATTENTION = _LAYER + r"self_attn\.(q|k|v|o)_proj"
+_FEED_FORWARD = _LAYER + r"mlp\.(gate|up|down)_proj"
+_EXPERTS = ("mlp.experts.gate_up_proj", "mlp.experts.down_proj")
+
+
+def attach(  # noqa: PLR0913 - a low-rank adapter has this many choices
+    model: nn.Module,
+    parts: Sequence[str],
+    *,
+    layers: Sequence[int],
+    rank: int,
+    alpha: int,
+    dropout: float,
+    seed: int,
+) -> PeftModel:
+    """Wrap the model with the adapters that `parts` name; everything else is frozen.
+
+    Args:
+        model: a UniMoeForConditionalGeneration.
+        parts: some of lora.attention, lora.feed_forward, lora.experts; others are passed over.
+        layers: layers whose feed-forwards get adapters; attention gets them in all.
+        rank: rank of every adapter.
+        alpha: the delta is scaled by alpha / rank.
+        dropout: in front of the adapters; peft has none for packed experts.
+        seed: of the adapters' start.
+
+    Raises:
+        ConfigError: dropout is asked for on packed experts.
+    """
+    patterns = []
+    if "lora.attention" in parts:
+        patterns.append(_ATTENTION.format(layers=r"\d+"))
+    if "lora.feed_forward" in parts:
+        patterns.append(_FEED_FORWARD.format(layers="|".join(map(str, layers))))
+    on_experts = "lora.experts" in parts
+    if on_experts and dropout:
+        raise ConfigError(
+            f"lora.dropout is {dropout}, but packed experts take none.",
+            cause="an expert's delta is added to its packed weight, behind which no input is left.",
+            remedy="set `lora.dropout: 0.0` for this phase.",
+        )
+    torch.manual_seed(seed)
+    return get_peft_model(
+        model,
+        LoraConfig(
+            r=rank,
+            lora_alpha=alpha,
+            lora_dropout=dropout,
+            bias="none",
+            target_modules="|".join(f"({pattern})" for pattern in patterns) or None,
+            target_parameters=list(_EXPERTS) if on_experts else None,
+        ),
+    )
+
+
+def adapter_state(wrapped: PeftModel) -> dict[str, Tensor]:
+    """Return the adapters' tensors under the names stock peft loads."""
+    state: dict[str, Tensor] = get_peft_model_state_dict(wrapped)
+    return {name: tensor.detach().clone() for name, tensor in state.items()}
+
+
+def adapter_config(wrapped: PeftModel) -> dict[str, Any]:
+    """Return the adapters' configuration as stock peft writes it."""
+    config = wrapped.peft_config["default"].to_dict()
+    return {k: sorted(v) if isinstance(v, set) else v for k, v in config.items()}
+
+
+def merge(wrapped: PeftModel) -> nn.Module:
+    """Fold the adapters into the base weights and return the base model.
+
+    Raises:
+        LineageError: another number of weights changed than there were adapters that learned.
+    """
+    deltas = _learned(wrapped)
+    base = wrapped.get_base_model()
+    before = {_plain(name): p.detach().clone() for name, p in base.named_parameters()}
+    merged: nn.Module = wrapped.merge_and_unload()
+    changed = [
+        name for name, p in merged.named_parameters() if not torch.equal(before[name], p.detach())
+    ]
+    if len(changed) != deltas:
+        raise LineageError(
+            f"{deltas} adapters had learned, but merging changed {len(changed)} weights.",
+            cause="peft passed an adapter over, or merged into a copy.",
+            remedy="use the pinned peft (constraints.txt); report this otherwise.",
+        )
+    return merged
+
+
+def _learned(wrapped: PeftModel) -> int:
+    """Count adapters whose delta is not zero."""
+    return sum(
+        bool(p.detach().ne(0).any())
+        for name, p in wrapped.named_parameters()
+        if re.search(r"lora_B\.", name)
+    )
+
+
+def _plain(name: str) -> str:
+    return name.replace(".base_layer", "")

@@ -1,0 +1,130 @@
+"""The surgery that puts trained experts into the slots of a mixture, with a receipt.
+
+`plan_assembly` decides, `assemble` acts. Both are pure: states in, state out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from uni_moe.errors import LineageError, bullets
+
+BASE = "base"
+State = Mapping[str, Tensor]
+_LAYERS = "language_model.model.layers"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where one slice of a packed tensor comes from: slot `slot` of `target` is `source` of `donor`.
+
+    `donor` is "base" or the name of an expert; `part` says which rows of a packed gate_up it fills.
+    """
+
+    target: str
+    slot: int
+    donor: str
+    source: str
+    part: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class AssemblyPlan:
+    """Every slice of every expert tensor with its origin; `router_seed` starts the routers."""
+
+    sparse_layers: tuple[int, ...]
+    slots: tuple[str, ...]
+    origins: tuple[Origin, ...]
+    router_seed: int
+
+    def receipt(self) -> dict[str, Any]:
+        """Return the plan as JSON: the origin of every expert tensor."""
+        return {
+            "sparse_layers": list(self.sparse_layers),
+            "slots": list(self.slots),
+            "router": {"start": "normal", "std": 0.02, "seed": self.router_seed},
+            "origins": [asdict(origin) for origin in self.origins],
+        }
+
+
+def plan_assembly(
+    base: State,
+    experts: Mapping[str, State],
+    *,
+    sparse_layers: Sequence[int],
+    slots: Sequence[str],
+    router_seed: int,
+) -> AssemblyPlan:
+    """Say where every expert tensor of the mixture comes from.
+
+    Args:
+        base: state of the dense network.
+        experts: name -> its feed-forward weights, under the dense network's names.
+        sparse_layers: layers that become mixtures.
+        slots: the donor of every slot: "base" or a name in `experts`.
+        router_seed: seed of the routers' start.
+
+    Raises:
+        LineageError: a donor or a tensor is missing, or shapes differ; all of them at once.
+    """
+    donors: dict[str, State] = {BASE: base, **experts}
+    problems = [f"no expert {slot!r}" for slot in slots if slot not in donors]
+    origins = []
+    for layer in sparse_layers:
+        for slot, donor in enumerate(slots):
+            for part in ("gate", "up", "down"):
+                source = f"{_LAYERS}.{layer}.mlp.{part}_proj.weight"
+                tensor = donors.get(donor, {}).get(source)
+                if tensor is None:
+                    problems.append(f"{donor} has no {source}")
+                elif tensor.shape != base[source].shape:
+                    problems.append(f"{donor}: {source} is {tuple(tensor.shape)}")
+                else:
+                    packed = "down_proj" if part == "down" else "gate_up_proj"
+                    target = f"{_LAYERS}.{layer}.mlp.experts.{packed}"
+                    origins.append(Origin(target, slot, donor, source, part, _sha256(tensor)))
+    if problems:
+        raise LineageError(
+            f"The experts cannot be assembled:{bullets(problems)}",
+            cause="an expert was trained for other layers or another language model.",
+            remedy="run `dvc repro assemble`, which trains what does not fit again.",
+        )
+    return AssemblyPlan(tuple(sparse_layers), tuple(slots), tuple(origins), router_seed)
+
+
+def assemble(plan: AssemblyPlan, base: State, experts: Mapping[str, State]) -> dict[str, Tensor]:
+    """Return the state of the sparse network: the base, its chosen feed-forwards replaced."""
+    donors: dict[str, State] = {BASE: base, **experts}
+    dense = {f"{_LAYERS}.{i}.mlp.{p}_proj.weight" for i in plan.sparse_layers for p in _PARTS}
+    state = {name: tensor for name, tensor in base.items() if name not in dense}
+    stacks: dict[str, dict[int, dict[str, Tensor]]] = {}
+    for origin in plan.origins:
+        slots = stacks.setdefault(origin.target, {})
+        slots.setdefault(origin.slot, {})[origin.part] = donors[origin.donor][origin.source]
+    for target, slots in stacks.items():
+        rows = [
+            torch.cat([parts[part] for part in _PARTS if part in parts])
+            for _, parts in sorted(slots.items())
+        ]
+        state[target] = torch.stack(rows)
+    generator = torch.Generator().manual_seed(plan.router_seed)
+    width = next(iter(base[name] for name in sorted(dense) if "gate" in name)).shape[1]
+    for layer in plan.sparse_layers:
+        start = torch.randn(len(plan.slots), width, generator=generator) * 0.02
+        state[f"{_LAYERS}.{layer}.mlp.router.weight"] = start
+    return state
+
+
+_PARTS = ("gate", "up", "down")
+
+
+def _sha256(tensor: Tensor) -> str:
+    data = tensor.detach().cpu().contiguous().view(torch.uint8).numpy()
+    return hashlib.sha256(data.tobytes()).hexdigest()

@@ -1,0 +1,1 @@
+"""From raw samples to examples: sources, media, manifest, contract, corpus, order."""

@@ -1,0 +1,297 @@
+"""A folder with manifest.jsonl, dataset.json and tar shards; one sample per record and task.
+
+A record names its media as {type, shard, member, set?}; `set` is a neighbour folder. A task of
+dataset.json has a prompt (with {fields}), an answer_field (a dotted path; `qa.1` makes one sample
+of each pair), and optionally choices, metric, `when` (only records with these values) and `use`
+(which track of a film that has both).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from uni_moe.config import ShardedSource as Config
+from uni_moe.data.sources.base import RawMedia, RawSample, seat, slots_first
+from uni_moe.data.sources.folders import file_inside, is_plain, member_loader
+from uni_moe.data.sources.jsontext import object_or_problem, parse, read_utf8
+from uni_moe.data.sources.marks import parts_of
+from uni_moe.data.sources.problems import Problem
+from uni_moe.errors import DataError
+from uni_moe.records import MEDIA_KINDS, SPLITS, MediaKind, Slot, Turn, sha256_text
+
+Record = Mapping[str, Any]
+# How a set names its metric -> what we call it. Other names stay as they are.
+_METRICS = {
+    "accuracy": "exact_match",
+    "accuracy by task": "exact_match",
+    "accuracy+mae": "exact_match",
+    "exact": "exact_match",
+}
+_FIELD = re.compile(r"\{([A-Za-z_][\w.]*)\}")
+_MISSING = object()
+
+
+@dataclass(frozen=True)
+class Sharded:
+    """An opened folder."""
+
+    name: str
+    folder: Path
+    card: Record
+    tasks: tuple[Record, ...]
+    lines: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """How many samples there are."""
+        return sum(len(self._of_line(line)) for line in self.lines)
+
+    def samples(self) -> Iterator[RawSample]:
+        """Give the samples of every line. A blank line is no record."""
+        for line in self.lines:
+            yield from self._of_line(line)
+
+    def _of_line(self, line: str) -> list[RawSample]:
+        try:
+            record = parse(line)
+        except ValueError as error:
+            return [unreadable(line, Problem("broken_json", str(error)))]
+        problem = object_or_problem(record)
+        if problem is None and not isinstance(record.get("id"), str | int):
+            problem = Problem("missing_id", "the record has no `id`")
+        if problem is not None:
+            return [unreadable(line, problem)]
+        return [
+            _sample(self, record, task, view, suffix)
+            for task in self.tasks
+            if _applies(task, record)
+            for view, suffix in _views(record, str(task["answer_field"]))
+        ]
+
+
+def open_sharded(config: Config, root: Path) -> Sharded:
+    """Open a folder in the sharded layout.
+
+    Raises:
+        DataError: the folder as a whole is wrong.
+    """
+    folder = root / config.path
+    text = read_utf8(folder / "manifest.jsonl")
+    try:
+        card = parse(read_utf8(folder / "dataset.json"))
+        declared = {str(task["name"]): task for task in card["tasks"]}
+        for task in declared.values():
+            _ = str(task["prompt"]), str(task["answer_field"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise DataError(
+            f"{folder / 'dataset.json'} does not declare tasks: {error!r}.",
+            cause="it is not JSON, or a task lacks name, prompt or answer_field.",
+            remedy="mend dataset.json.",
+        ) from error
+    unknown = [name for name in config.tasks if name not in declared]
+    if unknown or not config.tasks:
+        raise DataError(
+            f"sources.{config.name}: no such task: {', '.join(unknown) or 'none is named'}.",
+            cause=f"the set has: {', '.join(declared)}.",
+            remedy=f"correct `tasks` of the source {config.name} in params.yaml.",
+        )
+    lines = tuple(line for line in text.split("\n") if line.strip())
+    if not lines:
+        raise DataError(
+            f"{folder / 'manifest.jsonl'} lists nothing.",
+            cause="the file is empty.",
+            remedy="write one record a line.",
+        )
+    return Sharded(config.name, folder, card, tuple(declared[name] for name in config.tasks), lines)
+
+
+def unreadable(raw: str, problem: Problem) -> RawSample:
+    """Return what stands in the list for a record of which nothing can be said."""
+    name = f"unreadable-{sha256_text(raw)[:16]}"
+    return RawSample(name=name, split="train", problems=(problem,), raw=raw)
+
+
+def _applies(task: Record, record: Record) -> bool:
+    return all(_look_up(record, key) == value for key, value in task.get("when", {}).items())
+
+
+def _views(record: Record, field: str) -> list[tuple[Record, str]]:
+    """Return the record once, or once per pair where the answer stands in a list of pairs."""
+    first, _, rest = field.partition(".")
+    pairs = record.get(first)
+    if not rest or not isinstance(pairs, list) or not pairs:
+        return [(record, "")]
+    return [({**record, first: pair}, f".{index}") for index, pair in enumerate(pairs)]
+
+
+def _sample(source: Sharded, record: Record, task: Record, view: Record, suffix: str) -> RawSample:
+    problems: list[Problem] = []
+    media = _media(source, record, task, problems)
+    prompt = _prompt(str(task["prompt"]), view, problems)
+    answer = _answer(_look_up(view, str(task["answer_field"])), problems)
+    parts = parts_of(prompt)
+    if not any(isinstance(part, Slot) for part in parts):
+        parts = slots_first([item.kind for item in media], prompt)
+    turns = (Turn("user", parts), Turn("assistant", (answer,) if answer else ()))
+    media, seat_problems = seat(turns, media)
+    kinds = {item.kind for item in media}
+    name = str(record["id"]).removeprefix(f"{source.card.get('name')}/")
+    return replace(
+        RawSample(name=f"{name}#{task['name']}{suffix}"),
+        turns=turns,
+        media=media,
+        split=_split(record.get("split"), problems),
+        license=_text(source.card.get("licence") or source.card.get("license")),
+        subject=_text(record.get("speaker")),
+        caption=_text(record.get("caption")) if kinds - {"speech"} else None,
+        transcript=_text(record.get("transcript")) if "speech" in kinds else None,
+        task=f"{source.name}/{task['name']}",
+        group=_text(record.get("task")) or _text(_look_up(record, "meta.group")),
+        choices=tuple(map(str, task["choices"])) if task.get("choices") else None,
+        metric=_METRICS.get(str(task.get("metric", "exact")), str(task.get("metric"))),
+        problems=(*problems, *seat_problems),
+    )
+
+
+def _split(split: object, problems: list[Problem]) -> str | None:
+    if split is not None and split not in SPLITS:
+        problems.append(Problem("unknown_split", f"the split is {split!r}"))
+        return str(split)
+    return None if split is None else str(split)
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value.strip() else None
+
+
+def _look_up(value: object, path: str) -> object:
+    """Follow a dotted path through objects and lists; _MISSING where it leads nowhere."""
+    for key in path.split("."):
+        if isinstance(value, Mapping) and key in value:
+            value = value[key]
+        elif isinstance(value, list) and key.isdigit() and int(key) < len(value):
+            value = value[int(key)]
+        else:
+            return _MISSING
+    return value
+
+
+def _prompt(template: str, view: Record, problems: list[Problem]) -> str:
+    def fill(match: re.Match[str]) -> str:
+        value = _look_up(view, match[1])
+        if isinstance(value, str) and value.strip():
+            return value
+        problems.append(Problem("missing_question", f"the field {match[1]!r} holds no text"))
+        return ""
+
+    return _FIELD.sub(fill, template)
+
+
+def _answer(value: object, problems: list[Problem]) -> str:
+    if value is _MISSING:
+        problems.append(Problem("missing_answer", "the record has no answer"))
+        return ""
+    if value is None:
+        problems.append(Problem("null_answer", "the answer is null"))
+        return ""
+    if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+        value = ", ".join(value)
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        problems.append(Problem("missing_answer", f"the answer is a {type(value).__name__}"))
+        return ""
+    if not str(value).strip():
+        problems.append(Problem("empty_answer", "the answer holds no word"))
+    return str(value)
+
+
+def _media(
+    source: Sharded, record: Record, task: Record, problems: list[Problem]
+) -> tuple[RawMedia, ...]:
+    listed = record.get("media", [])
+    if not isinstance(listed, list):
+        problems.append(Problem("media_not_a_list", f"media is a {type(listed).__name__}"))
+        return ()
+    if not listed and source.card.get("modality"):
+        problems.append(Problem("missing_media", "the set is one of media, the record has none"))
+    frames = _frames(record, problems)
+    gap_ms = record.get("concat_gap_ms")
+    media: list[RawMedia] = []
+    for entry in listed:
+        item = _entry(source.folder, entry, problems)
+        if item is not None:
+            media += [
+                replace(used, frames=frames if used.kind == "video" else None)
+                for used in _used(item, task, source.card)
+            ]
+    if isinstance(gap_ms, int) and gap_ms >= 0 and len(media) > 1:
+        return _joined(media, gap_ms)
+    return tuple(media)
+
+
+def _entry(folder: Path, entry: object, problems: list[Problem]) -> RawMedia | None:
+    """Return one entry of the media list, or None and a problem when even its kind is unknown."""
+    if not isinstance(entry, Mapping):
+        problems.append(Problem("bad_media", f"an entry is a {type(entry).__name__}"))
+        return None
+    kind = entry.get("type")
+    if kind not in MEDIA_KINDS:
+        problems.append(Problem("unknown_modality", f"the media type is {kind!r}"))
+        return None
+    shard, member = entry.get("shard"), entry.get("member")
+    neighbour = entry.get("set", folder.resolve().name)
+    if not all(isinstance(text, str) for text in (shard, member, neighbour)):
+        problems.append(Problem("bad_media", "shard, member and set must be text"))
+        return None
+    assert isinstance(shard, str)
+    assert isinstance(member, str)
+    broken = RawMedia(kind=kind, members=(), names=(member,))
+    if not is_plain(neighbour) or "/" in neighbour:
+        return replace(broken, problem=Problem("unsafe_path", f"the set is {neighbour!r}"))
+    path = file_inside(folder.resolve().parent / neighbour, shard, missing="missing_shard")
+    loader = path if isinstance(path, Problem) else member_loader(path, member)
+    if isinstance(loader, Problem):
+        return replace(broken, problem=loader)
+    return replace(broken, members=(loader,))
+
+
+def _used(item: RawMedia, task: Record, card: Record) -> list[RawMedia]:
+    """Return the tracks of a film that the task uses, each as media of its own."""
+    if item.kind != "video" or not task.get("use"):
+        return [item]
+    sound: MediaKind = "audio" if "speech" not in card.get("modality", ["speech"]) else "speech"
+    tracks = {
+        "video": replace(item, track="video"),
+        "audio": replace(item, kind=sound, track="audio"),
+    }
+    return [tracks[name] for name in task["use"]]
+
+
+def _joined(media: list[RawMedia], gap_ms: int) -> tuple[RawMedia, ...]:
+    """Join the sounds into one piece of media, in their order."""
+    sounds = [item for item in media if item.kind in ("speech", "audio")]
+    if not sounds:
+        return tuple(media)
+    problem = next((item.problem for item in sounds if item.problem), None)
+    whole = RawMedia(
+        kind=sounds[0].kind,
+        members=() if problem else tuple(item.members[0] for item in sounds),
+        names=tuple(item.names[0] for item in sounds),
+        gap_ms=gap_ms,
+        problem=problem,
+    )
+    return (*(item for item in media if item not in sounds), whole)
+
+
+def _frames(record: Record, problems: list[Problem]) -> tuple[int, ...] | None:
+    """Return the frames of the half-open range [first, end) that the record narrows its film to."""
+    frames = record.get("frames")
+    if frames is None:
+        return None
+    match frames:
+        case [int(first), int(end)] if 0 <= first < end <= 100_000:
+            return tuple(range(first, end))
+    problems.append(Problem("bad_media", f"frames is {frames!r}, not [first, end]"))
+    return None

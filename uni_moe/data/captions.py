@@ -8,7 +8,7 @@ from typing import Literal
 
 from uni_moe.data.sources.base import slots_first
 from uni_moe.errors import ConfigError
-from uni_moe.records import MEDIA_KINDS, MediaKind, Sample, Turn, modality_of, sample_id
+from uni_moe.records import MEDIA_KINDS, MediaKind, Sample, Turn, sample_id
 
 Task = Literal["caption", "answer"]
 
@@ -34,8 +34,8 @@ def caption_sample(sample: Sample, prompts: Mapping[str, str]) -> Sample | None:
     """Return the conversation whose answer is the sample's caption or transcript, None without.
 
     Only the media that the words belong to are in it: of a spoken question about a picture the
-    transcript belongs to the speech. Its key is the sample's with `#caption` behind it. Test
-    samples have none: they are for judging.
+    transcript belongs to the speech. Its key is the sample's with `#caption` behind it; its modality
+    stays the sample's, in whose corpus the media lie. Test samples have none: they are for judging.
 
     Raises:
         ConfigError: there is no prompt for the modality.
@@ -60,7 +60,6 @@ def caption_sample(sample: Sample, prompts: Mapping[str, str]) -> Sample | None:
         key=f"{sample.key}#caption",
         id=sample_id(turns, [ref.sha256 for ref in media]),
         task=f"{sample.source}/caption",
-        modality=modality_of(ref.kind for ref in media),
         turns=turns,
         media=media,
         metric="exact_match",

@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from uni_moe.artifacts import read_card, verified_card
+from uni_moe.data.captions import caption_sample, conversations
 from uni_moe.data.manifest import sample_of
 from uni_moe.data.shards import ShardReader, ShardWriter
 from uni_moe.data.validated import read_accepted
 from uni_moe.errors import LineageError
 from uni_moe.records import SPLITS, Card, MediaRef, Sample, canonical_json
 from uni_moe.stage import StageContext
+
+__all__ = ["Corpus", "caption_sample", "conversations", "counts_of", "open_corpus", "prepare"]
 
 
 def prepare(ctx: StageContext) -> None:

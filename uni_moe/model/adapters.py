@@ -27,7 +27,7 @@ def attach(  # noqa: PLR0913 - a low-rank adapter has this many choices
     alpha: int,
     dropout: float,
     seed: int,
-) -> PeftModel:
+) -> nn.Module:
     """Wrap the model with the adapters that `parts` name; everything else is frozen.
 
     Args:
@@ -55,7 +55,7 @@ def attach(  # noqa: PLR0913 - a low-rank adapter has this many choices
             remedy="set `lora.dropout: 0.0` for this phase.",
         )
     torch.manual_seed(seed)
-    return get_peft_model(
+    wrapped: nn.Module = get_peft_model(
         model,
         LoraConfig(
             r=rank,
@@ -66,30 +66,31 @@ def attach(  # noqa: PLR0913 - a low-rank adapter has this many choices
             target_parameters=list(_EXPERTS) if on_experts else None,
         ),
     )
+    return wrapped
 
 
-def adapter_state(wrapped: PeftModel) -> dict[str, Tensor]:
+def adapter_state(wrapped: nn.Module) -> dict[str, Tensor]:
     """Return the adapters' tensors under the names stock peft loads."""
-    state: dict[str, Tensor] = get_peft_model_state_dict(wrapped)
+    state: dict[str, Tensor] = get_peft_model_state_dict(_peft(wrapped))
     return {name: tensor.detach().clone() for name, tensor in state.items()}
 
 
-def adapter_config(wrapped: PeftModel) -> dict[str, Any]:
+def adapter_config(wrapped: nn.Module) -> dict[str, Any]:
     """Return the adapters' configuration as stock peft writes it."""
-    config = wrapped.peft_config["default"].to_dict()
+    config = _peft(wrapped).peft_config["default"].to_dict()
     return {k: sorted(v) if isinstance(v, set) else v for k, v in config.items()}
 
 
-def merge(wrapped: PeftModel) -> nn.Module:
+def merge(wrapped: nn.Module) -> nn.Module:
     """Fold the adapters into the base weights and return the base model.
 
     Raises:
         LineageError: another number of weights changed than there were adapters that learned.
     """
     deltas = _learned(wrapped)
-    base = wrapped.get_base_model()
+    base = _peft(wrapped).get_base_model()
     before = {_plain(name): p.detach().clone() for name, p in base.named_parameters()}
-    merged: nn.Module = wrapped.merge_and_unload()
+    merged: nn.Module = _peft(wrapped).merge_and_unload()
     changed = [
         name for name, p in merged.named_parameters() if not torch.equal(before[name], p.detach())
     ]
@@ -102,7 +103,12 @@ def merge(wrapped: PeftModel) -> nn.Module:
     return merged
 
 
-def _learned(wrapped: PeftModel) -> int:
+def _peft(wrapped: nn.Module) -> PeftModel:
+    assert isinstance(wrapped, PeftModel)
+    return wrapped
+
+
+def _learned(wrapped: nn.Module) -> int:
     """Count adapters whose delta is not zero."""
     return sum(
         bool(p.detach().ne(0).any())

@@ -20,6 +20,8 @@ from transformers import (
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from uni_moe.config import EncoderTraining
+from uni_moe.model.encoders.beats import Beats, BeatsConfig
+from uni_moe.model.encoders.beats_features import RATE_HZ, filterbank, windows
 from uni_moe.train.loop import StepLoss
 from uni_moe.train.objectives import (
     Batch,
@@ -32,7 +34,6 @@ from uni_moe.train.objectives import (
 from uni_moe.train.pool import Pool
 from uni_moe.train.views import PictureViews, SpectrogramViews
 
-RATE_HZ = 16_000
 POSITION_GAIN = 10.0
 
 
@@ -107,6 +108,31 @@ def tiny_speech(shape: Mapping[str, int]) -> TinyEncoder:
 
     views = SpectrogramViews(time_axis=2, patch_frames=2, patch_bins=None)
     return TinyEncoder(module, encode, prepare, extractor, views, 2 * bins, shape["width"])
+
+
+def tiny_audio(shape: Mapping[str, int]) -> TinyEncoder:
+    """Build a small BEATs encoder over windows of `window_s` seconds."""
+    width, size, window_s = shape["width"], 16, shape["window_s"]
+    module = Beats(
+        BeatsConfig(
+            input_patch_size=size,
+            embed_dim=width,
+            encoder_layers=shape["layers"],
+            encoder_embed_dim=width,
+            encoder_ffn_embed_dim=2 * width,
+            encoder_attention_heads=shape["heads"],
+            num_buckets=32,
+            max_distance=128,
+            conv_pos=16,
+            conv_pos_groups=4,
+        )
+    )
+
+    def prepare(sound: np.ndarray) -> Tensor:
+        return filterbank(windows(sound, window_s)[0][0])
+
+    views = SpectrogramViews(time_axis=1, patch_frames=size, patch_bins=size)
+    return TinyEncoder(module, module, prepare, None, views, size * size, width)
 
 
 class EncoderLearner:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +50,7 @@ def tiny_language(corpus: Path, plan: LanguageTraining, system: str) -> TinyLang
             "`foundation.language.pretrained` in params.yaml.",
         )
     prompt = Prompt(system)
-    tokenizer = train_tokenizer(map(prompt.text, train), vocab_size=plan.vocab_size)
+    tokenizer = train_tokenizer((prompt.text(_messages(sample)) for sample in train), vocab_size=plan.vocab_size)
     torch_config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=plan.hidden_size,
@@ -66,9 +67,13 @@ def tiny_language(corpus: Path, plan: LanguageTraining, system: str) -> TinyLang
     )
 
     def ids(samples: Sequence[Sample]) -> list[list[int]]:
-        return [prompt.encode(sample, tokenizer).input_ids for sample in samples]
+        return [prompt.encode(_messages(sample), tokenizer).input_ids for sample in samples]
 
     return TinyLanguage(LlamaForCausalLM(torch_config), tokenizer, ids(train), ids(validation))
+
+
+def _messages(sample: Sample) -> list[dict[str, Any]]:
+    return [turn.to_message() for turn in sample.turns]
 
 
 class LanguageLearner:

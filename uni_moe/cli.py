@@ -1,0 +1,273 @@
+"""The command `uni-moe`: parse, call, print, exit code. It stands above everything.
+
+Heavy imports happen inside the sub-commands, so that help and errors come at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from uni_moe.artifacts import Layout
+from uni_moe.config import Params, load_params
+from uni_moe.errors import ConfigError, UniMoeError
+
+if TYPE_CHECKING:
+    from uni_moe.records import EvalReport
+
+MODALITIES = ("text", "image", "video", "audio", "speech")
+# stage -> the function that runs it, and the items it may have behind the @
+STAGES: dict[str, tuple[str, tuple[str, ...], str]] = {
+    "ingest": ("uni_moe.data.ingest:ingest", (), "read the sources, measure media"),
+    "validate": ("uni_moe.data.contract:validate", (), "hold samples to the contract"),
+    "prepare": ("uni_moe.data.corpus:prepare", MODALITIES, "make one modality's corpus"),
+    "foundation": (
+        "uni_moe.train.foundation:train_foundation",
+        ("image", "audio", "speech", "language"),
+        "adopt or train one part of the foundation",
+    ),
+    "align": ("uni_moe.train.phases:align", ("image", "audio", "speech"), "phase 1: a connector"),
+    "experts": ("uni_moe.train.phases:experts", MODALITIES[1:], "phase 2: one expert"),
+    "assemble": ("uni_moe.train.assemble:assemble", (), "experts into the mixture"),
+    "tune": ("uni_moe.train.phases:tune", (), "phase 3: LoRA on the mixture"),
+    "evaluate": ("uni_moe.evaluate.harness:evaluate", (), "judge the tuned model"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        done: int | None = arguments.call(arguments)
+    except UniMoeError as error:
+        if os.environ.get("UNI_MOE_DEBUG"):
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    return done or 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="uni-moe",
+        description="Train, retrain, judge and audit Uni-MoE models.",
+        epilog="Stages run one by one as `uni-moe STAGE[@ITEM]`; `uni-moe run` runs what must run.",
+    )
+    parser.add_argument(
+        "--workspace", type=Path, default=Path(), metavar="DIR", help="default: this folder"
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(name: str, call: Callable[..., int | None], text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(call=call)
+        return sub
+
+    run = command("run", _run, "run what must run, then register, judge and promote")
+    run.add_argument("--reason", default="by hand", help="why; kept with every run")
+    plan = command("plan", _plan, "say which stages must run, and why")
+    plan.add_argument("--json", action="store_true", help="as JSON")
+    new = command("new", _new, "make a workspace from a recipe")
+    new.add_argument("folder", type=Path)
+    new.add_argument("--recipe", default="playground")
+    command("recipes", _recipes, "list the recipes")
+    ask = command("ask", _ask, "ask the champion about a picture, film, sound or speech")
+    ask.add_argument("question")
+    for kind in ("image", "video", "audio", "speech"):
+        ask.add_argument(f"--{kind}", type=Path, action="append", default=[], metavar="FILE")
+    ask.add_argument("--json", action="store_true", help="as JSON")
+    lineage = command("lineage", _lineage, "print the tree from a model back to its sources")
+    lineage.add_argument("model", nargs="?", help="version or id; default: the champion")
+    lineage.add_argument("--json", action="store_true", help="as JSON")
+    models = command("models", _models, "list registered models and the champion")
+    models.add_argument("--json", action="store_true", help="as JSON")
+    command("report", _report, "print the judgement of the candidate in artifacts/")
+    index = command("index", _index, "import cards and run folders into the database")
+    index.add_argument("--rebuild", action="store_true", help="drop the database first")
+    for stage, (_, items, text) in STAGES.items():
+        sub = command(stage, _stage, f"stage: {text}")
+        sub.set_defaults(stage=stage, item=None)
+        if items:
+            sub.add_argument("item", choices=items)
+        for item in items:
+            each = commands.add_parser(f"{stage}@{item}", description=f"{text}: {item}")
+            each.set_defaults(call=_stage, stage=stage, item=item)
+    return parser
+
+
+def _layout(arguments: argparse.Namespace) -> Layout:
+    return Layout(arguments.workspace.resolve())
+
+
+def _quiet(params: Params) -> None:
+    """Settle the process before torch is imported."""
+    threads = str(params.platform.threads)
+    for name, value in {
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "GOMP_SPINCOUNT": "0",
+        "OMP_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "GX_ANALYTICS_ENABLED": "false",
+    }.items():
+        os.environ.setdefault(name, value)
+
+
+def _stage(arguments: argparse.Namespace) -> None:
+    layout = _layout(arguments)
+    params = load_params(layout.params)
+    _quiet(params)
+    from uni_moe.runs import start_run
+    from uni_moe.stage import StageContext
+
+    name = arguments.stage + (f"@{arguments.item}" if arguments.item else "")
+    module, _, function = STAGES[arguments.stage][0].partition(":")
+    with start_run(layout, name, {"seed": params.seed}) as run:
+        call = getattr(importlib.import_module(module), function)
+        call(StageContext(name, layout, params, run))
+
+
+def _plan(arguments: argparse.Namespace) -> None:
+    from flows.dvc import plan_stages
+
+    plan = plan_stages(_layout(arguments).root)
+    print(json.dumps(plan.to_json(), indent=1) if arguments.json else plan.text())
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    layout = _layout(arguments)
+    params = load_params(layout.params)
+    from flows.dvc import plan_stages
+
+    plan = plan_stages(layout.root)
+    print(plan.text(), flush=True)
+    from uni_moe.registry.read import champion
+
+    current = champion(layout)
+    if plan.empty and current is not None:
+        print(f"\nThe champion is version {current.number}.\n")
+        return _closing(layout)
+    from flows.pipeline import retrain_in
+
+    verdict = retrain_in(layout, params, plan, reason=arguments.reason)
+    print()
+    print("promoted" if verdict.promoted else "not promoted")
+    for reason in verdict.reasons:
+        print(f"  - {reason}")
+    print()
+    return _closing(layout)
+
+
+def _closing(layout: Layout) -> int:
+    print(_table(layout))
+    print(
+        "\nNext:\n"
+        "  uni-moe lineage                     from the model back to its sources\n"
+        "  uni-moe models                      versions and verdicts\n"
+        '  uni-moe ask --image cat.png "What is this?"\n'
+        f"  open {layout.report / 'report.html'}"
+    )
+    return 0
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    print(_table(_layout(arguments)))
+
+
+def _table(layout: Layout) -> str:
+    from uni_moe.artifacts import read_json
+    from uni_moe.evaluate.report import score_table
+    from uni_moe.records import EvalReport
+
+    file = layout.report / "report.json"
+    if not file.is_file():
+        raise ConfigError(
+            "There is no report in this workspace.",
+            cause="nothing has been evaluated here.",
+            remedy="run `uni-moe run` first.",
+        )
+    report: EvalReport = EvalReport.from_json(read_json(file))
+    return score_table(report)
+
+
+def _new(arguments: argparse.Namespace) -> None:
+    from uni_moe.workspace import make_workspace
+
+    folder = make_workspace(arguments.folder, arguments.recipe)
+    print(
+        f"made a workspace at {folder}\n\nNext:\n"
+        f"  cd {folder}\n  uni-moe plan\n  uni-moe run --reason 'first training'"
+    )
+
+
+def _recipes(_: argparse.Namespace) -> None:
+    from uni_moe.workspace import recipes
+
+    for name, line in recipes().items():
+        print(f"{name:16} {line}")
+
+
+def _ask(arguments: argparse.Namespace) -> None:
+    layout = _layout(arguments)
+    params = load_params(layout.params)
+    _quiet(params)
+    from uni_moe.registry.read import champion
+
+    current = champion(layout)
+    if current is None:
+        raise ConfigError(
+            "There is no champion to ask.",
+            cause="no model of this workspace has passed the gate.",
+            remedy="run `uni-moe run`, or look at `uni-moe models` for the verdicts.",
+        )
+    from uni_moe.evaluate.ask import answer
+
+    said = answer(
+        current.folder / "model",
+        arguments.question,
+        images=arguments.image,
+        videos=arguments.video,
+        audio=arguments.audio,
+        speech=arguments.speech,
+        max_new_tokens=params.evaluate.max_new_tokens,
+    )
+    print(json.dumps({"model": current.model, "answer": said}) if arguments.json else said)
+
+
+def _lineage(arguments: argparse.Namespace) -> None:
+    from uni_moe.registry.read import lineage, lineage_text
+
+    tree = lineage(_layout(arguments), arguments.model)
+    print(json.dumps(tree.to_json(), indent=1) if arguments.json else lineage_text(tree))
+
+
+def _models(arguments: argparse.Namespace) -> None:
+    from uni_moe.registry.read import models, models_text
+
+    found = models(_layout(arguments))
+    if arguments.json:
+        print(json.dumps([version.to_json() for version in found], indent=1))
+    else:
+        print(models_text(found))
+
+
+def _index(arguments: argparse.Namespace) -> None:
+    from uni_moe.registry import write
+
+    layout = _layout(arguments)
+    counts = write.rebuild(layout) if arguments.rebuild else write.index(layout)
+    for name, count in counts.items():
+        print(f"{name:12} {count}")

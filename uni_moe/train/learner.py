@@ -1,0 +1,96 @@
+"""The learner of the three phases: the network, its data, its validation loss by modality."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from uni_moe.config import Phase
+from uni_moe.data.order import Order
+from uni_moe.records import Sample
+from uni_moe.train.examples import Conversations, Example, ExampleMaker, collate
+from uni_moe.train.loop import StepLoss
+from uni_moe.train.platform import device
+
+
+class PhaseLearner:
+    """Draws examples by the phase's blend and asks the network for their loss."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        maker: ExampleMaker,
+        phase: Phase,
+        *,
+        train: Conversations,
+        validation: Conversations,
+        seed: int,
+    ) -> None:
+        self.module = PhaseModule(model)
+        self.maker, self.phase = maker, phase
+        self.train_set, self.validation_set = train, validation
+        self.order = Order({name: list(rows) for name, rows in train.items()}, phase.blend, seed)
+
+    def batch(self, step: int) -> dict[str, Any]:
+        """Return the inputs of a step: a pure function of seed, blend and step."""
+        drawn = self.order.batch(step, self.phase.batch_size)
+        return self._inputs([self.train_set[modality][key] for modality, key in drawn])
+
+    def validate(self) -> dict[str, float]:
+        """Return nats per token on the validation split, by modality."""
+        self.module.eval()
+        found = {}
+        for modality, rows in self.validation_set.items():
+            total, tokens = 0.0, 0.0
+            for chunk in _chunks(list(rows.values()), self.phase.batch_size):
+                with torch.no_grad():
+                    parts = self.module(self._inputs(chunk)).parts
+                total += parts[modality][0]
+                tokens += parts[modality][1]
+            if tokens:
+                found[modality] = total / tokens
+        return found
+
+    def _inputs(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        examples = [self.maker.example(sample) for sample in samples]
+        batch = collate(self.maker.processor, examples)
+        return {**_to(batch, device()), "modalities": _modalities(examples)}
+
+
+class PhaseModule(nn.Module):
+    """Calls the network and splits its loss by modality."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Mapping[str, Any]) -> StepLoss:
+        """Return the mean loss over the batch's tokens and (sum, tokens) by modality."""
+        inputs = {name: value for name, value in batch.items() if name != "modalities"}
+        out = self.model(**inputs, use_cache=False)
+        parts: dict[str, tuple[float, float]] = {}
+        sums, tokens = out.loss_sum_B.tolist(), out.loss_tokens_B.tolist()
+        for modality, total, count in zip(batch["modalities"], sums, tokens, strict=True):
+            before = parts.get(modality, (0.0, 0.0))
+            parts[modality] = (before[0] + total, before[1] + count)
+        return StepLoss(out.loss, {name: part for name, part in parts.items() if part[1]})
+
+
+def _modalities(examples: Sequence[Example]) -> list[str]:
+    return [example.modality for example in examples]
+
+
+def _chunks(samples: Sequence[Sample], size: int) -> list[Sequence[Sample]]:
+    return [samples[i : i + size] for i in range(0, len(samples), size)]
+
+
+def _to(batch: Mapping[str, Any], place: torch.device) -> dict[str, Any]:
+    return {
+        name: {k: t.to(place) for k, t in value.items()}
+        if isinstance(value, Mapping)
+        else value.to(place)
+        for name, value in batch.items()
+    }

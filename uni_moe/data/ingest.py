@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from uni_moe.artifacts import Draft
 from uni_moe.config import Params, Split
-from uni_moe.data.manifest import Row, row_of, write_manifest
+from uni_moe.data.manifest import COLUMNS, Row, row_of, write_manifest
 from uni_moe.data.media import Facts, measure
 from uni_moe.data.shards import ShardWriter
 from uni_moe.data.sources import open_sources
@@ -225,14 +225,13 @@ def _unreadable(row: Row, text: str) -> Row:
         "source",
         "split",
         "modality",
-        "task",
-        "metric",
         "conversation",
         "media",
         "problem_codes",
         "problem_details",
     )
-    return {name: row[name] for name in kept} | {"id": sha256_text(text)}
+    nothing = dict.fromkeys(COLUMNS)
+    return nothing | {name: row[name] for name in kept} | {"id": sha256_text(text)}
 
 
 def _facts(raw: RawSample, reads: list[_Read]) -> Row:

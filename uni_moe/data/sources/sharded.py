@@ -8,6 +8,7 @@ of each pair), and optionally choices, metric, `when` (only records with these v
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -47,12 +48,15 @@ class Sharded:
 
     def __len__(self) -> int:
         """How many samples there are."""
-        return sum(len(self._of_line(line)) for line in self.lines)
+        return len(self._all)
 
     def samples(self) -> Iterator[RawSample]:
         """Give the samples of every line. A blank line is no record."""
-        for line in self.lines:
-            yield from self._of_line(line)
+        yield from self._all
+
+    @functools.cached_property
+    def _all(self) -> list[RawSample]:
+        return [sample for line in self.lines for sample in self._of_line(line)]
 
     def _of_line(self, line: str) -> list[RawSample]:
         try:

@@ -76,7 +76,7 @@ def _rain(time: Wave, pitch: float, dice: Dice) -> Wave:
 def _knock(time: Wave, pitch: float, dice: Dice) -> Wave:
     thump = _tone(time, 150 * pitch) * np.exp(-time * 35)
     click = dice.noise(len(time)) * np.exp(-time * 250)
-    return thump + 0.6 * click
+    return thump + click * 0.6
 
 
 def _bell(time: Wave, pitch: float, dice: Dice) -> Wave:
@@ -96,7 +96,7 @@ def _engine(time: Wave, pitch: float, dice: Dice) -> Wave:
 def _bird(time: Wave, pitch: float, dice: Dice) -> Wave:
     del dice
     share = (time / time[-1] * 3) % 1
-    return _glide(pitch * (2600 + 2200 * share)) * np.sin(math.pi * share)
+    return np.asarray(_glide(pitch * (2600 + 2200 * share)) * np.sin(math.pi * share))
 
 
 def _horn(time: Wave, pitch: float, dice: Dice) -> Wave:

@@ -89,7 +89,7 @@ def _synthesize(text: str, voice: str, speed: int, pitch: int) -> tuple[Wave, in
         library = ctypes.CDLL(library_path)
         try:
             rate_hz = library.espeak_Initialize(_SYNCHRONOUS, 0, data_path.encode(), 0)
-            ctypes.CDLL(None).srand(1)  # some voices are rough by rand()
+            _still(library)
             library.espeak_SetSynthCallback(callback)
             if rate_hz <= 0 or library.espeak_SetVoiceByName(voice.encode()) != 0:
                 raise DataError(
@@ -106,6 +106,13 @@ def _synthesize(text: str, voice: str, speed: int, pitch: int) -> tuple[Wave, in
         finally:
             _ctypes.dlclose(library._handle)  # noqa: SLF001 - ctypes has no public way
     return np.frombuffer(b"".join(pieces), dtype="<i2") / 32768.0, int(rate_hz)
+
+
+def _still(library: ctypes.CDLL) -> None:
+    """Seed the chance by which voices are rough: newer versions have their own, others rand()."""
+    ctypes.CDLL(None).srand(1)
+    if hasattr(library, "espeak_ng_SetRandSeed"):
+        library.espeak_ng_SetRandSeed(ctypes.c_long(1))
 
 
 def _espeak() -> tuple[str, str]:

@@ -34,8 +34,8 @@ def caption_sample(sample: Sample, prompts: Mapping[str, str]) -> Sample | None:
     """Return the conversation whose answer is the sample's caption or transcript, None without.
 
     Only the media that the words belong to are in it: of a spoken question about a picture the
-    transcript belongs to the speech. Its key is the sample's with `#caption` behind it; its modality
-    stays the sample's, in whose corpus the media lie. Test samples have none: they are for judging.
+    transcript belongs to the speech. Its key is the sample's with `#caption` behind it. Its
+    modality stays the sample's, in whose corpus the media lie. Test samples have none: they judge.
 
     Raises:
         ConfigError: there is no prompt for the modality.

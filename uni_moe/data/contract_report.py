@@ -42,13 +42,15 @@ td.number, th.number { text-align: right; font-variant-numeric: tabular-nums;
 td.wide { min-width: 300px; }
 code { background: var(--code); border-radius: 4px; padding: 1px 5px; font-size: 13px;
   font-family: ui-monospace, "SF Mono", "Liberation Mono", monospace; overflow-wrap: anywhere; }
+td:first-child code { white-space: nowrap; }
+td ul { margin: 0; padding-left: 18px; font-size: 13px; overflow-wrap: anywhere; }
 .bad { color: var(--bad); } .good { color: var(--good); }
 details summary { cursor: pointer; color: var(--soft); } details ul { margin: 6px 0 0;
   padding-left: 18px; } .remedy { color: var(--soft); }
 svg { display: block; width: 100%; height: auto; } svg text { fill: var(--ink); font-size: 13px; }
 svg .soft { fill: var(--soft); } svg .good { fill: var(--good); } svg .bad { fill: var(--bad); }
 .figure { background: var(--card); border: 1px solid var(--line); border-radius: 8px;
-  padding: 16px; } .legend { color: var(--soft); margin: 10px 0 0; font-size: 13px; }
+  padding: 16px; margin: 12px 0; } .legend { color: var(--soft); margin: 10px 0 0; font-size: 13px; }
 .legend i { display: inline-block; width: 11px; height: 11px; border-radius: 2px;
   margin: 0 5px 0 14px; } .legend i:first-child { margin-left: 0; }
 i.good { background: var(--good); } i.bad { background: var(--bad); }

@@ -73,8 +73,8 @@ def _path(motion: str, dice: Dice) -> list[tuple[float, float, float]]:
     steps = [i / (FRAMES - 1) for i in range(FRAMES)]
     if motion in ("left", "up", "shrinking", "counterclockwise"):
         steps = steps[::-1]
-    wander, radius = dice.between(-6, 6), dice.between(6, 8)
-    start, end = dice.between(9, 14), dice.between(34, 39)
+    wander, radius = dice.between(-6, 6), dice.between(7.5, 9.5)
+    start, end = dice.between(10, 14), dice.between(34, 38)
     angle = dice.between(0, 2 * math.pi)
     if motion in ("left", "right"):
         return [(start + (end - start) * t, 24 + wander, radius) for t in steps]
@@ -82,7 +82,7 @@ def _path(motion: str, dice: Dice) -> list[tuple[float, float, float]]:
         return [(24 + wander, start + (end - start) * t, radius) for t in steps]
     if motion in ("growing", "shrinking"):
         x, y = 24 + wander, 24 + dice.between(-6, 6)
-        small, large = dice.between(3, 5), dice.between(13, 16)
+        small, large = dice.between(4, 6), dice.between(14, 17)
         return [(x, y, small + (large - small) * t) for t in steps]
     turns = [angle + 1.6 * math.pi * t for t in steps]
     return [(24 + 14 * math.cos(a), 24 + 14 * math.sin(a), radius) for a in turns]

@@ -22,6 +22,7 @@ _TRAIN: dict[str, tuple[Shape, ...]] = {
         ("shape", ("color", "shape", "position")),
         ("shapes", ("count", "color")),
         ("shape", ("shape", "position")),
+        ("shapes", ("count", "shape")),
         ("shape", ("color", "position")),
         ("shapes", ("count", "shape", "color")),
         ("shape", ("color", "shape", "position")),

@@ -23,8 +23,8 @@ Draw = tuple[str, str]  # modality, key
 class Order:
     """The endless order of a phase's examples.
 
-    The share of each modality in the first n draws is its share of the blend to within two draws
-    a block, for every n. Modalities that the blend does not name are not drawn.
+    At the end of every block each modality was drawn as often as the blend says, to within one
+    draw, however long the order runs. Modalities that the blend does not name are not drawn.
     """
 
     def __init__(

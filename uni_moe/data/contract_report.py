@@ -39,18 +39,20 @@ thead th { border-top: 0; color: var(--soft); font-weight: 500; font-size: 13px;
   white-space: nowrap; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums;
   white-space: nowrap; }
-td.wide { min-width: 300px; }
+td.wide { min-width: 300px; } td.reasons { min-width: 200px; }
 code { background: var(--code); border-radius: 4px; padding: 1px 5px; font-size: 13px;
-  font-family: ui-monospace, "SF Mono", "Liberation Mono", monospace; overflow-wrap: anywhere; }
-td:first-child code { white-space: nowrap; }
+  font-family: ui-monospace, "SF Mono", "Liberation Mono", monospace; white-space: nowrap; }
+td:first-child { min-width: 120px; overflow-wrap: anywhere; }
 td ul { margin: 0; padding-left: 18px; font-size: 13px; overflow-wrap: anywhere; }
 .bad { color: var(--bad); } .good { color: var(--good); }
 details summary { cursor: pointer; color: var(--soft); } details ul { margin: 6px 0 0;
   padding-left: 18px; } .remedy { color: var(--soft); }
-svg { display: block; width: 100%; height: auto; } svg text { fill: var(--ink); font-size: 13px; }
+svg { display: block; width: 100%; min-width: 680px; height: auto; }
+svg text { fill: var(--ink); font-size: 13px; }
 svg .soft { fill: var(--soft); } svg .good { fill: var(--good); } svg .bad { fill: var(--bad); }
 .figure { background: var(--card); border: 1px solid var(--line); border-radius: 8px;
-  padding: 16px; margin: 12px 0; } .legend { color: var(--soft); margin: 10px 0 0; font-size: 13px; }
+  padding: 16px; margin: 12px 0; overflow-x: auto; }
+.legend { color: var(--soft); margin: 10px 0 0; font-size: 13px; }
 .legend i { display: inline-block; width: 11px; height: 11px; border-radius: 2px;
   margin: 0 5px 0 14px; } .legend i:first-child { margin-left: 0; }
 i.good { background: var(--good); } i.bad { background: var(--bad); }
@@ -98,7 +100,7 @@ def _verdict(report: ContractReport) -> str:
     count = len(report.breaches)
     return (
         f'<div class="verdict broken"><strong>The contract is broken in {count} '
-        f"{'place' if count == 1 else 'places'}. Nothing was accepted.</strong>"
+        f"{'place' if count == 1 else 'places'}. No sample goes on.</strong>"
         f"{_list(report.breaches)}</div>"
     )
 
@@ -123,7 +125,7 @@ def _bars(sets: Sequence[SetCount]) -> str:
     """Draw one bar a source and modality: accepted beside quarantined, on one scale."""
     if not sets:
         return "<p>No sample was listed.</p>"
-    left, width, step = 250, 640, 26
+    left, width, step = 265, 625, 26
     most = max(item.listed for item in sets)
     rows = []
     for index, item in enumerate(sets):
@@ -134,7 +136,7 @@ def _bars(sets: Sequence[SetCount]) -> str:
         if 0 < bad < 2:
             bad = 2.0
             end = left + good + bad
-        label = _short(f"{item.source} · {item.modality}", 34)
+        label = f"{_short(item.source, 24)} · {item.modality}"
         refused = f", {_count(item.quarantined)} refused" if item.quarantined else ""
         rows.append(
             f"<g><title>{_text(item.source)}, {item.modality}: {item.listed} listed, "
@@ -165,7 +167,7 @@ def _sets(sets: Sequence[SetCount]) -> str:
                 f"<td>{_text(item.source)}</td><td>{_text(item.modality)}</td>",
                 _numbers(item.listed, item.accepted, item.quarantined),
                 _numbers(*item.splits.values()),
-                f"<td>{reasons}</td>",
+                f'<td class="reasons">{reasons}</td>',
             ]
         )
     heads = ["source", "modality", "#listed", "#accepted", "#quarantined"]

@@ -15,7 +15,7 @@ from uni_moe.stage import StageContext
 from uni_moe.train.encoders import EncoderLearner, TinyEncoder, tiny_audio, tiny_image, tiny_speech
 from uni_moe.train.language import LanguageLearner, tiny_language
 from uni_moe.train.loop import Schedule, train
-from uni_moe.train.platform import settle
+from uni_moe.platform import settle
 from uni_moe.train.pool import gather
 from uni_moe.train.state import open_states
 

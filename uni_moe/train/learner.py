@@ -13,7 +13,7 @@ from uni_moe.data.order import Order
 from uni_moe.records import Sample
 from uni_moe.train.examples import Conversations, Example, ExampleMaker, collate
 from uni_moe.train.loop import StepLoss
-from uni_moe.train.platform import device
+from uni_moe.platform import device
 
 
 class PhaseLearner:

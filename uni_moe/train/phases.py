@@ -38,7 +38,7 @@ from uni_moe.train.networks import (
     connector_state,
     encoder_of,
 )
-from uni_moe.train.platform import device, settle
+from uni_moe.platform import device, settle
 from uni_moe.train.state import StateStore, open_states
 
 EXPERT = "expert.safetensors"

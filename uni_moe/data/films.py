@@ -14,6 +14,8 @@ from uni_moe.data.pictures import MAX_PIXELS, decode_image, open_picture, refuse
 from uni_moe.errors import DataError
 
 MAX_FRAMES = 20_000
+MAX_FILM_PIXELS = 50_000_000_000  # all frames together: ten minutes of 1080p at 30 a second
+MAX_ANIMATION_PIXELS = 2_000_000_000
 _PICTURE_STARTS = (b"GIF8", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 
 
@@ -83,10 +85,10 @@ def _evenly(want: int, n: int, frames: Sequence[int] | None) -> list[int]:
     return [chosen[i * len(chosen) // want] for i in range(want)]
 
 
-def _check_count(n: int) -> None:
-    if n > MAX_FRAMES:
+def _check_count(n: int, frame_pixels: int = 0, most_pixels: int = MAX_FILM_PIXELS) -> None:
+    if n > MAX_FRAMES or n * frame_pixels > most_pixels:
         raise DataError(
-            f"A film of more than {MAX_FRAMES} frames is refused.",
+            f"A film of more than {MAX_FRAMES} frames or {most_pixels} pixels is refused.",
             cause="such a film would hold up the whole run.",
             remedy="cut the film into pieces before ingest.",
         )
@@ -97,7 +99,7 @@ def _animation_frames(data: bytes) -> Iterator[Image.Image]:
     image = open_picture(data)
     try:
         count = getattr(image, "n_frames", 1)
-        _check_count(count)
+        _check_count(count, image.width * image.height, MAX_ANIMATION_PIXELS)
         for index in range(count):
             image.seek(index)
             image.load()
@@ -156,7 +158,7 @@ def _film_frames(box: Any) -> Iterator[Any]:  # noqa: ANN401 - PyAV is untyped
             continue
         for frame in decoded:
             count += 1
-            _check_count(count)
+            _check_count(count, frame.width * frame.height)
             yield frame
 
 

@@ -47,6 +47,12 @@ def measure(
     Raises:
         DataError: it cannot be decoded.
     """
+    if not members:
+        raise DataError(
+            f"A piece of {kind} has no files.",
+            cause="the record names none.",
+            remedy="name its files in the record.",
+        )
     size_bytes = sum(map(len, members))
     if kind == "image":
         image = decode_image(members[0])

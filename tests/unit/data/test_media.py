@@ -182,3 +182,10 @@ def test_no_number_that_is_none_reaches_the_model(bad):
     wave[50] = bad
     with pytest.raises(DataError, match="no numbers"):
         decode_sound([as_wav(wave, 16000)])
+
+
+def test_a_small_file_that_claims_a_huge_film_is_refused(monkeypatch):
+    monkeypatch.setattr("uni_moe.data.films.MAX_ANIMATION_PIXELS", 100)
+    assert measure("video", [numbered_gif(6)]).frames == 6
+    with pytest.raises(DataError, match="refused"):
+        measure("video", [numbered_gif(7)])

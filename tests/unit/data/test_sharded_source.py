@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 import tarfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from uni_moe.data.media import load
 from uni_moe.data.shards import ShardReader
 from uni_moe.data.sources import open_source, open_sources
 from uni_moe.data.sources.base import unique_names
+from uni_moe.data.sources.folders import member_loader
+from uni_moe.data.sources.problems import Problem
 from uni_moe.errors import DataError
 from uni_moe.records import Slot
 
@@ -243,3 +246,19 @@ def test_real_sets_are_read_whole(tmp_path):
     )
     assert isinstance(wave, np.ndarray)
     assert len(wave) / 16000 == pytest.approx(joined["duration_s"], abs=0.001)
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not HOSTILE.is_dir(), reason="no shared data beside the project")
+@pytest.mark.parametrize("member", ["../outside.txt", "/tmp/absolute.txt", "link.png"])
+def test_no_member_of_an_evil_tar_is_followed(member):
+    assert isinstance(member_loader(HOSTILE / "evil_paths.tar", "inside.txt"), partial)
+    found = member_loader(HOSTILE / "evil_paths.tar", member)
+    assert isinstance(found, Problem)
+    assert found.code == "missing_member"
+
+
+def test_a_file_that_would_fill_the_memory_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("uni_moe.data.sources.folders.MAX_FILE_BYTES", 10)
+    (sample,) = samples(write_set(tmp_path / "x", record()))
+    assert codes(sample) == {"too_large"}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from uni_moe.data.sources.problems import Problem
-from uni_moe.records import MediaKind, Slot, Turn
+from uni_moe.records import MediaKind, Slot, Turn, sha256_text
 
 Loader = Callable[[], bytes]
 
@@ -66,6 +66,12 @@ class Source(Protocol):
 
     def samples(self) -> Iterator[RawSample]:
         """Give every sample in the source's own order. Each record is given, broken or not."""
+
+
+def unreadable(raw: str, problem: Problem) -> RawSample:
+    """Return what stands in the list for a record of which nothing can be said."""
+    name = f"unreadable-{sha256_text(raw)[:16]}"
+    return RawSample(name=name, split="train", problems=(problem,), raw=raw)
 
 
 def unique_names(samples: Iterable[RawSample]) -> Iterator[RawSample]:

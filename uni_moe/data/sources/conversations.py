@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from uni_moe.config import ConversationSource as Config
-from uni_moe.data.sources.base import RawMedia, RawSample, seat
+from uni_moe.data.sources.base import RawMedia, RawSample, seat, unreadable
 from uni_moe.data.sources.folders import file_inside, file_loader
 from uni_moe.data.sources.jsontext import object_or_problem, parse, read_utf8
 from uni_moe.data.sources.marks import parts_of
 from uni_moe.data.sources.problems import Problem
-from uni_moe.data.sources.sharded import unreadable
 from uni_moe.errors import DataError
 from uni_moe.records import MediaKind, Turn, sha256_text
 
@@ -97,12 +96,13 @@ class Conversations:
             yield self._files(self.voice_is, [path])
 
     def _files(self, kind: MediaKind, names: list[str]) -> RawMedia:
-        found = [file_inside(self.media_root, name) for name in names]
+        paths = [file_inside(self.media_root, name) for name in names]
+        found = [path if isinstance(path, Problem) else file_loader(path) for path in paths]
         return RawMedia(
             kind=kind,
-            members=tuple(file_loader(path) for path in found if isinstance(path, Path)),
+            members=tuple(loader for loader in found if not isinstance(loader, Problem)),
             names=tuple(names),
-            problem=next((path for path in found if isinstance(path, Problem)), None),
+            problem=next((loader for loader in found if isinstance(loader, Problem)), None),
         )
 
 

@@ -9,6 +9,8 @@ from pathlib import Path, PurePosixPath
 from uni_moe.data.sources.base import Loader
 from uni_moe.data.sources.problems import Problem
 
+MAX_FILE_BYTES = 512 * 2**20
+
 
 def file_inside(root: Path, name: str, *, missing: str = "missing_media") -> Path | Problem:
     """Return the file `name` inside `root`, or the problem that keeps it from being read."""
@@ -20,6 +22,12 @@ def file_inside(root: Path, name: str, *, missing: str = "missing_media") -> Pat
     if not path.is_file():
         return Problem(missing, f"there is no file {name!r} in {root.name}")
     return path
+
+
+def _too_large(name: str, size: int) -> Problem | None:
+    if size <= MAX_FILE_BYTES:
+        return None
+    return Problem("too_large", f"{name!r} has {size} bytes")
 
 
 def is_plain(name: str) -> bool:
@@ -35,26 +43,31 @@ def is_plain(name: str) -> bool:
     )
 
 
-def file_loader(path: Path) -> Loader:
-    """Return what reads a whole file when it is called."""
-    return path.read_bytes
+def file_loader(path: Path) -> Loader | Problem:
+    """Return what reads a whole file when it is called, or the problem that it is too large."""
+    return _too_large(path.name, path.stat().st_size) or path.read_bytes
 
 
 def member_loader(shard: Path, member: str) -> Loader | Problem:
     """Return what reads one regular file of a tar, or the problem that keeps it from being read."""
     try:
-        index = _index(shard)
+        state = shard.stat()
+        index = _index(shard, (state.st_mtime_ns, state.st_size))
     except (OSError, tarfile.TarError) as error:
         return Problem("missing_shard", f"{shard.name} is no whole tar: {error}")
     if member not in index:
         return Problem("missing_member", f"{shard.name} has no file {member!r}")
     offset, size = index[member]
-    return functools.partial(_read, shard, offset, size)
+    return _too_large(member, size) or functools.partial(_read, shard, offset, size)
 
 
 @functools.lru_cache(maxsize=1024)
-def _index(shard: Path) -> dict[str, tuple[int, int]]:
-    """Return name -> (offset, size) of a tar's regular files. Links and escaping names are none."""
+def _index(shard: Path, state: tuple[int, int]) -> dict[str, tuple[int, int]]:
+    """Return name -> (offset, size) of a tar's regular files. Links and escaping names are none.
+
+    `state` is the file's time and size: a shard that was replaced is indexed again.
+    """
+    del state
     with tarfile.open(shard, "r:") as tar:
         return {
             item.name: (item.offset_data, item.size)

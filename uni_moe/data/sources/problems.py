@@ -37,6 +37,7 @@ PROBLEMS: dict[str, tuple[str, str]] = {
     "missing_shard": ("the tar shard is not there or is not a tar", "copy the shard"),
     "missing_member": ("the shard has no such file", "pack the shard again"),
     "missing_media": ("the record names or needs media that is not there", "copy the file"),
+    "too_large": ("a file of more than 512 MiB would fill the memory", "cut it into pieces"),
     "undecodable_media": ("the media cannot be decoded", "convert or replace the file"),
     "missing_answer": ("nothing to learn or to compare with", "write the answer"),
     "null_answer": ("null is no answer", "write the answer, or leave the record out"),

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from uni_moe.config import ShardedSource as Config
-from uni_moe.data.sources.base import RawMedia, RawSample, seat, slots_first
-from uni_moe.data.sources.folders import file_inside, is_plain, member_loader
+from uni_moe.data.sources.base import RawSample, seat, slots_first, unreadable
 from uni_moe.data.sources.jsontext import object_or_problem, parse, read_utf8
 from uni_moe.data.sources.marks import parts_of
 from uni_moe.data.sources.problems import Problem
+from uni_moe.data.sources.sharded_media import media_of
 from uni_moe.errors import DataError
-from uni_moe.records import MEDIA_KINDS, SPLITS, MediaKind, Slot, Turn, sha256_text
+from uni_moe.records import SPLITS, Slot, Turn
 
 Record = Mapping[str, Any]
 # How a set names its metric -> what we call it. Other names stay as they are.
@@ -112,12 +112,6 @@ def open_sharded(config: Config, root: Path) -> Sharded:
     return Sharded(config.name, folder, card, tuple(declared[name] for name in config.tasks), lines)
 
 
-def unreadable(raw: str, problem: Problem) -> RawSample:
-    """Return what stands in the list for a record of which nothing can be said."""
-    name = f"unreadable-{sha256_text(raw)[:16]}"
-    return RawSample(name=name, split="train", problems=(problem,), raw=raw)
-
-
 def _applies(task: Record, record: Record) -> bool:
     return all(_look_up(record, key) == value for key, value in task.get("when", {}).items())
 
@@ -133,7 +127,7 @@ def _views(record: Record, field: str) -> list[tuple[Record, str]]:
 
 def _sample(source: Sharded, record: Record, task: Record, view: Record, suffix: str) -> RawSample:
     problems: list[Problem] = []
-    media = _media(source, record, task, problems)
+    media = media_of(source.folder, source.card, record, task, problems)
     prompt = _prompt(str(task["prompt"]), view, problems)
     answer = _answer(_look_up(view, str(task["answer_field"])), problems)
     parts = parts_of(prompt)
@@ -209,93 +203,3 @@ def _answer(value: object, problems: list[Problem]) -> str:
     if not str(value).strip():
         problems.append(Problem("empty_answer", "the answer holds no word"))
     return str(value)
-
-
-def _media(
-    source: Sharded, record: Record, task: Record, problems: list[Problem]
-) -> tuple[RawMedia, ...]:
-    listed = record.get("media", [])
-    if not isinstance(listed, list):
-        problems.append(Problem("media_not_a_list", f"media is a {type(listed).__name__}"))
-        return ()
-    if not listed and source.card.get("modality"):
-        problems.append(Problem("missing_media", "the set is one of media, the record has none"))
-    frames = _frames(record, problems)
-    gap_ms = record.get("concat_gap_ms")
-    media: list[RawMedia] = []
-    for entry in listed:
-        item = _entry(source.folder, entry, problems)
-        if item is not None:
-            media += [
-                replace(used, frames=frames if used.kind == "video" else None)
-                for used in _used(item, task, source.card)
-            ]
-    if isinstance(gap_ms, int) and gap_ms >= 0 and len(media) > 1:
-        return _joined(media, gap_ms)
-    return tuple(media)
-
-
-def _entry(folder: Path, entry: object, problems: list[Problem]) -> RawMedia | None:
-    """Return one entry of the media list, or None and a problem when even its kind is unknown."""
-    if not isinstance(entry, Mapping):
-        problems.append(Problem("bad_media", f"an entry is a {type(entry).__name__}"))
-        return None
-    kind = entry.get("type")
-    if kind not in MEDIA_KINDS:
-        problems.append(Problem("unknown_modality", f"the media type is {kind!r}"))
-        return None
-    shard, member = entry.get("shard"), entry.get("member")
-    neighbour = entry.get("set", folder.resolve().name)
-    if not all(isinstance(text, str) for text in (shard, member, neighbour)):
-        problems.append(Problem("bad_media", "shard, member and set must be text"))
-        return None
-    assert isinstance(shard, str)
-    assert isinstance(member, str)
-    broken = RawMedia(kind=kind, members=(), names=(member,))
-    if not is_plain(neighbour) or "/" in neighbour:
-        return replace(broken, problem=Problem("unsafe_path", f"the set is {neighbour!r}"))
-    path = file_inside(folder.resolve().parent / neighbour, shard, missing="missing_shard")
-    loader = path if isinstance(path, Problem) else member_loader(path, member)
-    if isinstance(loader, Problem):
-        return replace(broken, problem=loader)
-    return replace(broken, members=(loader,))
-
-
-def _used(item: RawMedia, task: Record, card: Record) -> list[RawMedia]:
-    """Return the tracks of a film that the task uses, each as media of its own."""
-    if item.kind != "video" or not task.get("use"):
-        return [item]
-    sound: MediaKind = "audio" if "speech" not in card.get("modality", ["speech"]) else "speech"
-    tracks = {
-        "video": replace(item, track="video"),
-        "audio": replace(item, kind=sound, track="audio"),
-    }
-    return [tracks[name] for name in task["use"]]
-
-
-def _joined(media: list[RawMedia], gap_ms: int) -> tuple[RawMedia, ...]:
-    """Join the sounds into one piece of media, in their order."""
-    sounds = [item for item in media if item.kind in ("speech", "audio")]
-    if not sounds:
-        return tuple(media)
-    problem = next((item.problem for item in sounds if item.problem), None)
-    whole = RawMedia(
-        kind=sounds[0].kind,
-        members=() if problem else tuple(item.members[0] for item in sounds),
-        names=tuple(item.names[0] for item in sounds),
-        gap_ms=gap_ms,
-        problem=problem,
-    )
-    return (*(item for item in media if item not in sounds), whole)
-
-
-def _frames(record: Record, problems: list[Problem]) -> tuple[int, ...] | None:
-    """Return the frames of the half-open range [first, end) that the record narrows its film to."""
-    frames = record.get("frames")
-    if frames is None:
-        return None
-    match frames:
-        case [int(first), int(end)] if 0 <= first < end <= 100_000:
-            return tuple(range(first, end))
-    problems.append(Problem("bad_media", f"frames is {frames!r}, not [first, end]"))
-    return None

@@ -146,8 +146,10 @@ def _mono(blocks: Iterator[Wave], form: _Format, rate: int) -> Wave:
             pieces.append(mono if form.rate == rate else resample.resample_chunk(mono))
         if form.rate != rate and seen:
             pieces.append(resample.resample_chunk(np.zeros(0, dtype=np.float32), last=True))
-    except soundfile.LibsndfileError as error:
-        raise _broken(str(error)) from error
+    except DataError:
+        raise
+    except Exception as error:  # a decoder of untrusted bytes may raise anything
+        raise _broken(str(error) or type(error).__name__) from error
     wave = np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.float32)
     if not len(wave):
         raise _broken("it holds no samples")

@@ -134,17 +134,10 @@ def _mono(blocks: Iterator[Wave], form: _Format, rate: int) -> Wave:
         raise _broken(f"a sample rate of {form.rate} Hz is impossible")
     resample = soxr.ResampleStream(form.rate, rate, 1, dtype="float32", quality="HQ")
     pieces: list[Wave] = []
-    seen = 0
     try:
-        for block in blocks:
-            seen += len(block)
-            if seen > MAX_DURATION_S * form.rate:
-                raise _too_long()
-            mono = block.astype(np.float64).mean(axis=1).astype(np.float32)
-            if not np.isfinite(mono).all():
-                raise _not_finite()
+        for mono in _checked(blocks, form):
             pieces.append(mono if form.rate == rate else resample.resample_chunk(mono))
-        if form.rate != rate and seen:
+        if form.rate != rate and pieces:
             pieces.append(resample.resample_chunk(np.zeros(0, dtype=np.float32), last=True))
     except DataError:
         raise
@@ -155,6 +148,19 @@ def _mono(blocks: Iterator[Wave], form: _Format, rate: int) -> Wave:
         raise _broken("it holds no samples")
     peak = float(np.abs(wave).max())
     return (wave / peak if peak > 1 else wave).astype(np.float32, copy=False)
+
+
+def _checked(blocks: Iterator[Wave], form: _Format) -> Iterator[Wave]:
+    """Give each block as mono; stop at the limit of duration and at what is no number."""
+    seen = 0
+    for block in blocks:
+        seen += len(block)
+        if seen > MAX_DURATION_S * form.rate:
+            raise _too_long()
+        mono = block.astype(np.float64).mean(axis=1).astype(np.float32)
+        if not np.isfinite(mono).all():
+            raise _not_finite()
+        yield mono
 
 
 def _broken(reason: str) -> DataError:

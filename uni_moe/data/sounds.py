@@ -135,8 +135,10 @@ def _mono(blocks: Iterator[Wave], form: _Format, rate: int) -> Wave:
     resample = soxr.ResampleStream(form.rate, rate, 1, dtype="float32", quality="HQ")
     pieces: list[Wave] = []
     try:
-        for mono in _checked(blocks, form):
-            pieces.append(mono if form.rate == rate else resample.resample_chunk(mono))
+        pieces += [
+            mono if form.rate == rate else resample.resample_chunk(mono)
+            for mono in _checked(blocks, form)
+        ]
         if form.rate != rate and pieces:
             pieces.append(resample.resample_chunk(np.zeros(0, dtype=np.float32), last=True))
     except DataError:

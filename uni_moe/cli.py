@@ -6,18 +6,20 @@ Heavy imports happen inside the sub-commands, so that help and errors come at on
 from __future__ import annotations
 
 import argparse
+import fcntl
 import importlib
 import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uni_moe.artifacts import Layout
 from uni_moe.config import Params, load_params
-from uni_moe.errors import ConfigError, UniMoeError
+from uni_moe.errors import ConfigError, StageError, UniMoeError
 
 if TYPE_CHECKING:
     from uni_moe.records import EvalReport
@@ -135,9 +137,26 @@ def _stage(arguments: argparse.Namespace) -> None:
 
     name = arguments.stage + (f"@{arguments.item}" if arguments.item else "")
     module, _, function = STAGES[arguments.stage][0].partition(":")
-    with start_run(layout, name, {"seed": params.seed}) as run:
+    with _only_one(layout, name), start_run(layout, name, {"seed": params.seed}) as run:
         call = getattr(importlib.import_module(module), function)
         call(StageContext(name, layout, params, run))
+
+
+@contextmanager
+def _only_one(layout: Layout, stage: str) -> Iterator[None]:
+    """Keep two processes from running one stage of a workspace; a dead one keeps nothing."""
+    file = layout.state / f"{stage}.lock"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise StageError(
+                f"Another process runs {stage} in this workspace.",
+                cause="an earlier run is still alive, perhaps left behind by a killed parent.",
+                remedy=f"wait for it or stop it: `fuser {file}` names it.",
+            ) from error
+        yield
 
 
 def _plan(arguments: argparse.Namespace) -> None:
@@ -160,9 +179,12 @@ def _run(arguments: argparse.Namespace) -> int:
     if plan.empty and current is not None:
         print(f"\nThe champion is version {current.number}.\n")
         return _closing(layout)
-    from flows.pipeline import retrain_in
+    from flows.embedded import settle
 
-    verdict = retrain_in(layout, params, plan, reason=arguments.reason)
+    settle(layout.state)
+    from flows.pipeline import retrain
+
+    verdict = retrain(str(layout.root), arguments.reason)
     print()
     print("promoted" if verdict.promoted else "not promoted")
     for reason in verdict.reasons:

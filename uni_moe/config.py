@@ -7,11 +7,12 @@ a run did stands in it. All problems of a file are told at once.
 from __future__ import annotations
 
 import difflib
+import os
 import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 import yaml
@@ -234,6 +235,7 @@ class Params:
 
     seed: int
     platform: Platform
+    raw: str  # where file-based sources lie; ingest runs again when anything in it changes
     sources: tuple[Source, ...]
     split: Split
     contract: Contract
@@ -307,6 +309,7 @@ def _rules(params: Params) -> list[str]:
         for name in names
         if not name.replace("_", "").replace("-", "").isalnum()
     ]
+    problems += _path_rules(params)
     for part in ("image", "audio", "speech", "language"):
         foundation = getattr(params.foundation, part)
         if (foundation.pretrained is None) == (foundation.tiny is None):
@@ -330,6 +333,22 @@ def _rules(params: Params) -> list[str]:
     if params.model.experts_per_token > len(params.assembly.slots):
         problems.append("model.experts_per_token: more than there are assembly.slots")
     return problems
+
+
+def _path_rules(params: Params) -> list[str]:
+    """Every file of a source must lie under `raw`, else its change would go unnoticed."""
+    raw = os.path.normpath(params.raw)
+    paths = {
+        f"sources.{source.name}.{field}": getattr(source, field)
+        for source in params.sources
+        for field in ("path", "media_root")
+        if hasattr(source, field)
+    }
+    return [
+        f"{where}: {path!r} is not inside `raw: {params.raw}`"
+        for where, path in paths.items()
+        if not PurePath(os.path.normpath(path)).is_relative_to(raw)
+    ]
 
 
 def _phase_rules(where: str, phase: Phase) -> list[str]:

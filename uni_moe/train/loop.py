@@ -76,7 +76,7 @@ def train(
     began = time.monotonic()
     run.event("training", step=start, steps=schedule.steps, parameters=len(engine.names))
     with tqdm(
-        total=schedule.steps, initial=start, desc=title, file=sys.stderr, mininterval=1.0
+        total=schedule.steps, initial=start, desc=title, file=sys.stderr
     ) as bar:
         for step in range(start, schedule.steps):
             row = _one_step(engine, learner, schedule, step)

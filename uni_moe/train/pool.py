@@ -55,7 +55,7 @@ def gather(
     for folder in folders:
         corpus = open_corpus(folder)
         for sample in tqdm(
-            corpus.samples(split), desc=f"{folder.name}, {split}", file=sys.stderr, mininterval=1.0
+            corpus.samples(split), desc=f"{folder.name}, {split}", file=sys.stderr
         ):
             for ref in sample.media:
                 if ref.sha256 in seen or ref.kind not in _kinds(kind):

@@ -1,0 +1,34 @@
+# Needs python 3.11 or newer, make and git; everything else comes into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+export PIP_CONSTRAINT := constraints.txt
+
+.PHONY: setup demo test lint clean
+
+# What running needs; what tests need comes on top, once each.
+.venv/.run: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(PIP) install -e ".[train,ops]"
+	touch $@
+
+.venv/.dev: .venv/.run
+	$(PIP) install -e ".[train,ops,dev]"
+	touch $@
+
+setup: .venv/.dev
+
+demo: .venv/.run
+	$(BIN)/uni-moe run --reason "make demo"
+
+test: .venv/.dev
+	$(BIN)/python -m pytest
+
+lint: .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf .venv artifacts runs state store registry.sqlite* dvc.lock .dvc/cache .dvc/tmp

@@ -1,0 +1,1 @@
+"""Orchestration only: plans from the graph of dvc.yaml, run by Prefect."""

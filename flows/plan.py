@@ -1,0 +1,122 @@
+"""What must run and why: a pure reading of the graph and of one status call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+MOST_REASONS = 3
+Status = Mapping[str, Sequence[Any]]  # what dvc says of each changed stage
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage that must run, or that follows one that must.
+
+    `reasons` says what changed. Without reasons of its own a stage only follows others, and is
+    passed over when their results turn out to be the same. `after` names the planned stages that
+    must end first.
+    """
+
+    name: str
+    reasons: tuple[str, ...]
+    after: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The stages to run, in an order that keeps every dependency; `fresh` counts the others."""
+
+    stages: tuple[PlannedStage, ...]
+    fresh: tuple[str, ...]
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing has to run."""
+        return not self.stages
+
+    def text(self) -> str:
+        """Return the plan for a person."""
+        if self.empty:
+            return f"Nothing has to run: all {len(self.fresh)} stages are up to date."
+        lines = [f"{len(self.stages)} stages to run, {len(self.fresh)} up to date:"]
+        for stage in self.stages:
+            why = "; ".join(stage.reasons) or f"if {' or '.join(stage.after)} changes its input"
+            lines.append(f"  {stage.name:20} {why}")
+        if self.fresh:
+            lines.append(f"  not run: {', '.join(self.fresh)}")
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as a JSON object."""
+        return {
+            "stages": [
+                {"name": s.name, "reasons": list(s.reasons), "after": list(s.after)}
+                for s in self.stages
+            ],
+            "fresh": list(self.fresh),
+        }
+
+
+def make_plan(parents: Mapping[str, Iterable[str]], status: Status) -> Plan:
+    """Plan the changed stages and everything that follows from them.
+
+    Args:
+        parents: stage -> the stages it depends on, for every stage of the graph.
+        status: what dvc says of the stages that changed.
+    """
+    order = _sorted(parents)
+    planned: dict[str, PlannedStage] = {}
+    for name in order:
+        after = tuple(sorted(parent for parent in parents[name] if parent in planned))
+        reasons = tuple(_reasons(status.get(name, ()), after=bool(after)))
+        if reasons or after:
+            planned[name] = PlannedStage(name, reasons, after)
+    fresh = tuple(name for name in order if name not in planned)
+    return Plan(tuple(planned.values()), fresh)
+
+
+def _sorted(parents: Mapping[str, Iterable[str]]) -> list[str]:
+    done: list[str] = []
+    waiting = {name: set(of) for name, of in parents.items()}
+    while waiting:
+        ready = sorted(name for name, of in waiting.items() if of <= set(done))
+        assert ready, "dvc.yaml has a cycle"
+        done += ready
+        for name in ready:
+            del waiting[name]
+    return done
+
+
+def _reasons(entries: Sequence[Any], *, after: bool) -> list[str]:
+    """Turn dvc's words into ours. Inputs that a planned stage will make anew are no reason."""
+    code, data, params, outs, other = [], [], [], [], []
+    for entry in entries:
+        if isinstance(entry, str):
+            other.append(entry)
+            continue
+        for kind, changes in entry.items():
+            if kind == "changed outs":
+                outs += [path for path in changes]
+            elif kind == "changed deps":
+                for path, change in changes.items():
+                    if isinstance(change, Mapping):
+                        params += list(change)
+                    elif path.endswith(".py"):
+                        code.append(path)
+                    elif not (after and path.startswith("artifacts/")):
+                        data.append(f"{path} is {change}")
+    said = [
+        *(f"its output {path} is missing or changed" for path in outs[:1]),
+        *data,
+        *(f"params: {', '.join(_few(params))}" for _ in params[:1]),
+        *(f"code: {', '.join(_few(code))}" for _ in code[:1]),
+        *other,
+    ]
+    return said[:MOST_REASONS]
+
+
+def _few(names: Sequence[str]) -> list[str]:
+    rest = len(names) - MOST_REASONS
+    return [*names[:MOST_REASONS], *([f"{rest} more"] if rest > 0 else [])]

@@ -1,0 +1,85 @@
+import json
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import save_file
+
+from uni_moe.errors import ConfigError
+from uni_moe.model import adapters
+from uni_moe.model.network import UniMoeForConditionalGeneration
+from uni_moe.model.parts import learn
+
+PARTS = ("lora.attention", "lora.experts", "router", "connector.image")
+
+
+def trained(model, batch, parts=PARTS, seed=1):
+    wrapped = adapters.attach(
+        model, parts, layers=[0], rank=4, alpha=8, dropout=0.0, seed=seed
+    )
+    learn(wrapped, parts)
+    optimizer = torch.optim.SGD([p for p in wrapped.parameters() if p.requires_grad], lr=1.0)
+    for _ in range(2):
+        wrapped(**batch).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return wrapped.eval()
+
+
+def test_merged_equals_unmerged(model, batch):
+    wrapped = trained(model, batch)
+    before = wrapped(**batch, full_logits=True).logits
+    after = adapters.merge(wrapped)(**batch, full_logits=True).logits
+    torch.testing.assert_close(after, before, atol=1e-5, rtol=0)
+
+
+def test_merging_leaves_the_networks_own_names(model, batch):
+    names = set(model.state_dict())
+    assert set(adapters.merge(trained(model, batch)).state_dict()) == names
+
+
+def test_the_same_seed_starts_the_same_adapters(config, batch):
+    states = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        model = UniMoeForConditionalGeneration(config)
+        torch.rand(3)
+        states.append(adapters.adapter_state(trained(model, batch)))
+    for name, tensor in states[0].items():
+        assert torch.equal(tensor, states[1][name]), name
+
+
+def test_stock_peft_loads_what_is_saved(model, batch, tmp_path):
+    model.save_pretrained(tmp_path / "base")
+    wrapped = trained(model, batch, parts=("lora.attention", "lora.experts"))
+    expected = wrapped(**batch, full_logits=True).logits
+    (tmp_path / "adapter").mkdir()
+    save_file(adapters.adapter_state(wrapped), tmp_path / "adapter/adapter_model.safetensors")
+    config = adapters.adapter_config(wrapped)
+    (tmp_path / "adapter/adapter_config.json").write_text(json.dumps(config))
+    base = UniMoeForConditionalGeneration.from_pretrained(tmp_path / "base").eval()
+    stock = PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
+    torch.testing.assert_close(stock(**batch, full_logits=True).logits, expected)
+
+
+def test_dropout_on_packed_experts_is_refused(model):
+    with pytest.raises(ConfigError, match=r"lora.dropout is 0.1"):
+        adapters.attach(
+            model, ["lora.experts"], layers=[0], rank=4, alpha=8, dropout=0.1, seed=0
+        )
+
+
+def test_only_the_named_parts_learn(model):
+    names = learn(model, ["connector.audio", "router"])
+    learning = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert learning == set(names)
+    assert all("audio_connector" in name or "mlp.router" in name for name in names)
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [("conector", "No part of the model is called conector"), ("lora.experts", "has no lora")],
+)
+def test_a_part_that_is_not_there_is_an_error(model, part, said):
+    with pytest.raises(ConfigError, match=said):
+        learn(model, [part])

@@ -1,0 +1,79 @@
+import pytest
+import torch
+
+from uni_moe.errors import LineageError
+from uni_moe.model.assembly import assemble, plan_assembly
+from uni_moe.model.config import UniMoeConfig
+from uni_moe.model.network import UniMoeForConditionalGeneration
+
+SLOTS = ("base", "image", "base", "audio")
+
+
+@pytest.fixture
+def dense(config):
+    torch.manual_seed(1)
+    plain = UniMoeConfig.from_dict({**config.to_dict(), "sparse_layers": []})
+    return UniMoeForConditionalGeneration(plain).eval()
+
+
+def expert(dense, shift):
+    return {
+        name: tensor + shift
+        for name, tensor in dense.state_dict().items()
+        if ".layers.0.mlp." in name
+    }
+
+
+def sparse(config, dense, experts, slots, seed=0):
+    base = dense.state_dict()
+    plan = plan_assembly(base, experts, sparse_layers=[0], slots=slots, router_seed=seed)
+    model = UniMoeForConditionalGeneration(config).eval()
+    model.load_state_dict(assemble(plan, base, experts))
+    return plan, model
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_identical_experts_equal_the_dense_network_whatever_the_router(config, dense, batch, seed):
+    _, model = sparse(config, dense, {}, ("base",) * 4, seed)
+    with torch.no_grad():
+        model.language_model.model.layers[0].mlp.router.weight.normal_()
+    a, b = model(**batch, full_logits=True).logits, dense(**batch, full_logits=True).logits
+    torch.testing.assert_close(a, b, atol=1e-6, rtol=0)
+
+
+def test_every_slot_holds_its_donor(config, dense):
+    experts = {"image": expert(dense, 0.1), "audio": expert(dense, 0.2)}
+    _, model = sparse(config, dense, experts, SLOTS)
+    packed = model.language_model.model.layers[0].mlp.experts
+    up = dense.language_model.model.layers[0].mlp.up_proj.weight
+    down = dense.language_model.model.layers[0].mlp.down_proj.weight
+    for slot, shift in enumerate((0.0, 0.1, 0.0, 0.2)):
+        assert torch.equal(packed.gate_up_proj[slot, 64:], up + shift)
+        assert torch.equal(packed.down_proj[slot], down + shift)
+
+
+def test_the_receipt_names_the_origin_of_every_expert_tensor(config, dense):
+    experts = {"image": expert(dense, 0.1), "audio": expert(dense, 0.2)}
+    plan, _ = sparse(config, dense, experts, SLOTS)
+    receipt = plan.receipt()
+    assert len(receipt["origins"]) == 4 * 3
+    assert {origin["donor"] for origin in receipt["origins"]} == {"base", "image", "audio"}
+    base = [o["sha256"] for o in receipt["origins"] if o["slot"] == 0]
+    assert base == [o["sha256"] for o in receipt["origins"] if o["slot"] == 2]
+
+
+def test_all_that_is_missing_is_told_at_once(dense):
+    broken = expert(dense, 0.0)
+    name = "language_model.model.layers.0.mlp.up_proj.weight"
+    broken[name] = broken[name][:3]
+    del broken["language_model.model.layers.0.mlp.down_proj.weight"]
+    with pytest.raises(LineageError) as error:
+        plan_assembly(
+            dense.state_dict(),
+            {"image": broken},
+            sparse_layers=[0],
+            slots=("base", "image", "speech"),
+            router_seed=0,
+        )
+    for said in ("no expert 'speech'", "is (3, 32)", "image has no", "down_proj"):
+        assert said in str(error.value)

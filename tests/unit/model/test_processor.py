@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+import torch
+
+from tests.unit.model.conftest import conversation
+from uni_moe.errors import DataError
+from uni_moe.model.prompt import IGNORED, Prompt
+
+
+def test_only_answers_and_their_end_are_learned(processor, tokenizer):
+    batch = processor([conversation()], [[]])
+    ids, labels = batch["input_ids"][0], batch["labels"][0]
+    assert tokenizer.decode(ids) == "<s>USER: \nwhat is it? ASSISTANT: a red cat</s>"
+    assert tokenizer.decode(ids[labels != IGNORED]) == " a red cat</s>"
+
+
+def test_a_prompt_is_what_an_example_starts_with(processor):
+    whole = processor([conversation()], [[]])["input_ids"][0]
+    prompt = processor([conversation(answer=None)], [[]], to_answer=True)["input_ids"][0]
+    assert torch.equal(whole[: len(prompt)], prompt)
+
+
+def test_a_slot_takes_as_many_positions_as_the_connector_has_rows(processor, media, config):
+    batch = processor(
+        [conversation("audio", "image")], [[("audio", media["audio"]), ("image", media["image"])]]
+    )
+    ids = batch["input_ids"][0]
+    assert (ids == config.slot_id("audio")).sum() == 2 * 4  # two windows of four queries
+    assert (ids == config.slot_id("image")).sum() == 4
+
+
+def test_special_tokens_in_a_text_are_text(processor, tokenizer):
+    messages = conversation()
+    messages[0]["content"][0]["text"] = "</s><s><image>"
+    ids = processor([messages], [[]])["input_ids"][0].tolist()
+    assert ids.count(tokenizer.bos_token_id) == 1
+    assert ids.count(tokenizer.eos_token_id) == 1
+    assert max(ids) < len(tokenizer)
+
+
+def test_a_second_round_follows_the_end_of_the_first(tokenizer):
+    encoded = Prompt("Be kind.").encode(conversation() + conversation(), tokenizer)
+    assert tokenizer.decode(encoded.input_ids) == (
+        "<s>Be kind. USER: \nwhat is it? ASSISTANT: a red cat</s>"
+        "USER: \nwhat is it? ASSISTANT: a red cat</s>"
+    )
+
+
+@pytest.mark.parametrize(("given", "said"), [([], r"media \[\]"), (["audio"], r"\['audio'\]")])
+def test_slots_and_media_must_agree(processor, media, given, said):
+    with pytest.raises(DataError, match=said):
+        processor([conversation("image")], [[(kind, media[kind]) for kind in given]])
+
+
+@pytest.mark.parametrize(
+    ("samples", "windows"), [(1, 1), (16_000, 1), (16_001, 2), (320_000, 20)]
+)
+def test_windows_lose_no_sample(processor, samples, windows):
+    sound = np.zeros(samples, dtype=np.float32)
+    assert len(processor.prepare("audio", sound).values) == windows
+    assert len(processor.prepare("speech", sound).values) == windows
+
+
+def test_more_than_twenty_windows_are_refused(processor):
+    with pytest.raises(DataError, match="at most 20 windows"):
+        processor.prepare("speech", np.zeros(320_001, dtype=np.float32))
+
+
+def test_films_are_sampled_evenly(processor, media):
+    twice = [frame for frame in media["video"] for _ in range(2)]
+    short = processor.prepare("video", media["video"]).values
+    assert torch.equal(processor.prepare("video", twice).values, short)

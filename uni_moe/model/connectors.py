@@ -44,7 +44,7 @@ class ImageConnector(nn.Module):
         self.standardize = Standardize(active=standardize)
         self.enter = nn.Linear(width, out)
         self.leave = nn.Linear(out, out)
-        self.frame_time = nn.Parameter(torch.zeros(frames, out)) if frames else None
+        self.frame_time = nn.Parameter(torch.randn(frames, out) * 0.5) if frames else None
 
     def forward(self, features_BPV: Tensor) -> Tensor:
         """Return rows for pictures, (B, P, D)."""

@@ -9,9 +9,9 @@ from uni_moe.model.assembly import assemble as assemble_state
 from uni_moe.model.assembly import plan_assembly
 from uni_moe.model.config import UniMoeConfig
 from uni_moe.model.network import UniMoeForConditionalGeneration
+from uni_moe.platform import settle
 from uni_moe.stage import StageContext
 from uni_moe.train.networks import CONNECTOR, ENCODERS, build_dense, load_connector
-from uni_moe.platform import settle
 
 RECEIPT = "receipt.json"
 

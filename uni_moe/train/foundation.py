@@ -11,11 +11,11 @@ import torch
 from uni_moe.artifacts import files_of, parent_ids, read_json, sha256_file, write_json
 from uni_moe.config import EncoderFoundation, EncoderTraining, LanguageTraining
 from uni_moe.errors import ConfigError, LineageError, bullets
+from uni_moe.platform import settle
 from uni_moe.stage import StageContext
 from uni_moe.train.encoders import EncoderLearner, TinyEncoder, tiny_audio, tiny_image, tiny_speech
 from uni_moe.train.language import LanguageLearner, tiny_language
 from uni_moe.train.loop import Schedule, train
-from uni_moe.platform import settle
 from uni_moe.train.pool import gather
 from uni_moe.train.state import open_states
 

@@ -10,10 +10,11 @@ from torch import nn
 
 from uni_moe.config import Phase
 from uni_moe.data.order import Order
-from uni_moe.records import Sample
-from uni_moe.train.examples import Conversations, Example, ExampleMaker, collate
-from uni_moe.train.loop import StepLoss
+from uni_moe.examples import Example, ExampleMaker, collate
 from uni_moe.platform import device
+from uni_moe.records import Sample
+from uni_moe.train.conversations import Conversations
+from uni_moe.train.loop import StepLoss
 
 
 class PhaseLearner:

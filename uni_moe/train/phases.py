@@ -17,18 +17,15 @@ from torch import nn
 from uni_moe.artifacts import parent_ids, read_json, write_json
 from uni_moe.config import Phase
 from uni_moe.data.corpus import Corpus, open_corpus
+from uni_moe.examples import ExampleMaker
 from uni_moe.model import adapters
 from uni_moe.model.network import UniMoeForConditionalGeneration
 from uni_moe.model.parts import learn
 from uni_moe.model.processor import UniMoeProcessor
+from uni_moe.platform import device, settle
 from uni_moe.stage import StageContext
 from uni_moe.train.assemble import RECEIPT
-from uni_moe.train.examples import (
-    Conversations,
-    ExampleMaker,
-    check_not_empty,
-    read_conversations,
-)
+from uni_moe.train.conversations import Conversations, check_not_empty, read_conversations
 from uni_moe.train.learner import PhaseLearner
 from uni_moe.train.loop import Schedule, train
 from uni_moe.train.networks import (
@@ -38,7 +35,6 @@ from uni_moe.train.networks import (
     connector_state,
     encoder_of,
 )
-from uni_moe.platform import device, settle
 from uni_moe.train.state import StateStore, open_states
 
 EXPERT = "expert.safetensors"

@@ -13,11 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from uni_moe.config import Phase
-from uni_moe.data.captions import conversations
 from uni_moe.data.corpus import Corpus
 from uni_moe.data.media import load
-from uni_moe.errors import StageError
 from uni_moe.model.config import SLOT_KINDS
 from uni_moe.model.network import UniMoeForConditionalGeneration
 from uni_moe.model.processor import UniMoeProcessor
@@ -91,34 +88,3 @@ def collate(
             features[kind] = torch.cat(own)
     batch["features"] = features
     return batch
-
-
-Conversations = Mapping[str, Mapping[str, Sample]]  # modality -> key -> conversation
-
-
-def read_conversations(
-    corpora: Mapping[str, Corpus], split: str, phase: Phase, prompts: Mapping[str, str]
-) -> Conversations:
-    """Return the conversations of a split that a phase draws from."""
-    return {
-        modality: {
-            sample.key: sample
-            for sample in conversations(corpora[modality].samples(split), phase.tasks, prompts)
-        }
-        for modality in phase.blend
-    }
-
-
-def check_not_empty(train: Conversations, phase: Phase) -> None:
-    """Refuse a phase that would draw from nothing.
-
-    Raises:
-        StageError: a modality of the blend has no conversation.
-    """
-    empty = sorted(modality for modality, rows in train.items() if not rows)
-    if empty:
-        raise StageError(
-            f"There is nothing to train on for {', '.join(empty)}.",
-            cause=f"the corpus has no training conversation with {' or '.join(phase.tasks)} there.",
-            remedy="take the modality out of this phase's `blend`, or add a source for it.",
-        )

@@ -1,0 +1,1 @@
+"""Judgement: generated answers, scores with intervals, baselines, routing, a report."""

@@ -1,0 +1,1 @@
+"""Where registered models are kept: whole folders by key."""

@@ -8,8 +8,10 @@ from pathlib import Path
 
 def settle(state: Path) -> None:
     """Keep Prefect's own files in the workspace's state, unless a server is configured."""
+    home = state / "prefect"
+    home.mkdir(parents=True, exist_ok=True)
     defaults = {
-        "PREFECT_HOME": str(state / "prefect"),
+        "PREFECT_HOME": str(home),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",

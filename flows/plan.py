@@ -91,30 +91,35 @@ def _sorted(parents: Mapping[str, Iterable[str]]) -> list[str]:
 
 def _reasons(entries: Sequence[Any], *, after: bool) -> list[str]:
     """Turn dvc's words into ours. Inputs that a planned stage will make anew are no reason."""
-    code, data, params, outs, other = [], [], [], [], []
+    found: dict[str, list[str]] = {"code": [], "params": [], "data": [], "outs": [], "other": []}
     for entry in entries:
         if isinstance(entry, str):
-            other.append(entry)
+            found["other"].append(entry)
             continue
-        for kind, changes in entry.items():
-            if kind == "changed outs":
-                outs += [path for path in changes]
-            elif kind == "changed deps":
-                for path, change in changes.items():
-                    if isinstance(change, Mapping):
-                        params += list(change)
-                    elif path.endswith(".py"):
-                        code.append(path)
-                    elif not (after and path.startswith("artifacts/")):
-                        data.append(f"{path} is {change}")
-    said = [
-        *(f"its output {path} is missing or changed" for path in outs[:1]),
-        *data,
-        *(f"params: {', '.join(_few(params))}" for _ in params[:1]),
-        *(f"code: {', '.join(_few(code))}" for _ in code[:1]),
-        *other,
-    ]
-    return said[:MOST_REASONS]
+        for path, change in entry.get("changed deps", {}).items():
+            _sort_in(found, path, change, after=after)
+        found["outs"] += list(entry.get("changed outs", {}))
+    if found["outs"] and "params.yaml" in found["params"]:
+        return ["it has not run in this workspace"]
+    return [
+        *(f"its output {path} is missing or changed" for path in found["outs"][:1]),
+        *found["data"],
+        *(f"params: {', '.join(_few(found['params']))}" for _ in found["params"][:1]),
+        *(f"code: {', '.join(_few(found['code']))}" for _ in found["code"][:1]),
+        *found["other"],
+    ][:MOST_REASONS]
+
+
+def _sort_in(found: dict[str, list[str]], path: str, change: object, *, after: bool) -> None:
+    """Put one changed dependency under what it is."""
+    if isinstance(change, Mapping):
+        found["params"] += list(change)
+    elif path == "params.yaml":
+        found["params"].append(path)
+    elif path.endswith(".py"):
+        found["code"].append(path)
+    elif not (after and path.startswith("artifacts/")):
+        found["data"].append(f"{path} is {change}")
 
 
 def _few(names: Sequence[str]) -> list[str]:

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from uni_moe.evaluate.baselines import Guess, Guesser
-from uni_moe.evaluate.metrics import Scored, interval, score_answer
+from uni_moe.evaluate.metrics import Scored, interval, metric_of, score_answer
 from uni_moe.evaluate.swap import derangement
 from uni_moe.records import Sample, Score
 
@@ -33,7 +33,7 @@ class Judged:
         return self.item.turns[-1].text
 
     def row(self) -> dict[str, Any]:
-        """Return the item as a line of answers.jsonl."""
+        """Return the item as a line of answers.jsonl; `correct` means a full score."""
         return {
             "key": self.item.key,
             "id": self.item.id,
@@ -43,6 +43,8 @@ class Judged:
             "prompt": self.item.turns[-2].text.strip(),
             "reference": self.reference,
             "answer": self.answer,
+            "metric": metric_of(self.item.metric),
+            "correct": self.scored.score == 1.0,
             **asdict(self.scored),
             "swapped_answer": self.swapped_answer,
             "swapped_score": None if self.swapped is None else self.swapped.score,
@@ -59,29 +61,22 @@ def chosen(items: Sequence[Sample], most: int | None, seed: int) -> list[Sample]
 def judge(
     items: Sequence[Sample], training: Iterable[Sample], answer: Answerer, *, seed: int
 ) -> list[Judged]:
-    """Let a model answer items, once with their own media and once with others'."""
+    """Let a model answer items of one modality, with their own media and with others'."""
     guesser = Guesser(training)
-    modality = items[0].modality
     partners = derangement([item for item in items if item.media], seed)
-    exchanged = [item for item in items if item.key in partners]
-    said = answer(items, f"{modality}: answers")
-    foreign = [with_media_of(item, partners[item.key]) for item in exchanged]
-    said_of_others = dict(
-        zip(
-            (item.key for item in exchanged),
-            answer(foreign, f"{modality}: media swapped") if foreign else [],
-            strict=True,
-        )
-    )
+    foreign = [with_media_of(item, partners[item.key]) for item in items if item.key in partners]
+    said = answer(items, "own media")
+    said_of_others = answer(foreign, "media swapped") if foreign else []
+    swapped = dict(zip((item.key for item in foreign), said_of_others, strict=True))
     return [
-        _judged(item, own, guesser.guess(item), said_of_others.get(item.key))
+        _judged(item, own, guesser.guess(item), swapped.get(item.key))
         for item, own in zip(items, said, strict=True)
     ]
 
 
 def with_media_of(item: Sample, other: Sample) -> Sample:
     """Return an item that asks its own question about another item's media."""
-    return replace(item, key=f"{item.key}#media-of-{other.key}", media=other.media)
+    return replace(item, media=other.media)
 
 
 def sum_up(judged: Sequence[Judged], confidence: float) -> Score:
@@ -102,11 +97,12 @@ def sum_up(judged: Sequence[Judged], confidence: float) -> Score:
 
 
 def by_task(judged: Iterable[Judged]) -> Mapping[str, list[Judged]]:
-    """Group items by task, and by the kind of question where the task has kinds."""
+    """Group items by task, and beside it by `task:group` where the task has groups."""
     groups: dict[str, list[Judged]] = {}
     for one in judged:
-        group = f":{one.item.group}" if one.item.group else ""
-        groups.setdefault(one.item.task + group, []).append(one)
+        groups.setdefault(one.item.task, []).append(one)
+        if one.item.group:
+            groups.setdefault(f"{one.item.task}:{one.item.group}", []).append(one)
     return dict(sorted(groups.items()))
 
 

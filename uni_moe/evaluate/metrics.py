@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-import string
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
 
-VERSION = 1  # of what counts as the same answer; part of every report
+VERSION = 2  # of what counts as the same answer; part of every report's card
+CLOSING = ".,;:!? "
+_APOSTROPHES = "'\N{RIGHT SINGLE QUOTATION MARK}"
 
 
 @dataclass(frozen=True)
@@ -22,8 +24,30 @@ class Scored:
 
 
 def normalize(answer: str) -> str:
-    """Return an answer as it is compared: lower case, single spaces, no closing punctuation."""
-    return " ".join(answer.lower().split()).rstrip(string.punctuation + " ")
+    """Return an answer as it is compared.
+
+    Composed Unicode, lower case, single spaces, no closing sentence marks (unless the answer is
+    nothing else). Articles and inner punctuation stay: "a cat" is not "cat", "-3" is not "3".
+    Source: the paper's strict exact match (section 4.2), made blind to case and closing marks.
+    """
+    plain = " ".join(unicodedata.normalize("NFC", answer).casefold().split())
+    return plain.rstrip(CLOSING) or plain
+
+
+def spoken(answer: str) -> str:
+    """Return an answer as words are compared: lower case, punctuation is a space, "don't" stays."""
+    text = unicodedata.normalize("NFC", answer).casefold()
+    words = "".join(_spoken_letter(letter) for letter in text).split()
+    return " ".join(bare for word in words if (bare := word.strip("'")))
+
+
+def metric_of(name: str) -> str:
+    """Return the metric that a sample's declared metric is scored by: `wer` or `exact_match`.
+
+    A metric that is not built in (such as a caption's `cider+exact`) is scored by exact match, the
+    stricter one, so that no answer gets credit that it did not earn.
+    """
+    return "wer" if name == "wer" else "exact_match"
 
 
 def score_answer(
@@ -31,14 +55,16 @@ def score_answer(
 ) -> Scored:
     """Score one answer.
 
-    `wer` gives max(0, 1 - word error rate); everything else is exact match after `normalize`. No
-    answer ever gets credit by chance: what is not among the choices is wrong.
+    `wer` gives max(0, 1 - word error rate) over `spoken` words; everything else is exact match
+    after `normalize`. What is not among the choices is wrong: no answer gets credit by chance.
+    The mean of clipped items is not 1 - the pooled word error rate of a whole set.
     """
-    found, wanted = normalize(answer), normalize(reference)
-    if metric == "wer":
-        return Scored(max(0.0, 1.0 - word_error_rate(found, wanted)))
-    outside = choices is not None and found not in map(normalize, choices)
-    return Scored(float(found == wanted), unparseable=outside)
+    found = normalize(answer)
+    if choices is not None and found not in map(normalize, choices):
+        return Scored(0.0, unparseable=True)
+    if metric_of(metric) == "wer":
+        return Scored(max(0.0, 1.0 - word_error_rate(spoken(answer), spoken(reference))))
+    return Scored(float(found == normalize(reference)))
 
 
 def word_error_rate(answer: str, reference: str) -> float:
@@ -77,9 +103,12 @@ def wilson(successes: int, n: int, confidence: float) -> tuple[float, float]:
 def bootstrap(
     scores: Sequence[float], confidence: float, *, rounds: int = 2000
 ) -> tuple[float, float]:
-    """Return the percentile bootstrap interval of the mean, from a fixed seed."""
+    """Return the percentile bootstrap interval of the mean, from a fixed seed.
+
+    Source: B. Efron, Annals of Statistics 7 (1979). Items count as independent.
+    """
     values = np.asarray(scores, dtype=float)
-    picks = np.random.default_rng(0).integers(len(values), size=(rounds, len(values)))
-    edges = (0.5 - confidence / 2, 0.5 + confidence / 2)
-    low, high = np.quantile(values[picks].mean(1), edges)
+    dice, n = np.random.default_rng(0), len(values)
+    means = [values[dice.integers(n, size=n)].mean() for _ in range(rounds)]
+    low, high = np.quantile(means, (0.5 - confidence / 2, 0.5 + confidence / 2))
     return float(low), float(high)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 
 from uni_moe.records import Sample
@@ -11,27 +12,68 @@ from uni_moe.records import Sample
 def derangement(items: Sequence[Sample], seed: int) -> dict[str, Sample]:
     """Return, for each item's key, the item of the same task whose media it gets.
 
-    All media of an item are exchanged together: a spoken question about a picture gets both the
-    picture and the question of another item. No item keeps its own media, and none gets the same
-    bytes where the task holds others. A task with one item gives nothing to exchange and is left
-    out.
+    A permutation without fixed points: each item's media go to one other item. All media of an
+    item are exchanged together: a spoken question about a picture gets both the picture and the
+    voice of one other item. Partners share the task, the kinds of media and, where it has
+    items enough, the group: the same kind of question is then asked of foreign media, and a model
+    that uses them falls to chance, not below.
+
+    No item gets the bytes that it has; where a task holds no others, the item is left out.
     """
     partner: dict[str, Sample] = {}
     tasks: dict[tuple[str, ...], list[Sample]] = {}
     for item in sorted(items, key=lambda item: item.key):
         tasks.setdefault((item.task, *(ref.kind for ref in item.media)), []).append(item)
     for name, members in sorted(tasks.items()):
-        order = list(members)
-        random.Random(f"{seed}/{name}").shuffle(order)
-        count = len(order)
-        for place, item in enumerate(order):
-            turns = (order[(place + step) % count] for step in range(1, count))
-            others = [other for other in turns if _hashes(other) != _hashes(item)]
-            if others:
-                partner[item.key] = others[0]
-            elif count > 1:
-                partner[item.key] = order[(place + 1) % count]
+        dice = random.Random(f"{seed}/{'/'.join(name)}")
+        for pool in _pools(members):
+            partner |= _exchanged(pool, dice)
     return partner
+
+
+def _pools(members: Sequence[Sample]) -> list[list[Sample]]:
+    """Return a task's groups; one that cannot exchange within itself joins the next."""
+    groups: dict[str, list[Sample]] = {}
+    for item in members:
+        groups.setdefault(item.group or "", []).append(item)
+    pools: list[list[Sample]] = []
+    pending: list[Sample] = []
+    for _, group in sorted(groups.items()):
+        pending = pending + group
+        if 2 * _largest(pending) <= len(pending):
+            pools.append(pending)
+            pending = []
+    if pending:
+        last = pools.pop() if pools else []
+        pools.append(last + pending)
+    return pools
+
+
+def _exchanged(pool: Sequence[Sample], dice: random.Random) -> dict[str, Sample]:
+    """Return each item's partner in a pool.
+
+    Items of equal bytes stand side by side, in an order of the dice; everybody looks as many
+    places ahead as the largest such row is long, and so past the own row.
+    """
+    rows: dict[tuple[str, ...], list[Sample]] = {}
+    for item in pool:
+        rows.setdefault(_hashes(item), []).append(item)
+    shuffled = list(rows.values())
+    dice.shuffle(shuffled)
+    order = [item for row in shuffled for item in row]
+    step = _largest(pool)
+    partners = {
+        item.key: order[(place + step) % len(order)] for place, item in enumerate(order)
+    }
+    return {
+        item.key: partners[item.key]
+        for item in pool
+        if _hashes(partners[item.key]) != _hashes(item)
+    }
+
+
+def _largest(pool: Sequence[Sample]) -> int:
+    return max(Counter(map(_hashes, pool)).values())
 
 
 def _hashes(item: Sample) -> tuple[str, ...]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,43 +17,58 @@ CARDS = "cards"
 
 
 def all_cards(layout: Layout) -> dict[str, tuple[str, Card]]:
-    """Return id -> (name in the workspace, card), of artifacts that are here or in the store."""
+    """Return id -> (name in the workspace, card), of artifacts that are here or in the store.
+
+    A card's id is computed from its content, so a changed card is another card.
+    """
     found: dict[str, tuple[str, Card]] = {}
-    for file in sorted(layout.store.glob(f"*/{CARDS}/*.json")):
-        card = Card.from_json(read_json(file))
-        found[card.id] = (file.stem.replace("--", "/"), card)
+    for folder in sorted(layout.store.glob(f"*/{CARDS}")):
+        for file in sorted(folder.rglob("*.json")):
+            _note(found, file.relative_to(folder).as_posix().rsplit(".", 2)[0], file)
     for file in sorted(layout.artifacts.glob(f"**/{CARD}")):
-        card = Card.from_json(read_json(file))
-        found[card.id] = (layout.name_of(file.parent), card)
+        name = file.parent.relative_to(layout.root)
+        if not any(part.startswith(".") for part in name.parts):  # an artifact being written
+            _note(found, name.as_posix(), file)
     return found
 
 
-def card_file(name: str) -> str:
-    """Return the name of a card's file in the store."""
-    return f"{name.replace('/', '--')}.json"
+def card_file(name: str, card_id: str) -> str:
+    """Return where a card lies below the store's `cards`: two reports of one model both stay."""
+    return f"{name}.{card_id[:12]}.json"
 
 
-def all_runs(layout: Layout) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Return every run's folder and record; a run whose heart stopped has the status `died`."""
-    for file in sorted(layout.runs.glob("*/run.json")):
+def all_runs(layout: Layout) -> list[tuple[Path, dict[str, Any]]]:
+    """Return every run's folder and record, oldest first.
+
+    A run whose heart stopped more than 30 s ago without an end has the status `died`.
+    """
+    found = []
+    for file in layout.runs.glob("*/run.json"):
         record = read_json(file)
-        if record["status"] == "running" and _silent_s(file.parent) > DEAD_AFTER_S:
+        if record["status"] == "running" and _silent_s(file.parent, record) > DEAD_AFTER_S:
             record["status"] = "died"
-        yield file.parent, record
+        found.append((file.parent, record))
+    return sorted(found, key=lambda run: (run[1]["started"], run[1]["id"]))
 
 
 def json_lines(file: Path) -> Iterator[dict[str, Any]]:
-    """Return the whole lines of a live file; a half-written last line is not there yet."""
+    """Return the whole lines of a live file; a half-written line is not there yet."""
     if not file.is_file():
         return
-    for line in file.read_text(encoding="utf-8").splitlines(keepends=True):
-        if line.endswith("\n"):
-            yield json.loads(line)
+    with file.open("rb") as stream:
+        for line in stream:
+            if line.endswith(b"\n"):
+                yield json.loads(line)
 
 
-def _silent_s(folder: Path) -> float:
-    beats = list(json_lines(folder / "heartbeat.jsonl"))
-    if not beats:
-        return float("inf")
-    last = datetime.fromisoformat(beats[-1]["time"])
-    return (datetime.now(UTC) - last).total_seconds()
+def _silent_s(folder: Path, record: Mapping[str, Any]) -> float:
+    last = record["started"]
+    for beat in json_lines(folder / "heartbeat.jsonl"):
+        last = beat["time"]
+    return (datetime.now(UTC) - datetime.fromisoformat(last)).total_seconds()
+
+
+def _note(found: dict[str, tuple[str, Card]], name: str, file: Path) -> None:
+    with suppress(FileNotFoundError):  # its artifact is being replaced at this moment
+        card = Card.from_json(read_json(file))
+        found[card.id] = (name, card)

@@ -7,7 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from uni_moe.config import Gate
-from uni_moe.records import EvalReport, Score
+from uni_moe.records import MEDIA_KINDS, EvalReport, Score
+
+_ROUNDING = 1e-9  # 0.63 - 0.60 is 0.030000000000000027
 
 
 @dataclass(frozen=True)
@@ -30,62 +32,61 @@ class Verdict:
 
 
 def decide(candidate: EvalReport, champion: EvalReport | None, rules: Gate) -> Verdict:
-    """Compare two reports about the same items.
+    """Compare two reports about the same items. A report names its model by the card's id.
 
     Every modality with media must beat guessing by `min_over_chance`. Against a champion no
     modality may lose more than `margin`, and the mean may not fall. Intervals play no part here.
     """
-    if champion is not None and champion.model == candidate.model:
-        return _verdict(candidate, champion, (), ("the candidate is the champion already",))
+    before = champion.model if champion is not None else None
+    if before == candidate.model:
+        reasons = ("the candidate is the champion already",)
+        return Verdict(candidate.model, before, promoted=False, reasons=reasons)
     problems = _too_close_to_guessing(candidate, rules)
     praise = [_sentence(name, score) for name, score in candidate.modalities.items()]
-    if champion is not None:
-        problems += _worse_than(candidate, champion, rules)
+    if champion is None:
+        praise.append("there is no champion yet")
+    else:
+        problems += _other_items(candidate, champion) or _worse_than(candidate, champion, rules)
         praise.append(f"mean {_p(candidate.mean)} against the champion's {_p(champion.mean)}")
-    return _verdict(candidate, champion, problems, praise, promoted=not problems)
-
-
-def _verdict(
-    candidate: EvalReport,
-    champion: EvalReport | None,
-    problems: list[str] | tuple[str, ...],
-    otherwise: list[str] | tuple[str, ...],
-    *,
-    promoted: bool = False,
-) -> Verdict:
-    before = champion.model if champion is not None else None
-    return Verdict(candidate.model, before, promoted, tuple(problems or otherwise))
+    return Verdict(candidate.model, before, not problems, tuple(problems or praise))
 
 
 def _too_close_to_guessing(report: EvalReport, rules: Gate) -> list[str]:
     return [
-        f"{name}: {_p(score.score)} is less than {_p(rules.min_over_chance)} above guessing "
-        f"({_p(_guessing(score))})"
+        f"{name}: {_p(score.score)} is {_points(score.score - _guessing(score))} above guessing "
+        f"({_p(_guessing(score))}); the gate asks for {_points(rules.min_over_chance)}"
         for name, score in report.modalities.items()
-        if score.swapped is not None and score.score - _guessing(score) < rules.min_over_chance
+        if name in MEDIA_KINDS
+        and score.score - _guessing(score) < rules.min_over_chance - _ROUNDING
     ]
 
 
-def _worse_than(candidate: EvalReport, champion: EvalReport, rules: Gate) -> list[str]:
-    other = sorted(
+def _other_items(candidate: EvalReport, champion: EvalReport) -> list[str]:
+    names = sorted(
         name
         for name in {*candidate.items, *champion.items}
         if candidate.items.get(name) != champion.items.get(name)
     )
-    if other:
-        return [
-            f"{', '.join(other)}: candidate and champion were judged on different items, so they "
-            "cannot be compared; judge the champion on today's test split first"
-        ]
+    if not names:
+        return []
+    return [
+        f"{', '.join(names)}: candidate and champion were judged on different items, so their "
+        f"scores cannot be compared; judge the champion on today's items first: put "
+        f"store/{champion.model}/model in the place of artifacts/model, run `uni-moe evaluate` "
+        "and register it again"
+    ]
+
+
+def _worse_than(candidate: EvalReport, champion: EvalReport, rules: Gate) -> list[str]:
     problems = []
     for name, score in candidate.modalities.items():
         before = champion.modalities[name].score
-        if before - score.score > rules.margin:
+        if before - score.score > rules.margin + _ROUNDING:
             problems.append(
-                f"{name}: {_p(score.score)} is more than {_p(rules.margin)} below the champion's "
-                f"{_p(before)}"
+                f"{name}: {_p(score.score)} is {_points(before - score.score)} below the "
+                f"champion's {_p(before)}; the gate allows {_points(rules.margin)}"
             )
-    if candidate.mean < champion.mean:
+    if candidate.mean < champion.mean - _ROUNDING:
         problems.append(f"mean {_p(candidate.mean)} is below the champion's {_p(champion.mean)}")
     return problems
 
@@ -100,3 +101,7 @@ def _guessing(score: Score) -> float:
 
 def _p(share: float) -> str:
     return f"{100 * share:.1f} %"
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:.2f} points"

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from sqlalchemy import JSON, Engine, ForeignKey, Index, create_engine, event
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy import (
+    JSON,
+    Engine,
+    ForeignKey,
+    Index,
+    create_engine,
+    event,
+    func,
+    inspect,
+    select,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from uni_moe.artifacts import Layout
 
 URL = "UNI_MOE_DATABASE_URL"
+_TURN = 0x756E696D6F65  # any number that all writers of this index agree on
 
 
 class Base(DeclarativeBase):
@@ -68,20 +82,20 @@ class RunArtifactRow(Base):
 
 
 class MetricRow(Base):
-    """One number of one step of a run."""
+    """One number of one step of a run; None where it was not a number."""
 
     __tablename__ = "metrics"
     run: Mapped[str] = mapped_column(ForeignKey("runs.id"), primary_key=True)
     key: Mapped[str] = mapped_column(primary_key=True)
     step: Mapped[int] = mapped_column(primary_key=True)
-    value: Mapped[float]
-    __table_args__ = ({"sqlite_with_rowid": False},)
+    value: Mapped[float | None]
+    __table_args__ = ({"sqlite_with_rowid": False},)  # the key is the table
 
 
-class ScoreRow(Base):
-    """A model's score on a modality or a task."""
+class EvaluationRow(Base):
+    """A model's score on a modality or a task, by the report that says so."""
 
-    __tablename__ = "scores"
+    __tablename__ = "evaluations"
     report: Mapped[str] = mapped_column(ForeignKey("artifacts.id"), primary_key=True)
     scope: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(primary_key=True)
@@ -122,22 +136,61 @@ class VerdictRow(Base):
     __table_args__ = (Index("verdicts_in_order", "at"),)
 
 
-def open_engine(layout: Layout) -> Engine:
-    """Return the index's engine with all tables, made where they are missing.
+@contextmanager
+def writing(layout: Layout, *, afresh: bool = False) -> Iterator[Session]:
+    """Give a session whose work appears at its end, whole; writers take turns.
 
-    SQLite runs in WAL mode, waits up to 30 s for a writer and keeps foreign keys.
+    Tables are made where they are missing; `afresh` drops them first, inside the same transaction.
     """
-    url = os.environ.get(URL, f"sqlite:///{layout.registry}")
-    engine = create_engine(url)
+    engine = _open(layout, begin="BEGIN IMMEDIATE")
+    try:
+        with Session(engine) as session, session.begin():
+            if engine.dialect.name == "postgresql":
+                session.execute(select(func.pg_advisory_xact_lock(_TURN)))
+            if afresh:
+                Base.metadata.drop_all(session.connection())
+            Base.metadata.create_all(session.connection())
+            yield session
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def reading(layout: Layout) -> Iterator[Session]:
+    """Give a session for questions, all about one moment. Where there is no index, it is empty."""
+    engine = _open(layout, begin="BEGIN")
+    if not _is_there(engine):
+        engine.dispose()
+        engine = create_engine("sqlite://")
+        Base.metadata.create_all(engine)
+    try:
+        with engine.connect() as connection, Session(connection) as session:
+            if engine.dialect.name == "sqlite":
+                connection.exec_driver_sql("PRAGMA query_only=ON")
+            yield session
+    finally:
+        engine.dispose()
+
+
+def _open(layout: Layout, *, begin: str) -> Engine:
+    """Return the index's engine. SQLite runs in WAL mode, waits for a writer, keeps foreign keys.
+
+    `begin` is said by us: left to itself, the driver begins late, after DDL and SELECT.
+    """
+    engine = create_engine(os.environ.get(URL, f"sqlite:///{layout.registry}"))
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _settle)
-        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
-    Base.metadata.create_all(engine)
+        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
     return engine
+
+
+def _is_there(engine: Engine) -> bool:
+    if engine.dialect.name == "sqlite" and not Path(engine.url.database or "").is_file():
+        return False
+    return inspect(engine).has_table(VersionRow.__tablename__)
 
 
 def _settle(connection: Any, _: object) -> None:  # noqa: ANN401 - a DBAPI connection
     connection.isolation_level = None
-    for pragma in ("busy_timeout=30000", "journal_mode=WAL", "synchronous=NORMAL"):
+    for pragma in ("busy_timeout=30000", "journal_mode=WAL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
-    connection.execute("PRAGMA foreign_keys=ON")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
+import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, delete, func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from uni_moe.artifacts import CARD, Layout, read_json, verified_card, whole_folder, write_json
+from uni_moe.artifacts import CARD, Layout, read_card, read_json, verified_card, write_json
 from uni_moe.config import Gate
 from uni_moe.errors import LineageError
 from uni_moe.records import Card, EvalReport, Score
@@ -22,19 +24,20 @@ from uni_moe.registry.tables import (
     ArtifactRow,
     Base,
     EdgeRow,
+    EvaluationRow,
     MetricRow,
     RunArtifactRow,
     RunRow,
-    ScoreRow,
     VerdictRow,
     VersionRow,
-    open_engine,
+    writing,
 )
 from uni_moe.runs import start_run
 from uni_moe.storage.blobs import LocalFolder
 
 REGISTRATION, VERDICT = "registration.json", "verdict.json"
-_ENDED = ("done", "failed", "died")
+REPORT = "report.json"
+_ENDED = ("done", "failed")  # a run that seems dead may have slept with its machine
 
 
 @dataclass(frozen=True)
@@ -61,84 +64,103 @@ def register(layout: Layout, *, reason: str, who: str) -> Candidate:
             cause="the model was trained again after it had been judged.",
             remedy="run `dvc repro evaluate`, then register again.",
         )
-    index(layout)
-    known = read.version_of(layout, model.id)
-    if known is not None and known.report == report.id:
-        return Candidate(known.number, model.id, report.id)
-    number = known.number if known is not None else read.next_number(layout)
-    _keep(layout, model, report)
-    with start_run(layout, "register", {}) as run:
-        facts = {"number": number, "model": model.id, "report": report.id}
-        write_json(
-            run.folder / REGISTRATION,
-            {**facts, "who": who, "reason": reason, "at": run.record["started"]},
+    if _judged_model(layout) != model.id:
+        raise LineageError(
+            "artifacts/report/report.json names another model than its card.",
+            cause="the stage that wrote it mixed up its inputs: this is our bug.",
+            remedy="run `dvc repro --force evaluate`; tell us if it stays so.",
         )
-    index(layout)
-    return Candidate(number, model.id, report.id)
+    with _alone(layout):
+        index(layout)
+        known = read.version_of(layout, model.id)
+        if known is None or known.report != report.id:
+            number = known.number if known is not None else read.next_number(layout)
+            _keep(layout, model, report)
+            _record(layout, Candidate(number, model.id, report.id), who=who, reason=reason)
+            index(layout)
+            return Candidate(number, model.id, report.id)
+    return Candidate(known.number, model.id, report.id)
 
 
 def promote_if_better(layout: Layout, candidate: Candidate, rules: Gate) -> Verdict:
-    """Let the gate decide; write its verdict, which names the champion if it promotes."""
-    current = read.champion(layout)
-    verdict = decide(
-        _report(layout, candidate.model),
-        None if current is None else _report(layout, current.model),
-        rules,
-    )
-    if current is not None and current.model == candidate.model:
-        return verdict
-    with start_run(layout, "gate", asdict(rules)) as run:
-        write_json(run.folder / VERDICT, {**verdict.to_json(), "at": run.record["started"]})
-    index(layout)
+    """Let the gate decide; write its verdict, which names the champion if it promotes.
+
+    Asking again about the champion changes nothing and leaves no run.
+
+    Raises:
+        LineageError: a model is not registered, or its kept report was changed.
+    """
+    with _alone(layout):
+        index(layout)
+        current = read.champion(layout)
+        verdict = decide(
+            _kept_report(layout, candidate.model),
+            None if current is None else _kept_report(layout, current.model),
+            rules,
+        )
+        if verdict.champion == verdict.candidate:
+            return verdict
+        with start_run(layout, "gate", asdict(rules)) as run:
+            write_json(run.folder / VERDICT, {**verdict.to_json(), "at": run.record["started"]})
+        index(layout)
     return verdict
 
 
 def index(layout: Layout) -> dict[str, int]:
     """Import every card and run folder that is not in the index yet; return what it holds."""
-    with _session(layout) as session:
-        for card_id, (name, card) in all_cards(layout).items():
-            _index_card(session, card_id, name, card)
-        session.flush()
-        for folder, record in all_runs(layout):
-            _index_run(session, folder, record)
-        session.flush()
-        for report in _reports(layout):
-            _index_scores(session, *report)
-        session.flush()
-        tables = (ArtifactRow, EdgeRow, RunRow, MetricRow, ScoreRow, VersionRow, VerdictRow)
-        return {
-            table.__tablename__: session.scalar(select(func.count()).select_from(table)) or 0
-            for table in tables
-        }
+    with writing(layout) as session:
+        return _import(session, layout)
 
 
 def rebuild(layout: Layout) -> dict[str, int]:
-    """Drop the index and import it again from cards and run folders."""
-    engine = open_engine(layout)
-    Base.metadata.drop_all(engine)
-    engine.dispose()
-    return index(layout)
+    """Drop the index and import it again; readers see the old one until the new one is whole.
+
+    Cards that were overwritten in artifacts/ before they were registered are forgotten by this.
+    """
+    with writing(layout, afresh=True) as session:
+        return _import(session, layout)
+
+
+def _import(session: Session, layout: Layout) -> dict[str, int]:
+    for card_id, (name, card) in sorted(all_cards(layout).items()):
+        _index_card(session, card_id, name, card)
+    session.flush()
+    for folder, record in all_runs(layout):
+        _index_run(session, folder, record)
+    session.flush()
+    for report_id, report in _reports(layout):
+        if session.get(ArtifactRow, report_id) is not None:
+            _index_scores(session, report_id, report)
+    session.flush()
+    return {
+        name: session.scalar(select(func.count()).select_from(table)) or 0
+        for name, table in Base.metadata.tables.items()
+    }
 
 
 @contextmanager
-def _session(layout: Layout) -> Iterator[Session]:
-    engine: Engine = open_engine(layout)
-    try:
-        with Session(engine) as session, session.begin():
-            yield session
-    finally:
-        engine.dispose()
+def _alone(layout: Layout) -> Iterator[None]:
+    """Let one process at a time count versions and choose the champion of a workspace."""
+    layout.store.mkdir(parents=True, exist_ok=True)
+    with (layout.store / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _keep(layout: Layout, model: Card, report: Card) -> None:
-    store = LocalFolder(layout.store)
+    store, cards = LocalFolder(layout.store), all_cards(layout)
+    family = _ancestors(cards, model.id) | _ancestors(cards, report.id)
     store.put_folder(f"{model.id}/model", layout.model)
-    store.put_folder(f"{model.id}/report-{report.id[:12]}", layout.report)
-    cards = all_cards(layout)
-    with whole_folder(layout.store / model.id / CARDS) as folder:
-        for card_id in _ancestors(cards, model.id) | _ancestors(cards, report.id):
-            name, card = cards[card_id]
-            write_json(folder / card_file(name), card.to_json())
+    store.put_folder(f"{model.id}/{read.report_key(report.id)}", layout.report)
+    for card_id in family:
+        name, card = cards[card_id]
+        write_json(layout.store / model.id / CARDS / card_file(name, card_id), card.to_json())
+
+
+def _record(layout: Layout, candidate: Candidate, *, who: str, reason: str) -> None:
+    with start_run(layout, "register", {}) as run:
+        facts = {**asdict(candidate), "who": who, "reason": reason, "at": run.record["started"]}
+        write_json(run.folder / REGISTRATION, facts)
 
 
 def _ancestors(cards: Mapping[str, tuple[str, Card]], start: str) -> set[str]:
@@ -163,10 +185,25 @@ def _ancestors(cards: Mapping[str, tuple[str, Card]], start: str) -> set[str]:
     return found
 
 
-def _report(layout: Layout, model: str) -> EvalReport:
+def _judged_model(layout: Layout) -> str:
+    return EvalReport.from_json(read_json(layout.report / REPORT)).model
+
+
+def _kept_report(layout: Layout, model: str) -> EvalReport:
     version = read.version_of(layout, model)
-    assert version is not None
-    return EvalReport.from_json(read_json(version.report_folder / "report.json"))
+    if version is None:
+        raise LineageError(
+            f"The model {model[:12]} is not registered.",
+            cause="no run folder holds its registration.",
+            remedy="register it first; `uni-moe models` shows what is registered.",
+        )
+    if verified_card(version.report_folder).id != version.report:
+        raise LineageError(
+            f"{version.report_folder} holds another report than the one registered.",
+            cause="the store was changed by hand.",
+            remedy="remove the folder and register the model again.",
+        )
+    return EvalReport.from_json(read_json(version.report_folder / REPORT))
 
 
 def _index_card(session: Session, card_id: str, name: str, card: Card) -> None:
@@ -212,7 +249,7 @@ def _index_run(session: Session, folder: Path, record: Mapping[str, Any]) -> Non
 def _index_metrics(session: Session, run: str, folder: Path) -> None:
     session.execute(delete(MetricRow).where(MetricRow.run == run))
     rows = {
-        (key, line["step"]): value
+        (key, line["step"]): None if math.isnan(value) else value
         for line in json_lines(folder / "metrics.jsonl")
         for key, value in line.items()
         if key not in ("time", "step")
@@ -229,11 +266,11 @@ def _index_facts(session: Session, run: str, folder: Path) -> None:
 
 
 def _reports(layout: Layout) -> Iterator[tuple[str, EvalReport]]:
-    folders = [layout.report, *sorted(layout.store.glob("*/report-*"))]
-    for folder in folders:
+    for folder in (layout.report, *sorted(layout.store.glob(f"*/{read.report_key('*')}"))):
         if (folder / CARD).is_file():
-            card = Card.from_json(read_json(folder / CARD))
-            yield card.id, EvalReport.from_json(read_json(folder / "report.json"))
+            with suppress(FileNotFoundError):  # it is being replaced at this moment
+                report = EvalReport.from_json(read_json(folder / REPORT))
+                yield read_card(folder).id, report
 
 
 def _index_scores(session: Session, report_id: str, report: EvalReport) -> None:
@@ -241,7 +278,7 @@ def _index_scores(session: Session, report_id: str, report: EvalReport) -> None:
     for scope, scores in scopes.items():
         for name, score in scores.items():
             session.merge(
-                ScoreRow(
+                EvaluationRow(
                     report=report_id, scope=scope, name=name, model=report.model, **asdict(score)
                 )
             )

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import shutil
+import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-from uni_moe.artifacts import files_of, whole_folder
+from uni_moe.artifacts import sha256_file, whole_folder, write_text
 from uni_moe.errors import LineageError
+
+_SUMS = ".sha256"
 
 
 class BlobStore(Protocol):
@@ -16,71 +20,121 @@ class BlobStore(Protocol):
     def put_folder(self, key: str, folder: Path) -> None:
         """Keep a copy of a folder. A key is written once: the same key means the same content."""
 
-    def get_folder(self, key: str) -> Path:
-        """Return a local folder that holds what was kept under a key."""
+    def get_folder(self, key: str, target: Path) -> None:
+        """Write what is kept under a key at `target`, every byte checked."""
 
     def has(self, key: str) -> bool:
         """Say whether a key is kept."""
 
-    def keys(self) -> list[str]:
-        """Return all keys in order."""
+    def keys(self, prefix: str = "") -> list[str]:
+        """Return all keys that begin with a prefix, in order."""
 
 
 class LocalFolder:
-    """A store that is a folder of this machine; a key is a path below it, two names long."""
+    """A store that is a folder of this machine; a key is a path below it.
+
+    Beside `ab12/model` lies `ab12/model.sha256`, which `sha256sum --check` reads from inside the
+    folder. It is written first, so that a kept folder always has its sums.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
+    def place(self, key: str) -> Path:
+        """Return where a key lies on this machine, for those who only read."""
+        return self.root / key
+
     def put_folder(self, key: str, folder: Path) -> None:
-        """Copy a folder to its place and check every byte.
+        """Copy a folder to its place and check every byte; do nothing where it is kept already.
 
         Raises:
-            LineageError: the key holds other content already.
+            LineageError: the key holds other content, or the folder changed during the copy.
         """
-        target = self._place(key)
+        target, sums = self.place(key), _sums_of(folder)
         if self.has(key):
-            if files_of(target) != files_of(folder):
-                raise LineageError(
-                    f"The store keeps other content under {key}.",
-                    cause="a kept folder was changed, or two contents claim one identity.",
-                    remedy=f"look at {target}; remove it if it is the damaged one.",
-                )
+            self._same(key, sums)
             return
-        with whole_folder(target) as draft:
-            shutil.copytree(folder, draft, dirs_exist_ok=True)
-            if files_of(draft) != files_of(folder):
-                raise LineageError(
-                    f"{folder} changed while it was copied to the store.",
-                    cause="another process writes there, or the disk is failing.",
-                    remedy="give the command again.",
-                )
+        draft = target.parent / f".{target.name}.{uuid.uuid4().hex}"
+        draft.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with whole_folder(draft) as copy:
+                shutil.copytree(folder, copy, dirs_exist_ok=True)
+                _check(copy, sums, f"the copy of {folder}")
+            write_text(_sums_file(target), _sums_text(sums))
+            draft.rename(target)
+        except OSError:
+            if not self.has(key):  # else another process kept the key meanwhile
+                raise
+            self._same(key, sums)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
 
-    def get_folder(self, key: str) -> Path:
-        """Return the kept folder.
+    def get_folder(self, key: str, target: Path) -> None:
+        """Copy a kept folder to `target`, whole or not at all.
 
         Raises:
-            LineageError: the key is not kept.
+            LineageError: the key is not kept, or what is kept was changed.
         """
+        sums = self._sums(key)
+        with whole_folder(target) as copy:
+            shutil.copytree(self.place(key), copy, dirs_exist_ok=True)
+            _check(copy, sums, f"{key} in the store at {self.root}")
+
+    def has(self, key: str) -> bool:
+        """Say whether a key is kept."""
+        return self.place(key).is_dir() and _sums_file(self.place(key)).is_file()
+
+    def keys(self, prefix: str = "") -> list[str]:
+        """Return all keys that begin with a prefix, in order."""
+        found = (
+            file.relative_to(self.root).as_posix().removesuffix(_SUMS)
+            for file in self.root.glob(f"**/*{_SUMS}")
+        )
+        return sorted(key for key in found if key.startswith(prefix) and self.has(key))
+
+    def _same(self, key: str, sums: Mapping[str, str]) -> None:
+        if self._sums(key) != sums:
+            raise LineageError(
+                f"The store keeps other content under {key}.",
+                cause="two contents claim one identity, or the new one was changed by hand.",
+                remedy=f"compare it with {self.place(key)}; remove the one that is wrong.",
+            )
+        _check(self.place(key), sums, f"{key} in the store at {self.root}")
+
+    def _sums(self, key: str) -> dict[str, str]:
         if not self.has(key):
             raise LineageError(
                 f"The store at {self.root} keeps nothing under {key}.",
                 cause="it was never registered here, or was removed.",
                 remedy="look at what is there with `uni-moe models`.",
             )
-        return self._place(key)
+        lines = _sums_file(self.place(key)).read_text(encoding="utf-8").splitlines()
+        return {name: sha256 for sha256, name in (line.split("  ", 1) for line in lines)}
 
-    def has(self, key: str) -> bool:
-        """Say whether a key is kept."""
-        return self._place(key).is_dir()
 
-    def keys(self) -> list[str]:
-        """Return all keys in order."""
-        return sorted(
-            path.relative_to(self.root).as_posix()
-            for path in self.root.glob("*/*")
-            if path.is_dir() and not path.name.startswith(".")
+def _sums_of(folder: Path) -> dict[str, str]:
+    """Return every file of a folder with its sha256, the card included."""
+    return {
+        path.relative_to(folder).as_posix(): sha256_file(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def _check(folder: Path, sums: Mapping[str, str], what: str) -> None:
+    found = _sums_of(folder)
+    wrong = sorted(name for name in {*found, *sums} if found.get(name) != sums.get(name))
+    if wrong:
+        raise LineageError(
+            f"{what} is not what its sums say: {', '.join(wrong[:5])}.",
+            cause="files were changed, added or removed since, or the disk is failing.",
+            remedy="remove the folder and its .sha256 file, then put the artifact there again.",
         )
 
-    def _place(self, key: str) -> Path:
-        return self.root / key
+
+def _sums_text(sums: Mapping[str, str]) -> str:
+    return "".join(f"{sha256}  {name}\n" for name, sha256 in sums.items())
+
+
+def _sums_file(target: Path) -> Path:
+    return target.with_name(target.name + _SUMS)

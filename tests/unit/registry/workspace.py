@@ -1,0 +1,91 @@
+"""Tiny workspaces: every artifact of the road, a few bytes each."""
+
+import json
+import shutil
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import create_engine, text
+
+from uni_moe.artifacts import Layout, parent_ids, write_artifact, write_json
+from uni_moe.config import Gate
+from uni_moe.records import EvalReport, Score
+
+RULES = Gate(margin=0.03, min_over_chance=0.25)
+
+
+def make(layout, target, stage, kind, parents=(), *, content="", results=None):
+    with write_artifact(
+        target, stage=stage, kind=kind, params={}, parents=parent_ids(layout, *parents)
+    ) as draft:
+        (draft.folder / "content.bin").write_text(content)
+        draft.results.update(results or {})
+    return target
+
+
+def train(layout, weights, *, raw="raw"):
+    """Make samples, corpus, two experts and a model, as the road does."""
+    made = {"sources": {"playground": 7}, "licenses": {"CC0-1.0": 7}, "listed": 7}
+    samples = make(layout, layout.samples("image"), "ingest", "samples", content=raw, results=made)
+    corpus = make(layout, layout.corpus("image"), "prepare@image", "corpus", [samples])
+    experts = [
+        make(layout, layout.expert(name), f"experts@{name}", "expert", [corpus])
+        for name in ("image", "video")
+    ]
+    return make(layout, layout.model, "tune", "model", [corpus, *experts], content=weights)
+
+
+def judge(layout, share, *, items="same", about=None):
+    score = Score(100, share, share - 0.1, share + 0.1, 0.0, 0.25, 0.25, 0.3)
+    parents = parent_ids(layout, layout.model, layout.corpus("image"))
+    report = EvalReport(
+        model=about or parents["artifacts/model"],
+        items={"image": items},
+        modalities={"image": score},
+        tasks={"playground/shape": replace(score, swapped=None)},
+        mean=share,
+        bias=0.0,
+        losses={},
+        slots=("base", "image"),
+        load={},
+        knock_out={},
+    )
+    with write_artifact(
+        layout.report, stage="evaluate", kind="report", params={}, parents=parents
+    ) as draft:
+        write_json(draft.folder / "report.json", asdict(report))
+        draft.results["mean"] = share
+
+
+def candidate(layout, weights, share, **options):
+    train(layout, weights)
+    judge(layout, share, **options)
+
+
+def write_run(layout: Layout, run_id, *, status="running", silent_s=0.0, metrics=""):
+    """Write a run folder by hand, as a process that is at work or was killed leaves it."""
+    folder = layout.runs / run_id
+    folder.mkdir(parents=True)
+    last = (datetime.now(UTC) - timedelta(seconds=silent_s)).isoformat()
+    record = {"id": run_id, "stage": "tune", "status": status, "started": last, "artifacts": {}}
+    write_json(folder / "run.json", record)
+    (folder / "heartbeat.jsonl").write_text(json.dumps({"time": last}) + '\n{"ti')
+    (folder / "metrics.jsonl").write_text(metrics)
+    return folder
+
+
+def tables(layout):
+    """Return every row of every table, by the database's own words."""
+    engine = create_engine(f"sqlite:///{layout.registry}")
+    with engine.connect() as connection:
+        names = connection.execute(text("select name from sqlite_master where type = 'table'"))
+        found = {
+            name: sorted(map(repr, connection.execute(text(f"select * from {name}"))))
+            for (name,) in names.all()
+        }
+    engine.dispose()
+    return found
+
+
+def forget(layout):
+    shutil.rmtree(layout.artifacts)

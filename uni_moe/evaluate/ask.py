@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
-from uni_moe.data.media import decode_image, decode_sound, decode_video
+import torch
+
+from uni_moe.data.media import Media, decode_image, decode_sound, decode_video
+from uni_moe.data.sources.base import slots_first
 from uni_moe.errors import DataError, bullets
+from uni_moe.model.config import UniMoeConfig
 from uni_moe.model.network import UniMoeForConditionalGeneration
 from uni_moe.model.processor import UniMoeProcessor
 from uni_moe.platform import device
+from uni_moe.records import MediaKind, Turn
+
+MAX_FILE_BYTES = 2_000_000_000
 
 
 def answer(  # noqa: PLR0913 - one argument per kind of media
@@ -26,30 +33,43 @@ def answer(  # noqa: PLR0913 - one argument per kind of media
     """Return the model's answer. Media stand in front of the question, as in training.
 
     Raises:
-        DataError: files are missing or cannot be decoded; all of them at once.
+        DataError: files are missing or cannot be decoded (all of them at once), or the model has
+            no encoder for a kind of media.
     """
-    processor = UniMoeProcessor.from_pretrained(model_folder)
-    files = {"image": images, "video": videos, "audio": audio, "speech": speech}
-    media = _decoded(files, processor.video_frames)
-    content = [{"type": kind} for kind, _ in media]
-    text = {"type": "text", "text": f"\n{question}" if media else question}
-    inputs = processor([[{"role": "user", "content": [*content, text]}]], [media], to_answer=True)
-    model = UniMoeForConditionalGeneration.from_pretrained(model_folder, local_files_only=True)
-    model = model.eval().to(device())
-    inputs = inputs.to(device())
-    new = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
+    processor = UniMoeProcessor.from_pretrained(model_folder, local_files_only=True)
+    files: dict[MediaKind, Sequence[Path]] = {
+        "image": images,
+        "audio": audio,
+        "speech": speech,
+        "video": videos,
+    }
+    media = decoded(files, processor.video_frames)
+    turn = Turn("user", slots_first([kind for kind, _ in media], question))
+    model: Any = UniMoeForConditionalGeneration.from_pretrained(model_folder, local_files_only=True)
+    _check_encoders(model.config, {kind for kind, _ in media})
+    model.eval().to(device())
+    inputs = processor([[turn.to_message()]], [media], to_answer=True).to(device())
+    with torch.no_grad():
+        new = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
     new = new[0, inputs["input_ids"].shape[1] :]
     said: str = processor.tokenizer.decode(new, skip_special_tokens=True)
     return said.strip()
 
 
-def _decoded(files: dict[str, Sequence[Path]], frames: int) -> list[tuple[str, Any]]:
-    media: list[tuple[str, Any]] = []
+def decoded(
+    files: Mapping[MediaKind, Sequence[Path]], frames: int
+) -> list[tuple[MediaKind, Media]]:
+    """Decode a person's files, in the order given.
+
+    Raises:
+        DataError: files are missing or cannot be decoded; all of them at once.
+    """
+    media: list[tuple[MediaKind, Media]] = []
     problems = []
     for kind, paths in files.items():
         for path in paths:
             try:
-                media.append((kind, _decode(kind, path.read_bytes(), frames)))
+                media.append((kind, _decode(kind, _read(path), frames)))
             except OSError as error:
                 problems.append(f"{path}: {error.strerror}")
             except DataError as error:
@@ -63,7 +83,33 @@ def _decoded(files: dict[str, Sequence[Path]], frames: int) -> list[tuple[str, A
     return media
 
 
-def _decode(kind: str, data: bytes, frames: int) -> Any:  # noqa: ANN401 - picture, film or sound
+def _check_encoders(config: UniMoeConfig, kinds: Set[str]) -> None:
+    encoders = {
+        "image": config.vision_config,
+        "video": config.vision_config,
+        "audio": config.audio_config,
+        "speech": config.speech_config,
+    }
+    missing = sorted(kind for kind in kinds if encoders[kind] is None)
+    if missing:
+        raise DataError(
+            f"The model takes no {' and no '.join(missing)}.",
+            cause="it was made without an encoder for it.",
+            remedy="ask without these files, or ask another model.",
+        )
+
+
+def _read(path: Path) -> bytes:
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise DataError(
+            f"The file has more than {MAX_FILE_BYTES} bytes.",
+            cause="a whole file is read at once.",
+            remedy="cut the file into parts.",
+        )
+    return path.read_bytes()
+
+
+def _decode(kind: MediaKind, data: bytes, frames: int) -> Media:
     if kind == "image":
         return decode_image(data)
     return decode_video([data], want=frames) if kind == "video" else decode_sound([data])

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from tqdm import tqdm
 
-from uni_moe.artifacts import parent_ids, read_card, read_json, write_json, write_text
+from uni_moe.artifacts import read_card, read_json, verified_card, write_json, write_text
 from uni_moe.config import Evaluate
 from uni_moe.data.corpus import Corpus, open_corpus
-from uni_moe.errors import StageError
-from uni_moe.evaluate.answering import all_right, answerer, expert_load
+from uni_moe.errors import LineageError, StageError
+from uni_moe.evaluate.answering import Recital, answerer, expert_load, recitals
 from uni_moe.evaluate.judge import Judged, by_task, chosen, items_hash, judge, sum_up
 from uni_moe.evaluate.metrics import VERSION
 from uni_moe.evaluate.page import page
@@ -23,142 +25,193 @@ from uni_moe.examples import ExampleMaker
 from uni_moe.model.network import UniMoeForConditionalGeneration
 from uni_moe.model.processor import UniMoeProcessor
 from uni_moe.platform import device, settle
-from uni_moe.records import MODALITIES, EvalReport, Sample
+from uni_moe.records import MODALITIES, Card, EvalReport, Sample
 from uni_moe.stage import StageContext
 
-KnockOut = Mapping[str, list[float]]
+Losses = Mapping[str, Mapping[str, Mapping[str, float]]]
+ByLayer = Mapping[str, list[float]]
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What was found out about a model in one modality."""
+
+    judged: Sequence[Judged]
+    load: ByLayer
+    knock_out: ByLayer
 
 
 def evaluate(ctx: StageContext) -> None:
     """Judge the candidate and write its report.
 
     Raises:
+        LineageError: the model is absent or changed, or not made of the experts that lie here.
         StageError: no modality has a test item.
     """
     plan, seed = ctx.params.evaluate, ctx.params.seed
     ctx.run.event("platform", **settle(ctx.params.platform))
-    parents = (ctx.layout.model, *(ctx.layout.corpus(m) for m in MODALITIES))
-    ids = parent_ids(ctx.layout, *parents)
+    card = verified_card(ctx.layout.model)
+    losses = _losses(ctx, card)
     corpora = {modality: open_corpus(ctx.layout.corpus(modality)) for modality in MODALITIES}
-    items = {
-        modality: chosen(corpus.samples("test"), plan.max_items, seed)
-        for modality, corpus in corpora.items()
-    }
-    items = {modality: rows for modality, rows in items.items() if rows}
+    try:
+        items = {
+            modality: found
+            for modality, corpus in corpora.items()
+            if (found := chosen(corpus.samples("test"), plan.max_items, seed))
+        }
+        _check_not_empty(items)
+        model: Any = UniMoeForConditionalGeneration.from_pretrained(
+            ctx.layout.model, local_files_only=True
+        )
+        model.eval().to(device())
+        processor = UniMoeProcessor.from_pretrained(ctx.layout.model, local_files_only=True)
+        examined = {
+            # A maker for each modality: it remembers features, and they are not needed after it.
+            modality: examine(
+                rows, corpora[modality], ExampleMaker(corpora, processor, model), plan, seed
+            )
+            for modality, rows in items.items()
+        }
+    finally:
+        for corpus in corpora.values():
+            corpus.close()
+    slots = read_json(ctx.layout.model / "receipt.json")["slots"]
+    _write(ctx, summarize(card.id, examined, losses, slots, plan.confidence), examined)
+
+
+def examine(
+    items: Sequence[Sample], corpus: Corpus, maker: ExampleMaker, plan: Evaluate, seed: int
+) -> Examined:
+    """Let the model answer the items of one modality, and look at its experts meanwhile."""
+    name = items[0].modality
+    answer = answerer(
+        maker, batch_size=plan.batch_size, max_new_tokens=plan.max_new_tokens, title=name
+    )
+    few = chosen(items, plan.knock_out_items, seed)
+    return Examined(
+        judge(items, corpus.samples("train"), answer, seed=seed),
+        expert_load(maker, items, batch_size=plan.batch_size),
+        knock_outs(maker.model, recitals(maker, few, batch_size=plan.batch_size), title=name),
+    )
+
+
+def knock_outs(
+    model: UniMoeForConditionalGeneration, batches: Sequence[Recital], *, title: str
+) -> dict[str, list[float]]:
+    """Return, per sparse layer, how much of the recited answers each expert's absence costs.
+
+    A lone expert cannot be left out: there is nothing to say then.
+    """
+    experts = range(model.config.num_experts)
+    if not batches or len(experts) < 2:
+        return {}
+
+    def score() -> float:
+        return fmean(right for batch in batches for right in batch.right(model))
+
+    whole = score()
+    drops: dict[str, list[float]] = {str(layer): [] for layer in model.sparse_layers()}
+    with tqdm(total=len(drops) * len(experts), desc=f"{title}: knock-outs", file=sys.stderr) as bar:
+        for layer in model.sparse_layers():
+            for expert in experts:
+                with model.experts_masked({layer: [expert]}):
+                    drops[str(layer)].append(whole - score())
+                bar.update()
+    return drops
+
+
+def summarize(
+    model: str,
+    examined: Mapping[str, Examined],
+    losses: Losses,
+    slots: Sequence[str],
+    confidence: float,
+) -> EvalReport:
+    """Return the report of what was found out. Pure."""
+    scores = {name: sum_up(found.judged, confidence) for name, found in examined.items()}
+    every = [one for found in examined.values() for one in found.judged]
+    shares = [score.score for score in scores.values()]
+    return EvalReport(
+        model=model,
+        items={name: items_hash([one.item for one in f.judged]) for name, f in examined.items()},
+        modalities=scores,
+        tasks={name: sum_up(rows, confidence) for name, rows in by_task(every).items()},
+        mean=fmean(shares),
+        bias=max(shares) - min(shares),
+        losses=losses,
+        slots=slots,
+        load={name: found.load for name, found in examined.items()},
+        knock_out={name: found.knock_out for name, found in examined.items() if found.knock_out},
+    )
+
+
+def _check_not_empty(items: Mapping[str, Sequence[Sample]]) -> None:
     if not items:
         raise StageError(
             "There is nothing to judge the model on.",
             cause="no corpus has a test split.",
             remedy="give some samples the split `test`, or raise `split.test_share` in params.",
         )
-    maker = _load(ctx.layout.model, corpora)
-    judged = {
-        modality: judge(
-            rows,
-            corpora[modality].samples("train"),
-            answerer(maker, batch_size=plan.batch_size, max_new_tokens=plan.max_new_tokens),
-            seed=seed,
-        )
-        for modality, rows in items.items()
-    }
-    report = _report(ctx, ids[ctx.layout.name_of(ctx.layout.model)], judged, maker)
-    _write(ctx, report, judged, parents)
-    for corpus in corpora.values():
-        corpus.close()
 
 
-def _load(folder: Path, corpora: Mapping[str, Corpus]) -> ExampleMaker:
-    model = UniMoeForConditionalGeneration.from_pretrained(folder, local_files_only=True)
-    processor = UniMoeProcessor.from_pretrained(folder)
-    return ExampleMaker(corpora, processor, model.eval().to(device()))
+def _losses(ctx: StageContext, model: Card) -> Losses:
+    """Return the validation losses of every phase that this very model was made by.
 
-
-def _report(
-    ctx: StageContext, model: str, judged: Mapping[str, Sequence[Judged]], maker: ExampleMaker
-) -> EvalReport:
-    plan = ctx.params.evaluate
-    items = {modality: [one.item for one in rows] for modality, rows in judged.items()}
-    scores = {modality: sum_up(rows, plan.confidence) for modality, rows in judged.items()}
-    every = [one for rows in judged.values() for one in rows]
-    shares = [score.score for score in scores.values()]
-    return EvalReport(
-        model=model,
-        items={modality: items_hash(rows) for modality, rows in items.items()},
-        modalities=scores,
-        tasks={name: sum_up(rows, plan.confidence) for name, rows in by_task(every).items()},
-        mean=fmean(shares),
-        bias=max(shares) - min(shares),
-        losses=_losses(ctx),
-        slots=read_json(ctx.layout.model / "receipt.json")["slots"],
-        load={
-            modality: expert_load(maker, rows, batch_size=plan.batch_size)
-            for modality, rows in items.items()
-        },
-        knock_out=_knock_outs(maker, items, plan, ctx.params.seed),
-    )
-
-
-def _knock_outs(
-    maker: ExampleMaker, items: Mapping[str, Sequence[Sample]], plan: Evaluate, seed: int
-) -> dict[str, KnockOut]:
-    """Return how much each modality loses without one expert of one layer."""
-    if not plan.knock_out_items:
-        return {}
-    layers = maker.model.sparse_layers()
-    experts = range(maker.model.config.num_experts)
-    drops: dict[str, dict[str, list[float]]] = {}
-    with tqdm(total=len(items) * len(layers), desc="knock-outs", file=sys.stderr) as bar:
-        for modality, rows in items.items():
-            few = chosen(rows, plan.knock_out_items, seed)
-            whole = fmean(all_right(maker, few, batch_size=plan.batch_size))
-            drops[modality] = {}
-            for layer in layers:
-                without = []
-                for expert in experts:
-                    with maker.model.experts_masked({layer: [expert]}):
-                        without.append(fmean(all_right(maker, few, batch_size=plan.batch_size)))
-                drops[modality][str(layer)] = [whole - score for score in without]
-                bar.update()
-    return {modality: dict(of) for modality, of in drops.items()}
-
-
-def _losses(ctx: StageContext) -> dict[str, dict[str, dict[str, float]]]:
-    """Return each phase's validation loss before and after, from the artifacts' cards."""
+    Raises:
+        LineageError: a phase ran again after the model had been made of its earlier result.
+    """
+    assembled = read_card(ctx.layout.assembled)
+    made_of = {**model.parents, **assembled.parents}
     folders = {
         **{f"align@{name}": ctx.layout.aligned(name) for name in ctx.params.align},
         **{f"experts@{name}": ctx.layout.expert(name) for name in ctx.params.experts},
-        "tune": ctx.layout.model,
+        "assemble": ctx.layout.assembled,
     }
-    return {
-        phase: dict(read_card(folder).results["validation_loss"])
+    cards = {
+        phase: read_card(folder)
         for phase, folder in folders.items()
+        if ctx.layout.name_of(folder) in made_of
+    }
+    stale = [
+        phase
+        for phase, card in cards.items()
+        if made_of[ctx.layout.name_of(folders[phase])] != card.id
+    ]
+    if stale:
+        raise LineageError(
+            f"The model was not made of what lies here: {', '.join(stale)}.",
+            cause="these stages ran again after the model had been tuned.",
+            remedy="run `dvc repro tune`, then this stage again.",
+        )
+    return {
+        phase: card.results["validation_loss"]
+        for phase, card in {**cards, "tune": model}.items()
+        if "validation_loss" in card.results
     }
 
 
-def _write(
-    ctx: StageContext,
-    report: EvalReport,
-    judged: Mapping[str, Sequence[Judged]],
-    parents: tuple[Path, ...],
-) -> None:
+def _write(ctx: StageContext, report: EvalReport, examined: Mapping[str, Examined]) -> None:
+    layout, plan = ctx.layout, ctx.params.evaluate
+    parents: tuple[Path, ...] = (layout.model, *(layout.corpus(m) for m in MODALITIES))
     params = {
         "seed": ctx.params.seed,
+        "platform": ctx.params.section("platform"),
         "evaluate": ctx.params.section("evaluate"),
         "metrics": VERSION,
     }
-    with ctx.artifact(ctx.layout.report, kind="report", params=params, parents=parents) as draft:
+    every = [one for found in examined.values() for one in found.judged]
+    with ctx.artifact(layout.report, kind="report", params=params, parents=parents) as draft:
         write_json(draft.folder / "report.json", report.to_json())
-        lines = [
-            json.dumps(one.row(), ensure_ascii=False, sort_keys=True)
-            for rows in judged.values()
-            for one in rows
-        ]
+        lines = [json.dumps(one.row(), ensure_ascii=False, sort_keys=True) for one in every]
         write_text(draft.folder / "answers.jsonl", "\n".join(lines) + "\n")
         pictures = draw(report, draft.folder)
-        write_text(draft.folder / "report.html", page(report, pictures))
+        write_text(draft.folder / "report.html", page(report, pictures, plan.confidence))
         draft.results.update(
             mean=report.mean,
             bias=report.bias,
             scores={name: score.score for name, score in report.modalities.items()},
-            unparseable=sum(one.scored.unparseable for rows in judged.values() for one in rows),
+            unparseable={
+                name: sum(one.scored.unparseable for one in found.judged)
+                for name, found in examined.items()
+            },
         )

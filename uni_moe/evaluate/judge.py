@@ -64,10 +64,11 @@ def judge(
     """Let a model answer items of one modality, with their own media and with others'."""
     guesser = Guesser(training)
     partners = derangement([item for item in items if item.media], seed)
-    foreign = [with_media_of(item, partners[item.key]) for item in items if item.key in partners]
+    exchanged = [item for item in items if item.key in partners]
+    foreign = [with_media_of(item, partners[item.key]) for item in exchanged]
     said = answer(items, "own media")
     said_of_others = answer(foreign, "media swapped") if foreign else []
-    swapped = dict(zip((item.key for item in foreign), said_of_others, strict=True))
+    swapped = {item.key: text for item, text in zip(exchanged, said_of_others, strict=True)}
     return [
         _judged(item, own, guesser.guess(item), swapped.get(item.key))
         for item, own in zip(items, said, strict=True)
@@ -75,8 +76,11 @@ def judge(
 
 
 def with_media_of(item: Sample, other: Sample) -> Sample:
-    """Return an item that asks its own question about another item's media."""
-    return replace(item, media=other.media)
+    """Return an item that asks its own question about another item's media.
+
+    It has a key of its own, because examples are remembered by key.
+    """
+    return replace(item, key=f"{item.key}#media-of-{other.key}", media=other.media)
 
 
 def sum_up(judged: Sequence[Judged], confidence: float) -> Score:

@@ -11,7 +11,7 @@ from statistics import NormalDist
 import numpy as np
 
 VERSION = 2  # of what counts as the same answer; part of every report's card
-CLOSING = ".,;:!? "
+_CLOSING = ".,;:!? "
 _APOSTROPHES = "'\N{RIGHT SINGLE QUOTATION MARK}"
 
 
@@ -31,14 +31,20 @@ def normalize(answer: str) -> str:
     Source: the paper's strict exact match (section 4.2), made blind to case and closing marks.
     """
     plain = " ".join(unicodedata.normalize("NFC", answer).casefold().split())
-    return plain.rstrip(CLOSING) or plain
+    return plain.rstrip(_CLOSING) or plain
 
 
 def spoken(answer: str) -> str:
     """Return an answer as words are compared: lower case, punctuation is a space, "don't" stays."""
     text = unicodedata.normalize("NFC", answer).casefold()
-    words = "".join(_spoken_letter(letter) for letter in text).split()
+    words = "".join(map(_letter_or_space, text)).split()
     return " ".join(bare for word in words if (bare := word.strip("'")))
+
+
+def _letter_or_space(letter: str) -> str:
+    if letter in _APOSTROPHES:
+        return "'"
+    return " " if unicodedata.category(letter).startswith("P") else letter
 
 
 def metric_of(name: str) -> str:
@@ -50,9 +56,7 @@ def metric_of(name: str) -> str:
     return "wer" if name == "wer" else "exact_match"
 
 
-def score_answer(
-    metric: str, answer: str, reference: str, choices: Sequence[str] | None
-) -> Scored:
+def score_answer(metric: str, answer: str, reference: str, choices: Sequence[str] | None) -> Scored:
     """Score one answer.
 
     `wer` gives max(0, 1 - word error rate) over `spoken` words; everything else is exact match

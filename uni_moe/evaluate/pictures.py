@@ -1,131 +1,184 @@
-"""The report's pictures: scores beside guessing, the experts' load, what a knock-out costs."""
+"""The report's pictures: scores beside guessing, losses, experts' load, what knock-outs cost."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
+from uni_moe.evaluate.report import ordered
 from uni_moe.records import EvalReport
 
-mpl.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402 - the backend is chosen first
+ByLayer = Mapping[str, Sequence[float]]
 
-mpl.rcParams.update({"font.size": 9, "svg.hashsalt": "uni-moe"})
-_BARS = (("chance", "#c7c7c7"), ("majority", "#9e9e9e"), ("question_only", "#757575"))
+_BLUE, _ORANGE, _GREY = "#2b6cb0", "#e08a3c", "#8a8a8a"
+_GUESSES = (("chance", "#d2d2d2"), ("majority", "#ababab"), ("question_only", "#848484"))
+_STYLE: dict[Any, Any] = {"font.family": "DejaVu Sans", "font.size": 9.0, "axes.axisbelow": True}
 
 
 def draw(report: EvalReport, folder: Path) -> list[Path]:
     """Write the pictures and return their files. The same report gives the same bytes."""
-    drawn = [_scores(report, folder / "scores.png"), _losses(report, folder / "losses.png")]
-    drawn.append(
-        _maps(
-            report.load,
-            report.slots,
-            folder / "load.png",
-            title="Where tokens go: share of visits by expert (a specialist is dark in one row)",
-            largest=1.0,
-        )
-    )
-    if report.knock_out:
-        drawn.append(
-            _maps(
-                report.knock_out,
-                report.slots,
-                folder / "knock_out.png",
-                title="What an expert is worth: points lost when it is knocked out",
-                largest=None,
-            )
-        )
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(_STYLE)
+        drawn = [_save(_scores(report), folder / "scores.png")]
+        if report.losses:
+            drawn.append(_save(_losses(report), folder / "losses.png"))
+        for name, table, look in (
+            ("load", report.load, _LOAD),
+            ("knock_out", report.knock_out, _KNOCK_OUT),
+        ):
+            if any(table.values()):
+                drawn.append(_save(_maps(table, report.slots, look), folder / f"{name}.png"))
     return drawn
 
 
-def _scores(report: EvalReport, file: Path) -> Path:
-    names = list(report.modalities)
-    figure, axes = plt.subplots(figsize=(8, 3.6))
-    width = 0.16
-    rows: list[tuple[str, str, list[float]]] = [
-        (name.replace("_", " "), color, [getattr(report.modalities[m], name) for m in names])
-        for name, color in _BARS
+def _scores(report: EvalReport) -> Figure:
+    """Draw a bar for the score, one for swapped media and three for guessing, by modality."""
+    names = ordered(report.modalities)
+    figure, axes = _figure(8.4, 4.2)
+    rows = [
+        *((guess.replace("_", "-"), color, guess) for guess, color in _GUESSES),
+        ("media swapped", _ORANGE, "swapped"),
+        ("score", _BLUE, "score"),
     ]
-    swapped = [report.modalities[m].swapped or 0.0 for m in names]
-    rows.append(("media swapped", "#e08a3c", swapped))
-    rows.append(("score", "#2b6cb0", [report.modalities[m].score for m in names]))
-    for i, (label, color, values) in enumerate(rows):
-        places = [x + (i - 2) * width for x in range(len(names))]
-        axes.bar(places, [100 * v for v in values], width, label=label, color=color)
+    width = 0.16
+    for i, (label, color, field) in enumerate(rows):
+        places, heights = [], []
+        for x, name in enumerate(names):
+            value = getattr(report.modalities[name], field)
+            if value is not None:
+                places.append(x + (i - 2) * width)
+                heights.append(100 * value)
+        axes.bar(places, heights, width, label=label, color=color)
     for x, name in enumerate(names):
         score = report.modalities[name]
         away = [[100 * (score.score - score.low)], [100 * (score.high - score.score)]]
-        axes.errorbar(x + 2 * width, 100 * score.score, away, color="black", capsize=3)
-    axes.set_xticks(range(len(names)), [f"{m}\nn = {report.modalities[m].n}" for m in names])
-    axes.set_ylabel("right answers, %")
-    axes.set_ylim(0, 105)
-    axes.set_title("Is it learned (blue far above grey), and are the media used (orange near grey)?")
-    axes.legend(ncols=5, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), frameon=False)
-    return _save(figure, file)
+        axes.errorbar(x + 2 * width, 100 * score.score, away, color="black", capsize=3, lw=1)
+        axes.annotate(
+            f"{100 * score.score:.0f}",
+            (x + 2 * width, 100 * score.high),
+            (0, 3),
+            textcoords="offset points",
+            ha="center",
+        )
+    axes.set_xticks(range(len(names)), [f"{m}\n{report.modalities[m].n} items" for m in names])
+    axes.tick_params(axis="x", length=0)
+    axes.set_ylabel("score, %")
+    axes.set_ylim(0, 108)
+    axes.set_yticks(range(0, 101, 20))
+    axes.grid(axis="y", color="#e8e8e8")
+    axes.set_title("Learned: blue stands far above grey.  Media used: orange falls back to grey.")
+    axes.legend(ncols=5, loc="upper center", bbox_to_anchor=(0.5, -0.13), frameon=False)
+    return figure
 
 
-def _losses(report: EvalReport, file: Path) -> Path:
+def _losses(report: EvalReport) -> Figure:
+    """Draw a line from before to after for each phase and modality."""
     rows = [
         (phase, modality, values["before"], values["after"])
         for phase, by_modality in report.losses.items()
         for modality, values in by_modality.items()
     ]
-    figure, axes = plt.subplots(figsize=(8, 0.28 * len(rows) + 1.1))
-    for y, (_, _, before, after) in enumerate(rows):
-        axes.plot([before, after], [y, y], color="#9e9e9e", zorder=1)
-        axes.scatter([before], [y], color="#9e9e9e", zorder=2, label="before" if not y else None)
-        axes.scatter([after], [y], color="#2b6cb0", zorder=2, label="after" if not y else None)
-    axes.set_yticks(range(len(rows)), [f"{phase}, {modality}" for phase, modality, _, _ in rows])
-    axes.invert_yaxis()
-    axes.set_xlim(left=0)
+    figure, axes = _figure(8.4, 0.27 * len(rows) + 1.2)
+    places = range(len(rows))
+    before, after = [row[2] for row in rows], [row[3] for row in rows]
+    axes.hlines(places, before, after, color="#c9c9c9", lw=2, zorder=1)
+    axes.scatter(before, places, color=_GREY, label="before", zorder=2)
+    axes.scatter(after, places, color=_BLUE, label="after", zorder=3)
+    axes.set_yticks(places, [f"{phase}: {modality}" for phase, modality, _, _ in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlim(0, 1.05 * max(*before, *after))
     axes.set_xlabel("validation loss, nats per token")
-    axes.set_title("What each phase taught: the loss should move left")
-    axes.legend(frameon=False)
-    return _save(figure, file)
+    axes.grid(axis="x", color="#e8e8e8")
+    axes.set_title("What each phase taught: blue should lie left of grey")
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
 
 
-def _maps(
-    values: Mapping[str, Mapping[str, Sequence[float]]],
-    slots: Sequence[str],
-    file: Path,
-    *,
-    title: str,
-    largest: float | None,
-) -> Path:
-    modalities = list(values)
-    layers = list(next(iter(values.values())))
-    figure, grid = plt.subplots(
-        1, len(layers), figsize=(2.2 + 2.9 * len(layers), 0.42 * len(modalities) + 1.9),
-        squeeze=False, layout="constrained",
+@dataclass(frozen=True)
+class _Look:
+    """How a table of layers, modalities and experts is drawn. Values are shares."""
+
+    title: str
+    unit: str
+    colors: str
+    signed: bool
+
+
+_LOAD = _Look(
+    "Where tokens go: an expert that specializes is dark in its own modality's row",
+    "share of visits, %",
+    "Blues",
+    signed=False,
+)
+_KNOCK_OUT = _Look(
+    "What an expert is worth: red cells lose points when it is knocked out",
+    "points lost",
+    "RdBu_r",
+    signed=True,
+)
+
+
+def _maps(table: Mapping[str, ByLayer], slots: Sequence[str], look: _Look) -> Figure:
+    """Draw one map a layer: modalities downwards, experts to the right."""
+    names = ordered(table)
+    layers = sorted(table[names[0]], key=int)
+    top = max(0.01, *(abs(v) for of in table.values() for row in of.values() for v in row))
+    columns = min(len(layers), 4)
+    lines = -(-len(layers) // columns)
+    wide = max(0.62 * len(slots), 1.8)
+    figure = Figure(
+        figsize=(max(1.8 + wide * columns, 7.0), 0.7 + (1.1 + 0.36 * len(names)) * lines),
+        layout="constrained",
     )
-    top = largest or max(0.05, *(abs(v) for of in values.values() for row in of.values() for v in row))
-    for axes, layer in zip(grid[0], layers, strict=True):
-        table = [list(values[modality][layer]) for modality in modalities]
-        image = axes.imshow(
-            table, vmin=0 if largest else -top, vmax=top, cmap="Blues" if largest else "RdBu_r",
-            aspect="auto",
-        )
-        for y, row in enumerate(table):
-            for x, value in enumerate(row):
-                dark = abs(value) > 0.6 * top
-                axes.text(
-                    x, y, f"{100 * value:.0f}", ha="center", va="center",
-                    color="white" if dark else "black", fontsize=8,
-                )
-        axes.set_xticks(range(len(slots)), [f"{i} {slot}" for i, slot in enumerate(slots)], rotation=30)
-        axes.set_yticks(range(len(modalities)), modalities if axes is grid[0][0] else [])
-        axes.set_title(f"layer {layer}", fontsize=9)
-    figure.colorbar(image, ax=list(grid[0]), label="%" if largest else "points / 100", shrink=0.9)
-    figure.suptitle(title, fontsize=10)
-    return _save(figure, file, tight=False)
+    grid = figure.subplots(lines, columns, squeeze=False)
+    for place, axes in enumerate(grid.flat):
+        if place >= len(layers):
+            axes.set_axis_off()
+            continue
+        values = [[100 * v for v in table[name][layers[place]]] for name in names]
+        low = -100 * top if look.signed else 0.0
+        image = axes.imshow(values, vmin=low, vmax=100 * top, cmap=look.colors, aspect="auto")
+        _label(axes, values, image.norm, look.colors)
+        axes.set_xticks(range(len(slots)), [f"{i} {slot}" for i, slot in enumerate(slots)])
+        axes.tick_params(axis="x", rotation=35, length=0)
+        axes.tick_params(axis="y", length=0)
+        axes.set_yticks(range(len(names)), names if place % columns == 0 else [""] * len(names))
+        axes.set_title(f"layer {layers[place]}", fontsize=9)
+    figure.colorbar(image, ax=list(grid.flat), label=look.unit, shrink=0.9)
+    figure.suptitle(look.title, fontsize=10)
+    return figure
 
 
-def _save(figure: Any, file: Path, *, tight: bool = True) -> Path:  # noqa: ANN401
-    box = "tight" if tight else None
-    figure.savefig(file, dpi=110, bbox_inches=box, metadata={"Software": None})
-    plt.close(figure)
+def _label(
+    axes: Axes, values: Sequence[Sequence[float]], norm: mpl.colors.Normalize, colors: str
+) -> None:
+    """Write each cell's number, light on dark."""
+    for y, row in enumerate(values):
+        for x, value in enumerate(row):
+            red, green, blue, _ = colormaps[colors](norm(value))
+            dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
+            text = f"{value:.0f}" if round(value) else "0"
+            axes.text(x, y, text, ha="center", va="center", color="white" if dark else "black")
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _save(figure: Figure, file: Path) -> Path:
+    """Write a picture without date or program in it."""
+    FigureCanvasAgg(figure)
+    figure.savefig(file, dpi=110, metadata={"Software": None})
     return file

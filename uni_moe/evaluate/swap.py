@@ -62,9 +62,7 @@ def _exchanged(pool: Sequence[Sample], dice: random.Random) -> dict[str, Sample]
     dice.shuffle(shuffled)
     order = [item for row in shuffled for item in row]
     step = _largest(pool)
-    partners = {
-        item.key: order[(place + step) % len(order)] for place, item in enumerate(order)
-    }
+    partners = {item.key: order[(place + step) % len(order)] for place, item in enumerate(order)}
     return {
         item.key: partners[item.key]
         for item in pool

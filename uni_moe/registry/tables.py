@@ -19,9 +19,11 @@ from sqlalchemy import (
     inspect,
     select,
 )
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from uni_moe.artifacts import Layout
+from uni_moe.errors import ConfigError
 
 URL = "UNI_MOE_DATABASE_URL"
 _TURN = 0x756E696D6F65  # any number that all writers of this index agree on
@@ -177,7 +179,15 @@ def _open(layout: Layout, *, begin: str) -> Engine:
 
     `begin` is said by us: left to itself, the driver begins late, after DDL and SELECT.
     """
-    engine = create_engine(os.environ.get(URL, f"sqlite:///{layout.registry}"))
+    try:
+        engine = create_engine(os.environ.get(URL, f"sqlite:///{layout.registry}"))
+    except (ArgumentError, ModuleNotFoundError) as error:
+        raise ConfigError(
+            f"The database that {URL} names cannot be used.",
+            cause=str(error),
+            remedy="for PostgreSQL, `pip install 'psycopg[binary]'` and write the address as "
+            "postgresql+psycopg://user@host/name; without the variable SQLite is used.",
+        ) from error
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _settle)
         event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))

@@ -19,7 +19,7 @@ from tests.unit.registry.workspace import (
     write_run,
 )
 from uni_moe.artifacts import Layout, read_card
-from uni_moe.errors import LineageError
+from uni_moe.errors import ConfigError, LineageError
 from uni_moe.registry import read
 from uni_moe.registry.tables import writing
 from uni_moe.registry.write import Candidate, index, promote_if_better, rebuild, register
@@ -254,3 +254,10 @@ def test_a_report_that_names_another_model_than_its_card_is_refused(layout):
     judge(layout, 0.6, about="0" * 64)
     with pytest.raises(LineageError, match="names another model than its card"):
         register(layout, reason="bad", who="eve")
+
+
+@pytest.mark.parametrize("url", ["postgresql+nodriver://here/moe", "not an address"])
+def test_a_database_that_cannot_be_used_is_named(layout, monkeypatch, url):
+    monkeypatch.setenv("UNI_MOE_DATABASE_URL", url)
+    with pytest.raises(ConfigError, match="UNI_MOE_DATABASE_URL"):
+        read.models(layout)

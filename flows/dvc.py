@@ -14,7 +14,15 @@ from flows.plan import Plan, make_plan
 from uni_moe.errors import ConfigError, StageError
 
 LAST_LINES = 15
-_ADVICE = ("To track", "To enable", "Use `dvc", "\tgit add", "\tdvc config", "Generating lock", "Updating lock")
+_ADVICE = (
+    "To track",
+    "To enable",
+    "Use `dvc",
+    "\tgit add",
+    "\tdvc config",
+    "Generating lock",
+    "Updating lock",
+)
 
 
 def plan_stages(root: Path) -> Plan:

@@ -21,7 +21,7 @@ from uni_moe.registry.gate import Verdict
 _SEATS = Semaphore(int(os.environ.get("UNI_MOE_WORKERS", min(2, os.cpu_count() or 1))))
 
 
-@flow(name="retrain", task_runner=ThreadPoolTaskRunner(max_workers=64))
+@flow(name="retrain", task_runner=ThreadPoolTaskRunner(max_workers=64))  # type: ignore[arg-type] # Prefect's own example
 def retrain(workspace: str, reason: str) -> Verdict:
     """Run what must run, register the candidate, promote it if it is better.
 
@@ -39,7 +39,10 @@ def run_stages(plan: Plan, workspace: str, reason: str) -> None:
     for stage in plan.stages:
         after = [futures[name] for name in stage.after]
         futures[stage.name] = run_one.with_options(name=stage.name).submit(
-            stage, workspace, reason, wait_for=after
+            stage,
+            workspace,
+            reason,
+            wait_for=after,  # type: ignore[call-overload] # as it is typed, it takes none
         )
     for future in futures.values():
         future.wait()
@@ -52,9 +55,7 @@ def run_one(stage: PlannedStage, workspace: str, reason: str) -> None:
     """Run one stage by DVC, which is the only cache there is."""
     environment = {"UNI_MOE_REASON": reason, "UNI_MOE_FLOW_RUN": str(flow_run.get_id())}
     with _SEATS:
-        run_stage(
-            Path(workspace), stage.name, environment=environment, say=get_run_logger().info
-        )
+        run_stage(Path(workspace), stage.name, environment=environment, say=get_run_logger().info)
 
 
 @task

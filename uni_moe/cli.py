@@ -168,7 +168,7 @@ def _plan(arguments: argparse.Namespace) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     layout = _layout(arguments)
-    params = load_params(layout.params)
+    load_params(layout.params)  # a slip in the file is told before anything else
     from flows.dvc import plan_stages
 
     plan = plan_stages(layout.root)

@@ -314,24 +314,48 @@ def _rules(params: Params) -> list[str]:
         foundation = getattr(params.foundation, part)
         if (foundation.pretrained is None) == (foundation.tiny is None):
             problems.append(f"foundation.{part}: give either `pretrained` or `tiny`, not both")
-    if params.platform.threads < 1:
-        problems.append("platform.threads: at least 1")
-    if not params.sources:
-        problems.append("sources: at least one")
-    if not 0 <= params.split.validation_share + params.split.test_share < 1:
-        problems.append("split: validation_share + test_share must lie in [0, 1)")
+    simple = {
+        "platform.threads: at least 1": params.platform.threads >= 1,
+        "sources: at least one": bool(params.sources),
+        "split: validation_share + test_share must lie in [0, 1)": 0
+        <= params.split.validation_share + params.split.test_share
+        < 1,
+        "model.experts_per_token: more than there are assembly.slots": len(params.assembly.slots)
+        >= params.model.experts_per_token,
+    }
+    problems += [said for said, kept in simple.items() if not kept]
+    problems += _assembly_rules(params)
     phases: dict[str, Phase] = {"tune": params.tune}
     phases |= {f"align.{key}": phase for key, phase in params.align.items()}
     phases |= {f"experts.{key}": phase for key, phase in params.experts.items()}
     for where, phase in phases.items():
         problems += _phase_rules(where, phase)
-    for slot in set(params.assembly.slots) - {"base", *params.experts}:
-        problems.append(f"assembly.slots: no expert named {slot!r} is trained")
-    for connector, expert in params.assembly.connectors_from.items():
-        if expert not in params.experts:
-            problems.append(f"assembly.connectors_from.{connector}: no expert {expert!r}")
-    if params.model.experts_per_token > len(params.assembly.slots):
-        problems.append("model.experts_per_token: more than there are assembly.slots")
+    return problems
+
+
+def _assembly_rules(params: Params) -> list[str]:
+    """Every slot has a donor; a connector that learns in several places has one that survives."""
+    chosen = params.assembly.connectors_from
+    problems = [
+        f"assembly.slots: no expert named {slot!r} is trained"
+        for slot in sorted(set(params.assembly.slots) - {"base", *params.experts})
+    ]
+    for connector, expert in chosen.items():
+        phase = params.experts.get(expert)  # type: ignore[call-overload] # any name may stand there
+        if phase is None or f"connector.{connector}" not in phase.learns:
+            problems.append(
+                f"assembly.connectors_from.{connector}: experts.{expert} trains no such connector"
+            )
+    learned = {
+        part.partition(".")[2]
+        for phase in params.experts.values()
+        for part in phase.learns
+        if part.startswith("connector.")
+    }
+    problems += [
+        f"assembly.connectors_from: connector.{name} learns with experts; name the one that stays"
+        for name in sorted(learned - set(chosen))
+    ]
     return problems
 
 

@@ -17,6 +17,7 @@ class UniMoeError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
+        """Return the three lines."""
         return f"{self.what}\n  cause:  {self.cause}\n  remedy: {self.remedy}"
 
 

@@ -24,7 +24,7 @@ def settle(choice: Platform) -> dict[str, Any]:
     torch.set_num_threads(choice.threads)
     matmul = matmul_route()
     torch.use_deterministic_algorithms(mode=True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return {
         "device": device().type,
         "threads": choice.threads,
@@ -58,7 +58,7 @@ def matmul_route() -> str:
     torch's default route is two to three times slower on AMD. The switch that takes oneDNN may
     round to bfloat16 on processors with such units, so it stays only where a probe finds it exact.
     """
-    matmul = torch.backends.mkldnn.matmul
+    matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined] # torch types lack it
     before = matmul.fp32_precision
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(512, 384, generator=generator)

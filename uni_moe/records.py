@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 MediaKind = Literal["image", "video", "audio", "speech"]
 MEDIA_KINDS: tuple[MediaKind, ...] = ("image", "video", "audio", "speech")
-# A sample belongs to the last of these that it contains: a spoken question about an image is speech.
+# A sample belongs to the last of these that it contains: a spoken question about an image is
+# speech.
 MODALITIES: tuple[str, ...] = ("text", "image", "video", "audio", "speech")
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
 

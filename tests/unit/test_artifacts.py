@@ -1,5 +1,4 @@
 import json
-import os
 
 import pytest
 
@@ -22,6 +21,18 @@ def make(target, text="hello", parents=None):
         draft.results["n"] = 3
 
 
+def interrupt(target):
+    """Start to write an artifact and fail before its end."""
+
+    def write():
+        with whole_folder(target) as folder:
+            (folder / "file.txt").write_text("new")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write()
+
+
 def test_the_same_inputs_give_the_same_bytes(tmp_path):
     make(tmp_path / "one")
     make(tmp_path / "two")
@@ -29,17 +40,13 @@ def test_the_same_inputs_give_the_same_bytes(tmp_path):
 
 
 def test_an_interrupted_artifact_leaves_nothing(tmp_path):
-    with pytest.raises(RuntimeError), whole_folder(tmp_path / "x") as folder:
-        (folder / "half").write_text("…")
-        raise RuntimeError
-    assert os.listdir(tmp_path) == []
+    interrupt(tmp_path / "x")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_interrupted_artifact_leaves_the_one_before(tmp_path):
     make(tmp_path / "x", "old")
-    with pytest.raises(RuntimeError), whole_folder(tmp_path / "x") as folder:
-        (folder / "file.txt").write_text("new")
-        raise RuntimeError
+    interrupt(tmp_path / "x")
     assert (tmp_path / "x/file.txt").read_text() == "old"
 
 

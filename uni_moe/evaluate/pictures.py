@@ -12,6 +12,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from uni_moe.evaluate.report import ordered
 from uni_moe.records import EvalReport
@@ -85,14 +86,14 @@ def _losses(report: EvalReport) -> Figure:
     rows = [
         (phase, modality, values["before"], values["after"])
         for phase, by_modality in report.losses.items()
-        for modality, values in by_modality.items()
+        for modality, values in ((name, by_modality[name]) for name in ordered(by_modality))
     ]
     figure, axes = _figure(8.4, 0.27 * len(rows) + 1.2)
     places = range(len(rows))
     before, after = [row[2] for row in rows], [row[3] for row in rows]
     axes.hlines(places, before, after, color="#c9c9c9", lw=2, zorder=1)
-    axes.scatter(before, places, color=_GREY, label="before", zorder=2)
-    axes.scatter(after, places, color=_BLUE, label="after", zorder=3)
+    axes.scatter(before, places, color=_GREY, label="before", zorder=2, clip_on=False)
+    axes.scatter(after, places, color=_BLUE, label="after", zorder=3, clip_on=False)
     axes.set_yticks(places, [f"{phase}: {modality}" for phase, modality, _, _ in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(0, 1.05 * max(*before, *after))
@@ -111,6 +112,7 @@ class _Look:
     unit: str
     colors: str
     signed: bool
+    least: float  # the scale reaches at least so far, so that small differences stay pale
 
 
 _LOAD = _Look(
@@ -118,12 +120,14 @@ _LOAD = _Look(
     "share of visits, %",
     "Blues",
     signed=False,
+    least=0.01,
 )
 _KNOCK_OUT = _Look(
-    "What an expert is worth: red cells lose points when it is knocked out",
+    "What an expert is worth: red loses points when it is knocked out, blue gains them",
     "points lost",
     "RdBu_r",
     signed=True,
+    least=0.1,
 )
 
 
@@ -131,12 +135,12 @@ def _maps(table: Mapping[str, ByLayer], slots: Sequence[str], look: _Look) -> Fi
     """Draw one map a layer: modalities downwards, experts to the right."""
     names = ordered(table)
     layers = sorted(table[names[0]], key=int)
-    top = max(0.01, *(abs(v) for of in table.values() for row in of.values() for v in row))
+    top = max(look.least, *(abs(v) for of in table.values() for row in of.values() for v in row))
     columns = min(len(layers), 4)
     lines = -(-len(layers) // columns)
     wide = max(0.62 * len(slots), 1.8)
     figure = Figure(
-        figsize=(max(1.8 + wide * columns, 7.0), 0.7 + (1.1 + 0.36 * len(names)) * lines),
+        figsize=(max(1.8 + wide * columns, 7.0), 0.7 + (1.25 + 0.36 * len(names)) * lines),
         layout="constrained",
     )
     grid = figure.subplots(lines, columns, squeeze=False)
@@ -152,6 +156,7 @@ def _maps(table: Mapping[str, ByLayer], slots: Sequence[str], look: _Look) -> Fi
         axes.tick_params(axis="x", rotation=35, length=0)
         axes.tick_params(axis="y", length=0)
         axes.set_yticks(range(len(names)), names if place % columns == 0 else [""] * len(names))
+        axes.set_xlabel("expert slot")
         axes.set_title(f"layer {layers[place]}", fontsize=9)
     figure.colorbar(image, ax=list(grid.flat), label=look.unit, shrink=0.9)
     figure.suptitle(look.title, fontsize=10)
@@ -171,7 +176,8 @@ def _label(
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), layout="constrained")
+    roomy = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08)
+    figure = Figure(figsize=(width, height), layout=roomy)
     axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes

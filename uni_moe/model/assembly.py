@@ -22,7 +22,7 @@ _LAYERS = "language_model.model.layers"
 
 @dataclass(frozen=True)
 class Origin:
-    """Where one slice of a packed tensor comes from: slot `slot` of `target` is `source` of `donor`.
+    """Where one slice of a packed tensor comes from: `slot` of `target` is `source` of `donor`.
 
     `donor` is "base" or the name of an expert; `part` says which rows of a packed gate_up it fills.
     """

@@ -1,8 +1,8 @@
 """Connectors: what carries an encoder's features into the language model's space.
 
 Shapes
-    B  media    F  frames of a film    P  patches of a picture    N  feature rows    V  encoder width
-    Q  query tokens    D  language width
+    B  media    F  frames of a film    P  patches of a picture    N  feature rows
+    V  encoder width    Q  query tokens    D  language width
 """
 
 from __future__ import annotations
@@ -66,9 +66,7 @@ class SpeechConnector(nn.Module):
     ) -> None:
         super().__init__()
         self.standardize = Standardize(active=standardize)
-        self.widen = (
-            nn.Identity() if width == shape["width"] else nn.Linear(width, shape["width"])
-        )
+        self.widen = nn.Identity() if width == shape["width"] else nn.Linear(width, shape["width"])
         config = WhisperConfig(
             vocab_size=1,
             pad_token_id=0,

@@ -73,12 +73,12 @@ class UniMoeForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type:
             self.image_connector = ImageConnector(
                 config.vision_config.hidden_size, wide, frames=frames, **plain
             )
-        if config.speech_config is not None:
+        if config.speech_config is not None and config.speech_connector is not None:
             self.speech_tower = WhisperEncoder(config.speech_config)
             self.speech_connector = SpeechConnector(
                 config.speech_config.d_model, wide, config.speech_connector, **plain
             )
-        if config.audio_config is not None:
+        if config.audio_config is not None and config.audio_connector is not None:
             self.audio_tower = Beats(config.audio_config)
             self.audio_connector = AudioConnector(
                 config.audio_config.hidden_size, wide, config.audio_connector, **plain
@@ -147,7 +147,9 @@ class UniMoeForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type:
             return self.image_connector(features)
         if kind == "video":
             return self.image_connector.film(features)
-        return self.audio_connector(features) if kind == "audio" else self.speech_connector(features)
+        return (
+            self.audio_connector(features) if kind == "audio" else self.speech_connector(features)
+        )
 
     def forward(  # noqa: PLR0913 - the conventions of transformers
         self,

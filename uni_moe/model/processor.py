@@ -137,7 +137,9 @@ class UniMoeProcessor(ProcessorMixin):  # type: ignore[misc] # transformers is u
             messages, self.tokenizer, rows=rows, slot_ids=slot_ids, to_answer=to_answer
         )
 
-    def collate(self, encoded: Sequence[Encoded], *, padding_side: str = "right") -> dict[str, Tensor]:
+    def collate(
+        self, encoded: Sequence[Encoded], *, padding_side: str = "right"
+    ) -> dict[str, Tensor]:
         """Stack conversations into input_ids, attention_mask and labels, all (B, T)."""
         length = max(len(one.input_ids) for one in encoded)
         pad = self.tokenizer.pad_token_id

@@ -37,7 +37,7 @@ class Prompt:
         """Return a conversation as one text without slots, for a tokenizer to learn from."""
         return "".join(piece for piece, _ in self._pieces(messages) if isinstance(piece, str))
 
-    def encode(  # noqa: PLR0913 - one argument per fact of the sequence
+    def encode(
         self,
         messages: Sequence[Message],
         tokenizer: Any,  # noqa: ANN401 - any fast tokenizer of transformers

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from uni_moe.artifacts import files_of, parent_ids, read_json, sha256_file, write_json
-from uni_moe.config import EncoderFoundation, EncoderTraining, LanguageTraining
+from uni_moe.config import EncoderTraining, LanguageTraining
 from uni_moe.errors import ConfigError, LineageError, bullets
 from uni_moe.platform import settle
 from uni_moe.stage import StageContext
@@ -33,7 +33,7 @@ def train_foundation(ctx: StageContext) -> None:
     ctx.run.event("platform", **settle(ctx.params.platform))
     choice = getattr(ctx.params.foundation, ctx.item)
     if choice.pretrained is not None:
-        _adopt(ctx, choice)
+        _adopt(ctx, choice.pretrained)
     elif ctx.item == "language":
         _train_language(ctx, choice.tiny)
     else:
@@ -65,9 +65,9 @@ def foundation_folder(artifact: Path) -> Path:
     return folder
 
 
-def _adopt(ctx: StageContext, choice: EncoderFoundation | Any) -> None:  # noqa: ANN401
+def _adopt(ctx: StageContext, pretrained: str) -> None:
     """Record a pretrained folder by path and hash. Nothing is copied, nothing is fetched."""
-    folder = (ctx.layout.root / choice.pretrained).resolve()
+    folder = (ctx.layout.root / pretrained).resolve()
     if not (folder / "config.json").is_file():
         raise ConfigError(
             f"foundation.{ctx.item}.pretrained names {folder}, which is no model folder.",

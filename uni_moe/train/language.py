@@ -50,7 +50,9 @@ def tiny_language(corpus: Path, plan: LanguageTraining, system: str) -> TinyLang
             "`foundation.language.pretrained` in params.yaml.",
         )
     prompt = Prompt(system)
-    tokenizer = train_tokenizer((prompt.text(_messages(sample)) for sample in train), vocab_size=plan.vocab_size)
+    tokenizer = train_tokenizer(
+        (prompt.text(_messages(sample)) for sample in train), vocab_size=plan.vocab_size
+    )
     torch_config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=plan.hidden_size,

@@ -20,7 +20,7 @@ from uni_moe.train.loop import StepLoss
 class PhaseLearner:
     """Draws examples by the phase's blend and asks the network for their loss."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - a phase meets its network and its data here
         self,
         model: nn.Module,
         maker: ExampleMaker,

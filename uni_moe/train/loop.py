@@ -31,7 +31,9 @@ class StepLoss:
 class Learner(Protocol):
     """Something that can be trained: a module, and batches as a pure function of the step."""
 
-    module: nn.Module  # called with a batch, returns a StepLoss
+    @property
+    def module(self) -> nn.Module:
+        """What learns: called with a batch, it returns a StepLoss."""
 
     def batch(self, step: int) -> Any:  # noqa: ANN401 - the learner's own type
         """Return the batch of a step, whatever happened before."""
@@ -75,9 +77,7 @@ def train(
         facts = {"before": learner.validate(), "recent": []}
     began = time.monotonic()
     run.event("training", step=start, steps=schedule.steps, parameters=len(engine.names))
-    with tqdm(
-        total=schedule.steps, initial=start, desc=title, file=sys.stderr
-    ) as bar:
+    with tqdm(total=schedule.steps, initial=start, desc=title, file=sys.stderr) as bar:
         for step in range(start, schedule.steps):
             row = _one_step(engine, learner, schedule, step)
             facts["recent"] = [*facts["recent"], row["loss"]][-20:]

@@ -122,7 +122,8 @@ def tune(ctx: StageContext) -> None:
     with ctx.artifact(ctx.layout.model, kind="model", params=params, parents=parents) as draft:
         _save_adapter(wrapped, draft.folder / ADAPTER)
         merged = adapters.merge(wrapped)
-        merged.eval().save_pretrained(draft.folder)
+        merged.eval()
+        base.save_pretrained(draft.folder)
         processor.save_pretrained(draft.folder)
         write_json(draft.folder / RECEIPT, read_json(ctx.layout.assembled / RECEIPT))
         draft.results.update(results, learned=len(learned))
@@ -174,9 +175,7 @@ def _data(
             corpus.close()
 
 
-def _attach(
-    ctx: StageContext, phase: Phase, model: UniMoeForConditionalGeneration
-) -> nn.Module:
+def _attach(ctx: StageContext, phase: Phase, model: UniMoeForConditionalGeneration) -> nn.Module:
     if phase.lora is None:
         return model
     return adapters.attach(

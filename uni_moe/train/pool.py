@@ -46,17 +46,17 @@ def gather(
 ) -> Pool:
     """Load every medium of a kind once. The image encoder also sees frames of films.
 
+    A source may come without a validation split; the pool is empty then.
+
     Raises:
-        StageError: the split holds no medium of this kind.
+        StageError: the training split holds no medium of this kind.
     """
     media: list[Tensor] = []
     captions: list[str | None] = []
     seen: set[str] = set()
     for folder in folders:
         corpus = open_corpus(folder)
-        for sample in tqdm(
-            corpus.samples(split), desc=f"{folder.name}, {split}", file=sys.stderr
-        ):
+        for sample in tqdm(corpus.samples(split), desc=f"{folder.name}, {split}", file=sys.stderr):
             for ref in sample.media:
                 if ref.sha256 in seen or ref.kind not in _kinds(kind):
                     continue
@@ -65,13 +65,13 @@ def gather(
                     media.append(tensor)
                     captions.append(_caption(sample, ref))
         corpus.close()
-    if not media:
+    if not media and split == "train":
         raise StageError(
-            f"There is no {kind} in the {split} split to train an encoder on.",
+            f"There is no {kind} in the training split to train an encoder on.",
             cause="no source brings this kind of media, or all of it is in quarantine.",
             remedy=f"add a source with {kind}, or give `foundation.{kind}.pretrained` in params.",
         )
-    return Pool(torch.stack(media), tuple(captions))
+    return Pool(torch.stack(media) if media else torch.empty(0), tuple(captions))
 
 
 def _kinds(kind: str) -> tuple[str, ...]:
@@ -87,4 +87,4 @@ def _caption(sample: Sample, ref: MediaRef) -> str | None:
 
 def _prepared(corpus: Corpus, ref: MediaRef, prepare: Callable[[Any], Tensor]) -> list[Tensor]:
     medium = load(ref, corpus.media(ref), video_frames=FRAMES_OF_A_FILM)
-    return [prepare(frame) for frame in medium] if ref.kind == "video" else [prepare(medium)]
+    return [prepare(one) for one in (medium if isinstance(medium, list) else [medium])]

@@ -14,9 +14,7 @@ PARTS = ("lora.attention", "lora.experts", "router", "connector.image")
 
 
 def trained(model, batch, parts=PARTS, seed=1):
-    wrapped = adapters.attach(
-        model, parts, layers=[0], rank=4, alpha=8, dropout=0.0, seed=seed
-    )
+    wrapped = adapters.attach(model, parts, layers=[0], rank=4, alpha=8, dropout=0.0, seed=seed)
     learn(wrapped, parts)
     optimizer = torch.optim.SGD([p for p in wrapped.parameters() if p.requires_grad], lr=1.0)
     for _ in range(2):
@@ -64,9 +62,7 @@ def test_stock_peft_loads_what_is_saved(model, batch, tmp_path):
 
 def test_dropout_on_packed_experts_is_refused(model):
     with pytest.raises(ConfigError, match=r"lora.dropout is 0.1"):
-        adapters.attach(
-            model, ["lora.experts"], layers=[0], rank=4, alpha=8, dropout=0.1, seed=0
-        )
+        adapters.attach(model, ["lora.experts"], layers=[0], rank=4, alpha=8, dropout=0.1, seed=0)
 
 
 def test_only_the_named_parts_learn(model):

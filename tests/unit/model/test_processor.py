@@ -52,9 +52,7 @@ def test_slots_and_media_must_agree(processor, media, given, said):
         processor([conversation("image")], [[(kind, media[kind]) for kind in given]])
 
 
-@pytest.mark.parametrize(
-    ("samples", "windows"), [(1, 1), (16_000, 1), (16_001, 2), (320_000, 20)]
-)
+@pytest.mark.parametrize(("samples", "windows"), [(1, 1), (16_000, 1), (16_001, 2), (320_000, 20)])
 def test_windows_lose_no_sample(processor, samples, windows):
     sound = np.zeros(samples, dtype=np.float32)
     assert len(processor.prepare("audio", sound).values) == windows

@@ -119,7 +119,11 @@ def test_deepspeed_needs_no_compiler():
         "e.step(e.forward(torch.ones(1, 2)).sum(), 0.1); e.close(); print('stepped')"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], env={"PATH": "", "HOME": "/nonexistent"},
-        capture_output=True, text=True, check=False, timeout=120,
+        [sys.executable, "-c", code],
+        env={"PATH": "", "HOME": "/nonexistent"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
     )
     assert "stepped" in done.stdout, done.stderr

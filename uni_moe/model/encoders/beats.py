@@ -123,7 +123,9 @@ class BeatsEncoder(nn.Module):
         if padding_BN is not None:
             x_BND = x_BND.masked_fill(padding_BN[..., None], 0.0)
         x_BND = self.layer_norm(x_BND + F.gelu(self.pos_conv[0](x_BND)))
-        bias_HNN = self.layers[0].self_attn.distances(x_BND.shape[1])
+        first = self.layers[0].self_attn
+        assert isinstance(first, GatedAttention)
+        bias_HNN = first.distances(x_BND.shape[1])
         for layer in self.layers:
             x_BND = layer(x_BND, bias_HNN, padding_BN)
         return x_BND
@@ -185,9 +187,7 @@ class GatedAttention(nn.Module):
         self.grep_linear = nn.Linear(width // self.heads, 8)
         self.grep_a = nn.Parameter(torch.ones(1, self.heads, 1, 1))
         # All layers read one table, which the first layer owns.
-        self.relative_attention_bias = (
-            nn.Embedding(self.buckets, self.heads) if has_table else None
-        )
+        self.relative_attention_bias = nn.Embedding(self.buckets, self.heads) if has_table else None
 
     def distances(self, length: int) -> Tensor:
         """Return the table's bias for every pair of positions, (H, N, N)."""
@@ -220,13 +220,9 @@ def distance_bucket(distance: Tensor, buckets: int, max_distance: int) -> Tensor
     near = half // 2
     size = distance.abs()
     far = near + (
-        torch.log(size.clamp(min=1).float() / near)
-        / math.log(max_distance / near)
-        * (half - near)
+        torch.log(size.clamp(min=1).float() / near) / math.log(max_distance / near) * (half - near)
     ).to(torch.long)
-    return (distance > 0).long() * half + torch.where(
-        size < near, size, far.clamp(max=half - 1)
-    )
+    return (distance > 0).long() * half + torch.where(size < near, size, far.clamp(max=half - 1))
 
 
 def _thin(padding: Tensor, length: int) -> Tensor:

@@ -185,7 +185,7 @@ def _losses(ctx: StageContext, model: Card) -> Losses:
         )
     return {
         phase: card.results["validation_loss"]
-        for phase, card in {**cards, "tune": model}.items()
+        for phase, card in sorted({**cards, "tune": model}.items())
         if "validation_loss" in card.results
     }
 

@@ -15,6 +15,7 @@ from uni_moe.errors import ConfigError, LineageError
 _LAYER = r".*language_model\.model\.layers\.({layers})\."
 _ATTENTION = _LAYER + r"self_attn\.(q|k|v|o)_proj"
 _FEED_FORWARD = _LAYER + r"mlp\.(gate|up|down)_proj"
+_WRAPPED = ".base_layer"  # in the names of weights that have an adapter
 _EXPERTS = ("mlp.experts.gate_up_proj", "mlp.experts.down_proj")
 
 
@@ -89,11 +90,14 @@ def merge(wrapped: nn.Module) -> nn.Module:
     """
     deltas = _learned(wrapped)
     base = _peft(wrapped).get_base_model()
-    before = {_plain(name): p.detach().clone() for name, p in base.named_parameters()}
+    before = {
+        name.replace(_WRAPPED, ""): parameter.detach().clone()
+        for name, parameter in base.named_parameters()
+        if _WRAPPED in name and ".lora_" not in name
+    }
     merged: nn.Module = _peft(wrapped).merge_and_unload()
-    changed = [
-        name for name, p in merged.named_parameters() if not torch.equal(before[name], p.detach())
-    ]
+    after = dict(merged.named_parameters())
+    changed = [name for name, old in before.items() if not torch.equal(old, after[name].detach())]
     if len(changed) != deltas:
         raise LineageError(
             f"{deltas} adapters had learned, but merging changed {len(changed)} weights.",
@@ -115,7 +119,3 @@ def _learned(wrapped: nn.Module) -> int:
         for name, p in wrapped.named_parameters()
         if re.search(r"lora_B\.", name)
     )
-
-
-def _plain(name: str) -> str:
-    return name.replace(".base_layer", "")

@@ -84,6 +84,8 @@ def plan_assembly(
                 tensor = donors.get(donor, {}).get(source)
                 if tensor is None:
                     problems.append(f"{donor} has no {source}")
+                elif source not in base:
+                    problems.append(f"{BASE} has no {source}")
                 elif tensor.shape != base[source].shape:
                     problems.append(f"{donor}: {source} is {tuple(tensor.shape)}")
                 else:
@@ -115,8 +117,8 @@ def assemble(plan: AssemblyPlan, base: State, experts: Mapping[str, State]) -> d
         ]
         state[target] = torch.stack(rows)
     generator = torch.Generator().manual_seed(plan.router_seed)
-    width = next(iter(base[name] for name in sorted(dense) if "gate" in name)).shape[1]
     for layer in plan.sparse_layers:
+        width = base[f"{_LAYERS}.{layer}.mlp.gate_proj.weight"].shape[1]
         start = torch.randn(len(plan.slots), width, generator=generator) * 0.02
         state[f"{_LAYERS}.{layer}.mlp.router.weight"] = start
     return state

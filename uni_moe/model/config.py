@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import AutoConfig, CLIPVisionConfig, LlamaConfig, PreTrainedConfig, WhisperConfig
 
+from uni_moe.errors import ConfigError, bullets
 from uni_moe.model.encoders.beats import BeatsConfig
 
 SLOT_KINDS = ("image", "video", "audio", "speech")
@@ -23,6 +24,9 @@ class UniMoeConfig(PreTrainedConfig):  # type: ignore[misc] # transformers is un
 
     Slots have ids of their own above the vocabulary, so no text can ever produce one:
     vocab_size + 0 for image, + 1 for video, + 2 for audio, + 3 for speech.
+
+    Raises:
+        ConfigError: sizes do not fit each other; all that do not at once.
     """
 
     model_type = "uni_moe"
@@ -67,6 +71,31 @@ class UniMoeConfig(PreTrainedConfig):  # type: ignore[misc] # transformers is un
             kwargs.setdefault(name, getattr(self.text_config, name))
         kwargs.setdefault("tie_word_embeddings", False)
         super().__init__(**kwargs)
+        self._check()
+
+    def _check(self) -> None:
+        layers, top_k = self.text_config.num_hidden_layers, self.experts_per_token
+        problems = [
+            f"sparse_layers holds {index}, but the language model has layers 0 to {layers - 1}"
+            for index in self.sparse_layers
+            if not 0 <= index < layers
+        ]
+        if len(set(self.sparse_layers)) < len(self.sparse_layers):
+            problems.append("sparse_layers names a layer twice")
+        if self.sparse_layers and not 1 <= top_k <= self.num_experts:
+            problems.append(f"each token visits {top_k} of {self.num_experts} experts")
+        problems += [
+            f"{kind}_config stands without {kind}_connector"
+            for kind in ("speech", "audio")
+            if getattr(self, f"{kind}_config") is not None
+            and getattr(self, f"{kind}_connector") is None
+        ]
+        if problems:
+            raise ConfigError(
+                f"No network can be built like this:{bullets(problems)}",
+                cause="the sizes in the configuration do not fit each other.",
+                remedy="correct `model` (and `assembly.slots`) in params.yaml.",
+            )
 
     def slot_id(self, kind: str) -> int:
         """Return the id that stands for one row of media of this kind in input_ids."""

@@ -44,18 +44,26 @@ class ImageConnector(nn.Module):
         self.standardize = Standardize(active=standardize)
         self.enter = nn.Linear(width, out)
         self.leave = nn.Linear(out, out)
-        self.frame_time = nn.Parameter(torch.randn(frames, out) * 0.5) if frames else None
+        self.frame_time = nn.Parameter(torch.empty(frames, out)) if frames else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the start of what is this module's own; its children draw theirs."""
+        if self.frame_time is not None:
+            nn.init.normal_(self.frame_time, std=0.5)
 
     def forward(self, features_BPV: Tensor) -> Tensor:
         """Return rows for pictures, (B, P, D)."""
-        return self.leave(F.gelu(self.enter(self.standardize(features_BPV))))
+        rows: Tensor = self.leave(F.gelu(self.enter(self.standardize(features_BPV))))
+        return rows
 
     def film(self, features_BFPV: Tensor) -> Tensor:
         """Return rows for films, (B, P, D): the mean over frames after the connector."""
-        h = self.enter(self.standardize(features_BFPV))
+        h: Tensor = self.enter(self.standardize(features_BFPV))
         if self.frame_time is not None:
             h = h + self.frame_time[None, :, None]
-        return self.leave(F.gelu(h)).mean(1)
+        rows: Tensor = self.leave(F.gelu(h))
+        return rows.mean(1)
 
 
 class SpeechConnector(nn.Module):
@@ -70,6 +78,9 @@ class SpeechConnector(nn.Module):
         config = WhisperConfig(
             vocab_size=1,
             pad_token_id=0,
+            bos_token_id=0,
+            eos_token_id=0,
+            decoder_start_token_id=0,
             d_model=shape["width"],
             decoder_layers=shape["layers"],
             decoder_attention_heads=shape["heads"],
@@ -77,17 +88,23 @@ class SpeechConnector(nn.Module):
             max_target_positions=max(448, shape["query_tokens"]),
             dropout=0.0,
         )
-        self.query_tokens = nn.Parameter(torch.zeros(1, shape["query_tokens"], shape["width"]))
+        self.query_tokens = nn.Parameter(torch.empty(1, shape["query_tokens"], shape["width"]))
+        self.reset_parameters()
         self.decoder = WhisperDecoder._from_config(config)  # noqa: SLF001 - transformers' own way
         del self.decoder.embed_tokens  # it is fed embeddings; a vocabulary would be dead weight
         self.projector = nn.Linear(shape["width"], out)
+
+    def reset_parameters(self) -> None:
+        """Start the queries at zero, as published; the decoder's positions tell them apart."""
+        nn.init.zeros_(self.query_tokens)
 
     def forward(self, features_BNV: Tensor) -> Tensor:
         """Return rows, (B, Q, D)."""
         memory = self.widen(self.standardize(features_BNV))
         query = self.query_tokens.expand(memory.shape[0], -1, -1)
         out = self.decoder(inputs_embeds=query, encoder_hidden_states=memory, use_cache=False)
-        return self.projector(out.last_hidden_state)
+        rows: Tensor = self.projector(out.last_hidden_state)
+        return rows
 
 
 class AudioConnector(nn.Module):
@@ -101,9 +118,8 @@ class AudioConnector(nn.Module):
     ) -> None:
         super().__init__()
         self.standardize = Standardize(active=standardize)
-        self.query_tokens = nn.Parameter(
-            torch.randn(1, shape["query_tokens"], shape["width"]) * 0.02
-        )
+        self.query_tokens = nn.Parameter(torch.empty(1, shape["query_tokens"], shape["width"]))
+        self.reset_parameters()
         config = Blip2QFormerConfig(
             hidden_size=shape["width"],
             num_hidden_layers=shape["layers"],
@@ -115,12 +131,17 @@ class AudioConnector(nn.Module):
             attention_probs_dropout_prob=0.0,
             layer_norm_eps=1e-12,
         )
-        self.qformer = Blip2QFormerModel._from_config(config)  # noqa: SLF001 - as above
+        self.qformer = Blip2QFormerModel._from_config(config)  # noqa: SLF001
         self.projector = nn.Linear(shape["width"], out)
+
+    def reset_parameters(self) -> None:
+        """Draw the queries."""
+        nn.init.normal_(self.query_tokens, std=0.02)
 
     def forward(self, features_BNV: Tensor) -> Tensor:
         """Return rows, (B, Q, D)."""
         memory = self.standardize(features_BNV)
         query = self.query_tokens.expand(memory.shape[0], -1, -1)
         out = self.qformer(query_embeds=query, encoder_hidden_states=memory)
-        return self.projector(out.last_hidden_state)
+        rows: Tensor = self.projector(out.last_hidden_state)
+        return rows

@@ -18,6 +18,10 @@ class Experts(nn.Module):
         super().__init__()
         self.gate_up_proj = nn.Parameter(torch.empty(experts, 2 * inner, width))
         self.down_proj = nn.Parameter(torch.empty(experts, width, inner))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start as LLaMA's feed-forwards do."""
         nn.init.normal_(self.gate_up_proj, std=0.02)
         nn.init.normal_(self.down_proj, std=0.02)
 

@@ -18,23 +18,28 @@ from torch.nn import functional as F
 from transformers import (
     AutoModelForCausalLM,
     CLIPVisionModel,
-    GenerationMixin,
     LlamaForCausalLM,
     PreTrainedModel,
 )
-from transformers.modeling_outputs import ModelOutput
+from transformers.initialization import guard_torch_init_functions
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
+from transformers.utils.generic import ModelOutput
 
-from uni_moe.errors import LineageError
+from uni_moe.errors import ConfigError, LineageError
 from uni_moe.model.config import SLOT_KINDS, UniMoeConfig
 from uni_moe.model.connectors import AudioConnector, ImageConnector, SpeechConnector
 from uni_moe.model.encoders.beats import Beats
-from uni_moe.model.experts import Experts
+from uni_moe.model.generation import MediaGenerationMixin
 from uni_moe.model.moe import SparseFeedForward
 from uni_moe.model.prompt import IGNORED
-from uni_moe.model.router import Router, Routing
+from uni_moe.model.router import Routing
 
-MEDIA_INPUTS = ("pixel_values", "video_pixel_values", "audio_fbank", "speech_mel")
+_READERS = {  # kind of media -> its encoder and its connector
+    "image": ("vision_tower", "image_connector"),
+    "video": ("vision_tower", "image_connector"),
+    "audio": ("audio_tower", "audio_connector"),
+    "speech": ("speech_tower", "speech_connector"),
+}
 
 
 @dataclass
@@ -53,7 +58,7 @@ class UniMoeOutput(ModelOutput):  # type: ignore[misc] # transformers is untyped
     routing: Mapping[int, Routing] | None = None
 
 
-class UniMoeForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
+class UniMoeForConditionalGeneration(PreTrainedModel, MediaGenerationMixin):  # type: ignore[misc]
     """Frozen encoders, connectors, and a LLaMA decoder some of whose layers are mixtures."""
 
     config_class = UniMoeConfig
@@ -65,6 +70,7 @@ class UniMoeForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type:
 
     def __init__(self, config: UniMoeConfig) -> None:
         super().__init__(config)
+        self._drawn = not torch.empty(0).is_meta  # from_pretrained builds without values
         text, wide = config.text_config, config.text_config.hidden_size
         plain = {"standardize": config.standardize_features}
         if config.vision_config is not None:
@@ -93,12 +99,22 @@ class UniMoeForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type:
             tower.requires_grad_(requires_grad=False)
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Initialize what is ours; modules of transformers keep their own rule."""
-        if isinstance(module, Router):
-            nn.init.normal_(module.weight, std=0.02)
-        elif isinstance(module, Experts):
-            nn.init.normal_(module.gate_up_proj, std=0.02)
-            nn.init.normal_(module.down_proj, std=0.02)
+        """Draw the start of connectors, where the network was built without values.
+
+        Otherwise each module has drawn its own as it was built.
+        """
+        connector = ImageConnector | SpeechConnector | AudioConnector
+        if not self._drawn and isinstance(module, connector | nn.Linear):
+            module.reset_parameters()
+
+    def initialize_weights(self) -> None:
+        """Draw what a checkpoint lacks; mixtures too, which LLaMA's own rule does not know."""
+        super().initialize_weights()
+        if not self._drawn:
+            with torch.no_grad(), guard_torch_init_functions():  # loaded weights are left alone
+                for layer in self.sparse_layers().values():
+                    layer.router.reset_parameters()
+                    layer.experts.reset_parameters()
 
     def towers(self) -> list[nn.Module]:
         """Return the frozen encoders that this network has."""
@@ -122,7 +138,8 @@ class UniMoeForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type:
 
     def get_output_embeddings(self) -> nn.Module:
         """Return the language model's head."""
-        return self.language_model.get_output_embeddings()
+        head: nn.Module = self.language_model.lm_head
+        return head
 
     @torch.no_grad()
     def encode(self, kind: str, values: Tensor, padding: Tensor | None = None) -> Tensor:
@@ -132,24 +149,44 @@ class UniMoeForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type:
             image (N, 3, H, W) -> (N, P, V); video (N, F, 3, H, W) -> (N, F, P, V);
             audio (N, frames, 128) and padding (N, samples) -> (N, rows, V);
             speech (N, mel bins, frames) -> (N, rows, V).
+
+        Raises:
+            ConfigError: this network was built without that encoder.
         """
+        tower = self._reader(kind, 0)
+        values = values.to(next(tower.parameters()).dtype)
+        features: Tensor
         if kind == "image":
-            return self._see(values)
-        if kind == "video":
-            return self._see(values.flatten(0, 1)).unflatten(0, values.shape[:2])
-        if kind == "audio":
-            return self.audio_tower(values, padding)
-        return self.speech_tower(values).last_hidden_state
+            features = self._see(values)
+        elif kind == "video":
+            frames = self._see(values.flatten(0, 1))
+            features = frames.view(*values.shape[:2], *frames.shape[1:])
+        elif kind == "audio":
+            features = tower(values, padding)
+        else:
+            features = tower(values).last_hidden_state
+        return features
 
     def connect(self, kind: str, features: Tensor) -> Tensor:
-        """Return rows (N, rows, D) for what an encoder returned."""
-        if kind == "image":
-            return self.image_connector(features)
-        if kind == "video":
-            return self.image_connector.film(features)
-        return (
-            self.audio_connector(features) if kind == "audio" else self.speech_connector(features)
-        )
+        """Return rows (N, rows, D) for what an encoder returned.
+
+        Raises:
+            ConfigError: this network was built without that connector.
+        """
+        connector = self._reader(kind, 1)
+        features = features.to(next(connector.parameters()).dtype)
+        rows: Tensor = connector.film(features) if kind == "video" else connector(features)
+        return rows
+
+    def _reader(self, kind: str, which: int) -> Any:  # noqa: ANN401 - an encoder or a connector
+        name = _READERS[kind][which]
+        if not hasattr(self, name):
+            raise ConfigError(
+                f"This network cannot read {kind}: it has no {name}.",
+                cause="it was built for other modalities, without that encoder.",
+                remedy=f"leave {kind} out of the conversation, or use a model with that encoder.",
+            )
+        return getattr(self, name)
 
     def forward(  # noqa: PLR0913 - the conventions of transformers
         self,
@@ -194,6 +231,7 @@ class UniMoeForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type:
 
         Raises:
             LineageError: text keeps another number of rows than the connectors return.
+            ConfigError: media are given that this network has no encoder or connector for.
         """
         if inputs_embeds is None:
             assert input_ids is not None
@@ -218,20 +256,22 @@ class UniMoeForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type:
             out.loss, out.loss_sum_B, out.loss_tokens_B = self._loss(h_BTD, labels)
         if labels is None or full_logits:
             out.logits = self.language_model.lm_head(h_BTD[:, -logits_to_keep:])
+        routing = self._collect_routing(attention_mask)
         if output_routing:
-            out.routing = self._routing(attention_mask)
+            out.routing = routing
         return out
 
     def _see(self, pixels: Tensor) -> Tensor:
         """Return the patches of the chosen hidden state, without the class token."""
         out = self.vision_tower(pixel_values=pixels, output_hidden_states=True)
-        return out.hidden_states[self.config.vision_select_layer][:, 1:]
+        chosen: Tensor = out.hidden_states[self.config.vision_select_layer]
+        return chosen[:, 1:]
 
     def _embed(self, input_ids: Tensor, features: Mapping[str, Tensor]) -> Tensor:
         """Embed text and put the connectors' rows where the slots stand."""
         vocabulary = self.config.text_config.vocab_size
         in_text = input_ids < vocabulary
-        embeds = self.get_input_embeddings()(input_ids.where(in_text, 0))
+        embeds: Tensor = self.get_input_embeddings()(input_ids.where(in_text, 0))
         for kind in SLOT_KINDS:
             mask = input_ids == self.config.slot_id(kind)
             rows = int(mask.sum())
@@ -270,57 +310,46 @@ class UniMoeForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type:
         layers = self.language_model.model.layers
         return {index: layers[index].mlp for index in self.config.sparse_layers}
 
-    def _routing(self, attention_mask: Tensor | None) -> dict[int, Routing]:
-        """Return every sparse layer's last routing, padding left out."""
+    def _collect_routing(self, attention_mask: Tensor | None) -> dict[int, Routing]:
+        """Take every sparse layer's last routing away from it, padding left out.
+
+        A layer that kept it would keep the whole graph of a finished step alive.
+        """
         found = {}
         for index, layer in self.sparse_layers().items():
-            routing = layer.routing
+            routing, layer.routing = layer.routing, None
             assert routing is not None
             if attention_mask is not None:
                 keep = attention_mask[:, -(len(routing.expert_TK) // len(attention_mask)) :]
-                keep_T = keep.flatten().bool()
-                routing = Routing(
-                    routing.expert_TK[keep_T], routing.weight_TK[keep_T], routing.logits_TE[keep_T]
-                )
+                routing = routing.where(keep.flatten().bool())
             found[index] = routing
         return found
 
     @contextmanager
     def experts_masked(self, masked: Mapping[int, Sequence[int]]) -> Iterator[None]:
-        """Keep experts from being chosen while the block runs: layer index -> expert slots."""
+        """Keep experts from being chosen while the block runs: layer index -> expert slots.
+
+        Raises:
+            ConfigError: a layer is not sparse, or has too few experts left for its tokens.
+        """
         layers = self.sparse_layers()
+        for index, experts in masked.items():
+            left = set(range(self.config.num_experts)) - set(experts)
+            if index not in layers or len(left) < self.config.experts_per_token:
+                raise ConfigError(
+                    f"Experts {list(experts)} of layer {index} cannot be masked.",
+                    cause=f"the sparse layers are {sorted(layers)}, with {self.config.num_experts} "
+                    f"experts, of which each token visits {self.config.experts_per_token}.",
+                    remedy="mask fewer experts, in sparse layers.",
+                )
+        before = {index: layer.router.masked for index, layer in layers.items()}
         try:
             for index, experts in masked.items():
                 layers[index].router.masked = tuple(experts)
             yield
         finally:
-            for layer in layers.values():
-                layer.router.masked = ()
-
-    def prepare_inputs_for_generation(
-        self,
-        input_ids: Tensor,
-        past_key_values: Any = None,  # noqa: ANN401
-        inputs_embeds: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        is_first_iteration: bool = False,  # noqa: FBT001, FBT002
-        **kwargs: Any,  # noqa: ANN401 - transformers looks for this very name
-    ) -> dict[str, Any]:
-        """Pass media to the first iteration alone: each is encoded once per prompt."""
-        media = {
-            name: kwargs.pop(name, None) for name in (*MEDIA_INPUTS, "audio_padding", "features")
-        }
-        inputs: dict[str, Any] = super().prepare_inputs_for_generation(
-            input_ids,
-            past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
-            attention_mask=attention_mask,
-            is_first_iteration=is_first_iteration,
-            **kwargs,
-        )
-        if is_first_iteration or not kwargs.get("use_cache", True):
-            inputs.update(media)
-        return inputs
+            for index, layer in layers.items():
+                layer.router.masked = before[index]
 
 
 AutoModelForCausalLM.register(UniMoeConfig, UniMoeForConditionalGeneration)

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from transformers import AutoProcessor, BatchFeature, ProcessorMixin
 
-from uni_moe.errors import DataError
+from uni_moe.errors import ConfigError, DataError
 from uni_moe.model.config import MAX_WINDOWS, SLOT_KINDS, UniMoeConfig
 from uni_moe.model.encoders.beats_features import RATE_HZ, filterbank, windows
-from uni_moe.model.prompt import IGNORED, Encoded, Message, Prompt
+from uni_moe.model.prompt import IGNORED, Encoded, Message, Prompt, items
 
 INPUT_OF = {
     "image": "pixel_values",
@@ -87,8 +87,14 @@ class UniMoeProcessor(ProcessorMixin):  # type: ignore[misc] # transformers is u
         feature_extractor: Any,  # noqa: ANN401
         system_prompt: str,
     ) -> UniMoeProcessor:
-        """Build the processor that fits a configuration."""
+        """Build the processor that fits a configuration.
+
+        Raises:
+            ConfigError: the extractor's window of speech is not the configuration's.
+        """
         speech, audio = config.speech_connector or {}, config.audio_connector or {}
+        if config.speech_config is not None:
+            _check_window(feature_extractor.chunk_length, speech.get("window_s", 30))
         return cls(
             image_processor,
             tokenizer,
@@ -215,12 +221,18 @@ class UniMoeProcessor(ProcessorMixin):  # type: ignore[misc] # transformers is u
         return Prepared(kind, torch.cat([one["input_features"] for one in features]))
 
 
+def _check_window(chunk_s: int, window_s: int) -> None:
+    if chunk_s != window_s:
+        raise ConfigError(
+            f"Speech is cut in windows of {window_s} s, but its extractor takes {chunk_s} s.",
+            cause="a longer window would be cut off in silence, a shorter one filled with it.",
+            remedy="set `model.speech_connector.window_s` to the speech encoder's window.",
+        )
+
+
 def _check_slots(messages: Sequence[Message], ready: Sequence[Prepared]) -> None:
     asked = [
-        item["type"]
-        for message in messages
-        for item in message["content"]
-        if item["type"] != "text"
+        item["type"] for message in messages for item in items(message) if item["type"] != "text"
     ]
     given = [one.kind for one in ready]
     if asked != given:

@@ -1,7 +1,8 @@
 """From conversations to token ids: the Vicuna v1.1 template, cut at slots.
 
 A conversation is in Hugging Face chat form. Text between slots is tokenized piece by piece, as
-published; one start token stands in front. Special tokens written in a text are plain text.
+published; one start token stands in front. Special tokens written in a text are plain text. A
+question and its answer are one piece: some tokenizers put a space in front of every piece.
 """
 
 from __future__ import annotations
@@ -10,8 +11,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from uni_moe.errors import DataError
+
 IGNORED = -100
 Message = Mapping[str, Any]
+Item = Mapping[str, Any]
+
+
+def items(message: Message) -> Sequence[Item]:
+    """Return a message's texts and slots in order; a content that is one text counts as such."""
+    content = message["content"]
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A text to be tokenized alone. What stands from `learned_from` on is an answer."""
+
+    text: str
+    learned_from: int
+
+
+class End:
+    """The end of an answer."""
 
 
 @dataclass
@@ -21,10 +43,11 @@ class Encoded:
     input_ids: list[int] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
 
-    def add(self, ids: Sequence[int], *, learned: bool) -> None:
-        """Append ids."""
+    def add(self, ids: Sequence[int], learned: Sequence[bool] | None = None) -> None:
+        """Append ids; those whose `learned` is True become labels."""
         self.input_ids += ids
-        self.labels += ids if learned else [IGNORED] * len(ids)
+        for one, is_label in zip(ids, learned or [False] * len(ids), strict=True):
+            self.labels.append(one if is_label else IGNORED)
 
 
 @dataclass(frozen=True)
@@ -35,7 +58,7 @@ class Prompt:
 
     def text(self, messages: Sequence[Message]) -> str:
         """Return a conversation as one text without slots, for a tokenizer to learn from."""
-        return "".join(piece for piece, _ in self._pieces(messages) if isinstance(piece, str))
+        return "".join(p.text for p in self._pieces(messages) if isinstance(p, Piece))
 
     def encode(
         self,
@@ -54,45 +77,81 @@ class Prompt:
             rows: for every slot in order, how many rows of features it takes.
             slot_ids: kind -> the id that stands for one row.
             to_answer: end with the mark after which the model answers.
+
+        Raises:
+            DataError: a turn is neither user's nor assistant's, an answer holds a slot, or there
+                are not as many slots as entries in rows.
         """
+        pieces = self._pieces(messages, to_answer=to_answer)
+        slots = [piece for piece in pieces if isinstance(piece, Mapping)]
+        if len(slots) != len(rows):
+            raise DataError(
+                f"The conversation has {len(slots)} slots, but {len(rows)} media are given.",
+                cause="every slot needs one medium of its kind, in order.",
+                remedy="give the missing media or remove the slots.",
+            )
         encoded = Encoded()
-        encoded.add([tokenizer.bos_token_id], learned=False)
+        encoded.add([tokenizer.bos_token_id])
         rows_left = list(rows)
-        for piece, learned in self._pieces(messages, to_answer=to_answer):
-            if piece is None:
-                encoded.add([tokenizer.eos_token_id], learned=learned)
-            elif isinstance(piece, str):
-                ids = tokenizer(piece, add_special_tokens=False, split_special_tokens=True)
-                encoded.add(ids["input_ids"], learned=learned)
+        for piece in pieces:
+            if isinstance(piece, End):
+                encoded.add([tokenizer.eos_token_id], [True])
+            elif isinstance(piece, Piece):
+                encoded.add(*_tokenize(piece, tokenizer))
             else:
                 assert slot_ids is not None
-                encoded.add([slot_ids[piece["type"]]] * rows_left.pop(0), learned=False)
+                encoded.add([slot_ids[piece["type"]]] * rows_left.pop(0))
         return encoded
 
     def _pieces(
         self, messages: Sequence[Message], *, to_answer: bool = False
-    ) -> list[tuple[str | Message | None, bool]]:
-        """Return text, slots and ends (None) in order; True marks what an answer consists of.
+    ) -> list[Piece | Item | End]:
+        """Return texts, slots and ends in order.
 
-        "ASSISTANT:" closes the question's piece and the answer starts with its space, so that
-        what is generated continues exactly what was learned.
+        The answer starts with the space after "ASSISTANT:", so that what is generated continues
+        exactly what was learned.
         """
-        pieces: list[tuple[str | Message | None, bool]] = []
+        pieces: list[Piece | Item | End] = []
         pending = f"{self.system} " if self.system else ""
         for message in messages:
             if message["role"] == "user":
                 pending += "USER: "
-                for item in message["content"]:
+                for item in items(message):
                     if item["type"] == "text":
                         pending += item["text"]
                     else:
-                        pieces += [(pending, False), (item, False)]
+                        pieces += [Piece(pending, len(pending)), item]
                         pending = ""
                 pending += " ASSISTANT:"
             else:
-                answer = "".join(item["text"] for item in message["content"])
-                pieces += [(pending, False), (f" {answer}", True), (None, True)]
+                answer = _answer(message)
+                pieces += [Piece(f"{pending} {answer}", len(pending)), End()]
                 pending = ""
         if to_answer:
-            pieces.append((pending, False))
-        return [(piece, learned) for piece, learned in pieces if piece != ""]
+            pieces.append(Piece(pending, len(pending)))
+        return [piece for piece in pieces if not isinstance(piece, Piece) or piece.text]
+
+
+def _tokenize(piece: Piece, tokenizer: Any) -> tuple[list[int], list[bool]]:  # noqa: ANN401
+    """Return a piece's ids, and for each whether it belongs to an answer."""
+    found = tokenizer(
+        piece.text,
+        add_special_tokens=False,
+        split_special_tokens=True,
+        return_offsets_mapping=True,
+    )
+    starts = [start for start, _ in found["offset_mapping"]]
+    return found["input_ids"], [start >= piece.learned_from for start in starts]
+
+
+def _answer(message: Message) -> str:
+    content = items(message)
+    if message["role"] != "assistant" or any(item["type"] != "text" for item in content):
+        kinds = sorted({item["type"] for item in content})
+        raise DataError(
+            f"A turn of {message['role']!r} with {', '.join(kinds)} has no place in the template.",
+            cause="user and assistant take turns, and an assistant answers with text.",
+            remedy="leave other roles out (the system sentence is `model.system_prompt`), and give "
+            "media to the user.",
+        )
+    return "".join(item["text"] for item in content)

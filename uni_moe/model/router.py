@@ -26,6 +26,10 @@ class Routing:
         """Visits to each expert."""
         return torch.bincount(self.expert_TK.flatten(), minlength=self.logits_TE.shape[1])
 
+    def where(self, keep_T: Tensor) -> Routing:
+        """Return the decision for the tokens that are True in keep_T."""
+        return Routing(self.expert_TK[keep_T], self.weight_TK[keep_T], self.logits_TE[keep_T])
+
 
 class Router(nn.Module):
     """A linear gate; the weights are a softmax over the chosen experts' logits alone.
@@ -38,8 +42,12 @@ class Router(nn.Module):
         super().__init__()
         self.top_k = top_k
         self.weight = nn.Parameter(torch.empty(experts, width))
-        nn.init.normal_(self.weight, std=0.02)
         self.masked: tuple[int, ...] = ()
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start near an even choice."""
+        nn.init.normal_(self.weight, std=0.02)
 
     def forward(self, x_TD: Tensor) -> Routing:
         """Choose for every token; logits in the model's precision, shares in float32."""

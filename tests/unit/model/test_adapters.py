@@ -7,6 +7,7 @@ from safetensors.torch import save_file
 
 from uni_moe.errors import ConfigError
 from uni_moe.model import adapters
+from uni_moe.model.config import UniMoeConfig
 from uni_moe.model.network import UniMoeForConditionalGeneration
 from uni_moe.model.parts import learn
 
@@ -79,3 +80,25 @@ def test_only_the_named_parts_learn(model):
 def test_a_part_that_is_not_there_is_an_error(model, part, said):
     with pytest.raises(ConfigError, match=said):
         learn(model, [part])
+
+
+def test_feed_forward_adapters_touch_their_layers_alone(config, batch):
+    plain = UniMoeConfig.from_dict({**config.to_dict(), "sparse_layers": []})
+    wrapped = trained(UniMoeForConditionalGeneration(plain), batch, parts=("lora.feed_forward",))
+    names = adapters.adapter_state(wrapped)
+    assert len(names) == 3 * 2
+    assert all(".layers.0.mlp." in name for name in names)
+    before = wrapped(**batch).loss
+    torch.testing.assert_close(adapters.merge(wrapped)(**batch).loss, before)
+
+
+def test_merging_by_hand_gives_the_same_weights(model, batch):
+    wrapped = trained(model, batch, parts=("lora.attention",))
+    state = adapters.adapter_state(wrapped)
+    name = "language_model.model.layers.1.self_attn.q_proj"
+    a = state[f"base_model.model.{name}.lora_A.weight"]
+    b = state[f"base_model.model.{name}.lora_B.weight"]
+    base = dict(wrapped.named_parameters())[f"base_model.model.{name}.base_layer.weight"]
+    by_hand = base.detach() + 8 / 4 * b @ a
+    merged = adapters.merge(wrapped).get_submodule(name).weight
+    torch.testing.assert_close(merged.detach(), by_hand)

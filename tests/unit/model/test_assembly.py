@@ -77,3 +77,23 @@ def test_all_that_is_missing_is_told_at_once(dense):
         )
     for said in ("no expert 'speech'", "is (3, 32)", "image has no", "down_proj"):
         assert said in str(error.value)
+
+
+def test_a_layer_that_the_base_lacks_is_an_error(dense):
+    base = {n: t for n, t in dense.state_dict().items() if "layers.0.mlp.up" not in n}
+    with pytest.raises(LineageError, match=r"base has no .*up_proj"):
+        plan_assembly(
+            base,
+            {"image": expert(dense, 0.0)},
+            sparse_layers=[0],
+            slots=("image", "image"),
+            router_seed=0,
+        )
+
+
+def test_no_sparse_layer_leaves_the_base_as_it_is(dense):
+    base = dense.state_dict()
+    plan = plan_assembly(base, {}, sparse_layers=[], slots=("base",) * 2, router_seed=0)
+    state = assemble(plan, base, {})
+    assert state.keys() == base.keys()
+    assert plan.receipt()["origins"] == []

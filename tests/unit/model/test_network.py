@@ -1,10 +1,15 @@
+import copy
+
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
-from transformers import AutoModelForCausalLM, AutoProcessor
+from transformers import AutoConfig, AutoModelForCausalLM, AutoProcessor
 
 from tests.unit.model.conftest import LAYOUTS, conversation
-from uni_moe.errors import LineageError
+from uni_moe.errors import ConfigError, LineageError
+from uni_moe.model.config import UniMoeConfig
 from uni_moe.model.network import UniMoeForConditionalGeneration
 from uni_moe.model.prompt import IGNORED
 
@@ -123,3 +128,114 @@ def test_speech_queries_are_causal_and_audio_queries_are_not(model, batch):
             connector.query_tokens[:, 2] += torch.randn(32)
         changed = (connector(features) - before).abs().amax((0, 2)) > 1e-6
         assert changed.tolist() == [first_changes, first_changes, True, True]
+
+
+def test_what_a_checkpoint_lacks_starts_as_in_a_new_network(model, tmp_path):
+    torch.manual_seed(0)
+    for name, parameter in model.named_parameters():
+        if "connector" in name or "mlp" in name:
+            torch.nn.init.constant_(parameter, 7.0)
+    model.save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    kept = {n: t for n, t in load_file(file).items() if "connector" not in n and "router" not in n}
+    save_file(kept, file, metadata={"format": "pt"})
+    again = UniMoeForConditionalGeneration.from_pretrained(tmp_path)
+    mixture = again.language_model.model.layers[0].mlp
+    assert 0.01 < mixture.router.weight.std() < 0.03
+    assert (mixture.experts.down_proj == 7.0).all()
+    assert 0.01 < again.audio_connector.query_tokens.std() < 0.03
+    assert (again.speech_connector.query_tokens == 0.0).all()
+    assert 0.3 < again.image_connector.frame_time.std() < 0.7
+    assert again.image_connector.enter.weight.abs().max() <= 32**-0.5
+
+
+def test_media_follow_their_prompt_into_every_beam(model, processor, media):
+    media["other"] = Image.new("RGB", (20, 20), (0, 90, 250))
+    talks = [("image", "speech"), ("image", "image"), ("audio", "image")]
+    shown = [("image", "speech"), ("other", "image"), ("audio", "other")]
+    inputs = processor(
+        [conversation(*kinds, answer=None) for kinds in talks],
+        [
+            [(kind, media[name]) for kind, name in zip(kinds, names, strict=True)]
+            for kinds, names in zip(talks, shown, strict=True)
+        ],
+        to_answer=True,
+    )
+    by_hand = model(**inputs).logits[:, -1].repeat_interleave(3, 0)
+    ids, others = model._expand_inputs_for_generation(expand_size=3, **inputs)
+    beams = model(**{**others, "input_ids": ids}).logits[:, -1]
+    torch.testing.assert_close(beams, by_hand)
+    assert model.generate(**inputs, num_beams=3, max_new_tokens=3).shape[0] == 3
+
+
+def test_features_follow_their_prompt_into_every_beam(model, processor, media):
+    prompt = [conversation("image", "image", answer=None)]
+    inputs = processor(prompt, [[("image", media["image"])] * 2], to_answer=True)
+    settings = {"num_beams": 2, "max_new_tokens": 3, "do_sample": False}
+    expected = model.generate(**inputs, **settings)
+    features = {"image": model.encode("image", inputs.pop("pixel_values"))}
+    assert torch.equal(model.generate(**inputs, features=features, **settings), expected)
+
+
+def test_half_precision_takes_media_as_they_come(model, batch):
+    expected = model(**batch).loss
+    loss = model.to(torch.bfloat16)(**batch).loss
+    loss.backward()
+    torch.testing.assert_close(loss, expected, atol=0.05, rtol=0)
+
+
+def test_a_network_lets_go_of_a_finished_step(model, batch):
+    model(**batch)
+    assert all(layer.routing is None for layer in model.sparse_layers().values())
+    copy.deepcopy(model)
+
+
+def test_recomputed_activations_give_the_same_gradients(model, batch):
+    found = []
+    for recompute in (False, True):
+        model.train().zero_grad()
+        if recompute:
+            model.gradient_checkpointing_enable()
+        model(**batch, use_cache=False).loss.backward()
+        grads = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+        found.append({name: grad.clone() for name, grad in grads.items()})
+    assert found[0].keys() == found[1].keys()
+    for name, grad in found[0].items():
+        torch.testing.assert_close(found[1][name], grad, msg=name)
+
+
+@pytest.mark.parametrize("masked", [{0: [0, 1, 2]}, {1: [0]}])
+def test_a_mask_that_leaves_no_choice_is_an_error(model, masked):
+    with pytest.raises(ConfigError, match="cannot be masked"), model.experts_masked(masked):
+        pass
+
+
+def test_masks_nest(model):
+    router = model.language_model.model.layers[0].mlp.router
+    with model.experts_masked({0: [1]}):
+        with model.experts_masked({0: [2]}):
+            assert router.masked == (2,)
+        assert router.masked == (1,)
+    assert router.masked == ()
+
+
+def test_a_medium_without_an_encoder_is_an_error(config, batch):
+    deaf = UniMoeConfig.from_dict({**config.to_dict(), "speech_config": None})
+    with pytest.raises(ConfigError, match="cannot read speech"):
+        UniMoeForConditionalGeneration(deaf)(**batch)
+
+
+def test_sizes_that_do_not_fit_are_told_at_once(config):
+    wrong = {"sparse_layers": [0, 0, 2], "num_experts": 1, "audio_connector": None}
+    with pytest.raises(ConfigError) as error:
+        UniMoeConfig.from_dict({**config.to_dict(), **wrong})
+    for said in ("sparse_layers holds 2", "twice", "visits 2 of 1", "without audio_connector"):
+        assert said in str(error.value)
+
+
+def test_a_configuration_keeps_what_is_absent(config, tmp_path):
+    text_only = UniMoeConfig(config.text_config)
+    text_only.save_pretrained(tmp_path)
+    again = AutoConfig.from_pretrained(tmp_path)
+    assert again.vision_config is again.speech_config is again.audio_config is None
+    assert again.text_config.to_dict() == text_only.text_config.to_dict()

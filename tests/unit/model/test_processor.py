@@ -1,9 +1,14 @@
+import json
+
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast, WhisperFeatureExtractor
 
 from tests.unit.model.conftest import conversation
-from uni_moe.errors import DataError
+from uni_moe.errors import ConfigError, DataError
+from uni_moe.model.processor import UniMoeProcessor
 from uni_moe.model.prompt import IGNORED, Prompt
 
 
@@ -68,3 +73,65 @@ def test_films_are_sampled_evenly(processor, media):
     twice = [frame for frame in media["video"] for _ in range(2)]
     short = processor.prepare("video", media["video"]).values
     assert torch.equal(processor.prepare("video", twice).values, short)
+
+
+def llama_like(text):
+    """A tokenizer that, as LLaMA's, puts a space in front of every text and splits nothing."""
+    built = Tokenizer(models.BPE(unk_token="<unk>"))
+    built.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    built.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
+    special = ["<unk>", "<s>", "</s>"]
+    trainer = trainers.BpeTrainer(vocab_size=150, special_tokens=special, show_progress=False)
+    built.train_from_iterator([text] * 9, trainer)
+    plain = Tokenizer.from_str(json.dumps({**json.loads(built.to_str()), "pre_tokenizer": None}))
+    return PreTrainedTokenizerFast(tokenizer_object=plain, bos_token="<s>", eos_token="</s>")
+
+
+def test_an_answer_has_one_space_in_front_whatever_the_tokenizer():
+    text = "USER: \nwhat is it? ASSISTANT: a red cat"
+    tokenizer = llama_like(text)
+    encoded = Prompt("").encode(conversation(), tokenizer)
+    whole = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert encoded.input_ids == [1, *whole, 2]
+    learned = [one for one in encoded.labels if one != IGNORED]
+    assert learned == encoded.input_ids[-len(learned) :]
+    assert tokenizer.convert_ids_to_tokens(learned)[0] == "▁a"
+
+
+def test_a_content_may_be_one_text(processor):
+    plain = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
+    listed = [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in plain]
+    one, other = processor([plain], [[]]), processor([listed], [[]])
+    assert torch.equal(one["input_ids"], other["input_ids"])
+    assert torch.equal(one["labels"], other["labels"])
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ({"role": "system", "content": "Be kind."}, "A turn of 'system' with text"),
+        ({"role": "assistant", "content": [{"type": "image"}]}, "'assistant' with image"),
+    ],
+)
+def test_turns_without_a_place_are_refused(tokenizer, message, said):
+    slots = sum(isinstance(item, dict) for item in message["content"])
+    with pytest.raises(DataError, match=said):
+        Prompt("").encode([message], tokenizer, rows=[4] * slots)
+
+
+def test_a_medium_too_many_is_refused(processor):
+    with pytest.raises(DataError, match="has 1 slots, but 2 media"):
+        processor.encode(conversation("image"), [4, 4])
+
+
+def test_windows_of_speech_must_be_the_extractors(config, tokenizer):
+    with pytest.raises(ConfigError, match="windows of 1 s, but its extractor takes 30 s"):
+        UniMoeProcessor.for_model(
+            config,
+            tokenizer=tokenizer,
+            image_processor=None,
+            feature_extractor=WhisperFeatureExtractor(),
+            system_prompt="",
+        )

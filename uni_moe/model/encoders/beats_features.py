@@ -26,14 +26,14 @@ def filterbank(sound: np.ndarray, *, mel_bins: int = 128) -> Tensor:
     The packaged Kaldi refuses 128 bins at 16 kHz, because its lowest triangles hold no line of the
     spectrum; they give the floor here, as in the published front end. Up to 80 bins both agree.
     """
-    wave = torch.from_numpy(np.ascontiguousarray(sound, dtype=np.float32)) * 2**15
+    wave: Tensor = torch.from_numpy(np.ascontiguousarray(sound, dtype=np.float32)) * 2**15
     frames = wave.unfold(0, WINDOW, SHIFT)
     frames = frames - frames.mean(1, keepdim=True)
     before = torch.cat([frames[:, :1], frames[:, :-1]], 1)
     hann = torch.hann_window(WINDOW, periodic=False)
     frames = (frames - PREEMPHASIS * before) * hann.pow(0.85)
     power = torch.fft.rfft(F.pad(frames, (0, FFT - WINDOW))).abs().square()
-    energy = (power @ _triangles(mel_bins)).clamp(min=FLOOR).log()
+    energy: Tensor = (power @ _triangles(mel_bins)).clamp(min=FLOOR).log()
     return (energy - MEAN) / HALF_RANGE
 
 

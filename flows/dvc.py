@@ -38,10 +38,12 @@ def plan_stages(root: Path) -> Plan:
         with Repo(str(root)) as repo:
             graph = repo.index.graph
             parents = {
-                stage.addressing: [parent.addressing for parent in graph.successors(stage)]
+                stage.name: [parent.name for parent in graph.successors(stage)]
                 for stage in graph.nodes
             }
-            return make_plan(parents, repo.status())
+            # Seen from another folder, dvc puts the path of dvc.yaml before a stage's name.
+            status = {name.rpartition(":")[2]: found for name, found in repo.status().items()}
+            return make_plan(parents, status)
     except DvcException as error:
         raise ConfigError(
             f"{root} has no graph that can be read: {error}",

@@ -12,10 +12,11 @@ import json
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from uni_moe.artifacts import Layout
 from uni_moe.config import Params, load_params
@@ -23,6 +24,7 @@ from uni_moe.errors import ConfigError, StageError, UniMoeError
 
 if TYPE_CHECKING:
     from uni_moe.records import EvalReport
+    from uni_moe.registry.gate import Verdict
 
 MODALITIES = ("text", "image", "video", "audio", "speech")
 # stage -> the function that runs it, and the items it may have behind the @
@@ -121,11 +123,13 @@ def _quiet(params: Params) -> None:
         "MKL_NUM_THREADS": threads,
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
+        "DEEPSPEED_LOG_LEVEL": "error",
         "TRANSFORMERS_VERBOSITY": "error",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "GX_ANALYTICS_ENABLED": "false",
     }.items():
         os.environ.setdefault(name, value)
+    warnings.filterwarnings("ignore", category=FutureWarning)
 
 
 def _stage(arguments: argparse.Namespace) -> None:
@@ -184,7 +188,7 @@ def _run(arguments: argparse.Namespace) -> int:
     settle(layout.state)
     from flows.pipeline import retrain
 
-    verdict = retrain(str(layout.root), arguments.reason)
+    verdict = cast("Verdict", retrain(str(layout.root), arguments.reason))
     print()
     print("promoted" if verdict.promoted else "not promoted")
     for reason in verdict.reasons:
@@ -213,6 +217,7 @@ def _table(layout: Layout) -> str:
     from uni_moe.artifacts import read_json
     from uni_moe.evaluate.report import score_table
     from uni_moe.records import EvalReport
+    from uni_moe.registry.gate import Verdict
 
     file = layout.report / "report.json"
     if not file.is_file():

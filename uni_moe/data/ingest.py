@@ -67,7 +67,6 @@ def ingest(ctx: StageContext) -> None:
                 desc=f"ingest {source.name}",
                 unit="sample",
                 file=sys.stderr,
-                mininterval=1,
             )
             for raw in samples:
                 desk = desks[modality_of(media.kind for media in raw.media)]
@@ -166,6 +165,8 @@ class _Desk:
             "listed": len(self.rows),
             "with_problems": sum(row["problem_codes"] is not None for row in self.rows),
             "problems": dict(sorted(codes.items())),
+            "sources": dict(sorted(Counter(row["source"] for row in self.rows).items())),
+            "licenses": dict(sorted(Counter(str(row["license"]) for row in self.rows).items())),
             "splits": dict(sorted(Counter(row["split"] for row in self.rows).items())),
             "media_bytes": sum(row["media_bytes"] or 0 for row in self.rows),
         }

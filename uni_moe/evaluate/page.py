@@ -21,6 +21,15 @@ th:first-child, td:first-child { text-align: left; }
 img { max-width: 100%; background: white; padding: .5rem; border-radius: .4rem; margin: .5rem 0; }
 code { overflow-wrap: anywhere; }
 """
+_HOW = (
+    "Answers are generated greedily. An answer is right when it equals the reference but for case, "
+    "spaces and closing marks; where there are choices, anything else is unparseable and wrong. "
+    "Where the metric is wer, the score is 1 less the word error rate, at least 0.",
+    "All media of an item are exchanged together: a spoken question about a picture gets both the "
+    "picture and the voice of one other item of its task.",
+    "A knock-out keeps one expert of one layer from being chosen. Its cost is counted on reference "
+    "answers whose every token is the model's first choice after those before it.",
+)
 _ALT = {
     "scores.png": "Scores by modality beside chance, majority, question-only and swapped media",
     "losses.png": "Validation loss before and after each phase",
@@ -49,6 +58,7 @@ def page(report: EvalReport, pictures: Sequence[Path], confidence: float) -> str
         "soon as they are exchanged among the items.</p>",
         *(f"<p>{escape(line)}</p>" for line in FOOTNOTES),
         *(_picture(file) for file in pictures),
+        *(f"<p>{escape(line)}</p>" for line in _HOW),
         "<h2>By task, and by the group of its items</h2>",
         _table(("task", *HEADINGS[1:]), tasks),
         "<h2>Validation loss, nats per token</h2>",

@@ -52,8 +52,8 @@ def workspace(tmp_path_factory):
     command(ROOT, "new", str(folder), "--recipe", "smoke")
     make_sounds(folder / "data" / "tones")
     params = (folder / "params.yaml").read_text()
-    source = "  - {kind: sharded, name: tones, path: data/tones, tasks: [pitch]}\n\nsplit:"
-    (folder / "params.yaml").write_text(params.replace("\nsplit:", source, 1))
+    source = "  - {kind: sharded, name: tones, path: data/tones, tasks: [pitch]}\n\ncontract:"
+    (folder / "params.yaml").write_text(params.replace("\ncontract:", source, 1))
     said = command(folder, "run", "--reason", "a test")
     assert "21 stages to run" in said
     assert "promoted" in said

@@ -63,7 +63,7 @@ def build_dense(
     """
     present = sorted(set(encoders))
     folders = {part: foundation_folder(layout.foundation(part)) for part in (*present, "language")}
-    towers = {part: _load_tower(part, folders[part]) for part in present}
+    towers = {part: load_tower(part, folders[part]) for part in present}
     language = LlamaForCausalLM.from_pretrained(folders["language"], local_files_only=True)
     tokenizer = AutoTokenizer.from_pretrained(folders["language"], local_files_only=True)
     torch.manual_seed(seed)
@@ -125,7 +125,8 @@ def load_connector(model: nn.Module, file: Path) -> None:
     model.load_state_dict(saved, strict=False)
 
 
-def _load_tower(part: str, folder: Path) -> nn.Module:
+def load_tower(part: str, folder: Path) -> nn.Module:
+    """Load an encoder of Hugging Face layout; of a whole Whisper its encoder alone."""
     tower: nn.Module
     if part == "image":
         tower = CLIPVisionModel.from_pretrained(folder, local_files_only=True)

@@ -108,6 +108,7 @@ def test_a_missing_source_stops_before_anything_is_written(workspace):
 def test_broken_samples_are_counted_and_a_broken_set_stops_the_road(workspace):
     user = {"from": "human", "value": "<image>\nWhat is it?"}
     answer = {"from": "gpt", "value": "a cat"}
+    plain = {**user, "value": "What is it?"}
     talk = [user, answer]
     records = [
         {"id": "outside", "image": "../../../params.yaml", "conversations": talk},

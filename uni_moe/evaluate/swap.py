@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from uni_moe.records import Sample
 
@@ -18,7 +18,9 @@ def derangement(items: Sequence[Sample], seed: int) -> dict[str, Sample]:
     items enough, the group: the same kind of question is then asked of foreign media, and a model
     that uses them falls to chance, not below.
 
-    No item gets the bytes that it has; where a task holds no others, the item is left out.
+    No item gets just the bytes that it has; where a task holds no others, the item is left out.
+    Where media recur among items, one part of several may stay, but only when no exchange of
+    partners between two items avoids it.
     """
     partner: dict[str, Sample] = {}
     tasks: dict[tuple[str, ...], list[Sample]] = {}
@@ -62,12 +64,37 @@ def _exchanged(pool: Sequence[Sample], dice: random.Random) -> dict[str, Sample]
     dice.shuffle(shuffled)
     order = [item for row in shuffled for item in row]
     step = _largest(pool)
-    partners = {item.key: order[(place + step) % len(order)] for place, item in enumerate(order)}
+    ahead = {item.key: order[(place + step) % len(order)] for place, item in enumerate(order)}
+    partners = _without_shared_parts(pool, ahead)
     return {
         item.key: partners[item.key]
         for item in pool
         if _hashes(partners[item.key]) != _hashes(item)
     }
+
+
+def _without_shared_parts(
+    pool: Sequence[Sample], partners: Mapping[str, Sample]
+) -> dict[str, Sample]:
+    """Let two items exchange partners where one shares a medium with its own, and none then does.
+
+    A spoken question about a picture that others ask about too then gets another picture as well.
+    """
+    parts = {item.key: frozenset(_hashes(item)) for item in pool}
+    found = dict(partners)
+
+    def foreign(key: str, other: Sample) -> bool:
+        return parts[key].isdisjoint(parts[other.key])
+
+    keys = sorted(found)
+    for key in keys:
+        if foreign(key, found[key]):
+            continue
+        for other in keys:
+            if foreign(key, found[other]) and foreign(other, found[key]):
+                found[key], found[other] = found[other], found[key]
+                break
+    return found
 
 
 def _largest(pool: Sequence[Sample]) -> int:

@@ -64,6 +64,24 @@ def test_all_media_of_an_item_come_from_one_other_item():
         assert picture[-1] == voice[-1]
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_no_part_stays_where_pictures_and_voices_recur(seed):
+    items = [
+        item(f"{i:02d}", media=[("image", f"p{i % 7}"), ("speech", f"s{i % 5}")]) for i in range(35)
+    ]
+    partners = derangement(items, seed)
+    assert {other.key for other in partners.values()} == {one.key for one in items}
+    for one in items:
+        assert not set(shas(one)) & set(shas(partners[one.key]))
+
+
+def test_a_part_stays_where_all_items_have_it():
+    items = [item(f"{i}", media=[("image", "p"), ("speech", f"s{i}")]) for i in range(4)]
+    partners = derangement(items, 0)
+    assert len(partners) == 4
+    assert all(shas(other)[1] != f"sha-s{key[-1]}" for key, other in partners.items())
+
+
 def test_partners_share_the_group_where_it_has_items_enough():
     items = [
         item(f"{group}{i}", group=group, media=[("image", f"{group}{i}")])

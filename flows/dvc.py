@@ -6,23 +6,27 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import chdir
 from pathlib import Path
 
+from flows import leash
+from flows.locks import release_dead_locks
 from flows.plan import Plan, make_plan
 from uni_moe.errors import ConfigError, StageError
 
 LAST_LINES = 15
+PATIENCE_S = 5.0
+AGAIN = "give the same command again; it goes on from here."
 _ADVICE = (
-    "To track",
-    "To enable",
-    "Use `dvc",
-    "\tgit add",
-    "\tdvc config",
-    "Generating lock",
-    "Updating lock",
+    *("To track", "To enable", "Use `dvc", "\tgit add", "\tdvc config", "Generating lock"),
+    *("Updating lock", "Running stage", "> ", "WARNING: stage: "),
 )
+_running: set[subprocess.Popen[str]] = set()
+_stopping = threading.Event()
 
 
 def plan_stages(root: Path) -> Plan:
@@ -30,20 +34,27 @@ def plan_stages(root: Path) -> Plan:
 
     Raises:
         ConfigError: the folder is no workspace, or dvc.yaml cannot be read.
+        StageError: another process works in the workspace.
     """
     from dvc.exceptions import DvcException
+    from dvc.lock import LockError
     from dvc.repo import Repo
 
+    release_dead_locks(root)
     try:
-        with Repo(str(root)) as repo:
+        with chdir(root), Repo() as repo:  # DVC names stages and files as seen from where we stand
             graph = repo.index.graph
             parents = {
                 stage.name: [parent.name for parent in graph.successors(stage)]
                 for stage in graph.nodes
             }
-            # Seen from another folder, dvc puts the path of dvc.yaml before a stage's name.
-            status = {name.rpartition(":")[2]: found for name, found in repo.status().items()}
-            return make_plan(parents, status)
+            return make_plan(parents, repo.status())
+    except LockError as error:
+        raise StageError(
+            f"The workspace is in use: {error}",
+            cause="another `uni-moe run` or `dvc repro` works in it.",
+            remedy="wait until it has ended.",
+        ) from error
     except DvcException as error:
         raise ConfigError(
             f"{root} has no graph that can be read: {error}",
@@ -55,40 +66,65 @@ def plan_stages(root: Path) -> Plan:
 def run_stage(
     root: Path, name: str, *, environment: Mapping[str, str], say: Callable[[str], None]
 ) -> None:
-    """Run one stage by `dvc repro` in a process group of its own; nothing of it outlives us.
+    """Run one stage by `dvc repro`; nothing of it outlives us, even if we are killed.
 
     Raises:
-        StageError: the stage failed; its last lines are in the error.
+        StageError: the stage failed; it says what the stage said.
     """
-    command = [sys.executable, "-m", "dvc", "repro", "--single-item", name]
+    if _stopping.is_set():
+        raise StageError(f"{name} was not begun.", cause="the run was stopped.", remedy=AGAIN)
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    with subprocess.Popen(
-        command,
-        cwd=root,
-        env={**os.environ, "TQDM_MININTERVAL": "10", "PATH": path, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        stdin=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-    ) as process:
+    process = leash.start(
+        "dvc",
+        ["repro", "--single-item", name],
+        folder=root,
+        environment={"TQDM_MININTERVAL": "10", "PATH": path, **environment},
+    )
+    with process:
+        _running.add(process)
         try:
             last = _follow(process, say)
             code = process.wait()
-        except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
+        finally:
+            leash.signal_group(process, signal.SIGKILL)  # DVC may have died before its child
+            _running.discard(process)
     if code != 0:
-        raise StageError(
-            f"The stage {name} failed. Its last lines:\n    " + "\n    ".join(last),
-            cause="the lines above say it.",
-            remedy=f"mend it, then give the same command again; or look closer with "
-            f"`uni-moe {name}`.",
-        )
+        raise failure(name, last)
+
+
+def stop_stages() -> None:
+    """Ask every running stage to end and begin no other; what does not end is killed."""
+    _stopping.set()
+    for process in list(_running):
+        leash.signal_group(process, signal.SIGINT)
+    deadline = time.monotonic() + PATIENCE_S
+    while _running and time.monotonic() < deadline:
+        time.sleep(0.1)
+    for process in list(_running):
+        leash.signal_group(process, signal.SIGKILL)
+
+
+def failure(name: str, lines: Sequence[str]) -> StageError:
+    """Return the error of a failed stage: its own what, cause and remedy, or its last lines."""
+    starts = [i for i, line in enumerate(lines) if line.startswith("error: ")]
+    said = list(lines[starts[-1] :]) if starts else []
+    marks = [
+        next((i for i, line in enumerate(said) if line.lstrip().startswith(mark)), 0)
+        for mark in ("cause:", "remedy:")
+    ]
+    if 0 < marks[0] < marks[1]:
+        what = "\n".join(said[: marks[0]]).removeprefix("error: ")
+        cause, remedy = (said[i].partition(":")[2].strip() for i in marks)
+        return StageError(f"{name}: {what}", cause=cause, remedy=remedy)
+    return StageError(
+        f"The stage {name} failed. Its last lines:\n    " + "\n    ".join(lines),
+        cause="the lines above say it.",
+        remedy=f"mend it, then give the same command again; look closer with `uni-moe {name}`.",
+    )
 
 
 def _follow(process: subprocess.Popen[str], say: Callable[[str], None]) -> list[str]:
-    """Pass on every line but dvc's advice, and keep the last ones."""
+    """Pass on every line but DVC's advice, and keep the last ones."""
     assert process.stdout is not None
     last: deque[str] = deque(maxlen=LAST_LINES)
     for raw in process.stdout:

@@ -1,0 +1,49 @@
+"""DVC's table of who reads and writes what, freed of the dead.
+
+DVC drops the entry of a process that was killed, but takes any process with its number for it: one
+that got the number later, or the dead one itself where nobody has collected it yet, as in many
+containers. And a kill may leave half a table.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+def release_dead_locks(root: Path) -> None:
+    """Take out of a workspace's table every process that is no living DVC."""
+    from dvc.lock import make_lock
+
+    folder = root / ".dvc" / "tmp"
+    table = folder / "rwlock"
+    if not table.exists():
+        return
+    with make_lock(str(folder / "rwlock.lock"), tmp_dir=str(folder)):
+        try:
+            locks = json.loads(table.read_text(encoding="utf-8"))
+        except ValueError:
+            locks = {}
+        table.write_text(json.dumps(_of_the_living(locks)), encoding="utf-8")
+
+
+def _of_the_living(locks: dict[str, Any]) -> dict[str, Any]:
+    write = {path: who for path, who in locks.get("write", {}).items() if _lives(who)}
+    read = {
+        path: [who for who in readers if _lives(who)]
+        for path, readers in locks.get("read", {}).items()
+    }
+    return {"write": write, "read": {path: readers for path, readers in read.items() if readers}}
+
+
+def _lives(who: dict[str, Any]) -> bool:
+    """Say whether the process behind an entry is alive and runs DVC."""
+    import psutil  # type: ignore[import-untyped] # comes with dvc
+
+    try:
+        process = psutil.Process(int(who["pid"]))
+        words = " ".join(process.cmdline())
+        return process.status() != psutil.STATUS_ZOMBIE and ("dvc" in words or "uni-moe" in words)
+    except psutil.Error:
+        return False

@@ -1,0 +1,175 @@
+"""A flow over a real graph of shell commands: side by side, failing, killed, going on."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flows import embedded
+from flows.dvc import plan_stages
+
+REPOSITORY = Path(__file__).parents[2]
+PATIENCE_S = 90
+GRAPH = """
+stages:
+  left:
+    cmd: sh slow.sh left
+    deps: [left.in]
+    outs: [left.out]
+  right:
+    cmd: sh slow.sh right
+    deps: [right.in]
+    outs: [right.out]
+  both:
+    cmd: cat left.out right.out > both.out
+    deps: [left.out, right.out]
+    outs: [both.out]
+"""
+SLOW = """
+echo $$ >> $1.pids
+if grep -q bad $1.in; then
+  echo "error: The table $1 is broken."
+  echo "    - row 3"
+  echo "  cause:  a bad row."
+  echo "  remedy: mend it."
+  exit 4
+fi
+touch $1.begun
+i=0
+while [ $i -lt 100 ] && [ ! -e go ]; do sleep 0.1; i=$((i + 1)); done
+cat $1.in > $1.out
+"""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """One Prefect server for all tests of this file; the flows find it by environment."""
+    before = dict(os.environ)
+    os.environ.pop("PREFECT_API_URL", None)
+    os.environ.pop("PREFECT_HOME", None)
+    embedded.settle(tmp_path_factory.mktemp("prefect"))
+    yield {**os.environ, "PYTHONPATH": str(REPOSITORY), "UNI_MOE_WORKERS": "2"}
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / ".dvc").mkdir()
+    config = "[core]\n    no_scm = true\n    analytics = false\n"
+    (tmp_path / ".dvc" / "config").write_text(config, encoding="utf-8")
+    for name, text in {"dvc.yaml": GRAPH, "slow.sh": SLOW}.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    for name in ("left.in", "right.in"):
+        (tmp_path / name).write_text(f"{name}\n", encoding="utf-8")
+    return tmp_path
+
+
+def start(root: Path, server: dict[str, str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.integration.little_flow", str(root)],
+        cwd=REPOSITORY,
+        env=server,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(flow: subprocess.Popen[str]) -> str:
+    try:
+        return flow.communicate(timeout=PATIENCE_S)[0]
+    finally:
+        flow.kill()
+
+
+def until(*files: Path) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not all(file.exists() for file in files):
+        assert time.monotonic() < deadline, f"still missing: {files}"
+        time.sleep(0.05)
+
+
+def begun(root: Path) -> tuple[Path, Path]:
+    return root / "left.begun", root / "right.begun"
+
+
+def alive(root: Path) -> list[int]:
+    """Return the shells of stages that still run."""
+    found = []
+    for file in root.glob("*.pids"):
+        for pid in file.read_text(encoding="utf-8").split():
+            try:
+                os.kill(int(pid), 0)
+            except ProcessLookupError:
+                continue
+            found.append(int(pid))
+    return found
+
+
+def wait_until_nothing_runs(root: Path) -> None:
+    deadline = time.monotonic() + 15
+    while alive(root):
+        assert time.monotonic() < deadline, f"left behind: {alive(root)}"
+        time.sleep(0.05)
+
+
+def test_independent_stages_run_side_by_side_and_a_second_plan_is_empty(
+    root: Path, server: dict[str, str]
+) -> None:
+    assert [stage.name for stage in plan_stages(root).stages] == ["left", "right", "both"]
+    flow = start(root, server)
+    until(*begun(root))  # both wait for `go`: neither has ended when the other begins
+    (root / "go").touch()
+    said = finish(flow)
+    assert flow.returncode == 0, said
+    assert (root / "both.out").read_text(encoding="utf-8") == "left.in\nright.in\n"
+    assert plan_stages(root).empty
+
+
+def test_a_failed_stage_says_its_own_error_and_stops_only_what_follows(
+    root: Path, server: dict[str, str]
+) -> None:
+    (root / "right.in").write_text("bad\n", encoding="utf-8")
+    (root / "go").touch()
+    flow = start(root, server)
+    said = finish(flow)
+    assert flow.returncode == 6, said
+    assert "error: right: The table right is broken.\n    - row 3\n  cause:  a bad row." in said
+    assert "Traceback" not in said
+    assert (root / "left.out").is_file()
+    assert not (root / "both.out").exists()
+    assert [stage.name for stage in plan_stages(root).stages] == ["right", "both"]
+
+
+def test_a_killed_flow_leaves_nothing_running_and_a_second_one_goes_on(
+    root: Path, server: dict[str, str]
+) -> None:
+    flow = start(root, server)
+    until(*begun(root))
+    flow.kill()
+    flow.communicate()
+    wait_until_nothing_runs(root)
+    (root / "go").touch()
+    again = start(root, server)
+    said = finish(again)
+    assert again.returncode == 0, said
+    assert (root / "both.out").is_file()
+
+
+def test_an_interrupted_flow_ends_its_stages_and_begins_no_other(
+    root: Path, server: dict[str, str]
+) -> None:
+    flow = start(root, server)
+    until(*begun(root))
+    flow.send_signal(signal.SIGINT)
+    said = finish(flow)
+    assert flow.returncode != 0, said
+    assert alive(root) == []
+    assert not (root / "both.out").exists()

@@ -1,0 +1,110 @@
+import json
+import os
+import subprocess
+import sys
+
+from flows.dvc import failure
+from flows.locks import release_dead_locks
+
+
+def test_a_failed_stage_speaks_with_its_own_three_lines():
+    lines = [
+        "step 7",
+        "error: Two files are broken:",
+        "    - a.wav",
+        "    - b.wav",
+        "  cause:  a disk.",
+        "  remedy: another disk: at once.",
+        "ERROR: failed to reproduce 'ingest': exited with 3",
+    ]
+    error = failure("ingest", lines)
+    assert error.what == "ingest: Two files are broken:\n    - a.wav\n    - b.wav"
+    assert error.cause == "a disk."
+    assert error.remedy == "another disk: at once."
+
+
+def test_a_stage_that_died_in_silence_shows_its_last_lines():
+    error = failure("tune", ["step 7", "ERROR: failed to reproduce 'tune': exited with -9"])
+    assert "step 7" in error.what
+    assert "exited with -9" in error.what
+    assert "uni-moe tune" in error.remedy
+
+
+def test_an_error_that_was_cut_short_is_shown_as_it_stands():
+    error = failure("tune", ["error: Half a", "  cause:  an error."])
+    assert "Half a" in error.what
+
+
+def test_locks_of_the_dead_and_of_strangers_are_taken_away(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    sleeper = subprocess.Popen(["sleep", "60"])  # it got the number of a DVC that is gone
+    dvc = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "dvc", "repro"])
+    table = tmp_path / ".dvc" / "tmp" / "rwlock"
+    table.parent.mkdir(parents=True)
+
+    def entry(process):
+        return {"pid": process.pid, "cmd": "dvc repro"}
+
+    try:
+        write = {"a": entry(dead), "b": entry(sleeper), "c": entry(dvc)}
+        read = {"d": [entry(dead), entry(dvc)], "e": [entry(sleeper)]}
+        table.write_text(json.dumps({"write": write, "read": read}))
+        release_dead_locks(tmp_path)
+        assert json.loads(table.read_text()) == {
+            "write": {"c": entry(dvc)},
+            "read": {"d": [entry(dvc)]},
+        }
+    finally:
+        for process in (sleeper, dvc):
+            process.kill()
+            process.wait()
+
+
+def test_half_a_table_of_locks_is_emptied(tmp_path):
+    table = tmp_path / ".dvc" / "tmp" / "rwlock"
+    table.parent.mkdir(parents=True)
+    table.write_text('{"write": {"a": {"pi')
+    release_dead_locks(tmp_path)
+    assert json.loads(table.read_text()) == {"write": {}, "read": {}}
+
+
+def test_the_leash_ends_a_process_and_its_children_with_the_one_who_holds_it(tmp_path):
+    holder = (
+        "import os, sys, time\n"
+        "from pathlib import Path\n"
+        "from flows import leash\n"
+        "leash.start('tests.unit.flows.family', [sys.argv[1]], folder=Path.cwd(), environment={})\n"
+        "time.sleep(60)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", holder, str(tmp_path / "pids")], env={**os.environ}
+    )
+    try:
+        pids = wait_for(lambda: read_pids(tmp_path / "pids"))
+    finally:
+        process.kill()
+        process.wait()
+    assert len(pids) == 2
+    wait_for(lambda: not any(runs(pid) for pid in pids))
+
+
+def read_pids(file):
+    words = file.read_text().split() if file.exists() else []
+    return [int(word) for word in words] if len(words) == 2 else []
+
+
+def runs(pid):
+    import psutil
+
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+def wait_for(question):
+    import time
+
+    deadline = time.monotonic() + 20
+    while not (answer := question()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return answer

@@ -217,7 +217,6 @@ def _table(layout: Layout) -> str:
     from uni_moe.artifacts import read_json
     from uni_moe.evaluate.report import score_table
     from uni_moe.records import EvalReport
-    from uni_moe.registry.gate import Verdict
 
     file = layout.report / "report.json"
     if not file.is_file():

@@ -117,9 +117,9 @@ def test_broken_samples_are_counted_and_a_broken_set_stops_the_road(workspace):
         {
             "id": "no mark",
             "image": "missing.png",
-            "conversations": [{**user, "value": "?"}, answer],
+            "conversations": [plain, answer],
         },
-        {"id": "no answer", "conversations": [{**user, "value": "?"}, {**answer, "value": ""}]},
+        {"id": "no answer", "conversations": [plain, {**answer, "value": ""}]},
     ]
     with_conversations(workspace, records)
     assert run(workspace, "ingest")[0] == 0

@@ -1,34 +1,37 @@
-"""Finds the truth on disk: cards of artifacts and records of runs."""
+"""Finds the truth on disk: cards of artifacts, records of runs, reports."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+import os
+from collections.abc import Container, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from uni_moe.artifacts import CARD, Layout, read_json
-from uni_moe.records import Card
+from uni_moe.errors import LineageError
+from uni_moe.records import Card, EvalReport
 
 DEAD_AFTER_S = 30.0
-CARDS = "cards"
+CARDS, REPORT = "cards", "report.json"
 
 
 def all_cards(layout: Layout) -> dict[str, tuple[str, Card]]:
     """Return id -> (name in the workspace, card), of artifacts that are here or in the store.
 
-    A card's id is computed from its content, so a changed card is another card.
+    A card's id is computed from its content, so a changed card is another card. An artifact that
+    is being replaced at this moment is left out.
+
+    Raises:
+        LineageError: a card cannot be read.
     """
     found: dict[str, tuple[str, Card]] = {}
     for folder in sorted(layout.store.glob(f"*/{CARDS}")):
         for file in sorted(folder.rglob("*.json")):
             _note(found, file.relative_to(folder).as_posix().rsplit(".", 2)[0], file)
-    for file in sorted(layout.artifacts.glob(f"**/{CARD}")):
-        name = file.parent.relative_to(layout.root)
-        if not any(part.startswith(".") for part in name.parts):  # an artifact being written
-            _note(found, name.as_posix(), file)
+    for place in _folders(layout.artifacts):
+        _note(found, layout.name_of(place), place / CARD)
     return found
 
 
@@ -37,28 +40,66 @@ def card_file(name: str, card_id: str) -> str:
     return f"{name}.{card_id[:12]}.json"
 
 
-def all_runs(layout: Layout) -> list[tuple[Path, dict[str, Any]]]:
-    """Return every run's folder and record, oldest first.
+def report_key(report: str) -> str:
+    """Return the name that a report has in its model's folder; a model may be judged again."""
+    return f"report-{report[:12]}"
+
+
+def all_reports(layout: Layout) -> Iterator[tuple[str, Path]]:
+    """Return the id and the folder of every report that is here or in the store."""
+    for folder in (layout.report, *sorted(layout.store.glob(f"*/{report_key('*')}"))):
+        card = _json(folder / CARD)
+        if card is not None:
+            yield Card.from_json(card).id, folder
+
+
+def read_report(folder: Path) -> EvalReport:
+    """Read a report.
+
+    Raises:
+        LineageError: it is absent, broken, or was written by a version that knew other fields.
+    """
+    data = _json(folder / REPORT)
+    try:
+        return EvalReport.from_json(data)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise LineageError(
+            f"{folder / REPORT} is not a report that this version reads.",
+            cause=f"it is absent, or its fields are others: {error}.",
+            remedy="judge the model again: `uni-moe evaluate`.",
+        ) from error
+
+
+def all_runs(layout: Layout, but: Container[str] = ()) -> list[tuple[Path, dict[str, Any]]]:
+    """Return the folder and record of every run but those named, oldest first.
 
     A run whose heart stopped more than 30 s ago without an end has the status `died`.
     """
     found = []
     for file in layout.runs.glob("*/run.json"):
-        record = read_json(file)
-        if record["status"] == "running" and _silent_s(file.parent, record) > DEAD_AFTER_S:
-            record["status"] = "died"
-        found.append((file.parent, record))
+        record = _json(file) if file.parent.name not in but else None
+        if record is not None:
+            if record["status"] == "running" and _silent_s(file.parent, record) > DEAD_AFTER_S:
+                record["status"] = "died"
+            found.append((file.parent, record))
     return sorted(found, key=lambda run: (run[1]["started"], run[1]["id"]))
 
 
 def json_lines(file: Path) -> Iterator[dict[str, Any]]:
-    """Return the whole lines of a live file; a half-written line is not there yet."""
+    """Return the whole lines of a live file.
+
+    A half-written last line is not there yet. A line that a crash broke is left out.
+    """
     if not file.is_file():
         return
     with file.open("rb") as stream:
         for line in stream:
-            if line.endswith(b"\n"):
-                yield json.loads(line)
+            try:
+                row = json.loads(line) if line.endswith(b"\n") else None
+            except ValueError:
+                continue
+            if isinstance(row, dict):
+                yield row
 
 
 def _silent_s(folder: Path, record: Mapping[str, Any]) -> float:
@@ -68,7 +109,30 @@ def _silent_s(folder: Path, record: Mapping[str, Any]) -> float:
     return (datetime.now(UTC) - datetime.fromisoformat(last)).total_seconds()
 
 
+def _folders(root: Path) -> Iterator[Path]:
+    """Return folders with a card, in order; drafts are hidden, and some vanish meanwhile."""
+    for place, below, files in os.walk(root):
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        if CARD in files:
+            yield Path(place)
+
+
 def _note(found: dict[str, tuple[str, Card]], name: str, file: Path) -> None:
-    with suppress(FileNotFoundError):  # its artifact is being replaced at this moment
-        card = Card.from_json(read_json(file))
+    data = _json(file)
+    if data is not None:
+        card = Card.from_json(data)
         found[card.id] = (name, card)
+
+
+def _json(file: Path) -> Any:  # noqa: ANN401 - JSON has any shape
+    """Read a file that others replace: None where it is absent at this moment."""
+    try:
+        return read_json(file)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValueError as error:
+        raise LineageError(
+            f"{file} cannot be read: {error}.",
+            cause="it was changed by hand, or the disk is failing; we never write half a file.",
+            remedy="bring it back with `dvc checkout`, or remove the folder that holds it.",
+        ) from error

@@ -1,28 +1,52 @@
-"""Questions to the registry. Nothing here writes."""
+"""Questions to the registry: versions, verdicts, scores, runs, lineage. Nothing here writes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import func, select
-from sqlalchemy.orm import Session
 
-from uni_moe.artifacts import CARD, Layout, read_card
+from uni_moe.artifacts import Layout
 from uni_moe.errors import LineageError
-from uni_moe.registry.cards import all_runs
-from uni_moe.registry.tables import ArtifactRow, EdgeRow, VerdictRow, VersionRow, reading
+from uni_moe.records import Score
+from uni_moe.registry.cards import all_runs, report_key
+from uni_moe.registry.database import reading
+from uni_moe.registry.gate import Verdict
+from uni_moe.registry.importing import metrics_of
+from uni_moe.registry.lineage import Node, lineage, lineage_text
+from uni_moe.registry.tables import EvaluationRow, VerdictRow, VersionRow, champion_id
 from uni_moe.storage.blobs import LocalFolder
 
-_FACTS = ("listed", "with_problems", "splits", "sources", "licenses", "mean", "bias", "scores")
-_MANY = 10
+__all__ = [
+    "Decision",
+    "Node",
+    "Reign",
+    "RunState",
+    "Version",
+    "champion",
+    "history",
+    "lineage",
+    "lineage_text",
+    "metrics",
+    "models",
+    "models_text",
+    "next_number",
+    "runs",
+    "scores",
+    "verdicts",
+    "version_of",
+]
 
 
 @dataclass(frozen=True)
 class Version:
-    """A registered model and where the store keeps it."""
+    """A registered model and where the store keeps it.
+
+    When, who and why are of its first registration; the report is the last that judged it.
+    """
 
     number: int
     model: str
@@ -50,6 +74,28 @@ class Version:
 
 
 @dataclass(frozen=True)
+class Decision:
+    """A verdict of the gate, when it fell, in which run, and about which reports."""
+
+    run: str
+    at: str
+    verdict: Verdict
+    candidate_report: str | None
+    champion_report: str | None
+
+
+@dataclass(frozen=True)
+class Reign:
+    """A time during which one model was the champion; `until` is None for the one of today."""
+
+    number: int | None  # None where its registration is gone
+    model: str
+    since: str
+    until: str | None
+    run: str  # of the gate that promoted it
+
+
+@dataclass(frozen=True)
 class RunState:
     """One execution of a stage, as its folder tells it now."""
 
@@ -69,55 +115,33 @@ class RunState:
         return {**asdict(self), "folder": str(self.folder)}
 
 
-@dataclass(frozen=True)
-class Node:
-    """An artifact in a lineage tree, with the artifacts it was made from.
-
-    `stage` is None where only the id is known, because the card is nowhere any more.
-    """
-
-    id: str
-    name: str
-    stage: str | None
-    facts: dict[str, Any]
-    parents: tuple[Node, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the tree as a JSON object."""
-        return {
-            "id": self.id,
-            "name": self.name,
-            "stage": self.stage,
-            "facts": self.facts,
-            "parents": [parent.to_json() for parent in self.parents],
-        }
-
-
 def models(layout: Layout) -> list[Version]:
     """Return every registered model, newest last."""
     with reading(layout) as session:
-        champion_id = _champion_id(session)
+        champion_is = champion_id(session)
         ordered = select(VerdictRow).order_by(VerdictRow.at, VerdictRow.run)
-        verdicts = {
+        said = {
             row.candidate: "promoted" if row.promoted else "refused"
             for row in session.scalars(ordered)
         }
-        rows = session.scalars(select(VersionRow).order_by(VersionRow.number)).all()
-        store = LocalFolder(layout.store)
-        return [
-            Version(
-                number=row.number,
-                model=row.model,
-                report=row.report,
-                at=row.at,
-                who=row.who,
-                reason=row.reason,
-                verdict=verdicts.get(row.model, "not judged"),
-                is_champion=row.model == champion_id,
-                folder=store.place(row.model),
-            )
-            for row in rows
-        ]
+        registered: dict[str, list[VersionRow]] = {}
+        for row in session.scalars(select(VersionRow).order_by(VersionRow.at, VersionRow.run)):
+            registered.setdefault(row.model, []).append(row)
+    found = [
+        Version(
+            number=rows[0].number,
+            model=model,
+            report=rows[-1].report,
+            at=rows[0].at,
+            who=rows[0].who,
+            reason=rows[0].reason,
+            verdict=said.get(model, "not judged"),
+            is_champion=model == champion_is,
+            folder=LocalFolder(layout.store).place(model),
+        )
+        for model, rows in registered.items()
+    ]
+    return sorted(found, key=lambda version: (version.number, version.at))
 
 
 def champion(layout: Layout) -> Version | None:
@@ -136,9 +160,56 @@ def next_number(layout: Layout) -> int:
         return (session.scalar(select(func.max(VersionRow.number))) or 0) + 1
 
 
-def report_key(report: str) -> str:
-    """Return the name that a report has in its model's folder; a model may be judged again."""
-    return f"report-{report[:12]}"
+def verdicts(layout: Layout) -> list[Decision]:
+    """Return every decision of the gate, oldest first."""
+    with reading(layout) as session:
+        rows = session.scalars(select(VerdictRow).order_by(VerdictRow.at, VerdictRow.run))
+        return [
+            Decision(
+                run=row.run,
+                at=row.at,
+                verdict=Verdict(
+                    candidate=row.candidate,
+                    champion=row.champion,
+                    promoted=row.promoted,
+                    reasons=tuple(row.reasons),
+                    evidence=row.evidence,
+                ),
+                candidate_report=row.candidate_report,
+                champion_report=row.champion_report,
+            )
+            for row in rows
+        ]
+
+
+def history(layout: Layout) -> list[Reign]:
+    """Return who was the champion from when until when, oldest first."""
+    numbers = {version.model: version.number for version in models(layout)}
+    promoted = [decision for decision in verdicts(layout) if decision.verdict.promoted]
+    ends: list[str | None] = [decision.at for decision in promoted[1:]]
+    return [
+        Reign(
+            number=numbers.get(decision.verdict.candidate),
+            model=decision.verdict.candidate,
+            since=decision.at,
+            until=until,
+            run=decision.run,
+        )
+        for decision, until in zip(promoted, [*ends, None], strict=False)
+    ]
+
+
+def scores(
+    layout: Layout, scope: Literal["modality", "task"] = "modality"
+) -> dict[str, dict[str, Score]]:
+    """Return report id -> modality or task -> score, of every report that the index knows."""
+    names = list(Score.__dataclass_fields__)
+    found: dict[str, dict[str, Score]] = {}
+    with reading(layout) as session:
+        for row in session.scalars(select(EvaluationRow).where(EvaluationRow.scope == scope)):
+            score = Score(**{name: getattr(row, name) for name in names})
+            found.setdefault(row.report, {})[row.name] = score
+    return found
 
 
 def runs(layout: Layout) -> list[RunState]:
@@ -160,6 +231,25 @@ def runs(layout: Layout) -> list[RunState]:
     ]
 
 
+def metrics(layout: Layout, run: str) -> dict[str, list[tuple[int, float | None]]]:
+    """Return key -> (step, value) of a run, from its folder: the index may be behind.
+
+    Raises:
+        LineageError: there is no such run.
+    """
+    folder = layout.runs / run
+    if not (folder / "run.json").is_file():
+        raise LineageError(
+            f"There is no run {run}.",
+            cause="its folder is not in runs/.",
+            remedy="take the name of a folder in runs/.",
+        )
+    found: dict[str, list[tuple[int, float | None]]] = {}
+    for key, step, value in metrics_of(folder):
+        found.setdefault(key, []).append((step, value))
+    return found
+
+
 def models_text(versions: Sequence[Version]) -> str:
     """Return a table of versions for a person."""
     if not versions:
@@ -172,122 +262,3 @@ def models_text(versions: Sequence[Version]) -> str:
             f"{version.verdict:10}  {version.reason}{mark}"
         )
     return "\n".join(lines)
-
-
-def lineage(layout: Layout, name_or_id: str | None = None) -> Node:
-    """Return the tree from an artifact back to its sources, by the exact ids its cards name.
-
-    Args:
-        layout: the workspace.
-        name_or_id: a version's number, an artifact's name such as `artifacts/model` (what lies
-            there now), or the beginning of an id; None takes the champion, and where there is
-            none the candidate in artifacts/.
-
-    Raises:
-        LineageError: nothing, or more than one thing, has this name.
-    """
-    with reading(layout) as session:
-        start = _find(session, layout, name_or_id)
-        row = session.get(ArtifactRow, start)
-        if row is None:
-            raise LineageError(
-                f"The index knows no artifact {start[:12]}.",
-                cause="its card has come since the index was written.",
-                remedy="run `uni-moe index`, then ask again.",
-            )
-        return _node(session, start, row.name, {})
-
-
-def lineage_text(node: Node) -> str:
-    """Return the tree as lines; what was shown above is only named again."""
-    lines: list[str] = []
-    _draw(node, "", "", lines, set())
-    return "\n".join(lines)
-
-
-def _draw(node: Node, lead: str, below: str, lines: list[str], shown: set[str]) -> None:
-    lines.append(f"{lead}{node.name}  {node.id[:12]}  {_beside(node, again=node.id in shown)}")
-    if node.id in shown:
-        return
-    shown.add(node.id)
-    for i, parent in enumerate(node.parents):
-        last = i == len(node.parents) - 1
-        _draw(
-            parent,
-            below + ("└─ " if last else "├─ "),
-            below + ("   " if last else "│  "),
-            lines,
-            shown,
-        )
-
-
-def _beside(node: Node, *, again: bool) -> str:
-    if again:
-        return "(shown above)"
-    if node.stage is None:
-        return "(its card is gone: it was made again and never registered)"
-    facts = (f"{name}: {_fact(value)}" for name, value in node.facts.items())
-    return "  ".join((f"[{node.stage}]", *facts))
-
-
-def _fact(value: object) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(
-            f"{key} ({_fact(item)})" if isinstance(item, Mapping) else f"{key} {_fact(item)}"
-            for key, item in value.items()
-        )
-    if isinstance(value, list):
-        return ", ".join(map(str, value))
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _node(session: Session, card_id: str, name: str, done: dict[str, Node]) -> Node:
-    if card_id in done:
-        return done[card_id]
-    row = session.get(ArtifactRow, card_id)
-    if row is None:
-        return Node(card_id, name, None, {}, ())
-    ordered = select(EdgeRow).where(EdgeRow.child == card_id).order_by(EdgeRow.name)
-    parents = tuple(
-        _node(session, edge.parent, edge.name, done) for edge in session.scalars(ordered).all()
-    )
-    done[card_id] = Node(card_id, row.name, row.stage, _facts(row), parents)
-    return done[card_id]
-
-
-def _facts(row: ArtifactRow) -> dict[str, Any]:
-    """Return what a person wants beside an artifact's name, where its stage counted it."""
-    facts = {name: row.results[name] for name in _FACTS if name in row.results}
-    if row.kind == "samples" and "sources" not in facts:
-        names = [source["name"] for source in row.params.get("sources", [])]
-        facts |= {"sources": names} if names else {}
-    return facts
-
-
-def _find(session: Session, layout: Layout, name_or_id: str | None) -> str:
-    if name_or_id is None:
-        return _champion_id(session) or read_card(layout.model).id
-    if name_or_id.isdecimal():
-        row = session.get(VersionRow, int(name_or_id))
-        if row is not None:
-            return row.model
-    if (layout.root / name_or_id / CARD).is_file():
-        return read_card(layout.root / name_or_id).id
-    named = select(ArtifactRow.id).where(ArtifactRow.id.startswith(name_or_id, autoescape=True))
-    ids = session.scalars(named.limit(_MANY)).all()
-    if len(ids) != 1:
-        raise LineageError(
-            f"{name_or_id!r} names {len(ids) if len(ids) < _MANY else 'many'} artifacts.",
-            cause="it is no version, no artifact's folder, nor the beginning of one artifact's id.",
-            remedy="take a version or an id from `uni-moe models`, or run `uni-moe index` first.",
-        )
-    return ids[0]
-
-
-def _champion_id(session: Session) -> str | None:
-    return session.scalars(
-        select(VerdictRow.candidate)
-        .where(VerdictRow.promoted)
-        .order_by(VerdictRow.at.desc(), VerdictRow.run.desc())
-        .limit(1)
-    ).first()

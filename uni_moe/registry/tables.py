@@ -1,32 +1,11 @@
-"""The tables of the index, in SQLAlchemy's 2.0 style. SQLite by default, PostgreSQL by URL."""
+"""The tables of the index, in SQLAlchemy's 2.0 style."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-from sqlalchemy import (
-    JSON,
-    Engine,
-    ForeignKey,
-    Index,
-    create_engine,
-    event,
-    func,
-    inspect,
-    select,
-)
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy import JSON, ForeignKey, Index, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
-
-from uni_moe.artifacts import Layout
-from uni_moe.errors import ConfigError
-
-URL = "UNI_MOE_DATABASE_URL"
-_TURN = 0x756E696D6F65  # any number that all writers of this index agree on
 
 
 class Base(DeclarativeBase):
@@ -113,16 +92,16 @@ class EvaluationRow(Base):
 
 
 class VersionRow(Base):
-    """A registered model."""
+    """A registration of a model. A model that is judged again keeps its number."""
 
     __tablename__ = "versions"
-    number: Mapped[int] = mapped_column(primary_key=True)
-    model: Mapped[str] = mapped_column(unique=True)
+    run: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(index=True)
+    model: Mapped[str] = mapped_column(index=True)
     report: Mapped[str]
     at: Mapped[str]
     who: Mapped[str]
     reason: Mapped[str]
-    run: Mapped[str]
 
 
 class VerdictRow(Base):
@@ -132,75 +111,20 @@ class VerdictRow(Base):
     run: Mapped[str] = mapped_column(primary_key=True)
     at: Mapped[str]
     candidate: Mapped[str]
+    candidate_report: Mapped[str | None]
     champion: Mapped[str | None]
+    champion_report: Mapped[str | None]
     promoted: Mapped[bool]
     reasons: Mapped[list[Any]]
+    evidence: Mapped[dict[str, Any]]
     __table_args__ = (Index("verdicts_in_order", "at"),)
 
 
-@contextmanager
-def writing(layout: Layout, *, afresh: bool = False) -> Iterator[Session]:
-    """Give a session whose work appears at its end, whole; writers take turns.
-
-    Tables are made where they are missing; `afresh` drops them first, inside the same transaction.
-    """
-    engine = _open(layout, begin="BEGIN IMMEDIATE")
-    try:
-        with Session(engine) as session, session.begin():
-            if engine.dialect.name == "postgresql":
-                session.execute(select(func.pg_advisory_xact_lock(_TURN)))
-            if afresh:
-                Base.metadata.drop_all(session.connection())
-            Base.metadata.create_all(session.connection())
-            yield session
-    finally:
-        engine.dispose()
-
-
-@contextmanager
-def reading(layout: Layout) -> Iterator[Session]:
-    """Give a session for questions, all about one moment. Where there is no index, it is empty."""
-    engine = _open(layout, begin="BEGIN")
-    if not _is_there(engine):
-        engine.dispose()
-        engine = create_engine("sqlite://")
-        Base.metadata.create_all(engine)
-    try:
-        with engine.connect() as connection, Session(connection) as session:
-            if engine.dialect.name == "sqlite":
-                connection.exec_driver_sql("PRAGMA query_only=ON")
-            yield session
-    finally:
-        engine.dispose()
-
-
-def _open(layout: Layout, *, begin: str) -> Engine:
-    """Return the index's engine. SQLite runs in WAL mode, waits for a writer, keeps foreign keys.
-
-    `begin` is said by us: left to itself, the driver begins late, after DDL and SELECT.
-    """
-    try:
-        engine = create_engine(os.environ.get(URL, f"sqlite:///{layout.registry}"))
-    except (ArgumentError, ModuleNotFoundError) as error:
-        raise ConfigError(
-            f"The database that {URL} names cannot be used.",
-            cause=str(error),
-            remedy="for PostgreSQL, `pip install 'psycopg[binary]'` and write the address as "
-            "postgresql+psycopg://user@host/name; without the variable SQLite is used.",
-        ) from error
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _settle)
-        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
-    return engine
-
-
-def _is_there(engine: Engine) -> bool:
-    if engine.dialect.name == "sqlite" and not Path(engine.url.database or "").is_file():
-        return False
-    return inspect(engine).has_table(VersionRow.__tablename__)
-
-
-def _settle(connection: Any, _: object) -> None:  # noqa: ANN401 - a DBAPI connection
-    connection.isolation_level = None
-    for pragma in ("busy_timeout=30000", "journal_mode=WAL", "foreign_keys=ON"):
-        connection.execute(f"PRAGMA {pragma}")
+def champion_id(session: Session) -> str | None:
+    """Return the card id of the model that was promoted last, None where none was."""
+    return session.scalars(
+        select(VerdictRow.candidate)
+        .where(VerdictRow.promoted)
+        .order_by(VerdictRow.at.desc(), VerdictRow.run.desc())
+        .limit(1)
+    ).first()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
-import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -17,8 +19,11 @@ _SUMS = ".sha256"
 class BlobStore(Protocol):
     """Keeps folders under keys such as `ab12/model`. A folder is there whole or not at all."""
 
-    def put_folder(self, key: str, folder: Path) -> None:
-        """Keep a copy of a folder. A key is written once: the same key means the same content."""
+    def put_folder(self, key: str, folder: Path, sums: Mapping[str, str] | None = None) -> None:
+        """Keep a copy of a folder. A key is written once: the same key means the same content.
+
+        `sums` maps each file that must arrive to its sha256; None takes what the folder holds.
+        """
 
     def get_folder(self, key: str, target: Path) -> None:
         """Write what is kept under a key at `target`, every byte checked."""
@@ -44,30 +49,26 @@ class LocalFolder:
         """Return where a key lies on this machine, for those who only read."""
         return self.root / key
 
-    def put_folder(self, key: str, folder: Path) -> None:
-        """Copy a folder to its place and check every byte; do nothing where it is kept already.
+    def put_folder(self, key: str, folder: Path, sums: Mapping[str, str] | None = None) -> None:
+        """Copy a folder's files to their place and check every byte of the copy.
+
+        What is kept already is checked and left. A copy that a killed process left is removed.
 
         Raises:
-            LineageError: the key holds other content, or the folder changed during the copy.
+            LineageError: the key holds other content, or the folder is not what `sums` says.
         """
-        target, sums = self.place(key), _sums_of(folder)
-        if self.has(key):
-            self._same(key, sums)
-            return
-        draft = target.parent / f".{target.name}.{uuid.uuid4().hex}"
-        draft.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with whole_folder(draft) as copy:
-                shutil.copytree(folder, copy, dirs_exist_ok=True)
+        target = self.place(key)
+        sums = _sums_of(folder) if sums is None else sums
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _turn(target.parent):
+            if self.has(key):
+                self._same(key, sums)
+                return
+            _sweep(target)
+            with whole_folder(target) as copy:
+                _copy(folder, copy, sums)
                 _check(copy, sums, f"the copy of {folder}")
-            write_text(_sums_file(target), _sums_text(sums))
-            draft.rename(target)
-        except OSError:
-            if not self.has(key):  # else another process kept the key meanwhile
-                raise
-            self._same(key, sums)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
+                write_text(_sums_file(target), _sums_text(sums))
 
     def get_folder(self, key: str, target: Path) -> None:
         """Copy a kept folder to `target`, whole or not at all.
@@ -75,9 +76,9 @@ class LocalFolder:
         Raises:
             LineageError: the key is not kept, or what is kept was changed.
         """
-        sums = self._sums(key)
+        sums, place = self._sums(key), self.place(key)
         with whole_folder(target) as copy:
-            shutil.copytree(self.place(key), copy, dirs_exist_ok=True)
+            _copy(place, copy, _sums_of(place))
             _check(copy, sums, f"{key} in the store at {self.root}")
 
     def has(self, key: str) -> bool:
@@ -112,6 +113,33 @@ class LocalFolder:
         return {name: sha256 for sha256, name in (line.split("  ", 1) for line in lines)}
 
 
+@contextmanager
+def _turn(folder: Path) -> Iterator[None]:
+    """Let one process at a time write in a folder; a dead one keeps nothing locked."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _sweep(target: Path) -> None:
+    """Remove drafts that killed processes left; whoever has the turn is the only one at work."""
+    for draft in target.parent.glob(f".{target.name}.*"):
+        if draft.is_dir():
+            shutil.rmtree(draft)
+        else:
+            draft.unlink()
+
+
+def _copy(folder: Path, target: Path, sums: Mapping[str, str]) -> None:
+    for name in sums:
+        if (folder / name).is_file():  # what is missing is told by the check of the copy
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / name, target / name)
+
+
 def _sums_of(folder: Path) -> dict[str, str]:
     """Return every file of a folder with its sha256, the card included."""
     return {
@@ -128,12 +156,13 @@ def _check(folder: Path, sums: Mapping[str, str], what: str) -> None:
         raise LineageError(
             f"{what} is not what its sums say: {', '.join(wrong[:5])}.",
             cause="files were changed, added or removed since, or the disk is failing.",
-            remedy="remove the folder and its .sha256 file, then put the artifact there again.",
+            remedy="if it is in the store, remove it there with its .sha256 file; then register "
+            "the model again.",
         )
 
 
 def _sums_text(sums: Mapping[str, str]) -> str:
-    return "".join(f"{sha256}  {name}\n" for name, sha256 in sums.items())
+    return "".join(f"{sums[name]}  {name}\n" for name in sorted(sums))
 
 
 def _sums_file(target: Path) -> Path:

@@ -1,5 +1,6 @@
 """The gate, as a table of cases."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -86,6 +87,14 @@ CASES = {
         False,
         "audio: candidate and champion were judged on different items",
     ),
+    "no modality with media": (report("new", text=0.9), None, False, "no modality with media"),
+    "a score that is no number": (report("new", image=math.nan), None, False, "image: nan %"),
+    "text that is no number": (
+        report("new", image=0.9, text=math.nan),
+        report("old", image=0.9, text=0.9),
+        False,
+        "text: nan %",
+    ),
     "the same model again": (CHAMPION, CHAMPION, False, "is the champion already"),
 }
 
@@ -117,3 +126,14 @@ def test_every_problem_is_told():
 def test_a_verdict_survives_json():
     verdict = decide(report("new", image=0.3, audio=0.3), CHAMPION, RULES)
     assert Verdict.from_json(verdict.to_json()) == verdict
+
+
+def test_a_verdict_holds_the_numbers_it_compared():
+    evidence = decide(report("new", image=0.61, audio=0.60), CHAMPION, RULES).evidence
+    assert evidence["rules"] == {"margin": 0.03, "min_over_chance": 0.25}
+    assert evidence["modalities"]["image"] == {
+        "candidate": 0.61,
+        "champion": 0.60,
+        "guessing": 0.25,
+        "n": 100,
+    }

@@ -84,6 +84,8 @@ def test_a_name_that_names_nothing_or_much_is_refused(layout, name):
 
 def test_an_artifact_newer_than_the_index_is_said_to_be_so(layout):
     train(layout, "a")
+    index(layout)
+    train(layout, "b")
     with pytest.raises(LineageError, match="uni-moe index"):
         lineage(layout)
 

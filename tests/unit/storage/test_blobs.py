@@ -80,7 +80,7 @@ def test_a_copy_that_breaks_off_leaves_no_key(store, folder, monkeypatch):
     def breaks(*_args, **_options):
         raise OSError("disk full")
 
-    monkeypatch.setattr("shutil.copytree", breaks)
+    monkeypatch.setattr("shutil.copyfile", breaks)
     with pytest.raises(OSError, match="disk full"):
         store.put_folder("ab/model", folder)
     assert store.keys() == []
@@ -93,3 +93,27 @@ def test_many_may_keep_the_same_folder_at_once(store, folder, tmp_path):
     store.get_folder("ab/model", tmp_path / "back")
     assert tree(tmp_path / "back") == tree(folder)
     assert sorted(p.name for p in (store.root / "ab").iterdir()) == ["model", "model.sha256"]
+
+
+def test_drafts_that_a_killed_process_left_are_removed(store, folder):
+    store.put_folder("ab/report", folder)
+    (store.root / "ab" / ".model.dead").mkdir()
+    (store.root / "ab" / ".model.dead" / "weights.bin").write_text("half")
+    (store.root / "ab" / ".model.sha256.dead").write_text("half")
+    store.put_folder("ab/model", folder)
+    assert sorted(p.name for p in (store.root / "ab").iterdir() if p.name.startswith(".")) == []
+
+
+def test_only_what_the_sums_name_arrives(store, folder, tmp_path):
+    (folder / ".gitignore").write_text("/deep")
+    sums = {"deep/weights.bin": hashlib.sha256(bytes([0, 1])).hexdigest()}
+    store.put_folder("ab/model", folder, sums)
+    store.get_folder("ab/model", tmp_path / "back")
+    assert tree(tmp_path / "back") == {"deep/weights.bin": bytes([0, 1])}
+
+
+@pytest.mark.parametrize("name", ["deep/weights.bin", "absent"])
+def test_a_folder_that_is_not_what_its_sums_say_is_refused(store, folder, name):
+    with pytest.raises(LineageError, match=name):
+        store.put_folder("ab/model", folder, {name: "0" * 64})
+    assert store.keys() == []

@@ -6,27 +6,25 @@ Heavy imports happen inside the sub-commands, so that help and errors come at on
 from __future__ import annotations
 
 import argparse
-import fcntl
 import importlib
 import json
 import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from uni_moe.alone import end_with_dvc, only_one
 from uni_moe.artifacts import Layout
 from uni_moe.config import Params, load_params
-from uni_moe.errors import ConfigError, StageError, UniMoeError
+from uni_moe.errors import ConfigError, UniMoeError
+from uni_moe.records import MEDIA_KINDS, MODALITIES
 
 if TYPE_CHECKING:
-    from uni_moe.records import EvalReport
     from uni_moe.registry.gate import Verdict
 
-MODALITIES = ("text", "image", "video", "audio", "speech")
 # stage -> the function that runs it, and the items it may have behind the @
 STAGES: dict[str, tuple[str, tuple[str, ...], str]] = {
     "ingest": ("uni_moe.data.ingest:ingest", (), "read the sources, measure media"),
@@ -38,11 +36,16 @@ STAGES: dict[str, tuple[str, tuple[str, ...], str]] = {
         "adopt or train one part of the foundation",
     ),
     "align": ("uni_moe.train.phases:align", ("image", "audio", "speech"), "phase 1: a connector"),
-    "experts": ("uni_moe.train.phases:experts", MODALITIES[1:], "phase 2: one expert"),
+    "experts": ("uni_moe.train.phases:experts", MEDIA_KINDS, "phase 2: one expert"),
     "assemble": ("uni_moe.train.assemble:assemble", (), "experts into the mixture"),
     "tune": ("uni_moe.train.phases:tune", (), "phase 3: LoRA on the mixture"),
     "evaluate": ("uni_moe.evaluate.harness:evaluate", (), "judge the tuned model"),
 }
+_BUG = 70  # sysexits.h: an internal software error
+_REPORT = (
+    "  cause:  a mistake in this program, not in yours.\n"
+    "  remedy: report it with the lines above, params.yaml and the newest folder in runs/."
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,6 +61,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:  # noqa: BLE001 - the last door: what comes here is our own mistake
+        traceback.print_exc()
+        print(f"error: {type(error).__name__}: {error}\n{_REPORT}", file=sys.stderr)
+        return _BUG
     return done or 0
 
 
@@ -87,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     command("recipes", _recipes, "list the recipes")
     ask = command("ask", _ask, "ask the champion about a picture, film, sound or speech")
     ask.add_argument("question")
-    for kind in ("image", "video", "audio", "speech"):
+    for kind in MEDIA_KINDS:
         ask.add_argument(f"--{kind}", type=Path, action="append", default=[], metavar="FILE")
     ask.add_argument("--json", action="store_true", help="as JSON")
     lineage = command("lineage", _lineage, "print the tree from a model back to its sources")
@@ -136,31 +146,15 @@ def _stage(arguments: argparse.Namespace) -> None:
     layout = _layout(arguments)
     params = load_params(layout.params)
     _quiet(params)
+    end_with_dvc()
     from uni_moe.runs import start_run
     from uni_moe.stage import StageContext
 
     name = arguments.stage + (f"@{arguments.item}" if arguments.item else "")
     module, _, function = STAGES[arguments.stage][0].partition(":")
-    with _only_one(layout, name), start_run(layout, name, {"seed": params.seed}) as run:
+    with only_one(layout, name), start_run(layout, name, {"seed": params.seed}) as run:
         call = getattr(importlib.import_module(module), function)
         call(StageContext(name, layout, params, run))
-
-
-@contextmanager
-def _only_one(layout: Layout, stage: str) -> Iterator[None]:
-    """Keep two processes from running one stage of a workspace; a dead one keeps nothing."""
-    file = layout.state / f"{stage}.lock"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise StageError(
-                f"Another process runs {stage} in this workspace.",
-                cause="an earlier run is still alive, perhaps left behind by a killed parent.",
-                remedy=f"wait for it or stop it: `fuser {file}` names it.",
-            ) from error
-        yield
 
 
 def _plan(arguments: argparse.Namespace) -> None:
@@ -177,28 +171,42 @@ def _run(arguments: argparse.Namespace) -> int:
 
     plan = plan_stages(layout.root)
     print(plan.text(), flush=True)
-    from uni_moe.registry.read import champion
-
-    current = champion(layout)
-    if plan.empty and current is not None:
-        print(f"\nThe champion is version {current.number}.\n")
+    if plan.empty and _is_judged(layout):
         return _closing(layout)
-    from flows.embedded import settle
+    with only_one(layout, "run"):
+        from flows.embedded import settle
 
-    settle(layout.state)
-    from flows.pipeline import retrain
+        settle(layout.state)
+        from flows.pipeline import retrain
 
-    verdict = cast("Verdict", retrain(str(layout.root), arguments.reason))
-    print()
-    print("promoted" if verdict.promoted else "not promoted")
+        verdict = cast("Verdict", retrain(str(layout.root), arguments.reason))
+    print("\npromoted" if verdict.promoted else "\nnot promoted")
     for reason in verdict.reasons:
         print(f"  - {reason}")
-    print()
     return _closing(layout)
 
 
+def _is_judged(layout: Layout) -> bool:
+    """Say whether the candidate in artifacts/ is registered and the gate has spoken."""
+    from uni_moe.artifacts import read_card
+    from uni_moe.registry.read import version_of
+
+    known = version_of(layout, read_card(layout.model).id)
+    return (
+        known is not None
+        and known.verdict != "not judged"
+        and known.report == read_card(layout.report).id
+    )
+
+
 def _closing(layout: Layout) -> int:
-    print(_table(layout))
+    from uni_moe.registry.read import champion
+
+    current = champion(layout)
+    if current is None:
+        print(f"\nThere is no champion. The candidate:\n\n{_table(layout.report)}")
+    else:
+        print(f"\nThe champion, version {current.number}:\n\n{_table(current.report_folder)}")
     print(
         "\nNext:\n"
         "  uni-moe lineage                     from the model back to its sources\n"
@@ -210,23 +218,22 @@ def _closing(layout: Layout) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> None:
-    print(_table(_layout(arguments)))
+    print(_table(_layout(arguments).report))
 
 
-def _table(layout: Layout) -> str:
+def _table(folder: Path) -> str:
     from uni_moe.artifacts import read_json
     from uni_moe.evaluate.report import score_table
     from uni_moe.records import EvalReport
 
-    file = layout.report / "report.json"
+    file = folder / "report.json"
     if not file.is_file():
         raise ConfigError(
             "There is no report in this workspace.",
             cause="nothing has been evaluated here.",
             remedy="run `uni-moe run` first.",
         )
-    report: EvalReport = EvalReport.from_json(read_json(file))
-    return score_table(report)
+    return score_table(EvalReport.from_json(read_json(file)))
 
 
 def _new(arguments: argparse.Namespace) -> None:

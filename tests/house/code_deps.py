@@ -18,9 +18,13 @@ PREFIX = "${code}/"
 
 
 def imported_files(stage: str, graph: grimp.ImportGraph) -> list[str]:
-    """Return the files of uni_moe that a stage's function can import, itself included."""
+    """Return the files of uni_moe that a stage's function can import, itself included.
+
+    They are what a card's code hash covers: importing a module also runs the packages it lies in.
+    """
     module = STAGES[stage][0].partition(":")[0]
     modules = {module, "uni_moe.runs", "uni_moe.stage", *graph.find_upstream_modules(module)}
+    modules |= {package for name in modules for package in _packages(name)}
     files = []
     for name in sorted(modules):
         path = Path(*name.split(".")[1:])
@@ -29,9 +33,14 @@ def imported_files(stage: str, graph: grimp.ImportGraph) -> list[str]:
     return files
 
 
+def _packages(module: str) -> list[str]:
+    parts = module.split(".")
+    return [".".join(parts[:depth]) for depth in range(1, len(parts))]
+
+
 def import_graph() -> grimp.ImportGraph:
     """Return the static import graph of our code, imports inside functions included."""
-    return grimp.build_graph("uni_moe", include_external_packages=False)
+    return grimp.build_graph("uni_moe", exclude_type_checking_imports=True)
 
 
 def with_code_deps(text: str) -> str:

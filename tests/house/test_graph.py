@@ -34,6 +34,61 @@ def test_the_command_knows_the_graphs_stages_and_no_other():
     assert known == stages()
 
 
+def data_edges():
+    """Return stage -> its artifact inputs, and artifact -> the stage that makes it."""
+    from dvc.repo import Repo
+
+    with Repo(str(ROOT)) as repo:
+        reads, makes = {}, {}
+        for stage in repo.index.stages:
+            paths = [Path(dep.fs_path) for dep in stage.deps if dep.protocol == "local"]
+            inside = [path for path in paths if path.is_relative_to(ROOT / "artifacts")]
+            reads[stage.name] = [path.relative_to(ROOT).as_posix() for path in inside]
+            for out in stage.outs:
+                makes[Path(out.fs_path).relative_to(ROOT).as_posix()] = stage.name
+    return reads, makes
+
+
+def followers(names):
+    """Return the stages that may run again when these have made something new."""
+    reads, makes = data_edges()
+    found, grown = set(names), True
+    while grown:
+        more = {
+            stage
+            for stage, inputs in reads.items()
+            for path in inputs
+            for out, maker in makes.items()
+            if maker in found and f"{path}/".startswith(f"{out}/")
+        }
+        grown = not more <= found
+        found |= more
+    return found
+
+
+def test_an_edited_sound_retrains_nothing_of_pictures_films_and_speech():
+    stages = ("foundation@audio", "align@audio", "experts@audio", "assemble", "tune", "evaluate")
+    assert followers({"prepare@audio"}) == {"prepare@audio", *stages}
+
+
+def test_an_edited_text_reaches_whatever_speaks():
+    found = followers({"prepare@text"})
+    assert {"foundation@language", "align@image", "experts@video", "tune"} <= found
+    assert not found & {"foundation@image", "foundation@audio", "foundation@speech"}
+
+
+def test_stages_read_only_sections_that_params_have():
+    from dataclasses import fields
+
+    from uni_moe.config import Params
+
+    sections = {field.name for field in fields(Params)}
+    for name, stage in yaml.safe_load(GRAPH.read_text())["stages"].items():
+        for section in stage.get("do", stage)["params"]:
+            top = section.partition(".")[0]
+            assert top in sections or top == "${item", f"{name}: {section}"
+
+
 def test_the_playground_recipe_is_the_default_workspace():
     recipe = (ROOT / "uni_moe/recipes/playground.yaml").read_text()
     assert recipe == (ROOT / "params.yaml").read_text()

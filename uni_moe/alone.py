@@ -1,0 +1,52 @@
+"""One process per stage and workspace, which ends with the one that started it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from uni_moe.artifacts import Layout
+from uni_moe.errors import StageError
+
+_WATCH_S = 1.0
+_ABANDONED = 75  # sysexits.h: a temporary failure, try again
+
+
+@contextmanager
+def only_one(layout: Layout, name: str) -> Iterator[None]:
+    """Keep two processes from doing one thing in a workspace; a dead one keeps nothing.
+
+    Raises:
+        StageError: another process is at it.
+    """
+    file = layout.state / f"{name}.lock"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise StageError(
+                f"Another process runs {name} in this workspace.",
+                cause="an earlier command is still at work.",
+                remedy=f"wait for it or stop it: `fuser {file}` names it.",
+            ) from error
+        yield
+
+
+def end_with_dvc() -> None:
+    """End when the DVC that started this process is killed, so that nothing runs unwatched.
+
+    A stage started by hand goes on after its shell is gone, as under nohup.
+    """
+    if "DVC_STAGE" in os.environ:
+        threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_WATCH_S)
+    os._exit(_ABANDONED)

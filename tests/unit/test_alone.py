@@ -1,0 +1,72 @@
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from uni_moe.alone import only_one
+from uni_moe.artifacts import Layout
+from uni_moe.errors import StageError
+
+HOLD = (
+    "import sys, time\n"
+    "from pathlib import Path\n"
+    "from uni_moe.alone import only_one\n"
+    "from uni_moe.artifacts import Layout\n"
+    "with only_one(Layout(Path(sys.argv[1])), 'tune'):\n"
+    "    print('held', flush=True)\n"
+    "    time.sleep(60)\n"
+)
+
+
+def test_a_stage_runs_once_at_a_time_and_a_killed_one_holds_nothing(tmp_path):
+    layout = Layout(tmp_path)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(StageError, match="Another process runs tune"), only_one(layout, "tune"):
+            pass
+        with only_one(layout, "align@image"):
+            pass
+    finally:
+        holder.kill()
+        holder.wait()
+    with only_one(layout, "tune"):
+        pass
+
+
+def test_a_stage_ends_with_the_dvc_that_started_it(tmp_path):
+    stage = (
+        "import os, sys, time\n"
+        "from pathlib import Path\n"
+        "from uni_moe.alone import end_with_dvc\n"
+        "end_with_dvc()\n"
+        "Path(sys.argv[1]).write_text(str(os.getpid()))\n"
+        "time.sleep(60)\n"
+    )
+    parent = (
+        "import subprocess, sys\nsubprocess.run([sys.executable, '-c', sys.argv[1], sys.argv[2]])\n"
+    )
+    file = tmp_path / "pid"
+    dvc = subprocess.Popen(
+        [sys.executable, "-c", parent, stage, str(file)], env={**os.environ, "DVC_STAGE": "tune"}
+    )
+    wait_for(lambda: file.exists() and file.read_text())
+    dvc.kill()
+    dvc.wait()
+    wait_for(lambda: not is_alive(int(file.read_text())))
+
+
+def is_alive(pid):
+    psutil = pytest.importorskip("psutil")
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+def wait_for(question):
+    deadline = time.monotonic() + 20
+    while not question():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -58,7 +58,18 @@ class ShardedSource:
     tasks: tuple[str, ...]  # names of tasks in dataset.json
 
 
-Source = PlaygroundSource | ConversationSource | ShardedSource
+@dataclass(frozen=True)
+class SentencesSource:
+    """Text-only training samples that name the answers which other sources' prompts can have."""
+
+    kind: Literal["sentences"]
+    name: str
+    seed: int
+    count: int
+    answers: Mapping[str, tuple[str, ...]]  # prompt -> the answers to it
+
+
+Source = PlaygroundSource | ConversationSource | ShardedSource | SentencesSource
 
 
 @dataclass(frozen=True)

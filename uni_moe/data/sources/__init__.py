@@ -9,6 +9,7 @@ from uni_moe import config
 from uni_moe.data.sources.base import Source
 from uni_moe.data.sources.conversations import open_conversations
 from uni_moe.data.sources.playground import open_playground
+from uni_moe.data.sources.sentences import Sentences
 from uni_moe.data.sources.sharded import open_sharded
 from uni_moe.errors import DataError, bullets
 
@@ -26,6 +27,8 @@ def open_source(source: config.Source, root: Path) -> Source:
             return open_conversations(source, root)
         case config.ShardedSource():
             return open_sharded(source, root)
+        case config.SentencesSource():
+            return Sentences(source)
 
 
 def open_sources(sources: Sequence[config.Source], root: Path) -> list[Source]:

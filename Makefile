@@ -22,7 +22,7 @@ demo: .venv/.run
 	$(BIN)/uni-moe run --reason "make demo"
 
 test: .venv/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+# Python compiles what it imports when it first does, which is a small part of what is installed.
+INSTALL := $(PIP) install --no-compile
 export PIP_CONSTRAINT := constraints.txt
 
 .PHONY: setup demo test lint clean
@@ -9,11 +11,11 @@ export PIP_CONSTRAINT := constraints.txt
 # What running needs; what tests need comes on top, once each.
 .venv/.run: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(PIP) install -e ".[train,ops]"
+	$(INSTALL) -e ".[train,ops]"
 	touch $@
 
 .venv/.dev: .venv/.run
-	$(PIP) install -e ".[train,ops,dev]"
+	$(INSTALL) -e ".[train,ops,dev]"
 	touch $@
 
 setup: .venv/.dev

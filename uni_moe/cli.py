@@ -6,6 +6,7 @@ Heavy imports happen inside the sub-commands, so that help and errors come at on
 from __future__ import annotations
 
 import argparse
+import getpass
 import importlib
 import json
 import os
@@ -106,6 +107,8 @@ def _parser() -> argparse.ArgumentParser:
     models = command("models", _models, "list registered models and the champion")
     models.add_argument("--json", action="store_true", help="as JSON")
     command("report", _report, "print the judgement of the candidate in artifacts/")
+    register = command("register", _register, "register and judge the model in artifacts/ alone")
+    register.add_argument("--reason", default="by hand", help="why; kept with the version")
     index = command("index", _index, "import cards and run folders into the database")
     index.add_argument("--rebuild", action="store_true", help="drop the database first")
     for stage, (_, items, text) in STAGES.items():
@@ -180,10 +183,14 @@ def _run(arguments: argparse.Namespace) -> int:
         from flows.pipeline import retrain
 
         verdict = cast("Verdict", retrain(str(layout.root), arguments.reason))
+    _tell(verdict)
+    return _closing(layout)
+
+
+def _tell(verdict: Verdict) -> None:
     print("\npromoted" if verdict.promoted else "\nnot promoted")
     for reason in verdict.reasons:
         print(f"  - {reason}")
-    return _closing(layout)
 
 
 def _is_judged(layout: Layout) -> bool:
@@ -295,6 +302,15 @@ def _models(arguments: argparse.Namespace) -> None:
         print(json.dumps([version.to_json() for version in found], indent=1))
     else:
         print(models_text(found))
+
+
+def _register(arguments: argparse.Namespace) -> None:
+    from uni_moe.registry import write
+
+    layout = _layout(arguments)
+    params = load_params(layout.params)
+    candidate = write.register(layout, reason=arguments.reason, who=getpass.getuser())
+    _tell(write.promote_if_better(layout, candidate, params.gate))
 
 
 def _index(arguments: argparse.Namespace) -> None:

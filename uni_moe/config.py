@@ -56,6 +56,9 @@ class ShardedSource:
     name: str
     path: str
     tasks: tuple[str, ...]  # names of tasks in dataset.json
+    # A caption for training records that have none, such as "a hand shows {label}". Held-out
+    # records get none: it would hold their answer.
+    caption: str | None = None
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,7 @@ class EncoderTraining:
     steps: int
     batch_size: int
     learning_rate: float
+    variation: float  # how far pictures are cropped, turned and lit while training, as a share
     save_every_steps: int
     architecture: Mapping[str, int]
 

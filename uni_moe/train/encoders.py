@@ -50,7 +50,7 @@ class TinyEncoder:
     width: int
 
 
-def tiny_image(shape: Mapping[str, int]) -> TinyEncoder:
+def tiny_image(shape: Mapping[str, int], variation: float) -> TinyEncoder:
     """Build a small CLIP vision tower. Its features are the last hidden state's patches."""
     size, patch = shape["image_size"], shape["patch_size"]
     module = CLIPVisionModel(
@@ -79,11 +79,17 @@ def tiny_image(shape: Mapping[str, int]) -> TinyEncoder:
         return extractor(image, return_tensors="pt")["pixel_values"][0]
 
     return TinyEncoder(
-        module, encode, prepare, extractor, PictureViews(patch), 3 * patch * patch, shape["width"]
+        module,
+        encode,
+        prepare,
+        extractor,
+        PictureViews(patch, variation),
+        3 * patch * patch,
+        shape["width"],
     )
 
 
-def tiny_speech(shape: Mapping[str, int]) -> TinyEncoder:
+def tiny_speech(shape: Mapping[str, int], variation: float) -> TinyEncoder:
     """Build a small Whisper encoder over windows of `window_s` seconds."""
     window_s, bins = shape["window_s"], shape["mel_bins"]
     module = WhisperEncoder(
@@ -106,11 +112,11 @@ def tiny_speech(shape: Mapping[str, int]) -> TinyEncoder:
         first = sound[: window_s * RATE_HZ]
         return extractor(first, sampling_rate=RATE_HZ, return_tensors="pt")["input_features"][0]
 
-    views = SpectrogramViews(time_axis=2, patch_frames=2, patch_bins=None)
+    views = SpectrogramViews(2, patch_frames=2, patch_bins=None, variation=variation)
     return TinyEncoder(module, encode, prepare, extractor, views, 2 * bins, shape["width"])
 
 
-def tiny_audio(shape: Mapping[str, int]) -> TinyEncoder:
+def tiny_audio(shape: Mapping[str, int], variation: float) -> TinyEncoder:
     """Build a small BEATs encoder over windows of `window_s` seconds."""
     width, size, window_s = shape["width"], 16, shape["window_s"]
     module = Beats(
@@ -131,7 +137,7 @@ def tiny_audio(shape: Mapping[str, int]) -> TinyEncoder:
     def prepare(sound: np.ndarray) -> Tensor:
         return filterbank(windows(sound, window_s)[0][0])
 
-    views = SpectrogramViews(time_axis=1, patch_frames=size, patch_bins=size)
+    views = SpectrogramViews(1, patch_frames=size, patch_bins=size, variation=variation)
     return TinyEncoder(module, module, prepare, None, views, size * size, width)
 
 

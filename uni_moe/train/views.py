@@ -19,8 +19,7 @@ class PictureViews:
     """Square patches of pictures (B, C, H, W), row by row, as CLIP reads them."""
 
     patch_size: int
-    zoom: float = 0.1  # how much of a side a crop may lose
-    light: float = 0.3
+    variation: float  # how much of a side a crop may lose; turns and light follow
 
     def patches(self, x: Tensor) -> Tensor:
         """Cut into (B, N, P)."""
@@ -33,18 +32,23 @@ class PictureViews:
         return x * F.interpolate(keep, scale_factor=self.patch_size, mode="nearest")
 
     def vary(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Crop, shift and light each picture at random; never mirror (left stays left)."""
+        """Crop, shift, turn and light each picture at random; never mirror (left stays left)."""
         count = x.shape[0]
-        zoom = 1 - self.zoom * torch.rand(count, generator=generator)
-        room = (1 - zoom)[:, None] * (2 * torch.rand(count, 2, generator=generator) - 1)
+
+        def spread(*shape: int) -> Tensor:
+            """Numbers between -1 and 1."""
+            return 2 * torch.rand(count, *shape, generator=generator) - 1
+
+        zoom = 1 - self.variation * torch.rand(count, generator=generator)
+        angle = self.variation * spread()
         theta = torch.zeros(count, 2, 3)
-        theta[:, 0, 0] = theta[:, 1, 1] = zoom
-        theta[:, :, 2] = room
+        theta[:, 0, 0] = theta[:, 1, 1] = zoom * angle.cos()
+        theta[:, 1, 0] = zoom * angle.sin()
+        theta[:, 0, 1] = -theta[:, 1, 0]
+        theta[:, :, 2] = (1 - zoom)[:, None] * spread(2)
         grid = F.affine_grid(theta, list(x.shape), align_corners=False)
         view = F.grid_sample(x, grid, padding_mode="border", align_corners=False)
-        gain = 1 + self.light * (2 * torch.rand(count, 1, 1, 1, generator=generator) - 1)
-        shift = self.light * (2 * torch.rand(count, 1, 1, 1, generator=generator) - 1)
-        return view * gain + shift
+        return view * (1 + self.variation * spread(1, 1, 1)) + self.variation * spread(1, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -58,8 +62,7 @@ class SpectrogramViews:
     time_axis: int
     patch_frames: int
     patch_bins: int | None  # None takes all bins
-    roll: float = 0.2  # the largest shift in time, as a share of the length
-    gain: float = 0.3
+    variation: float  # the largest shift in time, as a share of the length; loudness follows
 
     def patches(self, x: Tensor) -> Tensor:
         """Cut into (B, N, P), time-major."""
@@ -83,12 +86,13 @@ class SpectrogramViews:
     def vary(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Roll each spectrogram in time and change its loudness."""
         length = x.shape[self.time_axis]
-        most = int(length * self.roll)
+        most = int(length * self.variation)
         shifts = torch.randint(0, most + 1, (x.shape[0],), generator=generator).tolist()
         rolled = torch.stack(
             [row.roll(shift, self.time_axis - 1) for row, shift in zip(x, shifts, strict=True)]
         )
-        return rolled + self.gain * (2 * torch.rand(x.shape[0], 1, 1, generator=generator) - 1)
+        loudness = 2 * torch.rand(x.shape[0], 1, 1, generator=generator) - 1
+        return rolled + self.variation * loudness
 
     def _time_first(self, x: Tensor) -> Tensor:
         return x if self.time_axis == 1 else x.transpose(1, 2)

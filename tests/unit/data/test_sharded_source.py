@@ -16,7 +16,7 @@ from uni_moe.config import ShardedSource
 from uni_moe.data.manifest import sample_of
 from uni_moe.data.media import load
 from uni_moe.data.shards import ShardReader
-from uni_moe.data.sources import open_source, open_sources
+from uni_moe.data.sources import open_source, open_sources, sharded
 from uni_moe.data.sources.base import unique_names
 from uni_moe.data.sources.folders import member_loader
 from uni_moe.data.sources.problems import Problem
@@ -262,3 +262,9 @@ def test_a_file_that_would_fill_the_memory_is_not_read(tmp_path, monkeypatch):
     monkeypatch.setattr("uni_moe.data.sources.folders.MAX_FILE_BYTES", 10)
     (sample,) = samples(write_set(tmp_path / "x", record()))
     assert codes(sample) == {"too_large"}
+
+
+@pytest.mark.parametrize(("split", "caption"), [("train", "a hand shows two"), ("test", None)])
+def test_a_caption_is_made_for_training_records_alone(split, caption):
+    assert sharded._caption("a hand shows {label}", {"label": "two", "split": split}) == caption
+    assert sharded._caption(None, {"caption": "own", "split": split}) == "own"

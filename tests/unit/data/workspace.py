@@ -36,7 +36,7 @@ def small_playground(**changes: Any) -> dict[str, Any]:
 def ingested(root: Path, *sources: dict[str, Any]) -> Layout:
     """Ingest these sources in a workspace at `root`."""
     data = yaml.safe_load((PROJECT / "params.yaml").read_text(encoding="utf-8"))
-    params = parse_params(data | {"sources": list(sources)})
+    params = parse_params(data | {"raw": ".", "sources": list(sources)})
     layout = Layout(root)
     with start_run(layout, "ingest", {}) as run:
         ingest(StageContext("ingest", layout, params, run))

@@ -45,6 +45,7 @@ class Sharded:
     card: Record
     tasks: tuple[Record, ...]
     lines: tuple[str, ...]
+    caption: str | None
 
     def __len__(self) -> int:
         """How many samples there are."""
@@ -109,7 +110,8 @@ def open_sharded(config: Config, root: Path) -> Sharded:
             cause="the file is empty.",
             remedy="write one record a line.",
         )
-    return Sharded(config.name, folder, card, tuple(declared[name] for name in config.tasks), lines)
+    tasks = tuple(declared[name] for name in config.tasks)
+    return Sharded(config.name, folder, card, tasks, lines, config.caption)
 
 
 def _applies(task: Record, record: Record) -> bool:
@@ -144,7 +146,7 @@ def _sample(source: Sharded, record: Record, task: Record, view: Record, suffix:
         split=_split(record.get("split"), problems),
         license=_text(source.card.get("licence") or source.card.get("license")),
         subject=_text(record.get("speaker")),
-        caption=_text(record.get("caption")) if kinds - {"speech"} else None,
+        caption=_caption(source.caption, record) if kinds - {"speech"} else None,
         transcript=_text(record.get("transcript")) if "speech" in kinds else None,
         task=f"{source.name}/{task['name']}",
         group=_text(record.get("task")) or _text(_look_up(record, "meta.group")),
@@ -152,6 +154,17 @@ def _sample(source: Sharded, record: Record, task: Record, view: Record, suffix:
         metric=_METRICS.get(str(task.get("metric", "exact")), str(task.get("metric"))),
         problems=(*problems, *seat_problems),
     )
+
+
+def _caption(template: str | None, record: Record) -> str | None:
+    """Return a record's caption, else, of a training record, the one that the template makes."""
+    own = _text(record.get("caption"))
+    if own is not None or template is None or record.get("split") != "train":
+        return own
+    try:
+        return template.format_map(record)
+    except (KeyError, IndexError, ValueError):
+        return None
 
 
 def _split(split: object, problems: list[Problem]) -> str | None:

@@ -76,7 +76,7 @@ def run_stage(
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     process = leash.start(
         "dvc",
-        ["repro", "--single-item", name],
+        ["--wait-for-lock", "repro", "--single-item", name],
         folder=root,
         environment={"TQDM_MININTERVAL": "10", "PATH": path, **environment},
     )

@@ -340,12 +340,29 @@ def _rules(params: Params) -> list[str]:
     }
     problems += [said for said, kept in simple.items() if not kept]
     problems += _assembly_rules(params)
+    problems += _blend_rules(params)
     phases: dict[str, Phase] = {"tune": params.tune}
     phases |= {f"align.{key}": phase for key, phase in params.align.items()}
     phases |= {f"experts.{key}": phase for key, phase in params.experts.items()}
     for where, phase in phases.items():
         problems += _phase_rules(where, phase)
     return problems
+
+
+def _blend_rules(params: Params) -> list[str]:
+    """A phase draws from the corpora that dvc.yaml lists for it, else a change would go unnoticed."""
+    own = {f"align.{name}": (phase, {name}) for name, phase in params.align.items()}
+    own |= {f"experts.{name}": (phase, {name}) for name, phase in params.experts.items()}
+    allowed = {
+        where: names | {"video"} if where == "align.image" else names
+        for where, (_, names) in own.items()
+    }
+    return [
+        f"{where}.blend: {', '.join(sorted(strange))} is no input of this stage; dvc.yaml gives it "
+        f"{', '.join(sorted(allowed[where]))}"
+        for where, (phase, _) in own.items()
+        if (strange := set(phase.blend) - allowed[where])
+    ]
 
 
 def _assembly_rules(params: Params) -> list[str]:

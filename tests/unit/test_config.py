@@ -41,6 +41,7 @@ def changed(path, value):
         (["tune", "lora"], None, "go together"),
         (["tune", "blend"], {"text": 0.0}, "weight above 0"),
         (["model", "experts_per_token"], 9, "more than there are assembly.slots"),
+        (["align", "audio", "blend"], {"image": 1.0}, "align.audio.blend: image is no input"),
         (["platform"], 3, "platform: expected keys and values, found 3"),
     ],
 )

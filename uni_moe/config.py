@@ -350,18 +350,18 @@ def _rules(params: Params) -> list[str]:
 
 
 def _blend_rules(params: Params) -> list[str]:
-    """A phase draws from the corpora that dvc.yaml lists for it, else a change would go unnoticed."""
-    own = {f"align.{name}": (phase, {name}) for name, phase in params.align.items()}
-    own |= {f"experts.{name}": (phase, {name}) for name, phase in params.experts.items()}
-    allowed = {
-        where: names | {"video"} if where == "align.image" else names
-        for where, (_, names) in own.items()
-    }
+    """A phase draws from the corpora that dvc.yaml gives its stage, else changes go unnoticed."""
+    phases: dict[str, tuple[Phase, set[str]]] = {}
+    for connector, phase in params.align.items():
+        inputs = {"image", "video"} if connector == "image" else {connector}
+        phases[f"align.{connector}"] = (phase, set(inputs))
+    for expert, phase in params.experts.items():
+        phases[f"experts.{expert}"] = (phase, {expert})
     return [
-        f"{where}.blend: {', '.join(sorted(strange))} is no input of this stage; dvc.yaml gives it "
-        f"{', '.join(sorted(allowed[where]))}"
-        for where, (phase, _) in own.items()
-        if (strange := set(phase.blend) - allowed[where])
+        f"{where}.blend: {', '.join(sorted(strange))} is no input of this stage; it may draw from "
+        f"{', '.join(sorted(inputs))}"
+        for where, (phase, inputs) in phases.items()
+        if (strange := set(phase.blend) - inputs)
     ]
 
 

@@ -20,6 +20,7 @@ from transformers import (
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from uni_moe.config import EncoderTraining
+from uni_moe.errors import ConfigError
 from uni_moe.model.encoders.beats import Beats, BeatsConfig
 from uni_moe.model.encoders.beats_features import RATE_HZ, filterbank, windows
 from uni_moe.train.loop import StepLoss
@@ -149,15 +150,29 @@ class EncoderLearner:
     ) -> None:
         self.pool, self.held_out, self.seed = pool, held_out, seed
         self.batch_size = plan.batch_size
+        if "caption" in plan.objectives and not pool.captioned:
+            raise ConfigError(
+                "The objective `caption` has no caption to learn from.",
+                cause="no training sample of this kind has a caption or transcript.",
+                remedy="take `caption` out of the encoder's objectives in params.yaml; "
+                "`reconstruct` and `contrast` need none.",
+            )
         self.words = pool.words()
         self.module = EncoderWithHeads(encoder, plan.objectives, len(self.words))
-        self.drawn = pool.captioned if plan.objectives == ("caption",) else range(len(pool.media))
 
     def batch(self, step: int) -> Batch:
-        """Draw media with replacement: a pure function of the seed and the step."""
+        """Draw media with replacement: a pure function of the seed and the step.
+
+        Where captions are learned beside something else, half of a batch has captions, however
+        many media have none.
+        """
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
-        picks = torch.randint(len(self.drawn), (self.batch_size,), generator=generator).tolist()
-        return self._batch(self.pool, [self.drawn[i] for i in picks], step)
+        with_caption = self.batch_size if self.module.names == ("caption",) else 0
+        if "caption" in self.module.names and not with_caption:
+            with_caption = self.batch_size // 2
+        picks = _draw(self.pool.captioned, with_caption, generator)
+        picks += _draw(range(len(self.pool.media)), self.batch_size - with_caption, generator)
+        return self._batch(self.pool, picks, step)
 
     def validate(self) -> dict[str, float]:
         """Return the objectives' mean loss on the validation split's media."""
@@ -203,6 +218,13 @@ class EncoderWithHeads(nn.Module):
                 losses[name] = head(self._encode, seen, self._views)
         total = torch.stack(list(losses.values())).sum()
         return StepLoss(total, {name: (float(loss.detach()), 1.0) for name, loss in losses.items()})
+
+
+def _draw(choices: Sequence[int], count: int, generator: torch.Generator) -> list[int]:
+    if not count:
+        return []
+    places = torch.randint(len(choices), (count,), generator=generator).tolist()
+    return [choices[place] for place in places]
 
 
 def _captioned(batch: Batch) -> Batch | None:

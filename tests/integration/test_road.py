@@ -121,6 +121,11 @@ def test_a_run_leaves_a_judged_registered_model(workspace):
     assert set(report.losses) >= {"align@image", "experts@speech", "tune"}
 
 
+def test_no_artifact_names_the_folder_it_was_made_in(workspace):
+    for file in (workspace / "artifacts").rglob("*.json"):
+        assert str(workspace) not in file.read_text(), file
+
+
 def test_a_second_run_says_that_nothing_has_to_run(workspace):
     said = command(workspace, "run")
     assert "Nothing has to run" in said

@@ -79,6 +79,7 @@ def adapter_state(wrapped: nn.Module) -> dict[str, Tensor]:
 def adapter_config(wrapped: nn.Module) -> dict[str, Any]:
     """Return the adapters' configuration as stock peft writes it."""
     config = _peft(wrapped).peft_config["default"].to_dict()
+    config["base_model_name_or_path"] = None  # where the base lay is no part of what this is
     return {k: sorted(v) if isinstance(v, set) else v for k, v in config.items()}
 
 

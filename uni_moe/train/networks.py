@@ -143,8 +143,12 @@ def _config(
     language: LlamaForCausalLM, towers: Mapping[str, Any], shape: ModelShape
 ) -> UniMoeConfig:
     def of(part: str) -> Any:  # noqa: ANN401 - a transformers configuration or None
-        return towers[part].config if part in towers else None
+        if part not in towers:
+            return None
+        towers[part].config.name_or_path = ""  # where it lay is no part of what it is
+        return towers[part].config
 
+    language.config.name_or_path = ""
     return UniMoeConfig(
         text_config=language.config,
         vision_config=of("image"),

@@ -123,6 +123,7 @@ def tune(ctx: StageContext) -> None:
         _save_adapter(wrapped, draft.folder / ADAPTER)
         merged = adapters.merge(wrapped)
         merged.eval()
+        base.config.name_or_path = ""
         base.save_pretrained(draft.folder)
         processor.save_pretrained(draft.folder)
         write_json(draft.folder / RECEIPT, read_json(ctx.layout.assembled / RECEIPT))

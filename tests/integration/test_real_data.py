@@ -18,12 +18,14 @@ pytestmark = [
 
 
 def stage(workspace, name):
-    subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", "uni_moe", "--workspace", str(workspace), name],
         cwd=ROOT,
-        check=True,
+        capture_output=True,
+        text=True,
         timeout=300,
     )
+    assert done.returncode == 0, done.stderr[-4000:]
 
 
 def test_real_recordings_pass_from_shards_to_a_trained_encoder(tmp_path, monkeypatch):

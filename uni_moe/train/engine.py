@@ -10,7 +10,6 @@ import collections
 import datetime
 import logging
 import os
-import socket
 import warnings
 from typing import Any
 
@@ -28,15 +27,8 @@ def bootstrap() -> Any:  # noqa: ANN401 - deepspeed is untyped
     if on_cpu:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "error")
-    if "RANK" not in os.environ:
-        os.environ.update(
-            RANK="0",
-            LOCAL_RANK="0",
-            WORLD_SIZE="1",
-            LOCAL_SIZE="1",
-            MASTER_ADDR="127.0.0.1",
-            MASTER_PORT=str(_free_port()),
-        )
+    os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed asks for it
+    alone = "RANK" not in os.environ
     warnings.filterwarnings("ignore", message=r".*Please use `torch\.distributed\..*")
     import deepspeed
 
@@ -44,11 +36,15 @@ def bootstrap() -> Any:  # noqa: ANN401 - deepspeed is untyped
     if on_cpu:
         deepspeed.ops.__compatible_ops__ = collections.defaultdict(bool)
     if not torch.distributed.is_initialized():
+        backend = "gloo" if on_cpu else "nccl"
+        timeout = datetime.timedelta(minutes=10)
+        if alone:  # a store in memory: no port that another process could take first
+            store = torch.distributed.HashStore()  # type: ignore[attr-defined]
+            torch.distributed.init_process_group(
+                backend, store=store, rank=0, world_size=1, timeout=timeout
+            )
         deepspeed.init_distributed(
-            dist_backend="gloo" if on_cpu else "nccl",
-            auto_mpi_discovery=False,
-            verbose=False,
-            timeout=datetime.timedelta(minutes=10),
+            dist_backend=backend, auto_mpi_discovery=False, verbose=False, timeout=timeout
         )
     return deepspeed
 
@@ -123,8 +119,3 @@ class Engine:
         """Release the engine's hooks and buffers."""
         self._engine.destroy()
 
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ from torch import nn
 from uni_moe.artifacts import Layout
 from uni_moe.errors import StageError
 from uni_moe.runs import start_run
+from uni_moe.train.engine import Engine
 from uni_moe.train.loop import Schedule, StepLoss, train
 from uni_moe.train.schedule import cosine_with_warmup
 from uni_moe.train.state import StateStore
@@ -112,18 +114,31 @@ def test_a_loss_that_is_no_number_stops_the_stage(tmp_path):
         run_training(tmp_path, learner)
 
 
-def test_deepspeed_needs_no_compiler():
-    code = (
-        "import torch; from torch import nn; from uni_moe.train.engine import Engine;"
-        "m = nn.Linear(2, 2); e = Engine(m, batch_size=1, weight_decay=0.0, clip_norm=1.0);"
-        "e.step(e.forward(torch.ones(1, 2)).sum(), 0.1); e.close(); print('stepped')"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={"PATH": "", "HOME": "/nonexistent"},
+ONE_STEP = (
+    "import torch; from torch import nn; from uni_moe.train.engine import Engine;"
+    "m = nn.Linear(2, 2); e = Engine(m, batch_size=1, weight_decay=0.0, clip_norm=1.0);"
+    "e.step(e.forward(torch.ones(1, 2)).sum(), 0.1); e.close(); print('stepped')"
+)
+
+
+def one_step(env):
+    return subprocess.run(
+        [sys.executable, "-c", ONE_STEP],
+        env=env,
         capture_output=True,
         text=True,
         check=False,
         timeout=120,
     )
+
+
+def test_deepspeed_needs_no_compiler():
+    done = one_step({"PATH": "", "HOME": "/nonexistent"})
+    assert "stepped" in done.stdout, done.stderr
+
+
+def test_a_process_that_trains_may_start_another_that_does():
+    engine = Engine(nn.Linear(2, 2), batch_size=1, weight_decay=0.0, clip_norm=1.0)
+    done = one_step(dict(os.environ))  # no rank, port or address of this process is handed on
+    engine.close()
     assert "stepped" in done.stdout, done.stderr

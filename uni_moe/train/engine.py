@@ -118,4 +118,3 @@ class Engine:
     def close(self) -> None:
         """Release the engine's hooks and buffers."""
         self._engine.destroy()
-

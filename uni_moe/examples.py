@@ -53,15 +53,14 @@ class ExampleMaker:
 
     def features(self, ref: MediaRef, corpus: Corpus) -> tuple[Tensor, int]:
         """Return what the encoder says of one medium, and the positions it takes."""
-        key = f"{ref.kind}/{ref.sha256}/{ref.frames}/{ref.track}"
-        if key not in self._features:
+        if ref.content not in self._features:
             medium = load(ref, corpus.media(ref), video_frames=self.processor.video_frames)
             ready = self.processor.prepare(ref.kind, medium)
             device = next(self.model.parameters()).device
             padding = None if ready.padding is None else ready.padding.to(device)
             found = self.model.encode(ref.kind, ready.values.to(device), padding)
-            self._features[key] = found, self.processor.rows(ready)
-        return self._features[key]
+            self._features[ref.content] = found, self.processor.rows(ready)
+        return self._features[ref.content]
 
     def _make(self, sample: Sample, *, to_answer: bool) -> Example:
         corpus = self.corpora[sample.modality]

@@ -92,6 +92,11 @@ class MediaRef:
     frames: tuple[int, ...] | None = None
     track: Literal["video", "audio"] | None = None
 
+    @property
+    def content(self) -> str:
+        """What is seen or heard, wherever it lies: two references with one content are one."""
+        return f"{self.kind}/{self.sha256}/{self.frames}/{self.gap_ms}/{self.track}"
+
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object without absent fields."""
         return {key: value for key, value in asdict(self).items() if value is not None}

@@ -2,46 +2,53 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from uni_moe.records import canonical_json
+from uni_moe.records import MediaRef, Turn, canonical_json
 
 # Who keeps the content: the judged sample before the one that chooses, both before training.
 _RANK = {"test": 0, "validation": 1}
 
 
 def copies(rows: Sequence[Mapping[str, Any]]) -> list[str | None]:
-    """Return for each row the key of the held-out row that has the same content and outranks it.
+    """Return for each row the key of the held-out row whose content it has and that outranks it.
 
-    Content is the conversation, the media's bytes and which part of them is used. Test outranks
-    validation, which outranks training; inside a held-out split the smaller key does. Repeats
-    inside training are left alone: they weigh, they do not leak. Rows that ingest refused count
-    for nothing.
+    Content is the media's bytes, which part of them is used, and the conversation. A training
+    conversation of many rounds copies a held-out question and answer when one of its rounds is
+    that, whatever stands around it. Test outranks validation, which outranks training; inside a
+    held-out split the smaller key does. Repeats inside training are left alone: they weigh, they
+    do not leak. Rows that ingest refused count for nothing.
     """
-    whole = [row for row in rows if row["problem_codes"] is None]
-    held_out = {row["id"] for row in whole if row["split"] in _RANK}
+    contents = [_contents(row) if row["problem_codes"] is None else [] for row in rows]
     keeper: dict[str, tuple[int, str]] = {}
-    for row in whole:
-        if row["split"] in _RANK:
+    for row, found in zip(rows, contents, strict=True):
+        if found and row["split"] in _RANK:
             place = (_RANK[row["split"]], row["key"])
-            content = _content(row)
-            keeper[content] = min(place, keeper.get(content, place))
-    return [_keeper_of(row, keeper) if row["id"] in held_out else None for row in rows]
-
-
-def _keeper_of(row: Mapping[str, Any], keeper: Mapping[str, tuple[int, str]]) -> str | None:
-    if row["problem_codes"] is not None:
-        return None
-    _, key = keeper.get(_content(row), (0, row["key"]))
-    return None if key == row["key"] else key
-
-
-def _content(row: Mapping[str, Any]) -> str:
-    """Return what makes two rows one: the id, and which part of the media is used."""
-    used = [
-        {name: ref.get(name) for name in ("sha256", "frames", "gap_ms", "track")}
-        for ref in json.loads(row["media"] or "[]")
+            keeper[found[-1]] = min(place, keeper.get(found[-1], place))
+    return [
+        _keeper_of(row["key"], found, keeper) for row, found in zip(rows, contents, strict=True)
     ]
-    return canonical_json([row["id"], used])
+
+
+def _keeper_of(
+    key: str, contents: Sequence[str], keeper: Mapping[str, tuple[int, str]]
+) -> str | None:
+    places = [keeper[content] for content in contents if content in keeper]
+    if not places or min(places)[1] == key:
+        return None
+    return min(places)[1]
+
+
+def _contents(row: Mapping[str, Any]) -> list[str]:
+    """Return what a row tells: each of its rounds, and last the whole conversation.
+
+    Letters' size, outer spaces and slots make no difference.
+    """
+    used = [MediaRef.from_json(ref).content for ref in json.loads(row["media"] or "[]")]
+    turns = [Turn.from_message(message) for message in json.loads(row["conversation"] or "[]")]
+    said = [[turn.role, " ".join(turn.text.lower().split())] for turn in turns]
+    rounds = [pair for pair in itertools.pairwise(said) if pair[1][0] == "assistant"]
+    return [canonical_json([used, list(told)]) for told in (*rounds, said)]

@@ -46,24 +46,28 @@ def gather(
 ) -> Pool:
     """Load every medium of a kind once. The image encoder also sees frames of films.
 
-    A source may come without a validation split; the pool is empty then.
+    A medium that several samples use has the caption of the first that brings one. A source may
+    come without a validation split; the pool is empty then.
 
     Raises:
         StageError: the training split holds no medium of this kind.
     """
     media: list[Tensor] = []
     captions: list[str | None] = []
-    seen: set[str] = set()
+    places: dict[str, range] = {}
     for folder in folders:
         corpus = open_corpus(folder)
         for sample in tqdm(corpus.samples(split), desc=f"{folder.name}, {split}", file=sys.stderr):
             for ref in sample.media:
-                if ref.sha256 in seen or ref.kind not in _kinds(kind):
+                if ref.kind not in _kinds(kind):
                     continue
-                seen.add(ref.sha256)
-                for tensor in _prepared(corpus, ref, prepare):
-                    media.append(tensor)
-                    captions.append(_caption(sample, ref))
+                if ref.content not in places:
+                    tensors = _prepared(corpus, ref, prepare)
+                    places[ref.content] = range(len(media), len(media) + len(tensors))
+                    media += tensors
+                    captions += [None] * len(tensors)
+                for place in places[ref.content]:
+                    captions[place] = captions[place] or _caption(sample, ref)
         corpus.close()
     if not media and split == "train":
         raise StageError(

@@ -33,7 +33,7 @@ BREACHES = {
     "malformed_key": ("text", {"key": "no-slash"}),
     "duplicate_key": ("text", {"key": "made/text-005"}),
     "malformed_id": ("image", {"id": "0123"}),
-    "copied_content": ("text", {"id": None}),  # takes the id of the test sample, below
+    "copied_content": ("text", {}),  # takes the conversation of the test sample, below
     "unknown_split": ("video", {"split": "dev"}),
     "unknown_modality": ("text", {"modality": "smell"}),
     "malformed_task": ("text", {"task": "caption"}),
@@ -86,7 +86,7 @@ def planted():
     all_tables, keys = tables(40), {}
     for place, (code, (modality, changes)) in enumerate(BREACHES.items(), start=6):
         rows = all_tables[modality]
-        told = {"id": rows[0]["id"]} if code == "copied_content" else changes
+        told = {"conversation": rows[0]["conversation"]} if code == "copied_content" else changes
         rows[place] = rows[place] | told
         keys[code] = rows[place]["key"]
     return all_tables, keys
@@ -217,6 +217,16 @@ def test_the_held_out_copy_stays(splits, expected):
     one = sample("image", 3)
     rows = [row(one, key=key, split=split) for key, split in zip("ab", splits, strict=True)]
     assert copies(rows) == expected
+
+
+def test_a_training_round_is_a_copy_of_the_held_out_item_that_asks_the_same():
+    one, more = sample("image", 0), sample("image", 1)
+    asks, says = one.turns[0], one.turns[1]
+    loud = dataclasses.replace(says, parts=tuple(part.upper() for part in says.parts))
+    long = dataclasses.replace(more, media=one.media, turns=(*more.turns, asks, loud))
+    rows = [row(one, key="a", split="test"), row(long, key="b", split="train")]
+    assert copies(rows) == [None, "a"]
+    assert copies([rows[0], row(more, key="b", split="train")]) == [None, None]
 
 
 def test_other_frames_of_a_film_are_no_copy():

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import re
 import subprocess
 import sys
@@ -139,6 +140,22 @@ def words(sample) -> set[str]:
 def test_no_text_is_told_twice():
     told = [sample.turns for sample in ALL if not sample.media]
     assert len(set(told)) == len(told)
+
+
+@pytest.mark.parametrize("topics", [TOPICS[:-1], TOPICS[-1:]])
+def test_no_training_text_tells_the_scene_of_a_held_out_one(topics):
+    scenes = defaultdict(set)
+    for sample in samples(train={"text": 400}, validation=40, test=80, text_topics=topics):
+        asked = sample.turns[::2] if topics == TOPICS[-1:] else sample.turns[:1]
+        scenes[sample.split] |= {
+            re.split(r" The voice asks:| (Describe|Transcribe) the", turn.text)[0]
+            if turn.text.endswith(".") or "asks:" in turn.text
+            else turn.text.removesuffix(wording(turn.text)).strip()
+            for turn in asked
+        }
+    assert all(len(found) > 30 for found in scenes.values())
+    for one, other in itertools.combinations(scenes.values(), 2):
+        assert not one & other
 
 
 def test_two_digits_have_the_answers_of_digitmix():

@@ -19,6 +19,8 @@ from uni_moe.records import MODALITIES, MediaKind, Turn, sha256_text
 
 LICENSE = "CC0-1.0"
 _ATTEMPTS = 500
+# Of sixteen possible texts, those that belong to each split.
+_SHARES = ("train",) * 8 + ("validation",) * 3 + ("test",) * 5
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,15 @@ class Playground:
     def _text(self, item: Item, told: set[tuple[Turn, ...]]) -> RawSample:
         """Tell an item in words that no other item was told in."""
         for attempt in range(_ATTEMPTS):
-            turns = _told(item, Dice(item.seed, "words", attempt))
-            if turns not in told and _free_for(item.split, turns):
-                break
-        told.add(turns)
-        return self._sample(item, turns, ())
+            turns, scenes = _told(item, Dice(item.seed, "words", attempt))
+            if turns not in told and all(_split_of(scene) == item.split for scene in scenes):
+                told.add(turns)
+                return self._sample(item, turns, ())
+        raise ConfigError(
+            f"sources.{self.name}: there are not so many texts about {item.topic}.",
+            cause=f"after {len(told)} texts, {_ATTEMPTS} attempts found no new one.",
+            remedy="ask for fewer `text` items in params.yaml, or name more `text_topics`.",
+        )
 
     def _media(self, item: Item) -> RawSample:
         media = _media(item)
@@ -118,33 +124,32 @@ def open_playground(config: Config) -> Playground:
     return Playground(config)
 
 
-def _told(item: Item, dice: Dice) -> tuple[Turn, ...]:
-    """Return a text-only conversation: the scene in words, then the questions.
+def _told(item: Item, dice: Dice) -> tuple[tuple[Turn, ...], list[str]]:
+    """Return a text-only conversation and the scenes it tells: a scene, then the questions.
 
     Of two digits each question tells its own scene, because the answers depend on both.
     """
     turns: list[Turn] = []
+    scenes: list[str] = []
     for asked in item.asked:
-        question = _question(item, asked)
-        if item.scene == "digits":
-            facts = facts_of("digits", {asked.kind: asked.answer}, dice)
-            question = f"{describe('digits', facts, dice)} {question}"
-        elif not turns:
-            question = f"{_opening(item, asked, dice)} {question}"
+        words = [_question(item, asked)]
+        if item.scene == "digits" or not turns:
+            facts = item.facts
+            if item.scene == "digits":
+                facts = facts_of("digits", {asked.kind: asked.answer}, dice)
+            scenes.append(describe(item.scene, facts, dice))
+            words = [scenes[-1], *_voiced(asked), *words]
         answer = caption_of(item.scene, item.facts) if asked.kind == CAPTION else asked.answer
-        turns += [Turn("user", (question,)), Turn("assistant", (answer,))]
-    return tuple(turns)
+        turns += [Turn("user", (" ".join(words),)), Turn("assistant", (answer,))]
+    return tuple(turns), scenes
 
 
-def _free_for(split: str, turns: tuple[Turn, ...]) -> bool:
-    """Tell whether a text may be an item of this split: one in four is kept for validation.
+def _split_of(scene: str) -> str:
+    """Return the split a scene may be told in, so that no two splits share a text.
 
-    So validation and test share no text, and neither depends on the other's count.
+    It depends on the text alone: no split depends on another's count.
     """
-    if split == "train":
-        return True
-    quarter = sha256_text("".join(turn.text for turn in turns))[0] in "048c"
-    return quarter == (split == "validation")
+    return _SHARES[int(sha256_text(scene)[0], 16)]
 
 
 def _question(item: Item, asked: Asked) -> str:
@@ -153,12 +158,11 @@ def _question(item: Item, asked: Asked) -> str:
     return QUESTIONS[asked.kind].prompt(asked.wording)
 
 
-def _opening(item: Item, asked: Asked, dice: Dice) -> str:
-    """Describe the scene, and what the voice asks where the question is asked aloud."""
-    scene = describe(item.scene, item.facts, dice)
+def _voiced(asked: Asked) -> list[str]:
+    """Tell what the voice asks where the question is asked aloud."""
     if not asked.kind.startswith("ask_"):
-        return scene
-    return f"{scene} The voice asks: {QUESTIONS[asked.kind].voice(asked.wording)}"
+        return []
+    return [f"The voice asks: {QUESTIONS[asked.kind].voice(asked.wording)}"]
 
 
 def _media(item: Item) -> tuple[RawMedia, ...]:

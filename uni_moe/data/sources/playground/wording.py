@@ -5,6 +5,13 @@ from __future__ import annotations
 from uni_moe.data.sources.playground.dice import Dice
 from uni_moe.data.sources.playground.scenes import Facts, article, moving, plural, times
 
+# Words that change the text and no answer: enough texts of each fact for every split.
+_TONES = ("dark", "light", "plain", "gray")
+_SIZES = ("small", "large", "little", "big")
+_VOICES = (
+    *("high", "low", "fast", "slow", "clear", "soft"),
+    *("loud", "young", "old", "calm", "bright", "deep"),
+)
 _CAPTION_PROMPTS = {
     "shape": "Describe the picture.",
     "shapes": "Describe the picture.",
@@ -25,37 +32,39 @@ def describe(scene: str, facts: Facts, dice: Dice) -> str:
 
 
 def _shape(facts: Facts, dice: Dice) -> list[str]:
-    size = dice.one_of(("small", "large"))
-    thing = f"{size} {facts['color']} {facts['shape']}"
+    tone = dice.one_of(_TONES)
+    thing = f"{dice.one_of(_SIZES)} {facts['color']} {facts['shape']}"
     place = facts["position"]
     return [
-        f"The picture shows a {thing} at the {place}.",
-        f"There is a {thing} at the {place} of the picture.",
-        f"At the {place} of the picture is a {thing}.",
-        f"The shape is a {thing}. It is at the {place}.",
+        f"The {tone} picture shows a {thing} at the {place}.",
+        f"There is a {thing} at the {place} of the {tone} picture.",
+        f"At the {place} of the {tone} picture is a {thing}.",
+        f"The picture is {tone}. It shows a {thing} at the {place}.",
         f"The shape: {facts['shape']}. The color: {facts['color']}. The position: {place}.",
     ]
 
 
 def _shapes(facts: Facts, dice: Dice) -> list[str]:
-    size = dice.one_of(("small", "large"))
-    things = f"{facts['count']} {size} {facts['color']} {plural(facts)}"
+    tone = dice.one_of(_TONES)
+    things = f"{facts['count']} {dice.one_of(_SIZES)} {facts['color']} {plural(facts)}"
     return [
-        f"The picture shows {things}.",
-        f"We see {things} in the picture.",
-        f"In the picture we see {things}.",
+        f"The {tone} picture shows {things}.",
+        f"We see {things} in the {tone} picture.",
+        f"In the {tone} picture we see {things}.",
+        f"The picture is {tone}. It shows {things}.",
         f"The shape: {facts['shape']}. The color: {facts['color']}. The number: {facts['count']}.",
     ]
 
 
 def _film(facts: Facts, dice: Dice) -> list[str]:
-    size = dice.one_of(("small", "large"))
-    thing = f"{size} {facts['color']} {facts['shape']}"
+    tone = dice.one_of(_TONES)
+    thing = f"{dice.one_of(_SIZES)} {facts['color']} {facts['shape']}"
     motion = moving(facts["motion"])
     return [
-        f"The video shows a {thing}. It is {motion}.",
-        f"In the video a {thing} is {motion}.",
-        f"We see a {thing} that is {motion}.",
+        f"The {tone} video shows a {thing}. It is {motion}.",
+        f"In the {tone} video a {thing} is {motion}.",
+        f"We see a {thing} that is {motion}. The video is {tone}.",
+        f"The video is {tone}. It shows a {thing} that is {motion}.",
         f"The shape: {facts['shape']}. The color: {facts['color']}. The motion: {facts['motion']}.",
     ]
 
@@ -73,7 +82,7 @@ def _sound(facts: Facts, dice: Dice) -> list[str]:
 
 
 def _words(facts: Facts, dice: Dice) -> list[str]:
-    kind = dice.one_of(("high", "low", "fast", "slow", "clear", "soft", "loud"))
+    kind = dice.one_of(_VOICES)
     said = f"{facts['word']} {facts['digit']}"
     return [
         f"The voice says {said}.",
@@ -85,7 +94,7 @@ def _words(facts: Facts, dice: Dice) -> list[str]:
 
 
 def _digits(facts: Facts, dice: Dice) -> list[str]:
-    kind = dice.one_of(("high", "low", "fast", "slow", "clear", "soft", "loud"))
+    kind = dice.one_of(_VOICES)
     return [
         f"The hand shows {facts['hand']}. The voice says {facts['voice']}.",
         f"The voice says {facts['voice']}. The hand shows {facts['hand']}.",

@@ -112,7 +112,8 @@ class EncoderTraining:
     steps: int
     batch_size: int
     learning_rate: float
-    variation: float  # how far pictures are cropped, turned and lit while training, as a share
+    # objective -> how far media are cropped, shifted and lit while it trains, as a share of a side
+    variation: Mapping[Literal["caption", "contrast"], float]
     save_every_steps: int
     architecture: Mapping[str, int]
 
@@ -329,6 +330,13 @@ def _rules(params: Params) -> list[str]:
         foundation = getattr(params.foundation, part)
         if (foundation.pretrained is None) == (foundation.tiny is None):
             problems.append(f"foundation.{part}: give either `pretrained` or `tiny`, not both")
+        if isinstance(foundation.tiny, EncoderTraining):
+            varied = set(foundation.tiny.objectives) - {"reconstruct"}
+            if set(foundation.tiny.variation) != varied:
+                problems.append(
+                    f"foundation.{part}.tiny.variation: a share for each of "
+                    f"{', '.join(sorted(varied)) or 'no objective'}, and for nothing else"
+                )
     simple = {
         "platform.threads: at least 1": params.platform.threads >= 1,
         "sources: at least one": bool(params.sources),

@@ -51,7 +51,7 @@ class TinyEncoder:
     width: int
 
 
-def tiny_image(shape: Mapping[str, int], variation: float) -> TinyEncoder:
+def tiny_image(shape: Mapping[str, int]) -> TinyEncoder:
     """Build a small CLIP vision tower. Its features are the last hidden state's patches."""
     size, patch = shape["image_size"], shape["patch_size"]
     module = CLIPVisionModel(
@@ -84,13 +84,13 @@ def tiny_image(shape: Mapping[str, int], variation: float) -> TinyEncoder:
         encode,
         prepare,
         extractor,
-        PictureViews(patch, variation),
+        PictureViews(patch),
         3 * patch * patch,
         shape["width"],
     )
 
 
-def tiny_speech(shape: Mapping[str, int], variation: float) -> TinyEncoder:
+def tiny_speech(shape: Mapping[str, int]) -> TinyEncoder:
     """Build a small Whisper encoder over windows of `window_s` seconds."""
     window_s, bins = shape["window_s"], shape["mel_bins"]
     module = WhisperEncoder(
@@ -113,11 +113,11 @@ def tiny_speech(shape: Mapping[str, int], variation: float) -> TinyEncoder:
         first = sound[: window_s * RATE_HZ]
         return extractor(first, sampling_rate=RATE_HZ, return_tensors="pt")["input_features"][0]
 
-    views = SpectrogramViews(2, patch_frames=2, patch_bins=None, variation=variation)
+    views = SpectrogramViews(2, patch_frames=2, patch_bins=None)
     return TinyEncoder(module, encode, prepare, extractor, views, 2 * bins, shape["width"])
 
 
-def tiny_audio(shape: Mapping[str, int], variation: float) -> TinyEncoder:
+def tiny_audio(shape: Mapping[str, int]) -> TinyEncoder:
     """Build a small BEATs encoder over windows of `window_s` seconds."""
     width, size, window_s = shape["width"], 16, shape["window_s"]
     module = Beats(
@@ -138,7 +138,7 @@ def tiny_audio(shape: Mapping[str, int], variation: float) -> TinyEncoder:
     def prepare(sound: np.ndarray) -> Tensor:
         return filterbank(windows(sound, window_s)[0][0])
 
-    views = SpectrogramViews(1, patch_frames=size, patch_bins=size, variation=variation)
+    views = SpectrogramViews(1, patch_frames=size, patch_bins=size)
     return TinyEncoder(module, module, prepare, None, views, size * size, width)
 
 
@@ -158,7 +158,7 @@ class EncoderLearner:
                 "`reconstruct` and `contrast` need none.",
             )
         self.words = pool.words()
-        self.module = EncoderWithHeads(encoder, plan.objectives, len(self.words))
+        self.module = EncoderWithHeads(encoder, plan, len(self.words))
 
     def batch(self, step: int) -> Batch:
         """Draw media with replacement: a pure function of the seed and the step.
@@ -197,15 +197,15 @@ class EncoderLearner:
 class EncoderWithHeads(nn.Module):
     """An encoder and the throw-away heads of its objectives; called with a batch, gives a loss."""
 
-    def __init__(self, encoder: TinyEncoder, names: Sequence[str], words: int) -> None:
+    def __init__(self, encoder: TinyEncoder, plan: EncoderTraining, words: int) -> None:
         super().__init__()
         self.encoder = encoder.module
-        self.names = tuple(names)
+        self.names = plan.objectives
         self._encode, self._views = encoder.encode, encoder.views
         makers: dict[str, Callable[[], nn.Module]] = {
-            "caption": lambda: CaptionObjective(encoder.width, words),
+            "caption": lambda: CaptionObjective(encoder.width, words, plan.variation["caption"]),
             "reconstruct": lambda: ReconstructObjective(encoder.width, encoder.patch),
-            "contrast": lambda: ContrastObjective(encoder.width),
+            "contrast": lambda: ContrastObjective(encoder.width, plan.variation["contrast"]),
         }
         self.heads = nn.ModuleDict({name: makers[name]() for name in self.names})
 

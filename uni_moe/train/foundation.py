@@ -21,7 +21,7 @@ from uni_moe.train.state import open_states
 
 PRETRAINED = "pretrained.json"
 _CORPORA = {"image": ("image", "video"), "audio": ("audio",), "speech": ("speech",)}
-_BUILDERS: Mapping[str, Callable[[Mapping[str, int], float], TinyEncoder]] = {
+_BUILDERS: Mapping[str, Callable[[Mapping[str, int]], TinyEncoder]] = {
     "image": tiny_image,
     "audio": tiny_audio,
     "speech": tiny_speech,
@@ -89,7 +89,7 @@ def _train_encoder(ctx: StageContext, plan: EncoderTraining) -> None:
     parents = tuple(ctx.layout.corpus(modality) for modality in _CORPORA[ctx.item])
     ids = parent_ids(ctx.layout, *parents)
     torch.manual_seed(ctx.params.seed)
-    encoder = _BUILDERS[ctx.item](plan.architecture, plan.variation)
+    encoder = _BUILDERS[ctx.item](plan.architecture)
     pool = gather(parents, ctx.item, "train", encoder.prepare)
     held_out = gather(parents, ctx.item, "validation", encoder.prepare)
     learner = EncoderLearner(encoder, plan, pool, held_out, ctx.params.seed)

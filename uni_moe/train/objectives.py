@@ -33,8 +33,8 @@ class Views(Protocol):
     def hide(self, x: Tensor, hidden_BN: Tensor) -> Tensor:
         """Blank the hidden patches of inputs."""
 
-    def vary(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Return another view of the same media."""
+    def vary(self, x: Tensor, variation: float, generator: torch.Generator) -> Tensor:
+        """Return another view of the same media, up to `variation` (a share) away."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,11 @@ class Words:
 class CaptionObjective(nn.Module):
     """A small causal decoder that writes the caption (or transcript) from the features."""
 
-    def __init__(self, width: int, words: int, *, layers: int = 2, heads: int = 4) -> None:
+    def __init__(
+        self, width: int, words: int, variation: float, *, layers: int = 2, heads: int = 4
+    ) -> None:
         super().__init__()
+        self.variation = variation
         self.embed = nn.Embedding(words, width)
         self.position = nn.Parameter(torch.randn(64, width) * 0.02)
         self.norm = nn.LayerNorm(width)
@@ -90,7 +93,7 @@ class CaptionObjective(nn.Module):
     def forward(self, encode: Encode, batch: Batch, views: Views) -> Tensor:
         """Return the mean cross-entropy of the captions' words."""
         assert batch.captions_BL is not None
-        x = views.vary(batch.media, batch.generator())
+        x = views.vary(batch.media, self.variation, batch.generator())
         ids_BL = batch.captions_BL[:, : self.position.shape[0]]
         inputs, targets = ids_BL[:, :-1], ids_BL[:, 1:]
         length = inputs.shape[1]
@@ -123,8 +126,9 @@ class ReconstructObjective(nn.Module):
 class ContrastObjective(nn.Module):
     """Two views of one medium agree, views of two media do not (normalized temperature loss)."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, variation: float) -> None:
         super().__init__()
+        self.variation = variation
         self.norm = nn.LayerNorm(width)
         self.head = nn.Sequential(
             nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
@@ -133,7 +137,7 @@ class ContrastObjective(nn.Module):
     def forward(self, encode: Encode, batch: Batch, views: Views) -> Tensor:
         """Return the mean cross-entropy of picking the other view out of the batch."""
         generator = batch.generator()
-        both = torch.cat([views.vary(batch.media, generator) for _ in range(2)])
+        both = torch.cat([views.vary(batch.media, self.variation, generator) for _ in range(2)])
         z = F.normalize(self.head(self.norm(encode(both).mean(1))), dim=-1)
         likeness = z @ z.T / TEMPERATURE
         likeness.fill_diagonal_(-math.inf)

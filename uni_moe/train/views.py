@@ -19,7 +19,6 @@ class PictureViews:
     """Square patches of pictures (B, C, H, W), row by row, as CLIP reads them."""
 
     patch_size: int
-    variation: float  # how much of a side a crop may lose; turns and light follow
 
     def patches(self, x: Tensor) -> Tensor:
         """Cut into (B, N, P)."""
@@ -31,16 +30,19 @@ class PictureViews:
         keep = (~hidden_BN).view(x.shape[0], 1, rows, -1).to(x.dtype)
         return x * F.interpolate(keep, scale_factor=self.patch_size, mode="nearest")
 
-    def vary(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Crop, shift, turn and light each picture at random; never mirror (left stays left)."""
+    def vary(self, x: Tensor, variation: float, generator: torch.Generator) -> Tensor:
+        """Crop, shift, turn and light each picture at random; never mirror (left stays left).
+
+        `variation` is how much of a side a crop may lose; turns and light follow.
+        """
         count = x.shape[0]
 
         def spread(*shape: int) -> Tensor:
             """Numbers between -1 and 1."""
             return 2 * torch.rand(count, *shape, generator=generator) - 1
 
-        zoom = 1 - self.variation * torch.rand(count, generator=generator)
-        angle = self.variation * spread()
+        zoom = 1 - variation * torch.rand(count, generator=generator)
+        angle = variation * spread()
         theta = torch.zeros(count, 2, 3)
         theta[:, 0, 0] = theta[:, 1, 1] = zoom * angle.cos()
         theta[:, 1, 0] = zoom * angle.sin()
@@ -48,7 +50,7 @@ class PictureViews:
         theta[:, :, 2] = (1 - zoom)[:, None] * spread(2)
         grid = F.affine_grid(theta, list(x.shape), align_corners=False)
         view = F.grid_sample(x, grid, padding_mode="border", align_corners=False)
-        return view * (1 + self.variation * spread(1, 1, 1)) + self.variation * spread(1, 1, 1)
+        return view * (1 + variation * spread(1, 1, 1)) + variation * spread(1, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,6 @@ class SpectrogramViews:
     time_axis: int
     patch_frames: int
     patch_bins: int | None  # None takes all bins
-    variation: float  # the largest shift in time, as a share of the length; loudness follows
 
     def patches(self, x: Tensor) -> Tensor:
         """Cut into (B, N, P), time-major."""
@@ -83,16 +84,19 @@ class SpectrogramViews:
         x_BTM[:, : mask.shape[1]] *= mask
         return self._time_first(x_BTM)
 
-    def vary(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Roll each spectrogram in time and change its loudness."""
+    def vary(self, x: Tensor, variation: float, generator: torch.Generator) -> Tensor:
+        """Roll each spectrogram in time and change its loudness.
+
+        `variation` is the largest shift, as a share of the length; loudness follows.
+        """
         length = x.shape[self.time_axis]
-        most = int(length * self.variation)
+        most = int(length * variation)
         shifts = torch.randint(0, most + 1, (x.shape[0],), generator=generator).tolist()
         rolled = torch.stack(
             [row.roll(shift, self.time_axis - 1) for row, shift in zip(x, shifts, strict=True)]
         )
         loudness = 2 * torch.rand(x.shape[0], 1, 1, generator=generator) - 1
-        return rolled + self.variation * loudness
+        return rolled + variation * loudness
 
     def _time_first(self, x: Tensor) -> Tensor:
         return x if self.time_axis == 1 else x.transpose(1, 2)

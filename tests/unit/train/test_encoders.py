@@ -7,13 +7,14 @@ from uni_moe.train.encoders import EncoderLearner, tiny_image
 from uni_moe.train.pool import Pool
 
 SHAPE = {"image_size": 16, "patch_size": 8, "width": 16, "layers": 1, "heads": 2}
+VARIATION = {"caption": 0.1, "contrast": 0.1}
 
 
 def learner(captions, *objectives):
     torch.manual_seed(0)
-    plan = EncoderTraining(objectives, 1, 8, 1e-3, 0.1, 1, SHAPE)
+    plan = EncoderTraining(objectives, 1, 8, 1e-3, VARIATION, 1, SHAPE)
     pool = Pool(torch.rand(len(captions), 3, 16, 16), tuple(captions))
-    return EncoderLearner(tiny_image(SHAPE, 0.1), plan, pool, pool, seed=3)
+    return EncoderLearner(tiny_image(SHAPE), plan, pool, pool, seed=3)
 
 
 def test_half_of_a_batch_has_captions_however_rare_they_are():

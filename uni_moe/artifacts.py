@@ -18,6 +18,7 @@ from uni_moe.errors import LineageError
 from uni_moe.records import Card, canonical_json, sha256_text
 
 CARD = "card.json"
+_AROUND = ("uni_moe.cli", "uni_moe.__main__", "uni_moe.alone")
 
 
 @dataclass(frozen=True)
@@ -121,11 +122,12 @@ def files_of(folder: Path) -> dict[str, str]:
 
 
 def code_hash() -> str:
-    """Return the hash of our own source files that this process has imported, the command aside."""
+    """Return the hash of our own source files that this process has imported, the command aside.
+
+    What the command needs around a stage (its words, its locks) computes nothing.
+    """
     names = sorted(
-        name
-        for name in sys.modules
-        if name.startswith("uni_moe") and name not in ("uni_moe.cli", "uni_moe.__main__")
+        name for name in sys.modules if name.startswith("uni_moe") and name not in _AROUND
     )
     digest = {
         name: sha256_file(Path(file))

@@ -7,20 +7,32 @@ a run did stands in it. All problems of a file are told at once.
 from __future__ import annotations
 
 import difflib
-import os
 import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
+from uni_moe.config_rules import rules
 from uni_moe.errors import ConfigError, bullets
+from uni_moe.yaml_text import parse_yaml
 
 Connector = Literal["image", "audio", "speech"]
 ExpertName = Literal["image", "video", "audio", "speech"]
+# Parts of the network that a phase may train; uni_moe.model.parts says which parameters they are.
+Part = Literal[
+    "connector.image",
+    "connector.audio",
+    "connector.speech",
+    "router",
+    "lora.attention",
+    "lora.feed_forward",
+    "lora.experts",
+    "language",
+]
 
 
 @dataclass(frozen=True)
@@ -200,12 +212,12 @@ class Lora:
 class Phase:
     """One training phase: what learns, from what, how long.
 
-    `learns` names parts of the model (uni_moe.model.parts). `blend` weighs modalities against each
+    `learns` names parts of the model. `blend` weighs modalities against each
     other; a modality without weight is not drawn. `tasks` says which conversations are drawn:
     `caption` (captions and transcripts), `answer` (questions), or both.
     """
 
-    learns: tuple[str, ...]
+    learns: tuple[Part, ...]
     blend: Mapping[str, float]
     tasks: tuple[Literal["caption", "answer"], ...]
     steps: int
@@ -287,7 +299,7 @@ def load_params(path: Path) -> Params:
             remedy="run the command in a workspace, or make one with `uni-moe new FOLDER`.",
         )
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = parse_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"{path} is not YAML: {error}",
@@ -302,7 +314,7 @@ def parse_params(data: object, *, name: str = "params.yaml") -> Params:
     problems: list[str] = []
     params = _build(Params, data, "", problems)
     if not problems:
-        problems.extend(_rules(params))
+        problems.extend(rules(params))
     if problems:
         raise ConfigError(
             f"{name} has {len(problems)} problem(s):{bullets(problems)}",
@@ -310,124 +322,6 @@ def parse_params(data: object, *, name: str = "params.yaml") -> Params:
             remedy="compare with a complete recipe: `uni-moe new FOLDER --recipe playground`.",
         )
     return typing.cast("Params", params)
-
-
-def _rules(params: Params) -> list[str]:
-    """Return what types cannot say."""
-    problems = []
-    names = [source.name for source in params.sources]
-    problems += [
-        f"sources: two sources have the name {name!r}; names must be unique"
-        for name in sorted({name for name in names if names.count(name) > 1})
-    ]
-    problems += [
-        f"sources.{name}: a name may hold letters, digits, '_' and '-' only"
-        for name in names
-        if not name.replace("_", "").replace("-", "").isalnum()
-    ]
-    problems += _path_rules(params)
-    for part in ("image", "audio", "speech", "language"):
-        foundation = getattr(params.foundation, part)
-        if (foundation.pretrained is None) == (foundation.tiny is None):
-            problems.append(f"foundation.{part}: give either `pretrained` or `tiny`, not both")
-        if isinstance(foundation.tiny, EncoderTraining):
-            varied = set(foundation.tiny.objectives) - {"reconstruct"}
-            if set(foundation.tiny.variation) != varied:
-                problems.append(
-                    f"foundation.{part}.tiny.variation: a share for each of "
-                    f"{', '.join(sorted(varied)) or 'no objective'}, and for nothing else"
-                )
-    simple = {
-        "platform.threads: at least 1": params.platform.threads >= 1,
-        "sources: at least one": bool(params.sources),
-        "split: validation_share + test_share must lie in [0, 1)": 0
-        <= params.split.validation_share + params.split.test_share
-        < 1,
-        "model.experts_per_token: more than there are assembly.slots": len(params.assembly.slots)
-        >= params.model.experts_per_token,
-    }
-    problems += [said for said, kept in simple.items() if not kept]
-    problems += _assembly_rules(params)
-    problems += _blend_rules(params)
-    phases: dict[str, Phase] = {"tune": params.tune}
-    phases |= {f"align.{key}": phase for key, phase in params.align.items()}
-    phases |= {f"experts.{key}": phase for key, phase in params.experts.items()}
-    for where, phase in phases.items():
-        problems += _phase_rules(where, phase)
-    return problems
-
-
-def _blend_rules(params: Params) -> list[str]:
-    """A phase draws from the corpora that dvc.yaml gives its stage, else changes go unnoticed."""
-    phases: dict[str, tuple[Phase, set[str]]] = {}
-    for connector, phase in params.align.items():
-        inputs = {"image", "video"} if connector == "image" else {connector}
-        phases[f"align.{connector}"] = (phase, set(inputs))
-    for expert, phase in params.experts.items():
-        phases[f"experts.{expert}"] = (phase, {expert})
-    return [
-        f"{where}.blend: {', '.join(sorted(strange))} is no input of this stage; it may draw from "
-        f"{', '.join(sorted(inputs))}"
-        for where, (phase, inputs) in phases.items()
-        if (strange := set(phase.blend) - inputs)
-    ]
-
-
-def _assembly_rules(params: Params) -> list[str]:
-    """Every slot has a donor; a connector that learns in several places has one that survives."""
-    chosen = params.assembly.connectors_from
-    problems = [
-        f"assembly.slots: no expert named {slot!r} is trained"
-        for slot in sorted(set(params.assembly.slots) - {"base", *params.experts})
-    ]
-    for connector, expert in chosen.items():
-        phase = params.experts.get(expert)  # type: ignore[call-overload] # any name may stand there
-        if phase is None or f"connector.{connector}" not in phase.learns:
-            problems.append(
-                f"assembly.connectors_from.{connector}: experts.{expert} trains no such connector"
-            )
-    learned = {
-        part.partition(".")[2]
-        for phase in params.experts.values()
-        for part in phase.learns
-        if part.startswith("connector.")
-    }
-    problems += [
-        f"assembly.connectors_from: connector.{name} learns with experts; name the one that stays"
-        for name in sorted(learned - set(chosen))
-    ]
-    return problems
-
-
-def _path_rules(params: Params) -> list[str]:
-    """Every file of a source must lie under `raw`, else its change would go unnoticed."""
-    raw = os.path.normpath(params.raw)
-    paths = {
-        f"sources.{source.name}.{field}": getattr(source, field)
-        for source in params.sources
-        for field in ("path", "media_root")
-        if hasattr(source, field)
-    }
-    return [
-        f"{where}: {path!r} is not inside `raw: {params.raw}`"
-        for where, path in paths.items()
-        if not PurePath(os.path.normpath(path)).is_relative_to(raw)
-    ]
-
-
-def _phase_rules(where: str, phase: Phase) -> list[str]:
-    problems = []
-    if phase.steps < 1 or phase.batch_size < 1 or phase.save_every_steps < 1:
-        problems.append(f"{where}: steps, batch_size and save_every_steps must be at least 1")
-    if phase.learning_rate <= 0:
-        problems.append(f"{where}.learning_rate: must be above 0")
-    if not 0 <= phase.warmup_share < 1:
-        problems.append(f"{where}.warmup_share: must lie in [0, 1)")
-    if not phase.blend or any(weight <= 0 for weight in phase.blend.values()):
-        problems.append(f"{where}.blend: at least one modality, each with a weight above 0")
-    if any(part.startswith("lora.") for part in phase.learns) != (phase.lora is not None):
-        problems.append(f"{where}: `lora` and the lora.* parts in `learns` go together")
-    return problems
 
 
 def _build(kind: Any, value: object, where: str, problems: list[str]) -> Any:  # noqa: ANN401, PLR0911, C901

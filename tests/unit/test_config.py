@@ -42,6 +42,19 @@ def changed(path, value):
         (["tune", "blend"], {"text": 0.0}, "weight above 0"),
         (["model", "experts_per_token"], 9, "more than there are assembly.slots"),
         (["align", "audio", "blend"], {"image": 1.0}, "align.audio.blend: image is no input"),
+        (["tune", "blend"], {"txet": 1.0}, "tune.blend: txet is no input"),
+        (["tune", "learns"], ["lora.atention"], "'lora.atention' is not one of"),
+        (["tune", "learning_rate"], float("nan"), "tune.learning_rate: must be above 0"),
+        (["prepare", "caption_prompts", "imge"], "Look.", "imge: no such modality"),
+        (["foundation", "image", "tiny", "architecture", "widht"], 8, "architecture: expected"),
+        (["foundation", "image", "tiny", "variation"], {}, "variation: expected a share for"),
+        (["foundation", "audio", "tiny", "steps"], 0, "foundation.audio.tiny.steps: must be at"),
+        (["model", "sparse_layers"], [99], "99 is no layer"),
+        (["model", "video_frames"], 0, "model.video_frames: must be at least 1"),
+        (["experts", "video"], KeyError, "experts.video: missing"),
+        (["evaluate", "confidence"], 95.0, "evaluate.confidence: must lie between 0 and 1"),
+        (["gate", "margin"], -5.0, "gate.margin: must lie in [0, 1]"),
+        (["split", "validation_share"], -0.1, "split.validation_share: must lie in [0, 1)"),
         (["platform"], 3, "platform: expected keys and values, found 3"),
     ],
 )
@@ -76,3 +89,11 @@ def test_a_section_is_plain_json():
     section = parse_params(PARAMS).section("align", "audio")
     assert section["learns"] == ["connector.audio"]
     assert section["blend"] == {"audio": 1.0}
+
+
+def test_a_key_that_stands_twice_is_refused_with_its_line(tmp_path):
+    text = (Path(__file__).parents[2] / "params.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(text + "seed: 8\n")
+    with pytest.raises(ConfigError, match="'seed' stands twice") as error:
+        load_params(tmp_path / "params.yaml")
+    assert f"line {len(text.splitlines()) + 1}" in str(error.value)

@@ -12,6 +12,7 @@ import yaml
 
 from uni_moe.errors import ConfigError, bullets
 from uni_moe.records import canonical_json, sha256_text
+from uni_moe.yaml_text import parse_yaml
 
 Level = Literal["sample", "table"]
 LEVELS: tuple[Level, ...] = get_args(Level)
@@ -93,7 +94,7 @@ def load_contract(path: Path, problem_of: Callable[[Rule], str | None]) -> Contr
         ConfigError: the file is missing or not YAML, or lists every problem that it has.
     """
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = parse_yaml(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"The contract {path} cannot be read: {error}",

@@ -100,10 +100,10 @@ def knock_outs(
 ) -> dict[str, list[float]]:
     """Return, per sparse layer, how much of the recited answers each expert's absence costs.
 
-    A lone expert cannot be left out: there is nothing to say then.
+    Where every token visits every expert, none can be left out: there is nothing to say then.
     """
     experts = range(model.config.num_experts)
-    if not batches or len(experts) < 2:
+    if not batches or len(experts) <= model.config.experts_per_token:
         return {}
 
     def score() -> float:
@@ -186,7 +186,7 @@ def _losses(ctx: StageContext, model: Card) -> Losses:
     return {
         phase: card.results["validation_loss"]
         for phase, card in sorted({**cards, "tune": model}.items())
-        if "validation_loss" in card.results
+        if card.results.get("validation_loss")  # a phase without validation conversations has none
     }
 
 

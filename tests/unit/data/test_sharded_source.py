@@ -108,6 +108,10 @@ def entry(**changes) -> list[dict]:
         (record(question="<image><image> Q?"), {"slot_without_media"}),
         (record(question="<video> Q?"), {"slot_without_media", "media_without_slot"}),
         (record(frames=[5, 2]), {"bad_media"}),
+        (record(media=entry(shard="s" * 300)), {"missing_shard"}),
+        (record(concat_gap_ms=10**30), {"bad_media"}),
+        (record(concat_gap_ms="50"), {"bad_media"}),
+        (record(concat_gap_ms=True), {"bad_media"}),
     ],
 )
 def test_what_is_wrong_with_a_record_stands_in_its_sample(tmp_path, line, expected):
@@ -268,3 +272,21 @@ def test_a_file_that_would_fill_the_memory_is_not_read(tmp_path, monkeypatch):
 def test_a_caption_is_made_for_training_records_alone(split, caption):
     assert sharded._caption("a hand shows {label}", {"label": "two", "split": split}) == caption
     assert sharded._caption(None, {"caption": "own", "split": split}) == "own"
+
+
+def test_a_caption_that_fits_no_record_is_told(tmp_path):
+    write_set(tmp_path / "x", record(meta={"what": "cat"}))
+    right = ShardedSource("sharded", "x", "x", ("ask",), caption="a {meta.what}")
+    assert [one.caption for one in open_source(right, tmp_path).samples()] == ["a cat"]
+    wrong = ShardedSource("sharded", "x", "x", ("ask",), caption="a {meta.waht}")
+    with pytest.raises(DataError, match="no record has the fields of the caption"):
+        list(open_source(wrong, tmp_path).samples())
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"use": "video"}, {"when": ["a"]}, {"choices": "yes"}, {"modality": None}]
+)
+def test_a_task_declared_in_another_form_is_refused(tmp_path, wrong):
+    folder = write_set(tmp_path / "x", record(), tasks=({**ASK, **wrong},))
+    with pytest.raises(DataError, match=f"{next(iter(wrong))} is "):
+        samples(folder)

@@ -17,11 +17,14 @@ def file_inside(root: Path, name: str, *, missing: str = "missing_media") -> Pat
     if not is_plain(name):
         return Problem("unsafe_path", f"{name!r} is absolute or leaves its folder")
     path = root.resolve() / name
-    if path.resolve() != path:
-        return Problem("unsafe_path", f"{name!r} is or passes a link")
-    if not path.is_file():
-        return Problem(missing, f"there is no file {name!r} in {root.name}")
-    return path
+    try:
+        if path.resolve() != path:
+            return Problem("unsafe_path", f"{name!r} is or passes a link")
+        if path.is_file():
+            return path
+    except OSError as error:  # a name that no file system takes, a folder that may not be read
+        return Problem(missing, f"{name[:80]!r} cannot be read: {error.strerror}")
+    return Problem(missing, f"there is no file {name!r} in {root.name}")
 
 
 def _too_large(name: str, size: int) -> Problem | None:

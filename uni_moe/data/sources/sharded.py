@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,14 @@ class Sharded:
 
     @functools.cached_property
     def _all(self) -> list[RawSample]:
-        return [sample for line in self.lines for sample in self._of_line(line)]
+        found = [sample for line in self.lines for sample in self._of_line(line)]
+        if self.caption is not None and not any(sample.caption for sample in found):
+            raise DataError(
+                f"sources.{self.name}: no record has the fields of the caption {self.caption!r}.",
+                cause="they are misspelled, hold no text, or no record is for training.",
+                remedy=f"correct `caption` of the source {self.name} in params.yaml.",
+            )
+        return found
 
     def _of_line(self, line: str) -> list[RawSample]:
         try:
@@ -90,10 +97,12 @@ def open_sharded(config: Config, root: Path) -> Sharded:
         declared = {str(task["name"]): task for task in card["tasks"]}
         for task in declared.values():
             _ = str(task["prompt"]), str(task["answer_field"])
+        _check_types((card, *declared.values()))
     except (ValueError, TypeError, KeyError) as error:
         raise DataError(
             f"{folder / 'dataset.json'} does not declare tasks: {error!r}.",
-            cause="it is not JSON, or a task lacks name, prompt or answer_field.",
+            cause="it is not JSON, or a task lacks name, prompt or answer_field, or has another "
+            "type in use, when or choices.",
             remedy="mend dataset.json.",
         ) from error
     unknown = [name for name in config.tasks if name not in declared]
@@ -112,6 +121,28 @@ def open_sharded(config: Config, root: Path) -> Sharded:
         )
     tasks = tuple(declared[name] for name in config.tasks)
     return Sharded(config.name, folder, card, tasks, lines, config.caption)
+
+
+def _check_types(declarations: Sequence[Record]) -> None:
+    """Check what the card and its tasks say in other forms than this layout has; tell all of it."""
+    wrong = []
+    for told in declarations:
+        if not _is_texts(told.get("use", []), ("video", "audio")):
+            wrong.append(f"use is {told['use']!r}, not a list of video and audio")
+        if not isinstance(told.get("when", {}), Mapping):
+            wrong.append(f"when is {told['when']!r}, not keys and values")
+        if not isinstance(told.get("choices") or [], list):
+            wrong.append(f"choices is {told['choices']!r}, not a list")
+        if not _is_texts(told.get("modality", [])):
+            wrong.append(f"modality is {told['modality']!r}, not a list of names")
+    if wrong:
+        raise TypeError("; ".join(wrong))
+
+
+def _is_texts(value: object, among: Sequence[str] | None = None) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(item, str) and (among is None or item in among) for item in value
+    )
 
 
 def _applies(task: Record, record: Record) -> bool:
@@ -161,10 +192,10 @@ def _caption(template: str | None, record: Record) -> str | None:
     own = _text(record.get("caption"))
     if own is not None or template is None or record.get("split") != "train":
         return own
-    try:
-        return template.format_map(record)
-    except (KeyError, IndexError, ValueError):
+    fields = {name: _text(_look_up(record, name)) for name in _FIELD.findall(template)}
+    if None in fields.values():
         return None
+    return _FIELD.sub(lambda match: str(fields[match[1]]), template)
 
 
 def _split(split: object, problems: list[Problem]) -> str | None:

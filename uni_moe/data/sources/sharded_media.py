@@ -13,6 +13,7 @@ from uni_moe.data.sources.problems import Problem
 from uni_moe.records import MEDIA_KINDS, MediaKind
 
 Record = Mapping[str, Any]
+MAX_GAP_MS = 600_000
 
 
 def media_of(
@@ -29,7 +30,7 @@ def media_of(
     if not listed and card.get("modality"):
         problems.append(Problem("missing_media", "the set is one of media, the record has none"))
     frames = _frames(record, problems)
-    gap_ms = record.get("concat_gap_ms")
+    gap_ms = _gap_ms(record, problems)
     media: list[RawMedia] = []
     for entry in listed:
         item = _entry(folder, entry, problems)
@@ -38,7 +39,7 @@ def media_of(
                 replace(used, frames=frames if used.kind == "video" else None)
                 for used in _used(item, task, card)
             ]
-    if isinstance(gap_ms, int) and gap_ms >= 0 and len(media) > 1:
+    if gap_ms is not None and len(media) > 1:
         return _joined(media, gap_ms)
     return tuple(media)
 
@@ -95,6 +96,19 @@ def _joined(media: list[RawMedia], gap_ms: int) -> tuple[RawMedia, ...]:
         problem=problem,
     )
     return (*(item for item in media if item not in sounds), whole)
+
+
+def _gap_ms(record: Record, problems: list[Problem]) -> int | None:
+    """Return the silence between sounds that the record joins to one."""
+    match gap := record.get("concat_gap_ms"):
+        case None:
+            return None
+        case int() if not isinstance(gap, bool) and 0 <= gap <= MAX_GAP_MS:
+            return gap
+    problems.append(
+        Problem("bad_media", f"concat_gap_ms is {str(gap)[:80]}, not 0 to {MAX_GAP_MS}")
+    )
+    return None
 
 
 def _frames(record: Record, problems: list[Problem]) -> tuple[int, ...] | None:

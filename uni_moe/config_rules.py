@@ -1,0 +1,229 @@
+"""What the types of params.yaml cannot say: ranges, and keys that must agree. All told at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from uni_moe.config import EncoderTraining, Params, Phase
+
+_Rule = tuple[str, Callable[[float], bool]]
+_COUNT: _Rule = ("must be at least 1", lambda x: x >= 1)
+_POSITIVE: _Rule = ("must be above 0", lambda x: x > 0)
+_NOT_NEGATIVE: _Rule = ("must be at least 0", lambda x: x >= 0)
+_SHARE: _Rule = ("must lie in [0, 1)", lambda x: 0 <= x < 1)
+_INSIDE: _Rule = ("must lie between 0 and 1", lambda x: 0 < x < 1)
+# The range of every number, by its key, wherever that key stands.
+_RANGES: dict[str, _Rule] = {
+    **dict.fromkeys(
+        (
+            *("threads", "steps", "batch_size", "save_every_steps", "experts_per_token", "rank"),
+            *("video_frames", "query_tokens", "layers", "heads", "width", "intermediate_size"),
+            *("window_s", "vocab_size", "hidden_size", "max_positions", "max_new_tokens"),
+            *("max_items", "count", "image_size", "patch_size", "mel_bins"),
+        ),
+        _COUNT,
+    ),
+    **dict.fromkeys(("learning_rate", "clip_norm", "alpha"), _POSITIVE),
+    **dict.fromkeys(
+        ("seed", "weight_decay", "knock_out_items", "validation", "test"), _NOT_NEGATIVE
+    ),
+    **dict.fromkeys(
+        ("validation_share", "test_share", "warmup_share", "dropout"),
+        _SHARE,
+    ),
+    "confidence": _INSIDE,
+    "margin": ("must lie in [0, 1]", lambda x: 0 <= x <= 1),
+    "min_over_chance": ("must lie in [-1, 1]", lambda x: -1 <= x <= 1),
+}
+_MEDIA = ("image", "video", "audio", "speech")
+_ARCHITECTURE = {
+    "image": {"image_size", "patch_size", "width", "layers", "heads"},
+    "audio": {"width", "layers", "heads", "window_s"},
+    "speech": {"width", "layers", "heads", "window_s", "mel_bins"},
+}
+
+
+def rules(params: Params) -> list[str]:
+    """Return what types cannot say."""
+    problems = []
+    names = [source.name for source in params.sources]
+    problems += [
+        f"sources: two sources have the name {name!r}; names must be unique"
+        for name in sorted({name for name in names if names.count(name) > 1})
+    ]
+    problems += [
+        f"sources.{name}: a name may hold letters, digits, '_' and '-' only"
+        for name in names
+        if not name.replace("_", "").replace("-", "").isalnum()
+    ]
+    problems += [
+        f"prepare.caption_prompts.{name}: no such modality"
+        for name in sorted(set(params.prepare.caption_prompts) - set(_MEDIA))
+    ]
+    problems += _range_rules(params, "")
+    problems += _path_rules(params)
+    for part in ("image", "audio", "speech", "language"):
+        foundation = getattr(params.foundation, part)
+        if (foundation.pretrained is None) == (foundation.tiny is None):
+            problems.append(f"foundation.{part}: give either `pretrained` or `tiny`, not both")
+        if part != "language" and foundation.tiny is not None:
+            problems += _encoder_rules(part, foundation.tiny)
+    simple = {
+        "sources: at least one": bool(params.sources),
+        "split: validation_share + test_share must lie in [0, 1)": 0
+        <= params.split.validation_share + params.split.test_share
+        < 1,
+        "model.experts_per_token: more than there are assembly.slots": len(params.assembly.slots)
+        >= params.model.experts_per_token,
+    }
+    problems += [said for said, kept in simple.items() if not kept]
+    problems += _layer_rules(params)
+    problems += _assembly_rules(params)
+    problems += _blend_rules(params)
+    phases: dict[str, Phase] = {"tune": params.tune}
+    phases |= {f"align.{key}": phase for key, phase in params.align.items()}
+    phases |= {f"experts.{key}": phase for key, phase in params.experts.items()}
+    for where, phase in phases.items():
+        problems += _phase_rules(where, phase)
+    return problems
+
+
+def _range_rules(value: Any, where: str) -> list[str]:  # noqa: ANN401 - any part of the params
+    """Check every number whose key has a range. NaN is in none."""
+    problems = []
+    for key, item in _items(value):
+        place = f"{where}.{key}" if where else key
+        if isinstance(item, int | float) and key in _RANGES:
+            said, kept = _RANGES[key]
+            problems += [] if kept(item) else [f"{place}: {said}, found {item}"]
+        else:
+            problems += _range_rules(item, place)
+    return problems
+
+
+def _items(value: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401
+    if is_dataclass(value):
+        yield from ((field.name, getattr(value, field.name)) for field in fields(value))
+    elif isinstance(value, Mapping):
+        yield from value.items()
+    elif isinstance(value, tuple):
+        yield from ((getattr(item, "name", str(place)), item) for place, item in enumerate(value))
+
+
+def _encoder_rules(part: str, tiny: EncoderTraining) -> list[str]:
+    where, shape = f"foundation.{part}.tiny", tiny.architecture
+    problems = []
+    if set(shape) != _ARCHITECTURE[part]:
+        problems.append(
+            f"{where}.architecture: expected {', '.join(sorted(_ARCHITECTURE[part]))}, "
+            f"found {', '.join(sorted(shape))}"
+        )
+    elif shape["heads"] > 0 and shape["width"] % shape["heads"]:
+        problems.append(f"{where}.architecture: width must be a multiple of heads")
+    varied = set(tiny.objectives) - {"reconstruct"}
+    if set(tiny.variation) != varied:
+        problems.append(
+            f"{where}.variation: expected a share for {', '.join(sorted(varied)) or 'nothing'}, "
+            f"found {', '.join(sorted(tiny.variation)) or 'nothing'}"
+        )
+    problems += [
+        f"{where}.variation.{name}: must lie in [0, 1), found {share}"
+        for name, share in tiny.variation.items()
+        if not 0 <= share < 1
+    ]
+    if not tiny.objectives:
+        problems.append(f"{where}.objectives: at least one")
+    return problems
+
+
+def _layer_rules(params: Params) -> list[str]:
+    """Sparse layers exist, each once; every connector and expert that dvc.yaml trains is told."""
+    layers = params.model.sparse_layers
+    tiny = params.foundation.language.tiny
+    problems = []
+    if not layers or len(set(layers)) != len(layers) or min(layers) < 0:
+        problems.append("model.sparse_layers: at least one, from 0 on, each once")
+    elif tiny is not None and max(layers) >= tiny.layers:
+        problems.append(
+            f"model.sparse_layers: {max(layers)} is no layer; the language model has "
+            f"0 to {tiny.layers - 1}"
+        )
+    for where, told, needed in (
+        ("align", params.align, ("image", "audio", "speech")),
+        ("experts", params.experts, _MEDIA),
+    ):
+        problems += [f"{where}.{name}: missing" for name in needed if name not in told]
+    return problems
+
+
+def _blend_rules(params: Params) -> list[str]:
+    """A phase draws from the corpora that dvc.yaml gives its stage, else changes go unnoticed."""
+    phases: dict[str, tuple[Phase, set[str]]] = {}
+    for connector, phase in params.align.items():
+        inputs = {"image", "video"} if connector == "image" else {connector}
+        phases[f"align.{connector}"] = (phase, set(inputs))
+    for expert, phase in params.experts.items():
+        phases[f"experts.{expert}"] = (phase, {expert})
+    phases["tune"] = (params.tune, {"text", "image", "video", "audio", "speech"})
+    return [
+        f"{where}.blend: {', '.join(sorted(strange))} is no input of this stage; it may draw from "
+        f"{', '.join(sorted(inputs))}"
+        for where, (phase, inputs) in phases.items()
+        if (strange := set(phase.blend) - inputs)
+    ]
+
+
+def _assembly_rules(params: Params) -> list[str]:
+    """Every slot has a donor; a connector that learns in several places has one that survives."""
+    chosen = params.assembly.connectors_from
+    problems = [
+        f"assembly.slots: no expert named {slot!r} is trained"
+        for slot in sorted(set(params.assembly.slots) - {"base", *params.experts})
+    ]
+    for connector, expert in chosen.items():
+        phase = params.experts.get(expert)  # type: ignore[call-overload] # any name may stand there
+        if phase is None or f"connector.{connector}" not in phase.learns:
+            problems.append(
+                f"assembly.connectors_from.{connector}: experts.{expert} trains no such connector"
+            )
+    learned = {
+        part.partition(".")[2]
+        for phase in params.experts.values()
+        for part in phase.learns
+        if part.startswith("connector.")
+    }
+    problems += [
+        f"assembly.connectors_from: connector.{name} learns with experts; name the one that stays"
+        for name in sorted(learned - set(chosen))
+    ]
+    return problems
+
+
+def _path_rules(params: Params) -> list[str]:
+    """Every file of a source must lie under `raw`, else its change would go unnoticed."""
+    raw = os.path.normpath(params.raw)
+    paths = {
+        f"sources.{source.name}.{field}": getattr(source, field)
+        for source in params.sources
+        for field in ("path", "media_root")
+        if hasattr(source, field)
+    }
+    return [
+        f"{where}: {path!r} is not inside `raw: {params.raw}`"
+        for where, path in paths.items()
+        if not PurePath(os.path.normpath(path)).is_relative_to(raw)
+    ]
+
+
+def _phase_rules(where: str, phase: Phase) -> list[str]:
+    problems = [] if phase.learns else [f"{where}.learns: at least one part"]
+    if not phase.blend or any(not weight > 0 for weight in phase.blend.values()):
+        problems.append(f"{where}.blend: at least one modality, each with a weight above 0")
+    if any(part.startswith("lora.") for part in phase.learns) != (phase.lora is not None):
+        problems.append(f"{where}: `lora` and the lora.* parts in `learns` go together")
+    return problems

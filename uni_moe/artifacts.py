@@ -139,17 +139,24 @@ def code_hash() -> str:
 
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
-    """Give a folder to write in; it takes the target's place only when the block ends well."""
-    draft = target.parent / f".{target.name}.{uuid.uuid4().hex}"
+    """Give a folder to write in; it takes the target's place only when the block ends well.
+
+    What stands at the target is moved aside whole and goes last. One process at a time writes a
+    target, so drafts that killed processes left are removed here.
+    """
+    for left in target.parent.glob(f".{target.name}.{'?' * 32}"):
+        shutil.rmtree(left)
+    draft, aside = (target.parent / f".{target.name}.{uuid.uuid4().hex}" for _ in range(2))
     draft.mkdir(parents=True)
     try:
         yield draft
         _sync(draft)
         if target.exists():
-            shutil.rmtree(target)
+            target.replace(aside)
         draft.replace(target)
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        for left in (draft, aside):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def write_text(target: Path, text: str) -> None:

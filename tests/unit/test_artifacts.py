@@ -33,6 +33,16 @@ def interrupt(target):
         write()
 
 
+def test_drafts_of_killed_processes_are_removed(tmp_path):
+    left = tmp_path / f".one.{'a' * 32}"
+    left.mkdir()
+    (left / "half").write_text("x")
+    make(tmp_path / "one", "old")
+    make(tmp_path / "one", "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
+    assert (tmp_path / "one/file.txt").read_text() == "new"
+
+
 def test_the_same_inputs_give_the_same_bytes(tmp_path):
     make(tmp_path / "one")
     make(tmp_path / "two")

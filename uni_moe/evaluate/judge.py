@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import fmean
@@ -11,7 +10,7 @@ from typing import Any
 from uni_moe.evaluate.baselines import Guess, Guesser
 from uni_moe.evaluate.metrics import Scored, interval, metric_of, score_answer
 from uni_moe.evaluate.swap import derangement
-from uni_moe.records import Sample, Score
+from uni_moe.records import Sample, Score, canonical_json, sha256_text
 
 Answerer = Callable[[Sequence[Sample], str], list[str]]  # items, what for -> their answers
 
@@ -54,7 +53,7 @@ class Judged:
 
 def chosen(items: Sequence[Sample], most: int | None, seed: int) -> list[Sample]:
     """Return the items to judge: all, or a seeded choice of `most`, in the order of their keys."""
-    ranked = sorted(items, key=lambda i: hashlib.sha256(f"{seed}/{i.key}".encode()).hexdigest())
+    ranked = sorted(items, key=lambda i: sha256_text(f"{seed}/{i.key}"))
     return sorted(ranked[:most], key=lambda i: i.key)
 
 
@@ -111,8 +110,15 @@ def by_task(judged: Iterable[Judged]) -> Mapping[str, list[Judged]]:
 
 
 def items_hash(items: Sequence[Sample]) -> str:
-    """Return the identity of a set of items: equal sets can be compared."""
-    return hashlib.sha256("\n".join(sorted(item.id for item in items)).encode()).hexdigest()
+    """Return the identity of a set of items: what is asked and how it is scored.
+
+    Reports on equal sets can be compared.
+    """
+    rows = [
+        [item.id, [ref.content for ref in item.media], item.metric, item.choices, item.group]
+        for item in items
+    ]
+    return sha256_text("\n".join(sorted(map(canonical_json, rows))))
 
 
 def _judged(item: Sample, answer: str, guess: Guess, swapped: str | None) -> Judged:

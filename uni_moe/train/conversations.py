@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from uni_moe.config import Phase
 from uni_moe.data.captions import conversations
 from uni_moe.data.corpus import Corpus
 from uni_moe.errors import StageError
 from uni_moe.records import Sample
+from uni_moe.train.networks import encoder_of
 
 Conversations = Mapping[str, Mapping[str, Sample]]  # modality -> key -> conversation
 
@@ -16,13 +17,25 @@ Conversations = Mapping[str, Mapping[str, Sample]]  # modality -> key -> convers
 def read_conversations(
     corpora: Mapping[str, Corpus], split: str, phase: Phase, prompts: Mapping[str, str]
 ) -> Conversations:
-    """Return the conversations of a split that a phase draws from."""
+    """Return the conversations of a split that a phase may draw from."""
     return {
         modality: {
             sample.key: sample
             for sample in conversations(corpora[modality].samples(split), phase.tasks, prompts)
         }
         for modality in phase.blend
+    }
+
+
+def within_sight(found: Conversations, encoders: Collection[str]) -> Conversations:
+    """Return the conversations whose every medium is read by one of these encoders."""
+    return {
+        modality: {
+            key: sample
+            for key, sample in rows.items()
+            if all(encoder_of(ref.kind) in encoders for ref in sample.media)
+        }
+        for modality, rows in found.items()
     }
 
 
@@ -36,6 +49,7 @@ def check_not_empty(train: Conversations, phase: Phase) -> None:
     if empty:
         raise StageError(
             f"There is nothing to train on for {', '.join(empty)}.",
-            cause=f"the corpus has no training conversation with {' or '.join(phase.tasks)} there.",
+            cause=f"the corpus has no training conversation with {' or '.join(phase.tasks)} there "
+            "whose media this stage can read.",
             remedy="take the modality out of this phase's `blend`, or add a source for it.",
         )

@@ -5,7 +5,7 @@ What learns, from what and how long stands in params.yaml; this file builds, tra
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,12 @@ from uni_moe.model.processor import UniMoeProcessor
 from uni_moe.platform import device, settle
 from uni_moe.stage import StageContext
 from uni_moe.train.assemble import RECEIPT
-from uni_moe.train.conversations import Conversations, check_not_empty, read_conversations
+from uni_moe.train.conversations import (
+    Conversations,
+    check_not_empty,
+    read_conversations,
+    within_sight,
+)
 from uni_moe.train.learner import PhaseLearner
 from uni_moe.train.loop import Schedule, train
 from uni_moe.train.networks import (
@@ -37,6 +42,14 @@ from uni_moe.train.networks import (
 )
 from uni_moe.train.state import StateStore, open_states
 
+# The encoders whose foundation and connector dvc.yaml gives to an expert's stage: spoken questions
+# about pictures need eyes. A connector is aligned with its own encoder alone.
+_EXPERT_SEES = {
+    "image": ("image",),
+    "video": ("image",),
+    "audio": ("audio",),
+    "speech": ("image", "speech"),
+}
 EXPERT = "expert.safetensors"
 ADAPTER = "adapter"
 
@@ -45,7 +58,7 @@ def align(ctx: StageContext) -> None:
     """Train one connector on captions or transcripts; everything else is frozen."""
     phase = ctx.params.align[ctx.item]  # type: ignore[index] # dvc.yaml names known connectors
     params = _params(ctx, "align", ctx.item)
-    with _data(ctx, phase) as (corpora, training, validation):
+    with _data(ctx, phase, (ctx.item,)) as (corpora, training, validation):
         built = build_dense(
             ctx.layout,
             ctx.params.model,
@@ -71,7 +84,7 @@ def experts(ctx: StageContext) -> None:
     """Train one expert: low-rank adapters on the feed-forwards that will become sparse."""
     phase = ctx.params.experts[ctx.item]  # type: ignore[index] # dvc.yaml names known experts
     params = _params(ctx, "experts", ctx.item)
-    with _data(ctx, phase) as (corpora, training, validation):
+    with _data(ctx, phase, _EXPERT_SEES[ctx.item]) as (corpora, training, validation):
         encoders = _encoders(training, validation)
         built = build_dense(
             ctx.layout, ctx.params.model, encoders, aligned=encoders, seed=ctx.params.seed
@@ -108,7 +121,7 @@ def tune(ctx: StageContext) -> None:
     phase = ctx.params.tune
     params = _params(ctx, "tune")
     parents = (*_corpora(ctx, phase), ctx.layout.assembled)
-    with _data(ctx, phase) as (corpora, training, validation):
+    with _data(ctx, phase, ENCODERS) as (corpora, training, validation):
         folder = ctx.layout.assembled
         ids = parent_ids(ctx.layout, *parents)
         base = UniMoeForConditionalGeneration.from_pretrained(folder, local_files_only=True)
@@ -154,22 +167,26 @@ def _train(  # noqa: PLR0913 - the one place where a phase's things meet
     )
     torch.manual_seed(ctx.params.seed)
     results = train(learner, schedule, states=states, run=ctx.run, title=ctx.name)
-    results["conversations"] = {name: len(rows) for name, rows in training.items()}
+    results["conversations"] = _counts(training)
     return results
 
 
 @contextmanager
 def _data(
-    ctx: StageContext, phase: Phase
+    ctx: StageContext, phase: Phase, encoders: Collection[str]
 ) -> Iterator[tuple[dict[str, Corpus], Conversations, Conversations]]:
-    """Open the corpora of a phase's blend and read its conversations."""
+    """Open the corpora of a phase's blend and read the conversations that these encoders read."""
     ctx.run.event("platform", **settle(ctx.params.platform))
     corpora = {modality: open_corpus(ctx.layout.corpus(modality)) for modality in phase.blend}
     try:
         prompts = ctx.params.prepare.caption_prompts
-        training = read_conversations(corpora, "train", phase, prompts)
-        validation = read_conversations(corpora, "validation", phase, prompts)
+        found = [
+            read_conversations(corpora, name, phase, prompts) for name in ("train", "validation")
+        ]
+        training, validation = (within_sight(conversations, encoders) for conversations in found)
         check_not_empty(training, phase)
+        unseen = {name: len(found[0][name]) - len(rows) for name, rows in training.items()}
+        ctx.run.event("conversations", drawn_from=_counts(training), out_of_sight=unseen)
         yield corpora, training, validation
     finally:
         for corpus in corpora.values():
@@ -207,6 +224,10 @@ def _encoders(*sets: Conversations) -> set[str]:
         for sample in rows.values()
         for ref in sample.media
     } & set(ENCODERS)
+
+
+def _counts(conversations: Conversations) -> dict[str, int]:
+    return {modality: len(rows) for modality, rows in conversations.items()}
 
 
 def _corpora(ctx: StageContext, phase: Phase) -> tuple[Path, ...]:

@@ -1,5 +1,7 @@
 """The judgement with made answerers: what they use and do not use must show."""
 
+from dataclasses import replace
+
 import pytest
 from eval_items import item, pictures
 
@@ -126,3 +128,5 @@ def test_a_set_of_items_is_known_by_its_ids_in_any_order():
     items = pictures(ANSWERS)
     assert items_hash(items) == items_hash(items[::-1])
     assert items_hash(items) != items_hash(items[1:])
+    other = [replace(items[0], metric="word_error"), *items[1:]]
+    assert items_hash(items) != items_hash(other)

@@ -230,7 +230,14 @@ def read_card(folder: Path) -> Card:
             cause=f"{CARD} is missing, so the stage that makes it has not run here.",
             remedy="run `dvc repro` (or `uni-moe run`) in the workspace.",
         )
-    return Card.from_json(read_json(path))
+    try:
+        return Card.from_json(read_json(path))
+    except (ValueError, TypeError) as error:
+        raise LineageError(
+            f"{path} is no card: {error}",
+            cause="it was changed after it had been written, or by another version.",
+            remedy="let the stage run again: remove the artifact, then `dvc repro`.",
+        ) from error
 
 
 def verified_card(folder: Path) -> Card:

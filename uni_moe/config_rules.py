@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import PurePath
@@ -59,13 +60,20 @@ def rules(params: Params) -> list[str]:
     problems += [
         f"sources.{name}: a name may hold letters, digits, '_' and '-' only"
         for name in names
-        if not name.replace("_", "").replace("-", "").isalnum()
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", name)
     ]
     problems += [
         f"prepare.caption_prompts.{name}: no such modality"
         for name in sorted(set(params.prepare.caption_prompts) - set(_MEDIA))
     ]
     problems += _range_rules(params, "")
+    problems += [
+        f"sources.{source.name}.answers: at least two answers to {prompt!r}"
+        for source in params.sources
+        if source.kind == "sentences"
+        for prompt, answers in source.answers.items()
+        if len(set(answers)) < 2
+    ]
     problems += _path_rules(params)
     for part in ("image", "audio", "speech", "language"):
         foundation = getattr(params.foundation, part)
@@ -206,7 +214,6 @@ def _assembly_rules(params: Params) -> list[str]:
 
 def _path_rules(params: Params) -> list[str]:
     """Every file of a source must lie under `raw`, else its change would go unnoticed."""
-    raw = os.path.normpath(params.raw)
     paths = {
         f"sources.{source.name}.{field}": getattr(source, field)
         for source in params.sources
@@ -216,7 +223,7 @@ def _path_rules(params: Params) -> list[str]:
     return [
         f"{where}: {path!r} is not inside `raw: {params.raw}`"
         for where, path in paths.items()
-        if not PurePath(os.path.normpath(path)).is_relative_to(raw)
+        if PurePath(os.path.relpath(path, params.raw)).parts[:1] == ("..",)
     ]
 
 

@@ -93,3 +93,11 @@ def test_a_card_holds_no_clock_host_or_path(tmp_path):
     card = json.loads((tmp_path / "x/card.json").read_text())
     assert set(card) == {"stage", "kind", "params", "parents", "code", "files", "results"}
     assert str(tmp_path) not in json.dumps(card)
+
+
+def test_a_card_that_is_none_is_told(tmp_path):
+    make(tmp_path / "one")
+    for text in ("{", "[]", '{"stage": "s"}'):
+        (tmp_path / "one/card.json").write_text(text)
+        with pytest.raises(LineageError, match="is no card"):
+            read_card(tmp_path / "one")

@@ -8,6 +8,14 @@ from uni_moe.config import load_params, parse_params
 from uni_moe.errors import ConfigError
 
 PARAMS = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
+SENTENCES = {
+    "kind": "sentences",
+    "name": "words",
+    "seed": 1,
+    "count": 9,
+    "answers": {"What?": ["a"]},
+}
+SHARDED = {"kind": "sharded", "name": "set", "path": "../set", "tasks": ["t"]}
 
 
 def changed(path, value):
@@ -36,6 +44,9 @@ def changed(path, value):
         (["sources", 0, "kind"], "zip", "sources[0].kind: 'zip' is not one of"),
         (["sources"], PARAMS["sources"] * 2, "two sources have the name 'playground'"),
         (["sources"], [], "sources: at least one"),
+        (["sources", 0, "name"], "größe", "sources.größe: a name may hold"),
+        (["sources"], [SENTENCES], "sources.words.answers: at least two answers to 'What?'"),
+        (["sources"], [SHARDED], "sources.set.path: '../set' is not inside `raw"),
         (["foundation", "image", "tiny"], None, "give either `pretrained` or `tiny`"),
         (["assembly", "slots"], ["base", "smell"], "'smell' is not one of"),
         (["tune", "lora"], None, "go together"),

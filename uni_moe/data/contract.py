@@ -7,6 +7,7 @@ finding about the data. Great Expectations is imported inside the functions that
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from functools import cache, reduce
 from operator import and_, or_
@@ -51,6 +52,8 @@ def validate(ctx: StageContext) -> None:
     judged, report = judge(contract, tables, [source.name for source in ctx.params.sources])
     _write_report(ctx, contract, report)
     if not report.kept:
+        for modality in MODALITIES:  # what an earlier contract accepted is accepted no more
+            shutil.rmtree(ctx.layout.validated(modality), ignore_errors=True)
         raise ContractError(
             f"The samples break the contract {contract.name!r}:{bullets(report.breaches)}",
             cause="a set as a whole is wrong; single bad samples would only be set aside.",

@@ -19,6 +19,7 @@ from uni_moe.errors import DataError
 Wave = npt.NDArray[np.float32]
 RATE_HZ = 16_000
 MAX_DURATION_S = 600.0
+_UNKNOWN = 2**32 - 1
 _BLOCK = 1 << 16
 
 
@@ -90,6 +91,8 @@ def _decode_one(data: bytes, rate: int) -> tuple[Wave, _Format]:
     """Decode one file with libsndfile; what that cannot read, with PyAV."""
     if not data:
         raise _broken("it has no bytes")
+    if _ends_early(data):
+        raise _broken("it ends before the length that its header declares")
     try:
         file = soundfile.SoundFile(io.BytesIO(data))
     except Exception:  # noqa: BLE001 - whatever libsndfile cannot open, PyAV may
@@ -98,7 +101,19 @@ def _decode_one(data: bytes, rate: int) -> tuple[Wave, _Format]:
         form = _Format(file.samplerate, file.channels, f"{file.format}/{file.subtype}".lower())
         if file.frames > MAX_DURATION_S * form.rate:
             raise _too_long()
-        return _mono(file.blocks(_BLOCK, dtype="float32", always_2d=True), form, rate), form
+        wave = _mono(file.blocks(_BLOCK, dtype="float32", always_2d=True), form, rate)
+        if file.tell() < file.frames:
+            raise _broken(f"{file.tell()} of its {file.frames} samples can be read")
+        return wave, form
+
+
+def _ends_early(data: bytes) -> bool:
+    """Tell whether a RIFF file is cut; libsndfile would read what is left as the whole.
+
+    A stream of unknown length declares the largest number, or 0.
+    """
+    declared = int.from_bytes(data[4:8], "little")
+    return data[:4] == b"RIFF" and declared != _UNKNOWN and declared + 8 > len(data) + 1
 
 
 def _decode_track(data: bytes, rate: int) -> tuple[Wave, _Format]:

@@ -176,6 +176,16 @@ def test_a_long_sound_is_refused_by_its_header():
         decode_sound([silence])
 
 
+@pytest.mark.parametrize("form", ["WAV", "FLAC"])
+def test_a_sound_that_is_cut_is_not_taken_for_a_short_one(form):
+    stream = io.BytesIO()
+    soundfile.write(stream, np.sin(np.arange(32000) / 20), 16000, format=form, subtype="PCM_16")
+    whole = stream.getvalue()
+    assert len(decode_sound([whole])) == 32000
+    with pytest.raises(DataError):
+        decode_sound([whole[: len(whole) // 3]])
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_no_number_that_is_none_reaches_the_model(bad):
     wave = np.zeros(100, dtype=np.float32)

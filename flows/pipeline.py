@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from prefect import flow
@@ -54,9 +54,33 @@ def run_stages(plan: Plan, workspace: str, reason: str) -> list[StageError]:
     except BaseException:
         stop_stages()
         raise
-    ended = [future for future in futures.values() if future.state.is_final()]  # or never begun
-    results: list[object] = [future.result(raise_on_failure=False) for future in ended]
-    return [result for result in results if isinstance(result, StageError)]
+    return _troubles(futures)
+
+
+def _troubles(futures: Mapping[str, PrefectFuture[None]]) -> list[StageError]:
+    """Return why stages are not complete; those that only waited for a failed one say nothing."""
+    waiting = [name for name, future in futures.items() if not future.state.is_final()]
+    found: list[StageError] = []
+    for name, future in futures.items():
+        if name in waiting or future.state.is_completed():
+            continue
+        result: object = future.result(raise_on_failure=False)
+        if not isinstance(result, StageError):
+            result = StageError(
+                f"{name}: {type(result).__name__}: {result}",
+                cause="the stage could not be started or followed; it did not fail by itself.",
+                remedy="look at memory, open files and the Prefect server, then run again.",
+            )
+        found.append(result)
+    if waiting and not found:
+        found.append(
+            StageError(
+                f"These stages were never begun: {', '.join(waiting)}.",
+                cause="the flow ended before their turn came.",
+                remedy="give the same command again; it goes on from here.",
+            )
+        )
+    return found
 
 
 def failed(failures: Sequence[StageError]) -> State[Verdict]:

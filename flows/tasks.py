@@ -16,11 +16,25 @@ from flows.dvc import run_stage
 from flows.plan import PlannedStage
 from uni_moe.artifacts import Layout
 from uni_moe.config import load_params
-from uni_moe.errors import StageError
+from uni_moe.errors import ConfigError, StageError
 from uni_moe.registry import write
 from uni_moe.registry.gate import Verdict
 
-_SEATS = Semaphore(int(os.environ.get("UNI_MOE_WORKERS") or os.cpu_count() or 1))
+
+def _workers() -> int:
+    told = os.environ.get("UNI_MOE_WORKERS", "")
+    if not told:
+        return os.cpu_count() or 1
+    if not told.isdecimal() or int(told) < 1:
+        raise ConfigError(
+            f"UNI_MOE_WORKERS is {told!r}.",
+            cause="it says how many stages run side by side, a whole number of at least 1.",
+            remedy="correct or unset it.",
+        )
+    return int(told)
+
+
+_SEATS = Semaphore(_workers())
 
 
 @task(persist_result=False, task_run_name="{stage.name}")

@@ -233,4 +233,6 @@ def _phase_rules(where: str, phase: Phase) -> list[str]:
         problems.append(f"{where}.blend: at least one modality, each with a weight above 0")
     if any(part.startswith("lora.") for part in phase.learns) != (phase.lora is not None):
         problems.append(f"{where}: `lora` and the lora.* parts in `learns` go together")
+    if phase.lora is not None and phase.lora.dropout > 0 and "lora.experts" in phase.learns:
+        problems.append(f"{where}.lora.dropout: must be 0 where lora.experts learns")
     return problems

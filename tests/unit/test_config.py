@@ -50,6 +50,7 @@ def changed(path, value):
         (["foundation", "image", "tiny"], None, "give either `pretrained` or `tiny`"),
         (["assembly", "slots"], ["base", "smell"], "'smell' is not one of"),
         (["tune", "lora"], None, "go together"),
+        (["tune", "lora", "dropout"], 0.05, "must be 0 where lora.experts learns"),
         (["tune", "blend"], {"text": 0.0}, "weight above 0"),
         (["model", "experts_per_token"], 9, "more than there are assembly.slots"),
         (["align", "audio", "blend"], {"image": 1.0}, "align.audio.blend: image is no input"),

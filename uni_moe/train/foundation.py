@@ -140,8 +140,11 @@ def _schedule(plan: EncoderTraining | LanguageTraining) -> Schedule:
 
 def _params(ctx: StageContext) -> dict[str, Any]:
     """Return the parameters this stage depends on, for its card and its training state."""
-    return {
+    params = {
         "seed": ctx.params.seed,
         "platform": ctx.params.section("platform"),
         "foundation": ctx.params.section("foundation", ctx.item),
     }
+    if ctx.item == "language":
+        params["model"] = ctx.params.section("model", "system_prompt")
+    return params

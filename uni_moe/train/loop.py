@@ -126,6 +126,12 @@ def _one_step(engine: Engine, learner: Learner, schedule: Schedule, step: int) -
     share = cosine_with_warmup(step, steps=schedule.steps, warmup_share=schedule.warmup_share)
     learning_rate = schedule.learning_rate * share
     norm = engine.step(result.loss, learning_rate)
+    if not math.isfinite(norm):  # no state of these weights is saved: the last one stays
+        raise StageError(
+            f"The gradient of step {step + 1} is {norm}, at a loss of {loss}.",
+            cause="a learning rate that is too high, or media that decode to nonsense.",
+            remedy="lower `learning_rate` of this phase in params.yaml and run again.",
+        )
     parts = {f"loss/{name}": total / count for name, (total, count) in result.parts.items()}
     return {
         "loss": loss,

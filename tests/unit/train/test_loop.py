@@ -114,6 +114,13 @@ def test_a_loss_that_is_no_number_stops_the_stage(tmp_path):
         run_training(tmp_path, learner)
 
 
+def test_a_gradient_that_is_no_number_stops_the_stage(tmp_path):
+    learner = ToyLearner()
+    learner.module.layer.weight.register_hook(lambda gradient: gradient * float("nan"))
+    with pytest.raises(StageError, match="gradient of step 1 is nan"):
+        run_training(tmp_path, learner)
+
+
 ONE_STEP = (
     "import torch; from torch import nn; from uni_moe.train.engine import Engine;"
     "m = nn.Linear(2, 2); e = Engine(m, batch_size=1, weight_decay=0.0, clip_norm=1.0);"

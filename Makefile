@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 INSTALL := $(PIP) install --no-compile
 export PIP_CONSTRAINT := constraints.txt
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test lint clean distclean
 
 # What running needs; what tests need comes on top, once each.
 .venv/.run: pyproject.toml constraints.txt
@@ -32,5 +32,10 @@ lint: .venv/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# What can be made again. Registered models (store/) and run folders (runs/) are records: they stay.
 clean:
-	rm -rf .venv artifacts runs state store registry.sqlite* dvc.lock .dvc/cache .dvc/tmp
+	rm -rf .venv artifacts state registry.sqlite* dvc.lock .dvc/cache .dvc/tmp
+
+# Everything, the records too.
+distclean: clean
+	rm -rf runs store

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -40,8 +41,8 @@ def plan_stages(root: Path) -> Plan:
     from dvc.lock import LockError
     from dvc.repo import Repo
 
-    release_dead_locks(root)
     try:
+        release_dead_locks(root)
         with chdir(root), Repo() as repo:  # DVC names stages and files as seen from where we stand
             graph = repo.index.graph
             parents = {
@@ -92,6 +93,11 @@ def run_stage(
         raise failure(name, last)
 
 
+def begin_stages() -> None:
+    """Let stages begin: an earlier flow of this process may have been stopped."""
+    _stopping.clear()
+
+
 def stop_stages() -> None:
     """Ask every running stage to end and begin no other; what does not end is killed."""
     _stopping.set()
@@ -105,7 +111,10 @@ def stop_stages() -> None:
 
 
 def failure(name: str, lines: Sequence[str]) -> StageError:
-    """Return the error of a failed stage: its own what, cause and remedy, or its last lines."""
+    """Return the error of a failed stage: its own what, cause, remedy and exit code.
+
+    A stage that said none of them shows its last lines.
+    """
     starts = [i for i, line in enumerate(lines) if line.startswith("error: ")]
     said = list(lines[starts[-1] :]) if starts else []
     marks = [
@@ -115,7 +124,11 @@ def failure(name: str, lines: Sequence[str]) -> StageError:
     if 0 < marks[0] < marks[1]:
         what = "\n".join(said[: marks[0]]).removeprefix("error: ")
         cause, remedy = (said[i].partition(":")[2].strip() for i in marks)
-        return StageError(f"{name}: {what}", cause=cause, remedy=remedy)
+        error = StageError(f"{name}: {what}", cause=cause, remedy=remedy)
+        ended = re.search(r"exited with (\d+)$", said[-1])  # DVC's last word
+        if ended:
+            error.exit_code = int(ended[1])
+        return error
     return StageError(
         f"The stage {name} failed. Its last lines:\n    " + "\n    ".join(lines),
         cause="the lines above say it.",

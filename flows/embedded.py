@@ -12,8 +12,9 @@ import os
 import signal
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
-from subprocess import Popen
+from subprocess import Popen, TimeoutExpired
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -89,10 +90,9 @@ def _answers(url: str) -> bool:
 
 def _stop(server: Popen[str]) -> None:
     server.terminate()
-    try:
+    with suppress(TimeoutExpired):
         server.wait(5)
-    finally:
-        leash.signal_group(server, signal.SIGKILL)
+    leash.signal_group(server, signal.SIGKILL)
 
 
 def _told_elsewhere(record: logging.LogRecord) -> bool:

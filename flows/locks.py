@@ -8,8 +8,11 @@ containers. And a kill may leave half a table.
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
+
+# `dvc repro`, `python -m flows.leash dvc …`, `uni-moe run`, `python -m uni_moe`, and their like
+_PROGRAMS, _FIRST_WORDS = ("dvc", "uni-moe", "uni_moe"), 5
 
 
 def release_dead_locks(root: Path) -> None:
@@ -43,7 +46,8 @@ def _lives(who: dict[str, Any]) -> bool:
 
     try:
         process = psutil.Process(int(who["pid"]))
-        words = " ".join(process.cmdline())
-        return process.status() != psutil.STATUS_ZOMBIE and ("dvc" in words or "uni-moe" in words)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        return any(PurePath(word).name in _PROGRAMS for word in process.cmdline()[:_FIRST_WORDS])
     except psutil.Error:
         return False

@@ -11,7 +11,7 @@ from prefect.futures import PrefectFuture, wait
 from prefect.states import Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.dvc import plan_stages, stop_stages
+from flows.dvc import begin_stages, plan_stages, stop_stages
 from flows.plan import Plan
 from flows.tasks import index, promote_if_better, register, run_one
 from uni_moe.errors import StageError, bullets
@@ -43,6 +43,7 @@ def run_stages(plan: Plan, workspace: str, reason: str) -> list[StageError]:
 
     What does not depend on a failed stage still runs to its end.
     """
+    begin_stages()
     futures: dict[str, PrefectFuture[None]] = {}
     try:
         for stage in plan.stages:
@@ -92,4 +93,5 @@ def failed(failures: Sequence[StageError]) -> State[Verdict]:
             cause="each says its own above.",
             remedy="mend them, then give the same command again; it goes on from here.",
         )
+        error.exit_code = failures[0].exit_code
     return Failed(data=error, message=f"{len(failures)} stage(s) failed")

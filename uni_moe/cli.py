@@ -96,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     new.add_argument("folder", type=Path)
     new.add_argument("--recipe", default="playground")
     command("recipes", _recipes, "list the recipes")
+    command("refresh", _refresh, "bring a workspace's graph up to this version of the code")
     ask = command("ask", _ask, "ask the champion about a picture, film, sound or speech")
     ask.add_argument("question")
     for kind in MEDIA_KINDS:
@@ -161,15 +162,32 @@ def _stage(arguments: argparse.Namespace) -> None:
 
 
 def _plan(arguments: argparse.Namespace) -> None:
+    layout = _ready(arguments)
     from flows.dvc import plan_stages
 
-    plan = plan_stages(_layout(arguments).root)
+    plan = plan_stages(layout.root)
     print(json.dumps(plan.to_json(), indent=1) if arguments.json else plan.text())
 
 
-def _run(arguments: argparse.Namespace) -> int:
+def _ready(arguments: argparse.Namespace) -> Layout:
+    """Return a workspace whose params and graph hold: a slip is told before anything else."""
+    from uni_moe.workspace import check_graph
+
     layout = _layout(arguments)
-    load_params(layout.params)  # a slip in the file is told before anything else
+    params = load_params(layout.params)
+    check_graph(layout.root)
+    if not (layout.root / params.raw).exists():
+        raise ConfigError(
+            f"The folder of raw data {params.raw} does not exist.",
+            cause="`raw` in params.yaml names it; it is read relative to the workspace "
+            f"{layout.root}.",
+            remedy="put the data there, or name the folder where it lies.",
+        )
+    return layout
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    layout = _ready(arguments)
     from flows.dvc import plan_stages
 
     plan = plan_stages(layout.root)
@@ -247,10 +265,20 @@ def _new(arguments: argparse.Namespace) -> None:
     from uni_moe.workspace import make_workspace
 
     folder = make_workspace(arguments.folder, arguments.recipe)
+    raw = load_params(Layout(folder).params).raw
+    if not (folder / raw).exists():
+        print(f"note: put the raw data at {(folder / raw).resolve()}, or change `raw`, `sources`")
     print(
         f"made a workspace at {folder}\n\nNext:\n"
         f"  cd {folder}\n  uni-moe plan\n  uni-moe run --reason 'first training'"
     )
+
+
+def _refresh(arguments: argparse.Namespace) -> None:
+    from uni_moe.workspace import refresh
+
+    changed = refresh(_layout(arguments).root)
+    print("dvc.yaml is written anew" if changed else "dvc.yaml is up to date")
 
 
 def _recipes(_: argparse.Namespace) -> None:

@@ -7,12 +7,15 @@ import shutil
 from pathlib import Path
 
 from uni_moe.artifacts import write_text
-from uni_moe.config import load_params
+from uni_moe.config import parse_params
 from uni_moe.errors import ConfigError
+from uni_moe.yaml_text import parse_yaml
 
 PACKAGE = Path(__file__).parent
-HOUSE = PACKAGE.parent
-_PARAMS = "params.yaml"
+_BUILT_IN = PACKAGE / "house"  # an installed wheel carries its own copy of FILES
+HOUSE = _BUILT_IN if _BUILT_IN.is_dir() else PACKAGE.parent
+FILES = ("data_contracts", ".dvc/config", ".dvcignore", "data/README.md")  # copied as they stand
+_GRAPH, _PARAMS = "dvc.yaml", "params.yaml"
 
 
 def recipes() -> dict[str, str]:
@@ -46,18 +49,69 @@ def make_workspace(folder: Path, recipe: str) -> Path:
             cause="a workspace is made in a new or empty folder, so that nothing is overwritten.",
             remedy="name another folder.",
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / _PARAMS, _moved(source.read_text(encoding="utf-8"), Path.cwd(), folder))
-    graph = (HOUSE / "dvc.yaml").read_text(encoding="utf-8")
-    write_text(folder / "dvc.yaml", graph.replace("- code: uni_moe", f"- code: {PACKAGE}"))
-    shutil.copytree(HOUSE / "data_contracts", folder / "data_contracts")
-    (folder / ".dvc").mkdir()
-    shutil.copy(HOUSE / ".dvc" / "config", folder / ".dvc" / "config")
-    shutil.copy(HOUSE / ".dvcignore", folder / ".dvcignore")
-    (folder / "data").mkdir()
-    shutil.copy(HOUSE / "data" / "README.md", folder / "data" / "README.md")
-    load_params(folder / _PARAMS)
+    params = _moved(source.read_text(encoding="utf-8"), Path.cwd(), folder)
+    parse_params(parse_yaml(params), name=str(source))
+    made = not folder.exists()
+    try:
+        for name in FILES:
+            _copy(HOUSE / name, folder / name)
+        write_text(folder / _GRAPH, _graph())
+        write_text(folder / _PARAMS, params)  # last: without it a folder is no workspace
+    except BaseException:
+        shutil.rmtree(folder) if made else _empty(folder)
+        raise
     return folder
+
+
+def check_graph(root: Path) -> None:
+    """Refuse to work by the graph of another version: its lists of code would miss changes.
+
+    The default workspace is the repository, whose dvc.yaml is the definition itself.
+
+    Raises:
+        ConfigError: the workspace's dvc.yaml is not what this version writes.
+    """
+    file = root / _GRAPH
+    if root == HOUSE or not file.is_file() or file.read_text(encoding="utf-8") == _graph():
+        return
+    raise ConfigError(
+        f"{file} is not the graph of this version of the code.",
+        cause="the code was changed, moved or updated after the workspace had been made, or the "
+        "file was edited.",
+        remedy="`uni-moe refresh` writes it anew; keep stages of your own in a dvc.yaml of a "
+        "folder below.",
+    )
+
+
+def refresh(root: Path) -> bool:
+    """Write a workspace's graph anew; say whether it changed. Params and contracts stay."""
+    file = root / _GRAPH
+    if not (root / _PARAMS).is_file():
+        raise ConfigError(
+            f"{root} is no workspace.",
+            cause=f"there is no {_PARAMS} in it.",
+            remedy="run the command in a workspace, or make one with `uni-moe new FOLDER`.",
+        )
+    if root == HOUSE or (file.is_file() and file.read_text(encoding="utf-8") == _graph()):
+        return False
+    write_text(file, _graph())
+    return True
+
+
+def _graph() -> str:
+    """Return the graph as a workspace holds it, with the full path of this code."""
+    text = (HOUSE / _GRAPH).read_text(encoding="utf-8")
+    return text.replace("- code: uni_moe", f"- code: {PACKAGE}")
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    (shutil.copytree if source.is_dir() else shutil.copy)(source, target)
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _moved(text: str, here: Path, there: Path) -> str:

@@ -21,6 +21,7 @@ def test_a_failed_stage_speaks_with_its_own_three_lines():
     assert error.what == "ingest: Two files are broken:\n    - a.wav\n    - b.wav"
     assert error.cause == "a disk."
     assert error.remedy == "another disk: at once."
+    assert error.exit_code == 3
 
 
 def test_a_stage_that_died_in_silence_shows_its_last_lines():
@@ -38,7 +39,9 @@ def test_an_error_that_was_cut_short_is_shown_as_it_stands():
 def test_locks_of_the_dead_and_of_strangers_are_taken_away(tmp_path):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    sleeper = subprocess.Popen(["sleep", "60"])  # it got the number of a DVC that is gone
+    # They got the number of a DVC that is gone.
+    sleeper = subprocess.Popen(["sleep", "60"])
+    reader = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "my.dvc.txt"])
     dvc = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "dvc", "repro"])
     table = tmp_path / ".dvc" / "tmp" / "rwlock"
     table.parent.mkdir(parents=True)
@@ -47,7 +50,7 @@ def test_locks_of_the_dead_and_of_strangers_are_taken_away(tmp_path):
         return {"pid": process.pid, "cmd": "dvc repro"}
 
     try:
-        write = {"a": entry(dead), "b": entry(sleeper), "c": entry(dvc)}
+        write = {"a": entry(dead), "b": entry(reader), "c": entry(dvc)}
         read = {"d": [entry(dead), entry(dvc)], "e": [entry(sleeper)]}
         table.write_text(json.dumps({"write": write, "read": read}))
         release_dead_locks(tmp_path)
@@ -56,7 +59,7 @@ def test_locks_of_the_dead_and_of_strangers_are_taken_away(tmp_path):
             "read": {"d": [entry(dvc)]},
         }
     finally:
-        for process in (sleeper, dvc):
+        for process in (sleeper, reader, dvc):
             process.kill()
             process.wait()
 

@@ -85,7 +85,7 @@ class SpeechConnector(nn.Module):
             decoder_layers=shape["layers"],
             decoder_attention_heads=shape["heads"],
             decoder_ffn_dim=shape["intermediate_size"],
-            max_target_positions=max(448, shape["query_tokens"]),
+            max_target_positions=shape.get("positions", max(448, shape["query_tokens"])),
             dropout=0.0,
         )
         self.query_tokens = nn.Parameter(torch.empty(1, shape["query_tokens"], shape["width"]))

@@ -1,0 +1,136 @@
+"""The published config.json in our words.
+
+Source: the fields of the published variants beyond LLaMA's. Where a value can be read off the
+weights (which layers are sparse, how many experts, the aligner's depth), the weights are believed:
+released configurations differ from variant to variant.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import CLIPVisionConfig, LlamaConfig, WhisperConfig
+
+from uni_moe.errors import ConfigError, bullets
+from uni_moe.model.config import UniMoeConfig
+from uni_moe.model.encoders.beats import BeatsConfig
+from uni_moe.model.published.names import hearing_of, place
+
+Shape = tuple[int, ...]
+_FIXED = {  # field -> what alone is published and built here
+    "mm_vision_select_feature": ("patch",),
+    "mm_projector_type": ("mlp2x_gelu",),
+    "audio_projector_type": ("linear",),
+    "mm_audio_select_layer": (0,),
+    "mm_use_im_start_end": (False,),
+    "mm_use_im_patch_token": (False,),
+}
+_LLAMA = tuple(LlamaConfig().to_dict())
+_OWN = ("model_type", "architectures", "transformers_version", "torch_dtype", "dtype")
+_WINDOW_S = 30
+
+
+def config_from_published(
+    told: Mapping[str, Any],
+    shapes: Mapping[str, Shape],
+    *,
+    vision: CLIPVisionConfig | None = None,
+    speech: WhisperConfig | None = None,
+    audio: BeatsConfig | None = None,
+) -> UniMoeConfig:
+    """Return the configuration of a published checkpoint.
+
+    Args:
+        told: the published config.json.
+        shapes: published name -> shape, of all its tensors.
+        vision: the configuration of its CLIP tower.
+        speech: of its Whisper, where it hears speech.
+        audio: of its BEATs, where it hears environmental audio.
+
+    Raises:
+        ConfigError: the checkpoint asks for something that was never published, or a tower's
+            configuration is missing.
+    """
+    hearing = hearing_of(shapes)
+    problems = [
+        f"{field}: {told[field]!r} is not built here, only {', '.join(map(repr, choices))}"
+        for field, choices in _FIXED.items()
+        if field in told and told[field] not in (*choices, None)
+    ]
+    if "model.mm_projector.0.weight" in shapes and vision is None:
+        problems.append("the vision tower's configuration is not given")
+    if hearing and (speech if hearing == "speech" else audio) is None:
+        problems.append(f"the {hearing} tower's configuration is not given")
+    if problems:
+        raise ConfigError(
+            f"This published checkpoint cannot be read:{bullets(problems)}",
+            cause="its config.json asks for what no published variant does, or a tower is missing.",
+            remedy="give the towers' folders, or tell us where such a checkpoint is published.",
+        )
+    sparse, experts = _mixture(shapes)
+    return UniMoeConfig(
+        LlamaConfig(
+            **{key: value for key, value in told.items() if key in _LLAMA and key not in _OWN}
+        ),
+        vision,
+        speech if hearing == "speech" else None,
+        audio if hearing == "audio" else None,
+        sparse_layers=sparse,
+        num_experts=experts or int(told.get("num_experts", 1)),
+        experts_per_token=min(int(told.get("num_experts_per_tok", 2)), experts or 1),
+        vision_select_layer=int(told.get("mm_vision_select_layer", -2)),
+        speech_connector=_speech_connector(shapes, speech) if hearing == "speech" else None,
+        audio_connector=_audio_connector(shapes, audio) if hearing == "audio" else None,
+    )
+
+
+def _mixture(shapes: Mapping[str, Shape]) -> tuple[list[int], int]:
+    """Return the sparse layers and the number of experts that the weights show."""
+    layers: set[int] = set()
+    experts = 0
+    for name in shapes:
+        to = place(name, None)
+        if to is not None and to.slot is not None:
+            found = re.search(r"\.layers\.(\d+)\.", to.target)
+            assert found is not None
+            layers.add(int(found[1]))
+            experts = max(experts, to.slot + 1)
+    return sorted(layers), experts
+
+
+def _speech_connector(shapes: Mapping[str, Shape], speech: WhisperConfig | None) -> dict[str, int]:
+    assert speech is not None
+    prefix = "model.mm_audio_aligner.decoder.audio_decoder."
+    _, queries, width = shapes["model.query_tokens"]
+    return {
+        "query_tokens": queries,
+        "layers": _depth(shapes, prefix + "layers."),
+        "width": width,
+        "heads": speech.decoder_attention_heads,
+        "intermediate_size": shapes[prefix + "layers.0.fc1.weight"][0],
+        "positions": shapes[prefix + "embed_positions.weight"][0],
+        "window_s": _WINDOW_S,
+    }
+
+
+def _audio_connector(shapes: Mapping[str, Shape], audio: BeatsConfig | None) -> dict[str, int]:
+    assert audio is not None
+    prefix = "model.mm_audio_aligner.qformer.qformer.encoder.layer."
+    _, queries, width = shapes["model.mm_audio_aligner.query_tokens"]
+    return {
+        "query_tokens": queries,
+        "layers": _depth(shapes, prefix),
+        "width": width,
+        "heads": audio.encoder_attention_heads,  # both have 12; no published field names it
+        "intermediate_size": shapes[prefix + "0.intermediate_query.dense.weight"][0],
+        "window_s": _WINDOW_S,
+    }
+
+
+def _depth(shapes: Mapping[str, Shape], prefix: str) -> int:
+    found = {
+        name.removeprefix(prefix).partition(".")[0] for name in shapes if name.startswith(prefix)
+    }
+    return len(found)

@@ -55,7 +55,7 @@ def published():
     model = UniMoeForConditionalGeneration(config).eval()
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     plan = plan_import(shapes, wanted, "speech")
-    model.load_state_dict(bring_in(plan, weights.__getitem__))
+    model.load_state_dict(dict(bring_in(plan, weights.__getitem__)))
     return model, told, weights, load_file(folder / "expected.safetensors")
 
 

@@ -7,6 +7,7 @@ released configurations differ from variant to variant.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +17,7 @@ from transformers import CLIPVisionConfig, LlamaConfig, WhisperConfig
 from uni_moe.errors import ConfigError, bullets
 from uni_moe.model.config import UniMoeConfig
 from uni_moe.model.encoders.beats import BeatsConfig
-from uni_moe.model.published.names import hearing_of, place
+from uni_moe.model.published.names import Style, hearing_of, place
 
 Shape = tuple[int, ...]
 _FIXED = {  # field -> what alone is published and built here
@@ -83,6 +84,56 @@ def config_from_published(
         vision_select_layer=int(told.get("mm_vision_select_layer", -2)),
         speech_connector=_speech_connector(shapes, speech) if hearing == "speech" else None,
         audio_connector=_audio_connector(shapes, audio) if hearing == "audio" else None,
+    )
+
+
+def config_to_published(config: UniMoeConfig, style: Style) -> dict[str, Any]:
+    """Return the published config.json of a model of ours, the towers by relative paths."""
+    text = json.loads(config.text_config.to_json_string(use_diff=False))
+    told: dict[str, Any] = {key: text[key] for key in _LLAMA if key in text and key not in _OWN}
+    told["model_type"] = "llava_llama" if style == "deepspeed" else "llava"
+    told |= {
+        "moe": True if config.sparse_layers else None,
+        "num_experts": config.num_experts,
+        "num_experts_per_tok": config.experts_per_token,
+    }
+    if style == "deepspeed":
+        told |= {"lora_r": None, "lora_alpha": None, "ep_size": 1}  # nothing is left to merge
+        told |= _stride(config)
+    if config.vision_config is not None:
+        told |= {
+            "mm_vision_tower": "vision_tower",
+            "mm_vision_select_layer": config.vision_select_layer,
+            "mm_vision_select_feature": "patch",
+            "mm_projector_type": "mlp2x_gelu",
+            "mm_hidden_size": config.vision_config.hidden_size,
+        }
+    connector = config.speech_connector or config.audio_connector
+    if connector is not None:
+        heard = config.speech_config
+        told |= {
+            "mm_audio_tower": "audio_tower" if heard is not None else "audio_tower.pt",
+            "mm_audio_select_layer": 0,
+            "audio_projector_type": "linear",
+            "mm_audio_hidden_size": connector["width"],
+            "mm_query_tokens": True,
+            "query_tokens_size": connector["query_tokens"],
+        }
+    return told
+
+
+def _stride(config: UniMoeConfig) -> dict[str, Any]:
+    """Return how the 8-expert variant says which layers are sparse."""
+    layers, count = config.sparse_layers, config.text_config.num_hidden_layers
+    if layers == list(range(count)):
+        return {"moe_type": "dense", "moe_stride": 1}
+    stride = layers[1] - layers[0] if len(layers) > 1 else count
+    if layers == list(range(0, count, stride)):
+        return {"moe_type": "sparse", "moe_stride": stride}
+    raise ConfigError(
+        f"The 8-expert layout cannot say that layers {layers} are sparse.",
+        cause="it knows all layers, or every n-th from the first.",
+        remedy="export in the style of the 4-expert variants.",
     )
 
 

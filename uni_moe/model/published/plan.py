@@ -6,7 +6,7 @@ Shapes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -90,13 +90,22 @@ def plan_import(
     )
 
 
-def bring_in(plan: ImportPlan, read: Callable[[str], Tensor]) -> dict[str, Tensor]:
-    """Return our state; `read` gives a published tensor by name."""
+def bring_in(plan: ImportPlan, read: Callable[[str], Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """Return our tensors one by one, so that a large model never lies in memory whole.
+
+    Args:
+        plan: a plan without a gap.
+        read: gives a published tensor by name.
+
+    Raises:
+        LineageError: the plan has a gap; nothing has been read then.
+    """
     plan.check()
-    parts: dict[str, dict[Place, Tensor]] = {}
+    pieces: dict[str, dict[Place, str]] = {}
     for name, to in plan.used.items():
-        parts.setdefault(to.target, {})[to] = read(name)
-    return {target: _pack(pieces) for target, pieces in parts.items()}
+        pieces.setdefault(to.target, {})[to] = name
+    for target, names in sorted(pieces.items()):
+        yield target, _pack({to: read(name) for to, name in names.items()})
 
 
 def take_out(

@@ -1,0 +1,314 @@
+"""A published checkpoint made of tiny weights goes in and comes out again."""
+
+import json
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import CLIPVisionConfig, LlamaConfig, WhisperConfig
+
+from uni_moe.checkpoints.published_export import export_published
+from uni_moe.checkpoints.published_import import import_published, plan_of
+from uni_moe.errors import ConfigError, DataError, LineageError, UniMoeError
+from uni_moe.model.config import UniMoeConfig
+from uni_moe.model.encoders.beats import BeatsConfig
+from uni_moe.model.network import UniMoeForConditionalGeneration
+
+QUERY = {"query_tokens": 4, "layers": 2, "width": 32, "heads": 4, "intermediate_size": 64}
+HEARD = {
+    "speech": {
+        "speech_config": WhisperConfig(
+            d_model=32,
+            encoder_layers=2,
+            encoder_attention_heads=4,
+            decoder_attention_heads=4,
+            encoder_ffn_dim=64,
+            max_source_positions=1500,
+        ),
+        "speech_connector": {**QUERY, "positions": 64, "window_s": 30},
+    },
+    "audio": {
+        "audio_config": BeatsConfig(
+            embed_dim=16,
+            encoder_layers=2,
+            encoder_embed_dim=32,
+            encoder_ffn_embed_dim=64,
+            encoder_attention_heads=4,
+            num_buckets=32,
+            max_distance=80,
+            conv_pos=16,
+            conv_pos_groups=4,
+        ),
+        "audio_connector": {**QUERY, "window_s": 30},
+    },
+}
+
+
+def model_that_hears(what, **changed):
+    torch.manual_seed(3)
+    config = UniMoeConfig(
+        LlamaConfig(
+            vocab_size=100,
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            num_key_value_heads=4,
+        ),
+        CLIPVisionConfig(
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            image_size=16,
+            patch_size=8,
+        ),
+        **HEARD[what],
+        **{"sparse_layers": [0, 2], "num_experts": 4, **changed},
+    )
+    model = UniMoeForConditionalGeneration(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.1)
+    return model
+
+
+@pytest.fixture
+def published(tmp_path):
+    """Return a folder in the published layout and the model that it was made of."""
+
+    def make(what="speech", style="experts", **changed):
+        model = model_that_hears(what, **changed)
+        model.save_pretrained(tmp_path / "ours")
+        export_published(tmp_path / "ours", tmp_path / "published", style=style)
+        return tmp_path / "published", model
+
+    return make
+
+
+def shard_of(folder):
+    return load_file(folder / "model.safetensors")
+
+
+@pytest.mark.parametrize("what", ["speech", "audio"])
+@pytest.mark.parametrize("style", ["experts", "deepspeed"])
+def test_a_round_trip_is_equal_bit_for_bit(published, tmp_path, what, style):
+    folder, model = published(what, style)
+    import_published(plan_of([folder]), tmp_path / "back")
+    back = UniMoeForConditionalGeneration.from_pretrained(tmp_path / "back")
+    assert {n: p.shape for n, p in back.state_dict().items()} == {
+        n: p.shape for n, p in model.state_dict().items()
+    }
+    assert all(torch.equal(t, back.state_dict()[n]) for n, t in model.state_dict().items())
+    assert back.config.sparse_layers == [0, 2]
+
+
+def test_published_names_stand_in_the_files_where_the_published_loader_looks(published):
+    folder, _ = published()
+    assert "model.layers.2.mlp.experts.3.up_proj.weight" in shard_of(folder)
+    assert "model.layers.1.mlp.up_proj.weight" in shard_of(folder)
+    aligner = torch.load(folder / "mm_audio_aligner.bin", weights_only=True)
+    assert next(iter(aligner)) == "model.query_tokens"
+    told = json.loads((folder / "config.json").read_text())
+    assert told["mm_vision_tower"] == "vision_tower"
+
+
+def test_every_key_is_told(published, tmp_path):
+    folder, _ = published()
+    weights = shard_of(folder)
+    weights["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(4)
+    save_file(weights, folder / "model.safetensors")
+    found = plan_of([folder])
+    text = found.text()
+    assert "ignored  model.layers.0.self_attn.rotary_emb.inv_freq: computed" in text
+    assert "used     lm_head.weight -> language_model.lm_head.weight" in text
+    import_published(found, tmp_path / "back")
+    receipt = json.loads((tmp_path / "back" / "import.json").read_text())
+    assert len(receipt["used"]) + len(receipt["ignored"]) == len(found.published.weights)
+
+
+def test_an_adapter_is_merged_by_hand(published, tmp_path):
+    folder, model = published()
+    target = "model.layers.2.mlp.experts.1.up_proj.weight"
+    a, b = torch.randn(3, 32), torch.randn(48, 3)
+    name = "base_model.model." + target.removesuffix(".weight")
+    torch.save(
+        {f"{name}.lora_A.weight": a, f"{name}.lora_B.weight": b}, folder / "adapter_model.bin"
+    )
+    (folder / "adapter_config.json").write_text(json.dumps({"r": 3, "lora_alpha": 6}))
+    import_published(plan_of([folder]), tmp_path / "back")
+    back = UniMoeForConditionalGeneration.from_pretrained(tmp_path / "back")
+    packed = back.sparse_layers()[2].experts.gate_up_proj
+    old = model.sparse_layers()[2].experts.gate_up_proj
+    assert torch.allclose(packed[1, 48:], old[1, 48:] + 2 * b @ a, atol=1e-6)
+    assert torch.equal(packed[1, :48], old[1, :48])
+    assert torch.equal(packed[0], old[0])
+
+
+def test_what_was_trained_later_wins(published, tmp_path):
+    folder, model = published()
+    later = tmp_path / "e2"
+    later.mkdir()
+    gate = torch.randn(4, 32)
+    torch.save({"model.layers.0.mlp.gate.weight": gate}, later / "mlp_gates.bin")
+    projector = torch.randn(32)
+    torch.save(
+        {"base_model.model.model.mm_projector.2.bias": projector},
+        later / "non_lora_trainables.bin",
+    )
+    found = plan_of([folder, later])
+    import_published(found, tmp_path / "back")
+    back = UniMoeForConditionalGeneration.from_pretrained(tmp_path / "back")
+    assert torch.equal(back.sparse_layers()[0].router.weight, gate)
+    assert torch.equal(back.image_connector.leave.bias, projector)
+    assert torch.equal(
+        back.sparse_layers()[2].router.weight, model.sparse_layers()[2].router.weight
+    )
+    assert any("mlp_gates.bin" in line for line in found.published.replaced)
+
+
+def test_ranks_files_of_the_8_expert_variant_count_on(published, tmp_path):
+    folder, model = published(style="deepspeed")
+    weights = shard_of(folder)
+    told = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(told | {"lora_r": 2, "lora_alpha": 6}))
+    mark = ".deepspeed_experts."
+    a, b = torch.randn(2, 32), torch.randn(48, 2)
+    for rank in range(2):
+        own = {}
+        for name in [name for name in weights if mark in name]:
+            head, _, rest = name.partition(mark)
+            slot, _, tail = rest.partition(".")
+            if int(slot) // 2 == rank:
+                own[f"{head}{mark}{int(slot) % 2}.{tail}"] = weights.pop(name)
+        if rank == 1:
+            gate = f"model.layers.2.mlp.deepspeed_moe.experts{mark}1.gate_proj"
+            own |= {f"{gate}_lora_A.weight": a, f"{gate}_lora_B.weight": b}
+        torch.save(own, folder / f"{rank}_mlp_experts.bin")
+    save_file(weights, folder / "model.safetensors")
+    import_published(plan_of([folder]), tmp_path / "back")
+    back = UniMoeForConditionalGeneration.from_pretrained(tmp_path / "back")
+    for layer in (0, 2):
+        new, old = (m.sparse_layers()[layer].experts.gate_up_proj for m in (back, model))
+        expected = old.detach().clone()
+        if layer == 2:
+            expected[3, :48] += 3 * b @ a
+        assert torch.allclose(new, expected, atol=1e-6)
+
+
+def test_expert_files_fill_slots_in_the_order_given(published, tmp_path):
+    folder, model = published()
+    weights = shard_of(folder)
+    files = []
+    for slot in (2, 0, 2, 1):
+        own = {
+            f"model.layers.{layer}.mlp.{proj}_proj.weight": weights[
+                f"model.layers.{layer}.mlp.experts.{slot}.{proj}_proj.weight"
+            ]
+            for layer in (0, 2)
+            for proj in ("gate", "up", "down")
+        }
+        files.append(tmp_path / f"mlp_{slot}.bin")
+        torch.save(own, files[-1])
+    bare = {name: t for name, t in weights.items() if ".experts." not in name}
+    save_file(bare, folder / "model.safetensors")
+    import_published(plan_of([folder], experts=files), tmp_path / "back")
+    back = UniMoeForConditionalGeneration.from_pretrained(tmp_path / "back")
+    old = model.sparse_layers()[0].experts.down_proj
+    assert torch.equal(back.sparse_layers()[0].experts.down_proj, old[[2, 0, 2, 1]])
+
+
+def refused(folders, out, kind, **more):
+    with pytest.raises(kind) as told:
+        import_published(plan_of(folders, **more), out)
+    assert not out.exists()
+    return f"{told.value}"
+
+
+def test_all_gaps_are_told_at_once_and_nothing_is_written(published, tmp_path):
+    folder, _ = published()
+    weights = shard_of(folder)
+    del weights["model.norm.weight"]
+    del weights["model.layers.0.mlp.experts.2.gate_proj.weight"]
+    weights["model.layers.1.mlp.up_proj.weight"] = torch.zeros(5, 5)
+    weights["model.something.new"] = torch.zeros(1)
+    save_file(weights, folder / "model.safetensors")
+    said = refused([folder], tmp_path / "back", LineageError)
+    assert "missing: language_model.model.norm.weight" in said
+    assert "missing: language_model.model.layers.0.mlp.experts.gate_up_proj[2] gate" in said
+    assert "model.layers.1.mlp.up_proj.weight is (5, 5)" in said
+    assert "unknown: model.something.new" in said
+
+
+def test_a_missing_shard_is_named(published, tmp_path):
+    folder, _ = published()
+    index = {"weight_map": dict.fromkeys(shard_of(folder), "model-00001-of-00002.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert "model-00001-of-00002" in refused([folder], tmp_path / "back", DataError)
+
+
+def test_an_adapter_for_another_base_is_refused(published, tmp_path):
+    folder, _ = published()
+    name = "base_model.model.model.layers.{}.self_attn.q_proj.lora_{}.weight"
+    torch.save(
+        {
+            name.format(0, "A"): torch.zeros(2, 16),
+            name.format(0, "B"): torch.zeros(16, 2),
+            name.format(9, "A"): torch.zeros(2, 32),
+            name.format(9, "B"): torch.zeros(32, 2),
+            name.format(1, "A"): torch.zeros(2, 32),
+        },
+        folder / "adapter_model.bin",
+    )
+    (folder / "adapter_config.json").write_text(json.dumps({"r": 2, "lora_alpha": 4}))
+    said = refused([folder], tmp_path / "back", LineageError)
+    assert "makes (16, 16), not (32, 32)" in said
+    assert "there is no model.layers.9.self_attn.q_proj.weight" in said
+    assert "has no B" in said
+
+
+class Runs:
+    def __reduce__(self):
+        return (print, ("code ran",))
+
+
+def test_a_pickle_that_wants_to_run_code_is_refused(published, tmp_path, capsys):
+    folder, _ = published()
+    torch.save({"model.layers.0.mlp.gate.weight": Runs()}, folder / "mlp_gates.bin")
+    said = refused([folder], tmp_path / "back", DataError)
+    (folder / "mlp_gates.bin").write_bytes(pickle.dumps(Runs()))
+    assert "code" in said
+    refused([folder], tmp_path / "back", DataError)
+    assert "code ran" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "mm_projector.bin", "config.json"])
+def test_a_file_cut_short_is_named(published, tmp_path, file):
+    folder, _ = published()
+    data = (folder / file).read_bytes()
+    (folder / file).write_bytes(data[: len(data) // 2])
+    assert file in refused([folder], tmp_path / "back", DataError)
+
+
+def test_a_tower_that_is_nowhere_is_asked_for(published, tmp_path):
+    folder, _ = published()
+    (folder / "vision_tower").rename(tmp_path / "clip")
+    said = refused([folder], tmp_path / "back", ConfigError)
+    assert "--vision-tower" in said
+    import_published(plan_of([folder], vision_tower=tmp_path / "clip"), tmp_path / "back")
+
+
+def test_what_no_published_variant_has_is_not_exported(tmp_path):
+    model = model_that_hears("speech", frame_time_embedding=True)
+    model.save_pretrained(tmp_path / "ours")
+    with pytest.raises(UniMoeError, match="frame_time"):
+        export_published(tmp_path / "ours", tmp_path / "published")
+    assert not (tmp_path / "published").exists()
+
+
+def test_nothing_is_written_over(published, tmp_path):
+    folder, _ = published()
+    (tmp_path / "back").mkdir()
+    with pytest.raises(ConfigError, match="exists"):
+        import_published(plan_of([folder]), tmp_path / "back")

@@ -11,6 +11,8 @@ from uni_moe.errors import ConfigError, bullets
 from uni_moe.model.encoders.beats import BeatsConfig
 
 SLOT_KINDS = ("image", "video", "audio", "speech")
+KINDS = (*SLOT_KINDS, "text")  # what a position can hold
+LAYOUTS = ("all", "interval", "first_half", "second_half")
 MAX_WINDOWS = 20  # of one sound file, as published
 
 
@@ -18,7 +20,11 @@ class UniMoeConfig(PreTrainedConfig):  # type: ignore[misc] # transformers is un
     """Sizes and choices of one Uni-MoE network.
 
     An encoder that is None is absent with its connector. `sparse_layers` lists the decoder layers
-    whose feed-forward is a mixture; none makes the dense network that phases 1 and 2 train.
+    whose feed-forward is a mixture, or names a layout (all, interval: every second from the first,
+    first_half, second_half); none makes the dense network that phases 1 and 2 train.
+    `modality_adapters` puts a linear map per modality in front of every router. The coefficients
+    weigh the losses of `uni_moe.model.losses`, each off at 0; `expert_targets` maps a modality to
+    the expert slots wished for it.
     `speech_connector` and `audio_connector` hold query_tokens, layers, width, heads,
     intermediate_size and window_s. The published values stand in recipes, not here.
 
@@ -43,7 +49,7 @@ class UniMoeConfig(PreTrainedConfig):  # type: ignore[misc] # transformers is un
         vision_config: CLIPVisionConfig | Mapping[str, Any] | None = None,
         speech_config: WhisperConfig | Mapping[str, Any] | None = None,
         audio_config: BeatsConfig | Mapping[str, Any] | None = None,
-        sparse_layers: Sequence[int] = (),
+        sparse_layers: Sequence[int] | str = (),
         num_experts: int = 4,
         experts_per_token: int = 2,
         vision_select_layer: int = -2,
@@ -52,13 +58,19 @@ class UniMoeConfig(PreTrainedConfig):  # type: ignore[misc] # transformers is un
         standardize_features: bool = False,  # noqa: FBT001, FBT002 - a configuration value
         speech_connector: Mapping[str, int] | None = None,
         audio_connector: Mapping[str, int] | None = None,
+        modality_adapters: bool = False,  # noqa: FBT001, FBT002 - a configuration value
+        balance_coefficient: float = 0.0,
+        target_coefficient: float = 0.0,
+        divergence_coefficient: float = 0.0,
+        expert_targets: Mapping[str, Sequence[int]] | None = None,
         **kwargs: Any,  # noqa: ANN401 - transformers' own keys
     ) -> None:
         self.text_config = _sub(LlamaConfig, text_config) or LlamaConfig()
         self.vision_config = _sub(CLIPVisionConfig, vision_config)
         self.speech_config = _sub(WhisperConfig, speech_config)
         self.audio_config = _sub(BeatsConfig, audio_config)
-        self.sparse_layers = list(sparse_layers)
+        count = self.text_config.num_hidden_layers
+        self.sparse_layers = sparse_layers_of(sparse_layers, count)
         self.num_experts = num_experts
         self.experts_per_token = experts_per_token
         self.vision_select_layer = vision_select_layer
@@ -67,6 +79,11 @@ class UniMoeConfig(PreTrainedConfig):  # type: ignore[misc] # transformers is un
         self.standardize_features = standardize_features
         self.speech_connector = dict(speech_connector) if speech_connector else None
         self.audio_connector = dict(audio_connector) if audio_connector else None
+        self.modality_adapters = modality_adapters
+        self.balance_coefficient = balance_coefficient
+        self.target_coefficient = target_coefficient
+        self.divergence_coefficient = divergence_coefficient
+        self.expert_targets = {k: list(v) for k, v in (expert_targets or {}).items()}
         for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
             kwargs.setdefault(name, getattr(self.text_config, name))
         kwargs.setdefault("tie_word_embeddings", False)
@@ -90,6 +107,13 @@ class UniMoeConfig(PreTrainedConfig):  # type: ignore[misc] # transformers is un
             if getattr(self, f"{kind}_config") is not None
             and getattr(self, f"{kind}_connector") is None
         ]
+        problems += [
+            f"expert_targets.{kind}: {list(slots)} are no modality and slots of {self.num_experts}"
+            for kind, slots in self.expert_targets.items()
+            if kind not in KINDS or not all(0 <= slot < self.num_experts for slot in slots)
+        ]
+        if self.target_coefficient and not self.expert_targets:
+            problems.append("target_coefficient stands without expert_targets")
         if problems:
             raise ConfigError(
                 f"No network can be built like this:{bullets(problems)}",
@@ -107,6 +131,29 @@ class UniMoeConfig(PreTrainedConfig):  # type: ignore[misc] # transformers is un
         assert self.vision_config is not None
         side = self.vision_config.image_size // self.vision_config.patch_size
         return int(side * side)
+
+
+def sparse_layers_of(told: Sequence[int] | str, count: int) -> list[int]:
+    """Return the layers that a list or the name of a layout means, of `count` layers.
+
+    Raises:
+        ConfigError: no layout has that name.
+    """
+    if not isinstance(told, str):
+        return list(told)
+    layouts = {
+        "all": range(count),
+        "interval": range(0, count, 2),
+        "first_half": range(count // 2),
+        "second_half": range(count // 2, count),
+    }
+    if told not in layouts:
+        raise ConfigError(
+            f"No layout of sparse layers is called {told!r}.",
+            cause="`sparse_layers` is a list of layers or the name of a layout.",
+            remedy=f"use one of {', '.join(LAYOUTS)}, or list the layers.",
+        )
+    return list(layouts[told])
 
 
 def _sub(kind: Any, value: Any) -> Any:  # noqa: ANN401 - a transformers class and its JSON

@@ -26,7 +26,8 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from transformers.utils.generic import ModelOutput
 
 from uni_moe.errors import ConfigError, LineageError
-from uni_moe.model.config import SLOT_KINDS, UniMoeConfig
+from uni_moe.model import losses
+from uni_moe.model.config import KINDS, SLOT_KINDS, UniMoeConfig
 from uni_moe.model.connectors import AudioConnector, ImageConnector, SpeechConnector
 from uni_moe.model.encoders.beats import Beats
 from uni_moe.model.generation import MediaGenerationMixin
@@ -46,8 +47,10 @@ _READERS = {  # kind of media -> its encoder and its connector
 class UniMoeOutput(ModelOutput):  # type: ignore[misc] # transformers is untyped here
     """What a forward pass returns; absent parts are None.
 
-    `loss_sum_B` and `loss_tokens_B` split the loss by sequence. `routing` holds, per sparse layer,
-    the decision for every position whose attention mask is 1.
+    `loss` is that of the next token plus what the configuration weighs of `aux_losses` (name ->
+    loss without its weight, only those that are on). `loss_sum_B` and `loss_tokens_B` split the
+    next token's loss by sequence. `routing` holds, per sparse layer, the decision for every
+    position whose attention mask is 1.
     """
 
     loss: Tensor | None = None
@@ -56,6 +59,7 @@ class UniMoeOutput(ModelOutput):  # type: ignore[misc] # transformers is untyped
     loss_sum_B: Tensor | None = None
     loss_tokens_B: Tensor | None = None
     routing: Mapping[int, Routing] | None = None
+    aux_losses: Mapping[str, Tensor] | None = None
 
 
 class UniMoeForConditionalGeneration(PreTrainedModel, MediaGenerationMixin):  # type: ignore[misc]
@@ -92,7 +96,11 @@ class UniMoeForConditionalGeneration(PreTrainedModel, MediaGenerationMixin):  # 
         self.language_model = LlamaForCausalLM(text)
         for index in config.sparse_layers:
             self.language_model.model.layers[index].mlp = SparseFeedForward(
-                wide, text.intermediate_size, config.num_experts, config.experts_per_token
+                wide,
+                text.intermediate_size,
+                config.num_experts,
+                config.experts_per_token,
+                self._adapted_kinds(),
             )
         self.post_init()
         for tower in self.towers():
@@ -110,11 +118,21 @@ class UniMoeForConditionalGeneration(PreTrainedModel, MediaGenerationMixin):  # 
     def initialize_weights(self) -> None:
         """Draw what a checkpoint lacks; mixtures too, which LLaMA's own rule does not know."""
         super().initialize_weights()
-        if not self._drawn:
-            with torch.no_grad(), guard_torch_init_functions():  # loaded weights are left alone
-                for layer in self.sparse_layers().values():
+        # LLaMA's rule has drawn the adapters anew: they are linear maps like its own.
+        with torch.no_grad(), guard_torch_init_functions():  # loaded weights are left alone
+            for layer in self.sparse_layers().values():
+                if layer.adapters is not None:
+                    layer.adapters.reset_parameters()
+                if not self._drawn:
                     layer.router.reset_parameters()
                     layer.experts.reset_parameters()
+
+    def _adapted_kinds(self) -> tuple[str, ...]:
+        """Return the modalities that have an adapter in front of every router, in KINDS' order."""
+        if not self.config.modality_adapters:
+            return ()
+        seen = {kind for kind, (tower, _) in _READERS.items() if hasattr(self, tower)}
+        return tuple(kind for kind in KINDS if kind in seen or kind == "text")
 
     def towers(self) -> list[nn.Module]:
         """Return the frozen encoders that this network has."""
@@ -242,6 +260,8 @@ class UniMoeForConditionalGeneration(PreTrainedModel, MediaGenerationMixin):  # 
                     padding = audio_padding if kind == "audio" else None
                     seen[kind] = self.encode(kind, value, padding)
             inputs_embeds = self._embed(input_ids, seen)
+        kind_BT = self._kinds(input_ids, inputs_embeds)
+        self._tell_kinds(kind_BT)
         hidden = self.language_model.model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
@@ -256,10 +276,34 @@ class UniMoeForConditionalGeneration(PreTrainedModel, MediaGenerationMixin):  # 
             out.loss, out.loss_sum_B, out.loss_tokens_B = self._loss(h_BTD, labels)
         if labels is None or full_logits:
             out.logits = self.language_model.lm_head(h_BTD[:, -logits_to_keep:])
-        routing = self._collect_routing(attention_mask)
+        keep_BT = torch.ones_like(kind_BT, dtype=torch.bool)
+        if attention_mask is not None:
+            keep_BT = attention_mask[:, -kind_BT.shape[1] :].bool()
+        routing = self._collect_routing(keep_BT)
         if output_routing:
             out.routing = routing
+        if out.loss is not None:
+            out.aux_losses = losses.beside(self.config, routing, kind_BT, keep_BT)
+            for name, loss in out.aux_losses.items():
+                out.loss = out.loss + getattr(self.config, f"{name}_coefficient") * loss
         return out
+
+    def _kinds(self, input_ids: Tensor | None, embeds_BTD: Tensor) -> Tensor:
+        """Return what each position holds, (B, T), as an index of KINDS."""
+        text = KINDS.index("text")
+        if input_ids is None:
+            return embeds_BTD.new_full(embeds_BTD.shape[:2], text, dtype=torch.long)
+        slot_BT = input_ids - int(self.config.text_config.vocab_size)
+        return slot_BT.where(slot_BT >= 0, text)
+
+    def _tell_kinds(self, kind_BT: Tensor) -> None:
+        """Tell mixtures with adapters the modality of each position, as their adapters count."""
+        kinds = self._adapted_kinds()
+        if kinds:
+            places = [kinds.index(kind) if kind in kinds else len(kinds) for kind in KINDS]
+            table = torch.tensor(places, device=kind_BT.device)
+            for layer in self.sparse_layers().values():
+                layer.kind_BT = table[kind_BT]
 
     def _see(self, pixels: Tensor) -> Tensor:
         """Return the patches of the chosen hidden state, without the class token."""
@@ -310,7 +354,7 @@ class UniMoeForConditionalGeneration(PreTrainedModel, MediaGenerationMixin):  # 
         layers = self.language_model.model.layers
         return {index: layers[index].mlp for index in self.config.sparse_layers}
 
-    def _collect_routing(self, attention_mask: Tensor | None) -> dict[int, Routing]:
+    def _collect_routing(self, keep_BT: Tensor) -> dict[int, Routing]:
         """Take every sparse layer's last routing away from it, padding left out.
 
         A layer that kept it would keep the whole graph of a finished step alive.
@@ -319,10 +363,7 @@ class UniMoeForConditionalGeneration(PreTrainedModel, MediaGenerationMixin):  # 
         for index, layer in self.sparse_layers().items():
             routing, layer.routing = layer.routing, None
             assert routing is not None
-            if attention_mask is not None:
-                keep = attention_mask[:, -(len(routing.expert_TK) // len(attention_mask)) :]
-                routing = routing.where(keep.flatten().bool())
-            found[index] = routing
+            found[index] = routing.where(keep_BT.flatten())
         return found
 
     @contextmanager

@@ -104,6 +104,15 @@ def test_a_round_trip_is_equal_bit_for_bit(published, tmp_path, what, style):
     assert back.config.sparse_layers == [0, 2]
 
 
+def test_adapters_in_front_of_the_router_come_back_too(published, tmp_path):
+    folder, model = published("speech", "deepspeed", modality_adapters=True)
+    name = "model.layers.0.mlp.deepspeed_moe.fm_audio.weight"
+    assert shard_of(folder)[name].shape == (32, 32, 1)
+    import_published(plan_of([folder]), tmp_path / "back")
+    back = UniMoeForConditionalGeneration.from_pretrained(tmp_path / "back")
+    assert all(torch.equal(t, back.state_dict()[n]) for n, t in model.state_dict().items())
+
+
 def test_published_names_stand_in_the_files_where_the_published_loader_looks(published):
     folder, _ = published()
     assert "model.layers.2.mlp.experts.3.up_proj.weight" in shard_of(folder)

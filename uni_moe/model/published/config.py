@@ -31,6 +31,11 @@ _FIXED = {  # field -> what alone is published and built here
 _LLAMA = tuple(LlamaConfig().to_dict())
 _OWN = ("model_type", "architectures", "transformers_version", "torch_dtype", "dtype")
 _WINDOW_S = 30
+_LOSSES = {
+    "aux_balance_loss": "balance_coefficient",
+    "aux_multimodal_loss": "target_coefficient",
+    "aux_kl_loss": "divergence_coefficient",
+}
 
 
 def config_from_published(
@@ -81,10 +86,26 @@ def config_from_published(
         sparse_layers=sparse,
         num_experts=experts or int(told.get("num_experts", 1)),
         experts_per_token=min(int(told.get("num_experts_per_tok", 2)), experts or 1),
+        modality_adapters=any(".deepspeed_moe.fm_" in name for name in shapes),
+        **_losses(told),
         vision_select_layer=int(told.get("mm_vision_select_layer", -2)),
         speech_connector=_speech_connector(shapes, speech) if hearing == "speech" else None,
         audio_connector=_audio_connector(shapes, audio) if hearing == "audio" else None,
     )
+
+
+def _losses(told: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the losses of the 8-expert variant that are switched on, with its coefficients."""
+    found: dict[str, Any] = {
+        ours: float(told.get(f"{published}_coef") or 0.0) if told.get(published) else 0.0
+        for published, ours in _LOSSES.items()
+    }
+    found["expert_targets"] = {
+        kind: list(told[f"{kind}_expert_indices"])
+        for kind in ("image", "audio", "video")
+        if told.get(f"{kind}_expert_indices")
+    }
+    return found
 
 
 def config_to_published(config: UniMoeConfig, style: Style) -> dict[str, Any]:
@@ -100,6 +121,7 @@ def config_to_published(config: UniMoeConfig, style: Style) -> dict[str, Any]:
     if style == "deepspeed":
         told |= {"lora_r": None, "lora_alpha": None, "ep_size": 1}  # nothing is left to merge
         told |= _stride(config)
+        told["use_fm_block"] = config.modality_adapters
     if config.vision_config is not None:
         told |= {
             "mm_vision_tower": "vision_tower",

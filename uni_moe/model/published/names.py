@@ -55,6 +55,8 @@ _MIXTURE: dict[Style, tuple[str, str]] = {
         ".{proj}_proj.weight",
     ),
 }
+_ADAPTER = "model.layers.{layer}.mlp.deepspeed_moe.fm_{proj}.{rest}"
+_OUR_ADAPTER = _LAYER + ".mlp.adapters.maps.{proj}.{rest}"
 _ROUTER = _LAYER + ".mlp.router.weight"
 _PACKED = _LAYER + ".mlp.experts.{packed}"
 _WORDS = {"layer": r"\d+", "expert": r"\d+", "proj": "[a-z_]+", "rest": ".+"}
@@ -79,11 +81,15 @@ _IGNORED = (
 
 @dataclass(frozen=True)
 class Place:
-    """Where a published tensor stands in ours: a whole tensor, or one expert's rows of a packed."""
+    """Where a published tensor stands in ours: a whole tensor, or one expert's rows of a packed.
+
+    `part` is gate, up or down of an expert, or convolution for a 1 x 1 convolution that is a linear
+    map here.
+    """
 
     target: str
     slot: int | None = None
-    part: str | None = None  # gate, up or down
+    part: str | None = None
 
 
 def place(name: str, hearing: Hearing | None) -> Place | None:
@@ -98,6 +104,12 @@ def place(name: str, hearing: Hearing | None) -> Place | None:
             packed = "down_proj" if part == "down" else "gate_up_proj"
             target = _fill(_PACKED, {**found, "packed": packed})
             return Place(target, int(found["expert"]), part)
+    found = _match(_ADAPTER, name)
+    if found is not None:
+        if found["proj"] == "audio" and hearing == "speech":
+            found["proj"] = "speech"  # the published variants know one kind of sound
+        kind = "convolution" if found["rest"] == "weight" else None
+        return Place(_fill(_OUR_ADAPTER, found), part=kind)
     for published, ours in (*_COMMON, *(_HEARING[hearing] if hearing else ())):
         found = _match(published, name)
         if found is not None:
@@ -139,6 +151,12 @@ def published_names(
                 for slot in range(experts)
                 for part in parts
             ]
+    found = _match(_OUR_ADAPTER, ours)
+    if found is not None and style == "deepspeed":
+        part = "convolution" if found["rest"] == "weight" else None
+        if found["proj"] == "speech":
+            found["proj"] = "audio"
+        return [(_fill(_ADAPTER, found), Place(ours, part=part))]
     for published, template in (*_COMMON, *(_HEARING[hearing] if hearing else ())):
         found = _match(template, ours)
         if found is not None:

@@ -135,8 +135,8 @@ def take_out(
 def _pack(pieces: Mapping[Place, Tensor]) -> Tensor:
     """Put the pieces of one tensor together: slots in order, gate above up."""
     if all(to.slot is None for to in pieces):
-        (whole,) = pieces.values()
-        return whole
+        ((to, whole),) = pieces.items()
+        return whole.squeeze(-1) if to.part == "convolution" else whole
     order = {"gate": 0, "up": 1, "down": 0}
     slots: dict[int, list[tuple[int, Tensor]]] = {}
     for to, tensor in pieces.items():
@@ -153,7 +153,7 @@ def _pack(pieces: Mapping[Place, Tensor]) -> Tensor:
 
 def _piece(tensor: Tensor, to: Place) -> Tensor:
     if to.slot is None:
-        return tensor
+        return tensor[..., None] if to.part == "convolution" else tensor
     one = tensor[to.slot]
     if to.part == "down":
         return one.clone()
@@ -164,7 +164,7 @@ def _piece(tensor: Tensor, to: Place) -> Tensor:
 def _room(shape: Shape, to: Place) -> Shape:
     """Return the shape of the piece that a place takes."""
     if to.slot is None:
-        return shape
+        return (*shape, 1) if to.part == "convolution" else shape
     experts, rows, width = shape
     if to.slot >= experts:
         return ()

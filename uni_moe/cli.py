@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from uni_moe import cli_models
 from uni_moe.alone import end_with_dvc, only_one
 from uni_moe.artifacts import Layout
 from uni_moe.config import Params, load_params
@@ -110,22 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     command("report", _report, "print the judgement of the candidate in artifacts/")
     register = command("register", _register, "register and judge the model in artifacts/ alone")
     register.add_argument("--reason", default="by hand", help="why; kept with the version")
-    bring = command("import-official", _import_official, "make a published checkpoint one of ours")
-    bring.add_argument("folder", type=Path, help="the checkpoint, or what was trained on --base")
-    bring.add_argument("--base", type=Path, help="the folder of the base weights")
-    bring.add_argument("--vision-tower", type=Path, metavar="DIR", help="CLIP's folder")
-    bring.add_argument("--audio-tower", type=Path, metavar="PATH", help="Whisper's folder or BEATs")
-    bring.add_argument(
-        "--expert", type=Path, action="append", default=[], metavar="FILE", help="in slot order"
-    )
-    bring.add_argument("--out", type=Path, required=True)
-    bring.add_argument("--json", action="store_true", help="as JSON")
-    give = command("export-official", _export_official, "write a model in the published layout")
-    give.add_argument("model", type=Path)
-    give.add_argument("--out", type=Path, required=True)
-    give.add_argument(
-        "--style", choices=("experts", "deepspeed"), default="experts", help="4- or 8-expert names"
-    )
+    cli_models.add_words(command)
     index = command("index", _index, "import cards and run folders into the database")
     index.add_argument("--rebuild", action="store_true", help="drop the database first")
     for stage, (_, items, text) in STAGES.items():
@@ -355,32 +341,6 @@ def _register(arguments: argparse.Namespace) -> None:
     params = load_params(layout.params)
     candidate = write.register(layout, reason=arguments.reason, who=getpass.getuser())
     _tell(write.promote_if_better(layout, candidate, params.gate))
-
-
-def _import_official(arguments: argparse.Namespace) -> None:
-    from uni_moe.checkpoints.published_import import import_published, plan_of
-
-    folders = [arguments.folder] if arguments.base is None else [arguments.base, arguments.folder]
-    found = plan_of(
-        folders,
-        vision_tower=arguments.vision_tower,
-        audio_tower=arguments.audio_tower,
-        experts=arguments.expert,
-    )
-    if not arguments.json:
-        print(found.text(), flush=True)
-    sizes = import_published(found, arguments.out)
-    if arguments.json:
-        print(json.dumps(found.receipt() | sizes, indent=1))
-    else:
-        print(f"wrote {arguments.out}: {sizes['files']} file(s), {sizes['size_bytes']} bytes")
-
-
-def _export_official(arguments: argparse.Namespace) -> None:
-    from uni_moe.checkpoints.published_export import export_published
-
-    sizes = export_published(arguments.model, arguments.out, style=arguments.style)
-    print(f"wrote {arguments.out}: {sizes['files']} file(s), {sizes['size_bytes']} bytes")
 
 
 def _index(arguments: argparse.Namespace) -> None:

@@ -1,0 +1,126 @@
+"""The command's words for whole models: import, export, surgery, difference.
+
+Heavy imports happen inside, so that help and errors come at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from uni_moe.errors import ConfigError
+
+Command = Callable[[str, Callable[..., int | None], str], argparse.ArgumentParser]
+
+
+def add_words(command: Command) -> None:
+    """Add the words to the parser; `command` makes one."""
+    bring = command("import-official", _import_official, "make a published checkpoint one of ours")
+    bring.add_argument("folder", type=Path, help="the checkpoint, or what was trained on --base")
+    bring.add_argument("--base", type=Path, help="the folder of the base weights")
+    bring.add_argument("--vision-tower", type=Path, metavar="DIR", help="CLIP's folder")
+    bring.add_argument("--audio-tower", type=Path, metavar="PATH", help="Whisper's folder or BEATs")
+    bring.add_argument(
+        "--expert", type=Path, action="append", default=[], metavar="FILE", help="in slot order"
+    )
+    bring.add_argument("--out", type=Path, required=True)
+    bring.add_argument("--json", action="store_true", help="as JSON")
+    give = command("export-official", _export_official, "write a model in the published layout")
+    give.add_argument("model", type=Path)
+    give.add_argument("--out", type=Path, required=True)
+    give.add_argument(
+        "--style", choices=("experts", "deepspeed"), default="experts", help="4- or 8-expert names"
+    )
+    _surgery_words(command("surgery", _surgery, "operate on a model's experts, with a receipt"))
+    diff = command("diff", _diff, "say what differs between two models, expert by expert")
+    diff.add_argument("a", type=Path)
+    diff.add_argument("b", type=Path)
+    diff.add_argument("--json", action="store_true", help="as JSON")
+
+
+def _surgery_words(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("model", type=Path)
+    sub.add_argument("--out", type=Path, required=True)
+    sub.add_argument("--seed", type=int, default=0, help="of new router rows")
+    one = sub.add_mutually_exclusive_group(required=True)
+    one.add_argument("--permute", metavar="2,0,1", help="slots in their new order")
+    one.add_argument("--clone", type=int, metavar="SLOT")
+    one.add_argument("--add", metavar="DONOR[#SLOT]", help="a model folder or an expert's file")
+    one.add_argument("--replace", nargs=2, metavar=("SLOT", "DONOR[#SLOT]"))
+    one.add_argument("--remove", type=int, metavar="SLOT")
+    one.add_argument("--undo", action="store_true", help="by the receipt in the model")
+    one.add_argument("--upcycle", metavar="base,FILE,…", help="slots of a dense model's mixture")
+    sub.add_argument("--layers", default="interval", help="of --upcycle: a layout or 0,2,4")
+
+
+def _import_official(arguments: argparse.Namespace) -> None:
+    from uni_moe.checkpoints.published_import import import_published, plan_of
+
+    folders = [arguments.folder] if arguments.base is None else [arguments.base, arguments.folder]
+    found = plan_of(
+        folders,
+        vision_tower=arguments.vision_tower,
+        audio_tower=arguments.audio_tower,
+        experts=arguments.expert,
+    )
+    if not arguments.json:
+        print(found.text(), flush=True)
+    sizes = import_published(found, arguments.out)
+    if arguments.json:
+        print(json.dumps(found.receipt() | sizes, indent=1))
+    else:
+        print(f"wrote {arguments.out}: {sizes['files']} file(s), {sizes['size_bytes']} bytes")
+
+
+def _export_official(arguments: argparse.Namespace) -> None:
+    from uni_moe.checkpoints.published_export import export_published
+
+    sizes = export_published(arguments.model, arguments.out, style=arguments.style)
+    print(f"wrote {arguments.out}: {sizes['files']} file(s), {sizes['size_bytes']} bytes")
+
+
+def _surgery(arguments: argparse.Namespace) -> None:
+    from uni_moe.checkpoints import operating
+
+    model, out = arguments.model, arguments.out
+    if arguments.undo:
+        operating.undo(model, out)
+    elif arguments.upcycle:
+        layers = arguments.layers
+        chosen = _numbers(layers) if layers[:1].isdecimal() else layers
+        operating.upcycle(model, arguments.upcycle.split(","), chosen, arguments.seed, out)
+    else:
+        plan, donors = operating.plan_operation(
+            model,
+            permute=_numbers(arguments.permute) if arguments.permute else None,
+            clone=arguments.clone,
+            add=arguments.add,
+            replace=arguments.replace,
+            remove=arguments.remove,
+            seed=arguments.seed,
+        )
+        operating.operate_on(model, plan, donors, out)
+    print(f"wrote {out}; {operating.RECEIPT} in it says where every expert comes from")
+
+
+def _numbers(text: str) -> list[int]:
+    words = text.split(",")
+    if not all(word.strip().isdecimal() for word in words):
+        raise ConfigError(
+            f"{text!r} is no list of slots or layers.",
+            cause="numbers from 0, with commas between them, are asked for.",
+            remedy="write it like 2,0,1,3.",
+        )
+    return [int(word) for word in words]
+
+
+def _diff(arguments: argparse.Namespace) -> None:
+    from uni_moe.checkpoints.operating import difference
+
+    found = difference(arguments.a, arguments.b)
+    if arguments.json:
+        print(json.dumps([one.to_json() for one in found], indent=1))
+    else:
+        print("\n".join(one.text() for one in found))

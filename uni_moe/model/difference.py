@@ -1,0 +1,148 @@
+"""What differs between two networks, layer by layer and expert by expert."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+State = Mapping[str, Tensor]
+Kind = Literal["identical", "permuted", "low rank", "replaced", "changed", "only in A", "only in B"]
+MOST_RANK = 64  # a difference of a higher rank is no adapter's
+_SLACK = 1e-3  # share of the difference's norm that rounding may leave outside its rank
+_LAYERS = "language_model.model.layers"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """How one expert (or one tensor, with `slot` None) of B relates to A.
+
+    `norm` is the Frobenius norm of the difference, `share` the same over A's norm; `source` the
+    slot of A that a permuted expert was; `rank` the largest rank of the difference where it is
+    low; `origin` the donor that a receipt names.
+    """
+
+    layer: int | None
+    slot: int | None
+    name: str
+    kind: Kind
+    norm: float = 0.0
+    share: float = 0.0
+    rank: int | None = None
+    source: int | None = None
+    origin: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the finding as a JSON object."""
+        return asdict(self)
+
+    def text(self) -> str:
+        """Return the finding for a person."""
+        place = self.name if self.slot is None else f"layer {self.layer:3} expert {self.slot:3}"
+        if self.kind == "permuted":
+            return f"{place}  permuted: expert {self.source} of A"
+        size = f"norm {self.norm:.4g} ({self.share:.2%})"
+        if self.kind == "low rank":
+            return f"{place}  low-rank delta: rank {self.rank}, {size}"
+        if self.kind == "replaced":
+            return f"{place}  replaced: by {self.origin}, {size}"
+        if self.kind == "changed":
+            return f"{place}  changed: {size}"
+        return f"{place}  {self.kind}"
+
+
+def compare(a: State, b: State, layers_a: Sequence[int], layers_b: Sequence[int]) -> list[Finding]:
+    """Return a finding for every expert of both, then for every other tensor that is not identical.
+
+    Args:
+        a: state of the first network.
+        b: state of the second.
+        layers_a: its sparse layers.
+        layers_b: those of the second.
+    """
+    found: list[Finding] = []
+    for layer in sorted({*layers_a, *layers_b}):
+        found += _experts(a, b, layer)
+    rest = sorted(name for name in {*a, *b} if ".mlp.experts." not in name)
+    for name in rest:
+        if name not in a or name not in b:
+            found.append(Finding(None, None, name, "only in B" if name in b else "only in A"))
+        elif not _same(a[name], b[name]):
+            found.append(_measured(None, None, name, [a[name]], [b[name]]))
+    return found
+
+
+def _experts(a: State, b: State, layer: int) -> list[Finding]:
+    ours, theirs = _slots(a, layer), _slots(b, layer)
+    found = []
+    for slot, expert in enumerate(theirs):
+        if slot < len(ours) and all(map(_same, ours[slot], expert)):
+            found.append(Finding(layer, slot, "expert", "identical"))
+            continue
+        source = next((i for i, own in enumerate(ours) if all(map(_same, own, expert))), None)
+        if source is not None:
+            found.append(Finding(layer, slot, "expert", "permuted", source=source))
+        elif slot < len(ours):
+            found.append(_measured(layer, slot, "expert", ours[slot], expert))
+        else:
+            found.append(Finding(layer, slot, "expert", "only in B"))
+    lost = range(len(theirs), len(ours))
+    return [*found, *(Finding(layer, slot, "expert", "only in A") for slot in lost)]
+
+
+def _slots(state: State, layer: int) -> list[tuple[Tensor, ...]]:
+    """Return each expert's gate, up and down."""
+    prefix = f"{_LAYERS}.{layer}.mlp.experts."
+    if prefix + "down_proj" not in state:
+        return []
+    return [
+        (*stack.chunk(2), down)
+        for stack, down in zip(
+            state[prefix + "gate_up_proj"], state[prefix + "down_proj"], strict=True
+        )
+    ]
+
+
+def _measured(
+    layer: int | None, slot: int | None, name: str, a: Sequence[Tensor], b: Sequence[Tensor]
+) -> Finding:
+    if any(x.shape != y.shape for x, y in zip(a, b, strict=True)):
+        return Finding(layer, slot, name, "changed", float("nan"), float("nan"))
+    deltas = [y.float() - x.float() for x, y in zip(a, b, strict=True)]
+    norm = sum(float(d.square().sum()) for d in deltas) ** 0.5
+    whole = sum(float(x.float().square().sum()) for x in a) ** 0.5
+    ranks = [_rank(delta) for delta in deltas]
+    known = [rank for rank in ranks if rank is not None]
+    low = len(known) == len(ranks)
+    return Finding(
+        layer,
+        slot,
+        name,
+        "low rank" if low else "changed",
+        norm,
+        norm / whole if whole else float("inf"),
+        max(known) if low else None,
+    )
+
+
+def _rank(delta: Tensor) -> int | None:
+    """Return a matrix's rank where it is low enough for an adapter, else None."""
+    if delta.dim() != 2 or not delta.any():
+        return 0 if delta.dim() == 2 else None
+    most = min(MOST_RANK, min(delta.shape) // 2)
+    generator = torch.Generator().manual_seed(0)
+    probe = torch.randn(delta.shape[1], most + 8, generator=generator)
+    basis, _ = torch.linalg.qr(delta @ probe)
+    inside = basis.T @ delta
+    values = torch.linalg.svdvals(inside)
+    outside = (delta.square().sum() - values.square().sum()).clamp(min=0).sqrt()
+    total = delta.square().sum().sqrt()
+    rank = int((values > _SLACK * values[0]).sum())
+    return rank if rank <= most and outside <= _SLACK * total else None
+
+
+def _same(x: Tensor, y: Tensor) -> bool:
+    return x.shape == y.shape and torch.equal(x, y)

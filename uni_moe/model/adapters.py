@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft.tuners.lora.layer import ParamWrapper
 from torch import Tensor, nn
 
 from uni_moe.errors import ConfigError, LineageError
+from uni_moe.model.experts import Experts, LowRank
 
 _LAYER = r".*language_model\.model\.layers\.({layers})\."
 _ATTENTION = _LAYER + r"self_attn\.(q|k|v|o)_proj"
@@ -67,6 +70,41 @@ def attach(  # noqa: PLR0913 - a low-rank adapter has this many choices
             target_parameters=list(_EXPERTS) if on_experts else None,
         ),
     )
+    return factored(wrapped)
+
+
+class FactoredWrapper(ParamWrapper):  # type: ignore[misc] # peft is untyped here
+    """peft's wrapper of packed experts, that hands its two factors on instead of adding them up.
+
+    Stock peft adds the product of the factors to the whole stack of experts in every forward pass,
+    and its backward pass forms the gradient of the whole stack. Names, layout and merging stay
+    peft's own. It replaces a private method, so peft is pinned and a test compares with stock peft.
+    """
+
+    @contextmanager
+    def _activate_lora(self, active_adapters: list[str]) -> Iterator[None]:
+        """Give the experts the factors of this parameter while they run."""
+        names = [name for name in active_adapters if name in self.lora_A]
+        assert len(names) <= 1, "packed experts take one adapter at a time"
+        if not names:
+            yield
+            return
+        experts: Experts = self.get_base_layer()
+        factors: tuple[Tensor, Tensor, float] = self.get_delta_factors(names[0])
+        up_EOr, down_ErI, scale = factors
+        experts.low_rank[self.parameter_name] = LowRank(down_ErI, up_EOr, scale)
+        try:
+            yield
+        finally:
+            del experts.low_rank[self.parameter_name]
+
+
+def factored(wrapped: nn.Module) -> nn.Module:
+    """Let the adapters of packed experts run by their factors; returns the same model."""
+    for module in wrapped.modules():
+        wrapper: Any = module
+        if type(wrapper) is ParamWrapper and isinstance(wrapper.get_base_layer(), Experts):
+            wrapper.__class__ = FactoredWrapper
     return wrapped
 
 

@@ -3,6 +3,7 @@ import json
 import pytest
 import torch
 from peft import PeftModel
+from peft.tuners.lora.layer import ParamWrapper
 from safetensors.torch import save_file
 
 from uni_moe.errors import ConfigError
@@ -59,6 +60,37 @@ def test_stock_peft_loads_what_is_saved(model, batch, tmp_path):
     base = UniMoeForConditionalGeneration.from_pretrained(tmp_path / "base").eval()
     stock = PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
     torch.testing.assert_close(stock(**batch, full_logits=True).logits, expected)
+
+
+def test_expert_factors_have_the_gradients_of_stock_peft(model, batch):
+    """Stock peft forms the whole stack's gradient; ours never does, and both agree."""
+    grads = []
+    for stock in (True, False):
+        wrapped = adapters.attach(
+            model, ["lora.experts"], layers=[0], rank=4, alpha=8, dropout=0.0, seed=3
+        )
+        for module in wrapped.modules():
+            if stock and isinstance(module, adapters.FactoredWrapper):
+                module.__class__ = ParamWrapper
+        learn(wrapped, ["lora.experts"])
+        with torch.no_grad():
+            for name, parameter in wrapped.named_parameters():
+                if "lora_B" in name:
+                    parameter.normal_(std=0.1, generator=torch.Generator().manual_seed(len(name)))
+        wrapped(**batch).loss.backward()
+        grads.append({n: p.grad for n, p in wrapped.named_parameters() if p.grad is not None})
+        wrapped.unload()
+    assert len(grads[0]) == 4
+    for name, grad in grads[0].items():
+        assert grad.abs().sum() > 0
+        torch.testing.assert_close(grads[1][name], grad, atol=1e-6, rtol=1e-4)
+
+
+def test_no_product_of_factors_lies_in_memory(model, batch, monkeypatch):
+    wrapped = trained(model, batch, parts=("lora.experts",))
+    monkeypatch.setattr(torch, "baddbmm", None)
+    monkeypatch.setattr(torch.nn.utils.parametrize, "register_parametrization", None)
+    wrapped(**batch).loss.backward()
 
 
 def test_dropout_on_packed_experts_is_refused(model):

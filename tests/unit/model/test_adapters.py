@@ -5,7 +5,7 @@ import torch
 from peft import PeftModel
 from safetensors.torch import save_file
 
-from uni_moe.errors import ConfigError
+from uni_moe.errors import ConfigError, LineageError
 from uni_moe.model import adapters
 from uni_moe.model.config import UniMoeConfig
 from uni_moe.model.network import UniMoeForConditionalGeneration
@@ -143,3 +143,27 @@ def test_adapters_start_from_their_seed_and_change_nothing_yet(config, batch):
         starts.append(torch.cat([t.flatten() for n, t in sorted(state.items()) if "lora_A" in n]))
     assert torch.equal(starts[0], starts[1])
     assert not torch.equal(starts[0], starts[2])
+
+
+def test_an_adapter_that_merging_passes_over_is_told(model):
+    wrapped = adapters.attach(
+        model, ["lora.attention"], layers=[0], rank=2, alpha=2, dropout=0.0, seed=0
+    )
+    with torch.no_grad():
+        for name, parameter in wrapped.named_parameters():
+            if "lora_" in name:
+                parameter.fill_(0.0 if "lora_A" in name else 1.0)
+    with pytest.raises(LineageError, match="8 adapters had learned, but merging changed 0"):
+        adapters.merge(wrapped)
+
+
+def test_an_adapters_configuration_names_no_folder(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    again = UniMoeForConditionalGeneration.from_pretrained(tmp_path)
+    wrapped = adapters.attach(
+        again, ["lora.attention"], layers=[0], rank=2, alpha=3, dropout=0.0, seed=0
+    )
+    config = adapters.adapter_config(wrapped)
+    assert config["base_model_name_or_path"] is None
+    assert (config["r"], config["lora_alpha"], config["bias"]) == (2, 3, "none")
+    assert str(tmp_path) not in json.dumps(config)

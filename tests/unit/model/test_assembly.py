@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -131,3 +133,11 @@ def test_a_packed_expert_computes_what_its_donor_computed(config, dense):
     gate, up, down = (donor[f"{prefix}.{part}_proj.weight"] for part in ("gate", "up", "down"))
     by_hand = (torch.nn.functional.silu(x @ gate.T) * (x @ up.T)) @ down.T
     torch.testing.assert_close(found, by_hand)
+
+
+def test_the_order_of_the_receipt_does_not_move_an_expert(dense):
+    base, experts = dense.state_dict(), {"image": expert(dense, 0.1), "audio": expert(dense, 0.2)}
+    plan = plan_assembly(base, experts, sparse_layers=[0], slots=SLOTS, router_seed=0)
+    turned = assemble(replace(plan, origins=plan.origins[::-1]), base, experts)
+    for name, tensor in assemble(plan, base, experts).items():
+        assert torch.equal(tensor, turned[name]), name

@@ -81,3 +81,46 @@ def test_a_filled_window_hears_nothing_of_what_fills_it(model, processor, media)
     torch.testing.assert_close(heard[:, :8], again[:, :8])
     loud = model.encode("audio", other, whole) - model.encode("audio", short.values, whole)
     assert loud[:, :8].abs().max() > 1e-4
+
+
+def test_slots_take_their_mediums_rows_in_order(model, batch):
+    taken = dict.fromkeys(("image", "video", "audio", "speech"), 0)
+    rows = {
+        "image": model.encode("image", batch["pixel_values"]),
+        "video": model.encode("video", batch["video_pixel_values"]),
+        "audio": model.encode("audio", batch["audio_fbank"], batch["audio_padding"]),
+        "speech": model.encode("speech", batch["speech_mel"]),
+    }
+    rows = {kind: model.connect(kind, found).flatten(0, 1) for kind, found in rows.items()}
+    kinds = {model.config.slot_id(kind): kind for kind in rows}
+    embedding = model.get_input_embeddings().weight
+    embeds = []
+    for one in batch["input_ids"].flatten().tolist():
+        kind = kinds.get(one)
+        embeds.append(embedding[one] if kind is None else rows[kind][taken[kind]])
+        if kind is not None:
+            taken[kind] += 1
+    assert taken == {kind: len(found) for kind, found in rows.items()}
+    by_hand = torch.stack(embeds).view(*batch["input_ids"].shape, -1)
+    text = {name: batch[name] for name in ("attention_mask", "labels")}
+    expected = model(**text, inputs_embeds=by_hand, full_logits=True).logits
+    assert torch.equal(model(**batch, full_logits=True).logits, expected)
+
+
+def test_what_fills_a_window_never_reaches_the_language_model(model, batch):
+    other = dict(batch)
+    other["audio_fbank"] = batch["audio_fbank"].clone()
+    other["audio_fbank"][-1, 90:] += 3.0
+    assert torch.equal(model(**other).loss, model(**batch).loss)
+    del other["audio_padding"]
+    assert not torch.equal(model(**other).loss, model(**batch).loss)
+
+
+def test_encoders_keep_no_graph(model, batch):
+    pixels = batch["pixel_values"].clone().requires_grad_()
+    assert not model.encode("image", pixels).requires_grad
+
+
+def test_filterbanks_have_as_many_bins_as_the_encoder_reads(processor, media):
+    processor.mel_bins = 40
+    assert processor.prepare("audio", media["audio"]).values.shape == (2, 98, 40)

@@ -2,6 +2,8 @@
 
 import json
 import math
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,22 +11,26 @@ from torch import nn
 
 from uni_moe.artifacts import Layout
 from uni_moe.runs import start_run
+from uni_moe.stage import StageContext
 from uni_moe.train.engine import Engine
 from uni_moe.train.loop import Schedule, StepLoss, train
 from uni_moe.train.schedule import cosine_with_warmup
-from uni_moe.train.state import StateStore
+from uni_moe.train.state import StateStore, open_states
 
 
 class Slope(nn.Module):
-    """Its loss is its only weight times the batch, so every gradient is the batch."""
+    """Its loss is its two weights times the batch, so every gradient is the batch."""
 
     def __init__(self):
         super().__init__()
-        self.weight = nn.Parameter(torch.tensor([5.0, 5.0]))
+        self.one, self.two = (nn.Parameter(torch.tensor([5.0])) for _ in range(2))
 
     def forward(self, x):
-        loss = (self.weight * x).sum()
+        loss = (torch.cat([self.one, self.two]) * x).sum()
         return StepLoss(loss, {"toy": (6.0, 4.0)})
+
+    def total(self):
+        return float((self.one + self.two).detach())
 
 
 class SlopeLearner:
@@ -41,7 +47,7 @@ class SlopeLearner:
 
     def validate(self):
         self.module.eval()
-        return {"toy": float(self.module.weight.detach().sum())}
+        return {"toy": self.module.total()}
 
 
 def schedule(**changes):
@@ -90,7 +96,7 @@ def test_the_end_tells_the_mean_of_the_last_twenty_losses(tmp_path):
 def test_validation_is_told_before_and_after(tmp_path):
     learner = SlopeLearner()
     found, _, _, _ = trained(tmp_path, learner, schedule(steps=3))
-    after = float(learner.module.weight.detach().sum())
+    after = learner.module.total()
     assert after < 10.0
     assert found["validation_loss"] == {"toy": {"before": 10.0, "after": pytest.approx(after)}}
 
@@ -129,4 +135,19 @@ def test_weights_shrink_by_decay_times_rate():
     engine = Engine(module, batch_size=1, weight_decay=0.5, clip_norm=1.0)
     engine.step(engine.forward(torch.zeros(2)).loss, 0.1)
     engine.close()
-    torch.testing.assert_close(module.weight.detach(), torch.full((2,), 5.0 * (1 - 0.1 * 0.5)))
+    assert module.total() == pytest.approx(10.0 * (1 - 0.1 * 0.5))
+
+
+def test_states_belong_to_exactly_one_training(tmp_path, monkeypatch):
+    def folder(name="tune", params=1, parents="a"):
+        ctx = StageContext(name, Layout(tmp_path), None, None)
+        return open_states(ctx, {"p": params}, {"artifacts/x": parents}).folder
+
+    found = [folder(), folder("align@image"), folder(params=2), folder(parents="b")]
+    assert folder() == found[0]
+    (tmp_path / "new.py").write_text("a = 1")
+    new = SimpleNamespace(__file__=str(tmp_path / "new.py"))
+    monkeypatch.setitem(sys.modules, "uni_moe.new", new)
+    found.append(folder())
+    assert len(set(found)) == 5
+    assert all(one.parent == tmp_path / "state" for one in found)

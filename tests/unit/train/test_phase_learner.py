@@ -73,14 +73,14 @@ def learner(train=None, validation=None, seed=0):
 
 def test_validation_is_the_mean_over_the_tokens_of_each_modality():
     rows = {
-        "image": {str(n): ("image", [n, -100, n]) for n in range(1, 6)},
-        "text": {str(n): ("text", [n] * n) for n in range(1, 5)},
+        "image": {str(n): ("image", [n * n, -100, 1]) for n in range(1, 6)},
+        "text": {str(n): ("text", [n * n] * n) for n in range(1, 5)},
         "audio": {},
     }
     found = learner(validation=rows).validate()
     assert found == {
-        "image": pytest.approx(sum(2 * n for n in range(1, 6)) / 10),
-        "text": pytest.approx(sum(n * n for n in range(1, 5)) / 10),
+        "image": pytest.approx(sum(n * n + 1 for n in range(1, 6)) / 10),
+        "text": pytest.approx(sum(n**3 for n in range(1, 5)) / 10),
     }
 
 

@@ -149,3 +149,16 @@ def test_idle_experts_change_nothing_and_get_no_gradient():
 def test_a_fresh_router_starts_near_an_even_choice():
     torch.manual_seed(0)
     assert Router(512, 8, 2).weight.std().item() == pytest.approx(0.02, rel=0.05)
+
+
+def test_a_masked_experts_weights_reach_no_output():
+    built = layer()
+    x = torch.randn(12, 8)
+    free = built(x)
+    built.router.masked = (3,)
+    without = built(x)
+    with torch.no_grad():
+        built.experts.gate_up_proj[3] = 9.0
+        built.experts.down_proj[3] = 9.0
+    torch.testing.assert_close(built(x), without)
+    assert (free - without).abs().max() > 1e-3

@@ -1,4 +1,7 @@
-"""Every stage on the smallest road, given nothing but the params that dvc.yaml says it reads."""
+"""Every stage on the smallest road, given nothing but the params that dvc.yaml says it reads.
+
+What the training stages leave is held to the files that they started from, weight by weight.
+"""
 
 import copy
 import importlib
@@ -7,12 +10,15 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 
 from tests.house.code_deps import GRAPH, ROOT
-from uni_moe.artifacts import Layout
+from uni_moe.artifacts import CARD, Layout, read_card, verified_card
 from uni_moe.cli import STAGES
 from uni_moe.config import Params, parse_params
+from uni_moe.records import MODALITIES
 from uni_moe.runs import start_run
 from uni_moe.stage import StageContext
 
@@ -90,8 +96,8 @@ def smallest_params():
 
 
 @pytest.fixture(scope="module")
-def read(tmp_path_factory):
-    """Run every stage with undeclared params hidden; return the sections that each asked for."""
+def road(tmp_path_factory):
+    """Run every stage with undeclared params hidden; note the sections that each asked for."""
     root = tmp_path_factory.mktemp("declared")
     (root / "data").mkdir()
     shutil.copytree(ROOT / "data_contracts", root / "data_contracts")
@@ -106,7 +112,17 @@ def read(tmp_path_factory):
                 StageContext(stage, layout, params, run)
             )
         asked[stage] = params.__dict__.get("asked", set())
-    return asked
+    return layout, asked
+
+
+@pytest.fixture
+def read(road):
+    return road[1]
+
+
+@pytest.fixture
+def layout(road):
+    return road[0]
 
 
 def test_no_stage_reads_params_that_it_does_not_declare(read):
@@ -134,3 +150,103 @@ def test_values_outside_the_declared_sections_are_hidden():
     assert shown.align["audio"] == whole.align["audio"]
     for value in (shown.align["image"].steps, shown.model.video_frames, shown.sources):
         assert type(value) is Undeclared
+
+
+LANGUAGE = "language_model."
+SPARSE = (0, 2)
+PARTS = ("gate", "up", "down")
+
+
+def weights(folder, name="model"):
+    return load_file(folder / f"{name}.safetensors")
+
+
+def test_an_aligned_connector_is_alone_in_its_file_and_has_learned(layout):
+    assembled = weights(layout.assembled)
+    for connector in ("image", "audio", "speech"):
+        aligned = weights(layout.aligned(connector), "connector")
+        start = f"{connector}_connector."
+        assert {n for n in assembled if n.startswith(start)} == set(aligned)
+        assert all(torch.equal(assembled[name], tensor) for name, tensor in aligned.items())
+    assert weights(layout.aligned("speech"), "connector")["speech_connector.query_tokens"].any()
+
+
+def feed_forward(layer, part):
+    return f"model.layers.{layer}.mlp.{part}_proj.weight"
+
+
+def test_an_expert_is_the_foundation_and_its_scaled_adapters(layout):
+    base = weights(layout.foundation("language"))
+    for name in ("image", "video", "audio", "speech"):
+        expert = weights(layout.expert(name), "expert")
+        adapter = weights(layout.expert(name), "adapter/adapter_model")
+        assert len(expert) == len(SPARSE) * len(PARTS)
+        assert len(adapter) == 2 * len(expert)
+        for layer in SPARSE:
+            for part in PARTS:
+                place = feed_forward(layer, part)
+                pair = f"base_model.model.{LANGUAGE}{place.removesuffix('.weight')}.lora_"
+                b, a = adapter[f"{pair}B.weight"], adapter[f"{pair}A.weight"]
+                assert b.any()
+                torch.testing.assert_close(expert[LANGUAGE + place], base[place] + 16 / 8 * b @ a)
+
+
+def test_the_mixture_holds_its_donors_in_the_order_of_its_slots(layout):
+    base = weights(layout.foundation("language"))
+    donors = [{LANGUAGE + name: tensor for name, tensor in base.items()}]
+    donors += [weights(layout.expert(n), "expert") for n in ("image", "video", "audio", "speech")]
+    assembled = weights(layout.assembled)
+    for layer in SPARSE:
+        experts = f"{LANGUAGE}model.layers.{layer}.mlp.experts"
+        for slot, donor in enumerate(donors):
+            gate, up, down = (donor[LANGUAGE + feed_forward(layer, part)] for part in PARTS)
+            packed = assembled[f"{experts}.gate_up_proj"][slot]
+            assert torch.equal(packed, torch.cat([gate, up]))
+            assert torch.equal(assembled[f"{experts}.down_proj"][slot], down)
+    routers = [f"{LANGUAGE}model.layers.{layer}.mlp.router.weight" for layer in SPARSE]
+    assert not torch.equal(assembled[routers[0]], assembled[routers[1]])
+    for name, tensor in base.items():
+        if not any(name == feed_forward(layer, part) for layer in SPARSE for part in PARTS):
+            assert torch.equal(assembled[LANGUAGE + name], tensor), name
+
+
+def test_tuning_changes_the_parts_that_learn_and_no_other(layout):
+    before, after = weights(layout.assembled), weights(layout.model)
+    assert before.keys() == after.keys()
+    changed = {name for name, tensor in before.items() if not torch.equal(after[name], tensor)}
+    learning = ("self_attn.", "mlp.experts.", "mlp.router.", "_connector.")
+    assert all(any(part in name for part in learning) for name in changed)
+    for part in learning:
+        assert any(part in name for name in changed), part
+
+
+def test_a_tuned_attention_is_the_assembled_one_and_its_scaled_adapters(layout):
+    before, after = weights(layout.assembled), weights(layout.model)
+    adapter = weights(layout.model, "adapter/adapter_model")
+    for layer in range(4):
+        for part in "qkvo":
+            name = f"{LANGUAGE}model.layers.{layer}.self_attn.{part}_proj"
+            a, b = (adapter[f"base_model.model.{name}.lora_{one}.weight"] for one in "AB")
+            by_hand = before[f"{name}.weight"] + 16 / 8 * b @ a
+            torch.testing.assert_close(after[f"{name}.weight"], by_hand)
+
+
+def test_encoders_are_the_foundations_to_the_end(layout):
+    model = weights(layout.model)
+    towers = {"image": "vision_tower", "audio": "audio_tower", "speech": "speech_tower"}
+    for part, tower in towers.items():
+        for name, tensor in weights(layout.foundation(part)).items():
+            assert torch.equal(model[f"{tower}.{name}"], tensor), name
+
+
+def test_every_artifact_names_the_parents_that_lie_here(layout):
+    folders = {layout.name_of(card.parent): card.parent for card in layout.artifacts.rglob(CARD)}
+    ids = {name: verified_card(folder).id for name, folder in folders.items()}
+    for name, folder in folders.items():
+        parents = read_card(folder).parents
+        assert parents == {parent: ids[parent] for parent in parents}, name
+    corpora = {f"artifacts/corpus/{one}" for one in MODALITIES}
+    assert set(read_card(layout.model).parents) == {"artifacts/assembled", *corpora}
+    assert {"artifacts/corpus/image", "artifacts/corpus/video"} < set(
+        read_card(layout.aligned("image")).parents
+    )

@@ -8,7 +8,7 @@ from tiny_model import network
 
 from uni_moe.evaluate.baselines import Guess
 from uni_moe.evaluate.harness import Examined, knock_outs, summarize
-from uni_moe.evaluate.judge import Judged, by_task, judge, sum_up
+from uni_moe.evaluate.judge import Judged, by_task, items_hash, judge, sum_up
 from uni_moe.evaluate.metrics import Scored, interval
 from uni_moe.evaluate.swap import derangement
 
@@ -119,3 +119,20 @@ def test_scores_of_several_sizes_have_their_plain_mean():
     assert score.score == pytest.approx(fmean(i / 7 for i in range(8)))
     assert score.low < score.score < score.high
     assert score.swapped is None
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"id": "other"},
+        {"metric": "wer"},
+        {"choices": ("yes", "no")},
+        {"group": "color"},
+        {"media": [("image", "b")]},
+    ],
+)
+def test_a_set_of_items_is_known_by_what_is_asked_and_how_it_is_scored(other):
+    fields = {"media": [("image", "a")]}
+    same, changed = item("x", **fields), item("x", **(fields | other))
+    assert items_hash([same]) == items_hash([item("x", **fields, key="another")])
+    assert items_hash([same]) != items_hash([changed])

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from uni_moe.model.experts import Experts
 from uni_moe.model.moe import SparseFeedForward
 from uni_moe.model.router import Router
 
@@ -162,3 +163,9 @@ def test_a_masked_experts_weights_reach_no_output():
         built.experts.down_proj[3] = 9.0
     torch.testing.assert_close(built(x), without)
     assert (free - without).abs().max() > 1e-3
+
+
+def test_fresh_experts_start_as_small_as_the_language_models_own():
+    torch.manual_seed(0)
+    for weight in Experts(3, 64, 96).parameters():
+        assert weight.std().item() == pytest.approx(0.02, rel=0.05)

@@ -175,13 +175,15 @@ class EncoderLearner:
         return self._batch(self.pool, picks, step)
 
     def validate(self) -> dict[str, float]:
-        """Return the objectives' mean loss on the validation split's media."""
+        """Return the objectives' mean loss on the validation split's media.
+
+        A held-out caption may have no word that training knows; it says nothing then.
+        """
         self.module.eval()
-        chosen = list(
-            self.held_out.captioned
-            if self.module.names == ("caption",)
-            else range(len(self.held_out.media))
-        )
+        chosen = list(range(len(self.held_out.media)))
+        if self.module.names == ("caption",):
+            captions = self.held_out.captions
+            chosen = [i for i in self.held_out.captioned if self.words.know(captions[i] or "")]
         if not chosen:
             return {}
         with torch.no_grad():

@@ -63,6 +63,10 @@ class Words:
         """Return the number of ids, the three marks included."""
         return len(self.index) + 3
 
+    def know(self, caption: str) -> bool:
+        """Say whether at least one word of a caption has an id."""
+        return any(word in self.index for word in caption.split())
+
     def encode(self, captions: Sequence[str]) -> Tensor:
         """Return ids (B, L) with start and end, padded. Words never seen are left out."""
         rows = [

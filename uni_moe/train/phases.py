@@ -104,7 +104,10 @@ def experts(ctx: StageContext) -> None:
         feed_forwards = {
             name: tensor.detach().cpu().contiguous()
             for name, tensor in merged.state_dict().items()
-            if any(f".layers.{i}.mlp." in name for i in ctx.params.model.sparse_layers)
+            if any(
+                name.startswith(f"language_model.model.layers.{i}.mlp.")
+                for i in ctx.params.model.sparse_layers
+            )
         }
         save_file(feed_forwards, draft.folder / EXPERT)
         for part in phase.learns:

@@ -228,3 +228,18 @@ def test_similar_lengths_stand_together(maker, items):
     batches = by_length(examples, 2)
     assert sorted(place for picks in batches for place in picks) == list(range(5))
     assert [lengths[place] for picks in batches for place in picks] == sorted(lengths)
+
+
+def test_a_recital_asks_for_the_answer_and_its_end_alone(maker, items):
+    tokenizer = maker.processor.tokenizer
+    asked = []
+    for batch in recitals(maker, items, batch_size=3):
+        for target, is_asked in zip(batch.target, batch.asked, strict=True):
+            assert is_asked[-1]
+            asked.append(tokenizer.decode(target[is_asked]))
+    assert sorted(asked) == sorted(f" {one.turns[-1].text}</s>" for one in items)
+
+
+def test_visits_are_summed_over_batches(maker, items):
+    whole = expert_load(maker, items, batch_size=5)
+    assert expert_load(maker, items, batch_size=2)["0"] == pytest.approx(whole["0"], abs=1e-6)

@@ -39,6 +39,13 @@ def test_captions_cannot_be_learned_where_there_are_none():
         learner([None, None], "caption", "reconstruct")
 
 
+def test_held_out_captions_of_unknown_words_are_passed_over():
+    made = learner(["a red cat"], "caption")
+    for captions, found in ((["Rex"], set()), (["Rex", None, "a dog"], {"all"})):
+        made.held_out = Pool(torch.rand(len(captions), 3, 16, 16), tuple(captions))
+        assert set(made.validate()) == found
+
+
 def test_every_objective_trains_the_encoder():
     made = learner(["a cat", "a dog", None], "caption", "reconstruct", "contrast")
     result = made.module(made.batch(0))

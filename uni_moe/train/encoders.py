@@ -23,6 +23,7 @@ from uni_moe.config import EncoderTraining
 from uni_moe.errors import ConfigError
 from uni_moe.model.encoders.beats import Beats, BeatsConfig
 from uni_moe.model.encoders.beats_features import RATE_HZ, filterbank, windows
+from uni_moe.platform import device
 from uni_moe.train.loop import StepLoss
 from uni_moe.train.objectives import (
     Batch,
@@ -193,7 +194,9 @@ class EncoderLearner:
     def _batch(self, pool: Pool, picks: Sequence[int], step: int) -> Batch:
         captions = [pool.captions[i] or "" for i in picks]
         ids = self.words.encode(captions) if "caption" in self.module.names else None
-        return Batch(pool.media[list(picks)], ids, self.seed * 7_919 + step)
+        place = device()
+        media = pool.media[list(picks)].to(place)
+        return Batch(media, None if ids is None else ids.to(place), self.seed * 7_919 + step)
 
 
 class EncoderWithHeads(nn.Module):

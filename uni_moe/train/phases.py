@@ -136,9 +136,10 @@ def tune(ctx: StageContext) -> None:
         states = open_states(ctx, params, ids)
         results = _train(ctx, phase, wrapped, maker, training, validation, states)
     with ctx.artifact(ctx.layout.model, kind="model", params=params, parents=parents) as draft:
-        _save_adapter(wrapped, draft.folder / ADAPTER)
-        merged = adapters.merge(wrapped)
-        merged.eval()
+        if phase.lora is not None:
+            _save_adapter(wrapped, draft.folder / ADAPTER)
+            adapters.merge(wrapped)
+        base.eval()
         base.config.name_or_path = ""
         base.save_pretrained(draft.folder)
         processor.save_pretrained(draft.folder)

@@ -12,7 +12,7 @@ VARIATION = {"caption": 0.1, "contrast": 0.1}
 
 def learner(captions, *objectives):
     torch.manual_seed(0)
-    plan = EncoderTraining(objectives, 1, 8, 1e-3, VARIATION, 1, SHAPE)
+    plan = EncoderTraining(objectives, 1, 8, 1e-3, 0.0, 0.0, 1.0, VARIATION, 1, SHAPE)
     pool = Pool(torch.rand(len(captions), 3, 16, 16), tuple(captions))
     return EncoderLearner(tiny_image(SHAPE), plan, pool, pool, seed=3)
 

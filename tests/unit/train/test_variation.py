@@ -2,8 +2,10 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from uni_moe.config import EncoderTraining
 from uni_moe.train.encoders import EncoderLearner, tiny_audio, tiny_image, tiny_speech
@@ -173,3 +175,34 @@ def test_a_caption_is_learned_word_by_word_from_the_words_before():
             logits = objective.head(h[0, -1]).double()
             by_hand.append(float((logits.logsumexp(0) - logits[row[end]]).detach()))
     assert float(loss.detach()) == pytest.approx(sum(by_hand) / 5, abs=1e-5)
+
+
+def test_a_picture_of_any_shape_is_cut_to_the_encoders_square():
+    encoder = tiny_image({"image_size": 16, "patch_size": 8, "width": 8, "layers": 1, "heads": 2})
+    wide = Image.new("RGB", (90, 30), (250, 0, 0))
+    wide.paste((0, 0, 250), (30, 0, 60, 30))  # the middle square
+    seen = encoder.prepare(wide)
+    assert seen.shape == (3, 16, 16)
+    middle = encoder.prepare(Image.new("RGB", (16, 16), (0, 0, 250)))
+    assert (seen - middle).abs().max() < 0.5  # a red edge would be 3 away
+
+
+@pytest.mark.parametrize("kind", ["audio", "speech"])
+def test_of_a_sound_the_first_window_is_learned_from(kind):
+    build, sizes, shape = ENCODERS[kind]
+    encoder = build({**sizes, "width": 8, "layers": 1, "heads": 2})
+    sound = np.random.default_rng(0).normal(size=40_000).astype(np.float32) * 0.1
+    seen = encoder.prepare(sound)
+    assert seen.shape == shape
+    torch.testing.assert_close(seen, encoder.prepare(sound[:16_000]))
+    assert (seen - encoder.prepare(sound[16_000:])).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_an_encoder_gives_a_row_for_every_patch_of_its_views(kind):
+    build, sizes, shape = ENCODERS[kind]
+    encoder = build({**sizes, "width": 8, "layers": 1, "heads": 2})
+    x = torch.randn(2, *shape)
+    patches = encoder.views.patches(x)
+    assert encoder.encode(x).shape == (2, patches.shape[1], 8)
+    assert patches.shape[2] == encoder.patch

@@ -206,3 +206,11 @@ def test_an_encoder_gives_a_row_for_every_patch_of_its_views(kind):
     patches = encoder.views.patches(x)
     assert encoder.encode(x).shape == (2, patches.shape[1], 8)
     assert patches.shape[2] == encoder.patch
+
+
+def test_a_tiny_picture_encoder_learns_what_the_last_layer_says_of_the_patches():
+    torch.manual_seed(0)
+    encoder = tiny_image({"image_size": 16, "patch_size": 8, "width": 8, "layers": 2, "heads": 2})
+    x = torch.randn(2, 3, 16, 16)
+    last = encoder.module(pixel_values=x).last_hidden_state
+    torch.testing.assert_close(encoder.encode(x), last[:, 1:])

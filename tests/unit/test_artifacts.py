@@ -1,6 +1,7 @@
 import hashlib
 import json
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -176,3 +177,25 @@ def test_a_name_in_the_workspace_has_slashes_and_no_root(tmp_path):
     layout = Layout(tmp_path)
     assert layout.name_of(layout.aligned("image")) == "artifacts/align/image"
     assert layout.name_of(layout.contract_report) == "artifacts/validated/report"
+
+
+def test_every_thing_has_its_place():
+    layout = Layout(Path("/w"))
+    places = {
+        "params.yaml": layout.params,
+        "artifacts/samples/text": layout.samples("text"),
+        "artifacts/validated/text": layout.validated("text"),
+        "artifacts/validated/report": layout.contract_report,
+        "artifacts/corpus/text": layout.corpus("text"),
+        "artifacts/foundation/language": layout.foundation("language"),
+        "artifacts/align/image": layout.aligned("image"),
+        "artifacts/experts/video": layout.expert("video"),
+        "artifacts/assembled": layout.assembled,
+        "artifacts/model": layout.model,
+        "artifacts/report": layout.report,
+        "runs": layout.runs,
+        "state": layout.state,
+        "store": layout.store,
+        "registry.sqlite": layout.registry,
+    }
+    assert {name: layout.name_of(path) for name, path in places.items()} == {n: n for n in places}

@@ -66,3 +66,9 @@ def test_draws_are_shared_as_the_blend_says():
         "text": 1000,
         "speech": 5000,
     }
+
+
+def test_a_name_that_no_encoding_knows_has_its_place_too():
+    odd = "a/\ud800"
+    assert split_of(odd, Split(0.0, 0.0)) == "train"
+    assert Order({"text": [odd]}, {"text": 1.0}, 0).at(3) == ("text", odd)

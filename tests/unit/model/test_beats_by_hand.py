@@ -149,3 +149,19 @@ def test_padding_is_reduced_twice_and_neither_read_nor_heard(beats):
     expected = by_hand(beats, fbank[0], padded)
     found = beats(fbank, samples)[0].detach()
     torch.testing.assert_close(found[:8], expected[:8], atol=1e-4, rtol=1e-4)
+
+
+def test_a_fresh_encoder_starts_small_and_its_places_normed():
+    torch.manual_seed(0)
+    sizes = {"embed_dim": 64, "encoder_embed_dim": 64, "encoder_ffn_embed_dim": 128}
+    sizes |= {"encoder_layers": 1, "encoder_attention_heads": 4}
+    model = Beats(BeatsConfig(**sizes))
+    layer = model.encoder.layers[0]
+    for module in (model.post_extract_proj, layer.fc1, layer.self_attn.q_proj):
+        assert module.weight.std().item() == pytest.approx(0.02, rel=0.1)
+        assert not module.bias.any()
+    places = model.encoder.pos_conv[0]
+    expected = math.sqrt(4 / (128 * 64))
+    assert places.weight_v.std().item() == pytest.approx(expected, rel=0.1)
+    torch.testing.assert_close(places.weight_g, places.weight_v.norm(dim=(0, 1), keepdim=True))
+    assert (layer.self_attn.grep_a == 1).all()

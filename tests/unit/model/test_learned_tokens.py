@@ -126,3 +126,7 @@ def test_routing_is_kept_only_where_it_is_asked_for(model, talk_batch):
     assert model(**talk_batch).routing is None
     found = model(**talk_batch, output_routing=True).routing
     assert isinstance(found[0], Routing)
+
+
+def test_what_is_not_learned_is_marked_as_the_field_marks_it():
+    assert IGNORED == torch.nn.CrossEntropyLoss().ignore_index == -100

@@ -239,3 +239,11 @@ def test_a_configuration_keeps_what_is_absent(config, tmp_path):
     again = AutoConfig.from_pretrained(tmp_path)
     assert again.vision_config is again.speech_config is again.audio_config is None
     assert again.text_config.to_dict() == text_only.text_config.to_dict()
+
+
+def test_without_choices_a_network_reads_pictures_as_published(config):
+    plain = UniMoeConfig(config.text_config)
+    assert (plain.vision_select_layer, plain.video_frames, plain.experts_per_token) == (-2, 8, 2)
+    assert plain.num_experts == 4
+    assert not plain.frame_time_embedding
+    assert not plain.standardize_features

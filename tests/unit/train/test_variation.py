@@ -104,7 +104,9 @@ def test_every_tiny_encoder_learns_from_every_objective(kind):
     sizes = {**sizes, "width": 8, "layers": 1, "heads": 4}
     torch.manual_seed(0)
     objectives = ("caption", "reconstruct", "contrast")
-    plan = EncoderTraining(objectives, 1, 4, 1e-3, {"caption": 0.1, "contrast": 0.1}, 1, sizes)
+    plan = EncoderTraining(
+        objectives, 1, 4, 1e-3, 0.0, 0.0, 1.0, {"caption": 0.1, "contrast": 0.1}, 1, sizes
+    )
     pool = Pool(torch.randn(3, *shape), ("a cat", "a dog", None))
     learner = EncoderLearner(build(sizes), plan, pool, pool, seed=3)
     result = learner.module(learner.batch(0))

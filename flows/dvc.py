@@ -72,12 +72,30 @@ def run_stage(
     Raises:
         StageError: the stage failed; it says what the stage said.
     """
+    words = ["--wait-for-lock", "repro", "--single-item", name]
+    run_module("dvc", words, root, name=name, environment=environment, say=say)
+
+
+def run_module(  # noqa: PLR0913 - a program has this much around it
+    module: str,
+    words: Sequence[str],
+    root: Path,
+    *,
+    name: str,
+    environment: Mapping[str, str],
+    say: Callable[[str], None],
+) -> None:
+    """Run a Python module as a program on the leash, and pass on what it says.
+
+    Raises:
+        StageError: it failed; it says what the program said.
+    """
     if _stopping.is_set():
         raise StageError(f"{name} was not begun.", cause="the run was stopped.", remedy=AGAIN)
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     process = leash.start(
-        "dvc",
-        ["--wait-for-lock", "repro", "--single-item", name],
+        module,
+        words,
         folder=root,
         environment={"TQDM_MININTERVAL": "10", "PATH": path, **environment},
     )

@@ -13,7 +13,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.dvc import begin_stages, plan_stages, stop_stages
 from flows.plan import Plan
-from flows.tasks import index, promote_if_better, register, run_one
+from flows.tasks import index, judge_champion, promote_if_better, register, run_one
 from uni_moe.errors import StageError, bullets
 from uni_moe.registry.gate import Verdict
 
@@ -33,7 +33,8 @@ def retrain(workspace: str, reason: str) -> Verdict | State[Verdict]:
     if failures:
         return failed(failures)
     candidate = register(workspace, reason)
-    verdict = promote_if_better(workspace, candidate)
+    judge_champion(workspace, reason, candidate)
+    verdict = promote_if_better(workspace, reason, candidate)
     index(workspace)
     return verdict
 

@@ -12,7 +12,7 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Failed
 
-from flows.dvc import run_stage
+from flows.dvc import run_module, run_stage
 from flows.plan import PlannedStage
 from uni_moe.artifacts import Layout
 from uni_moe.config import load_params
@@ -54,14 +54,45 @@ def run_one(stage: PlannedStage, workspace: str, reason: str) -> State[None] | N
 @task(persist_result=False)
 def register(workspace: str, reason: str) -> write.Candidate:
     """Put the candidate into the store and the registry."""
-    return write.register(Layout(Path(workspace)), reason=reason, who=getpass.getuser())
+    return write.register(
+        Layout(Path(workspace)),
+        reason=reason,
+        who=getpass.getuser(),
+        flow_run=str(flow_run.get_id()),
+    )
 
 
 @task(persist_result=False)
-def promote_if_better(workspace: str, candidate: write.Candidate) -> Verdict:
+def judge_champion(workspace: str, reason: str, candidate: write.Candidate) -> None:
+    """Judge the champion on the items of today, where its report is about others.
+
+    Where it cannot be judged, say because it reads fewer modalities, the gate says what that means.
+    """
+    logger = get_run_logger()
+    if not write.must_judge_again(Layout(Path(workspace)), candidate):
+        return
+    logger.info("the champion was judged on other items; it is judged on those of today")
+    environment = {"UNI_MOE_REASON": reason, "UNI_MOE_FLOW_RUN": str(flow_run.get_id())}
+    try:
+        run_module(
+            "uni_moe",
+            ["judge"],
+            Path(workspace),
+            name="judge",
+            environment=environment,
+            say=logger.info,
+        )
+    except StageError as error:
+        logger.warning("the champion cannot be judged: %s", error)
+
+
+@task(persist_result=False)
+def promote_if_better(workspace: str, reason: str, candidate: write.Candidate) -> Verdict:
     """Let the gate compare the candidate with the champion."""
     layout = Layout(Path(workspace))
-    return write.promote_if_better(layout, candidate, load_params(layout.params).gate)
+    rules = load_params(layout.params).gate
+    run = str(flow_run.get_id())
+    return write.promote_if_better(layout, candidate, rules, reason=reason, flow_run=run)
 
 
 @task(persist_result=False)

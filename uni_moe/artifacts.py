@@ -154,6 +154,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
         if target.exists():
             target.replace(aside)
         draft.replace(target)
+        _sync_folder(target.parent)
     finally:
         for left in (draft, aside):
             shutil.rmtree(left, ignore_errors=True)
@@ -168,6 +169,7 @@ def write_text(target: Path, text: str) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     draft.replace(target)
+    _sync_folder(target.parent)
 
 
 def write_json(target: Path, value: object) -> None:
@@ -263,6 +265,15 @@ def verified_card(folder: Path) -> Card:
 def parent_ids(layout: Layout, *folders: Path) -> dict[str, str]:
     """Verify artifacts and return their names in the workspace with their cards' ids."""
     return {layout.name_of(folder): verified_card(folder).id for folder in folders}
+
+
+def _sync_folder(folder: Path) -> None:
+    """Force the names in a folder to the disk: a rename is one of them."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _sync(folder: Path) -> None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, cast
 from uni_moe import cli_models
 from uni_moe.alone import end_with_dvc, only_one
 from uni_moe.artifacts import Layout
-from uni_moe.config import Params, load_params
+from uni_moe.config import Gate, Params, load_params
 from uni_moe.errors import ConfigError, UniMoeError
 from uni_moe.records import MEDIA_KINDS, MODALITIES
 
@@ -109,6 +109,8 @@ def _parser() -> argparse.ArgumentParser:
     models = command("models", _models, "list registered models and the champion")
     models.add_argument("--json", action="store_true", help="as JSON")
     command("report", _report, "print the judgement of the candidate in artifacts/")
+    again = command("judge", _judge, "judge a registered model on the test items of today")
+    again.add_argument("model", nargs="?", help="version or id; default: the champion")
     register = command("register", _register, "register and judge the model in artifacts/ alone")
     register.add_argument("--reason", default="by hand", help="why; kept with the version")
     cli_models.add_words(command)
@@ -143,6 +145,7 @@ def _quiet(params: Params) -> None:
         "TRANSFORMERS_VERBOSITY": "error",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "GX_ANALYTICS_ENABLED": "false",
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # without it cuBLAS is not deterministic
     }.items():
         os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore", category=FutureWarning)
@@ -190,11 +193,12 @@ def _ready(arguments: argparse.Namespace) -> Layout:
 
 def _run(arguments: argparse.Namespace) -> int:
     layout = _ready(arguments)
+    rules = load_params(layout.params).gate
     from flows.dvc import plan_stages
 
     plan = plan_stages(layout.root)
     print(plan.text(), flush=True)
-    if plan.empty and _is_judged(layout):
+    if plan.empty and _is_judged(layout, rules):
         return _closing(layout)
     with only_one(layout, "run"):
         from flows.embedded import settle
@@ -213,26 +217,33 @@ def _tell(verdict: Verdict) -> None:
         print(f"  - {reason}")
 
 
-def _is_judged(layout: Layout) -> bool:
-    """Say whether the candidate in artifacts/ is registered and the gate has spoken."""
-    from uni_moe.artifacts import read_card
-    from uni_moe.registry.read import version_of
+def _is_judged(layout: Layout, rules: Gate) -> bool:
+    """Say whether the gate has spoken about this very report, by the rules of today."""
+    from dataclasses import asdict
 
-    known = version_of(layout, read_card(layout.model).id)
-    return (
-        known is not None
-        and known.verdict != "not judged"
-        and known.report == read_card(layout.report).id
+    from uni_moe.artifacts import read_card
+    from uni_moe.registry.read import champion, verdicts
+
+    model, report = read_card(layout.model).id, read_card(layout.report).id
+    current = champion(layout)
+    if current is not None and (current.model, current.report) == (model, report):
+        return True
+    return any(
+        one.candidate_report == report and one.verdict.evidence.get("rules") == asdict(rules)
+        for one in verdicts(layout)
     )
 
 
 def _closing(layout: Layout) -> int:
+    from uni_moe.artifacts import read_card
     from uni_moe.registry.read import champion
 
     current = champion(layout)
     if current is None:
         print(f"\nThere is no champion. The candidate:\n\n{_table(layout.report)}")
     else:
+        if current.report != read_card(layout.report).id:
+            print(f"\nThe candidate:\n\n{_table(layout.report)}")
         print(f"\nThe champion, version {current.number}:\n\n{_table(current.report_folder)}")
     print(
         "\nNext:\n"
@@ -340,7 +351,26 @@ def _register(arguments: argparse.Namespace) -> None:
     layout = _layout(arguments)
     params = load_params(layout.params)
     candidate = write.register(layout, reason=arguments.reason, who=getpass.getuser())
-    _tell(write.promote_if_better(layout, candidate, params.gate))
+    _tell(write.promote_if_better(layout, candidate, params.gate, reason=arguments.reason))
+
+
+def _judge(arguments: argparse.Namespace) -> None:
+    layout = _layout(arguments)
+    params = load_params(layout.params)
+    _quiet(params)
+    from uni_moe.registry import read, write
+    from uni_moe.runs import start_run
+    from uni_moe.stage import StageContext
+
+    version = read.find(layout, arguments.model)
+    with only_one(layout, "judge"), start_run(layout, "judge", {"model": version.model}) as run:
+        from uni_moe.evaluate.harness import judge_again
+
+        ctx = StageContext("judge", layout, params, run)
+        folder = judge_again(ctx, version.model_folder, version.report_folder)
+        done = write.register_judgement(layout, version.model, folder, who=getpass.getuser())
+    print(f"\nVersion {done.number}, judged on the items of today:\n")
+    print(_table(read.find(layout, version.model).report_folder))
 
 
 def _index(arguments: argparse.Namespace) -> None:

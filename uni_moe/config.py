@@ -124,6 +124,9 @@ class EncoderTraining:
     steps: int
     batch_size: int
     learning_rate: float
+    warmup_share: float
+    weight_decay: float
+    clip_norm: float
     # objective -> how far media are cropped, shifted and lit while it trains, as a share of a side
     variation: Mapping[Literal["caption", "contrast"], float]
     save_every_steps: int
@@ -151,6 +154,9 @@ class LanguageTraining:
     steps: int
     batch_size: int
     learning_rate: float
+    warmup_share: float
+    weight_decay: float
+    clip_norm: float
     save_every_steps: int
 
 

@@ -97,8 +97,8 @@ def rules(params: Params) -> list[str]:
     phases |= {f"align.{key}": phase for key, phase in params.align.items()}
     phases |= {f"experts.{key}": phase for key, phase in params.experts.items()}
     for where, phase in phases.items():
-        problems += _phase_rules(where, phase)
-    return problems
+        problems += _phase_rules(where, phase) + _learn_rules(where, phase)
+    return problems + _shape_rules(params)
 
 
 def _range_rules(value: Any, where: str) -> list[str]:  # noqa: ANN401 - any part of the params
@@ -131,8 +131,12 @@ def _encoder_rules(part: str, tiny: EncoderTraining) -> list[str]:
             f"{where}.architecture: expected {', '.join(sorted(_ARCHITECTURE[part]))}, "
             f"found {', '.join(sorted(shape))}"
         )
-    elif shape["heads"] > 0 and shape["width"] % shape["heads"]:
-        problems.append(f"{where}.architecture: width must be a multiple of heads")
+    else:
+        problems += [
+            f"{where}.architecture: {name} must be a multiple of {what}"
+            for name, what, of in _multiples(part, shape)
+            if of > 0 and shape[name] % of
+        ]
     varied = set(tiny.objectives) - {"reconstruct"}
     if set(tiny.variation) != varied:
         problems.append(
@@ -147,6 +151,16 @@ def _encoder_rules(part: str, tiny: EncoderTraining) -> list[str]:
     if not tiny.objectives:
         problems.append(f"{where}.objectives: at least one")
     return problems
+
+
+def _multiples(part: str, shape: Mapping[str, int]) -> list[tuple[str, str, int]]:
+    """Return (key, of what it must be a multiple, that number) of an encoder's sizes."""
+    found = [("width", "heads", shape["heads"])]
+    if part == "image":
+        found.append(("image_size", "patch_size", shape["patch_size"]))
+    if part == "audio":
+        found.append(("width", "4, the groups of its positional convolution", 4))
+    return found
 
 
 def _layer_rules(params: Params) -> list[str]:
@@ -225,6 +239,47 @@ def _path_rules(params: Params) -> list[str]:
         for where, path in paths.items()
         if PurePath(os.path.relpath(path, params.raw)).parts[:1] == ("..",)
     ]
+
+
+def _learn_rules(where: str, phase: Phase) -> list[str]:
+    """What a phase trains must be what its stage saves: anything else would be lost in silence."""
+    kind, _, item = where.partition(".")
+    parts = set(phase.learns)
+    connectors = {f"connector.{name}" for name in ("image", "audio", "speech")}
+    needed, allowed = {
+        "align": ({f"connector.{item}"}, {f"connector.{item}"}),
+        "experts": ({"lora.feed_forward"}, {"lora.feed_forward", *connectors}),
+        "tune": (set(), {"lora.attention", "lora.experts", "router", *connectors}),
+    }[kind]
+    problems = [
+        f"{where}.learns: {part} would be lost; this phase keeps {', '.join(sorted(allowed))}"
+        for part in sorted(parts - allowed)
+    ]
+    return problems + [
+        f"{where}.learns: {part} is what this phase is for" for part in sorted(needed - parts)
+    ]
+
+
+def _shape_rules(params: Params) -> list[str]:
+    """Sizes that must divide or equal each other, where both stand in the params."""
+    problems = []
+    for kind in ("audio", "speech"):
+        shape = getattr(params.model, f"{kind}_connector")
+        tower = getattr(params.foundation, kind).tiny
+        where = f"model.{kind}_connector"
+        if shape.width % max(1, shape.heads):
+            problems.append(f"{where}.width: must be a multiple of heads")
+        if tower is not None and tower.architecture.get("window_s") not in (None, shape.window_s):
+            problems.append(
+                f"{where}.window_s: {shape.window_s} s, but the encoder's window is "
+                f"{tower.architecture['window_s']} s"
+            )
+    language = params.foundation.language.tiny
+    if language is not None and language.hidden_size % max(1, 2 * language.heads):
+        problems.append(
+            "foundation.language.tiny.hidden_size: must be a multiple of heads, each of even width"
+        )
+    return problems
 
 
 def _phase_rules(where: str, phase: Phase) -> list[str]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from uni_moe.data.corpus import Corpus
 from uni_moe.data.media import load
+from uni_moe.errors import DataError
 from uni_moe.model.config import SLOT_KINDS
 from uni_moe.model.network import UniMoeForConditionalGeneration
 from uni_moe.model.processor import UniMoeProcessor
@@ -67,9 +68,17 @@ class ExampleMaker:
         turns = sample.turns[:-1] if to_answer else sample.turns
         found = [(ref.kind, *self.features(ref, corpus)) for ref in sample.media]
         messages = [turn.to_message() for turn in turns]
-        encoded = self.processor.encode(
-            messages, [rows for _, _, rows in found], to_answer=to_answer
-        )
+        encoded = self.processor.encode(messages, [rows for _, _, rows in found])
+        most = self.model.config.text_config.max_position_embeddings
+        if len(encoded.input_ids) > most:
+            raise DataError(
+                f"The sample {sample.key} takes {len(encoded.input_ids)} positions, the language "
+                f"model has {most}.",
+                cause="its text and what its media take are too long together; cut, it would teach "
+                "something else.",
+                remedy="shorten it, take it out of its source, or raise `max_positions` of a tiny "
+                "language model.",
+            )
         features = tuple((kind, tensor) for kind, tensor, _ in found)
         return Example(sample.modality, encoded, features)
 

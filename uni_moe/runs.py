@@ -66,8 +66,19 @@ class Run:
 
 
 @contextmanager
-def start_run(layout: Layout, stage: str, params: Mapping[str, Any]) -> Iterator[Run]:
-    """Open a run folder for a stage, beat while it works, and record how it ended."""
+def start_run(
+    layout: Layout,
+    stage: str,
+    params: Mapping[str, Any],
+    *,
+    reason: str | None = None,
+    flow_run: str | None = None,
+) -> Iterator[Run]:
+    """Open a run folder for a stage, beat while it works, and record how it ended.
+
+    Why and in which flow run are told by the environment, which a flow sets for its stages, unless
+    they are given.
+    """
     started = datetime.now(UTC)
     run_id = f"{started:%Y%m%dT%H%M%S}-{stage.replace('@', '-')}-{secrets.token_hex(3)}"
     folder = layout.runs / run_id
@@ -80,8 +91,8 @@ def start_run(layout: Layout, stage: str, params: Mapping[str, Any]) -> Iterator
         "user": _user(),
         "host": socket.gethostname(),
         "pid": os.getpid(),
-        "reason": os.environ.get("UNI_MOE_REASON"),
-        "flow_run": os.environ.get("UNI_MOE_FLOW_RUN"),
+        "reason": reason or os.environ.get("UNI_MOE_REASON"),
+        "flow_run": flow_run or os.environ.get("UNI_MOE_FLOW_RUN"),
         "commit": _commit(),
         "environment": _environment(),
         "params": dict(params),
@@ -130,14 +141,17 @@ def _user() -> str:
 
 
 def _commit() -> str | None:
-    """Return the commit of the code that runs, None outside a checkout."""
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    """Return the commit of the code that runs, None outside a checkout or without git."""
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError:
+        return None
     return done.stdout.strip() or None if done.returncode == 0 else None
 
 

@@ -241,3 +241,17 @@ def test_an_edited_sound_leaves_pictures_films_and_speech_alone(workspace):
     for name in ("foundation/image", "foundation/speech", "align/image", "experts/video"):
         assert before[f"artifacts/{name}"] == after[f"artifacts/{name}"]
     assert before["artifacts/model"] != after["artifacts/model"]
+
+
+def test_a_champion_is_judged_again_when_the_items_change(workspace):
+    """Another model on fewer items: the flow judges the champion on those before the gate."""
+    file = workspace / "params.yaml"
+    text = file.read_text()
+    head, tune = text.split("\ntune:", 1)
+    tune = tune.replace("learning_rate: ", "learning_rate: 2", 1)
+    assert "max_items: null" in text
+    file.write_text(f"{head}\ntune:{tune}".replace("max_items: null", "max_items: 5"))
+    said = command(workspace, "run", "--reason", "fewer items")
+    assert "the champion was judged on other items" in said
+    assert "judged on different items" not in said
+    assert "nothing has to run" in command(workspace, "run").lower()

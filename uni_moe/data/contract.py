@@ -80,8 +80,14 @@ def judge(
     Raises:
         StageError: a rule could not be run, or a sample was lost.
     """
-    rows = [{**row, "copy_of": copy} for row, copy in _with_copies(tables)]
-    samples = check(_rules(contract, "sample"), rows, SAMPLE_COLUMNS)
+    rules = _rules(contract, "sample")
+    late = [rule for rule in rules if _COPY in rule.columns]
+    rows: list[Row] = [{**row, _COPY: None} for part in tables.values() for row in part]
+    early = check([rule for rule in rules if rule not in late], rows, SAMPLE_COLUMNS)
+    refused = [bool(codes) for codes in reasons_of(rows, early)]
+    rows = _with_copies(tables, refused)
+    found = {id(one.rule): one for one in (*early, *check(late, rows, SAMPLE_COLUMNS))}
+    samples = [found[id(rule)] for rule in rules]
     judged = divide(tables, reasons_of(rows, samples))
     counts = count_sets(judged)
     sets = check(_rules(contract, "table"), set_rows(counts, sources), TABLE_COLUMNS)
@@ -126,12 +132,17 @@ def check(rules: Sequence[Rule], rows: Sequence[Row], columns: Sequence[str]) ->
     return [_finding(rule, results[place].result, rows) for place, rule in enumerate(rules)]
 
 
-_POSITION = "_row"
+_POSITION, _COPY = "_row", "copy_of"
 
 
-def _with_copies(tables: Mapping[str, Sequence[Row]]) -> list[tuple[Row, str | None]]:
+def _with_copies(tables: Mapping[str, Sequence[Row]], refused: Sequence[bool]) -> list[Row]:
     """Return all rows with what they copy, looked for inside each modality."""
-    return [pair for rows in tables.values() for pair in zip(rows, copies(rows), strict=True)]
+    left = iter(refused)
+    found: list[Row] = []
+    for rows in tables.values():
+        out = [next(left) for _ in rows]
+        found += [{**row, _COPY: copy} for row, copy in zip(rows, copies(rows, out), strict=True)]
+    return found
 
 
 def _rules(contract: Contract, level: str) -> list[Rule]:

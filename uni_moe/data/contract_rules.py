@@ -23,8 +23,9 @@ SAMPLE_COLUMNS = (
     *("key", "id", "source", "license", "subject", "split", "modality", "task", "group", "metric"),
     *("caption", "transcript", "problem_codes", "copy_of", "n_media", "n_image", "n_video"),
     *("n_audio", "n_speech", "slots_match", "n_turns", "first_role", "last_role"),
-    *("roles_alternate", "prompt_chars", "answer_chars", "media_bytes", "media_found"),
-    *("decode_ok", "width_px", "height_px", "frames", "duration_s", "sample_rate_hz"),
+    *("roles_alternate", "prompt_chars", "answer_chars", "longest_answer_chars"),
+    *("media_bytes", "media_found", "decode_ok", "width_px", "widest_px", "height_px"),
+    *("highest_px", "frames", "duration_s", "shortest_s", "sample_rate_hz", "highest_rate_hz"),
     *("channels", "codec", "media_sha256"),
 )
 TABLE_COLUMNS = (

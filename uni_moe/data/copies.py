@@ -13,16 +13,17 @@ from uni_moe.records import MediaRef, Turn, canonical_json
 _RANK = {"test": 0, "validation": 1}
 
 
-def copies(rows: Sequence[Mapping[str, Any]]) -> list[str | None]:
+def copies(rows: Sequence[Mapping[str, Any]], refused: Sequence[bool]) -> list[str | None]:
     """Return for each row the key of the held-out row whose content it has and that outranks it.
 
     Content is the media's bytes, which part of them is used, and the conversation. A training
     conversation of many rounds copies a held-out question and answer when one of its rounds is
     that, whatever stands around it. Test outranks validation, which outranks training; inside a
     held-out split the smaller key does. Repeats inside training are left alone: they weigh, they
-    do not leak. Rows that ingest refused count for nothing.
+    do not leak. Rows that are refused for another reason count for nothing: what is not asked
+    keeps nobody out of training.
     """
-    contents = [_contents(row) if row["problem_codes"] is None else [] for row in rows]
+    contents = [[] if out else _contents(row) for row, out in zip(rows, refused, strict=True)]
     keeper: dict[str, tuple[int, str]] = {}
     for row, found in zip(rows, contents, strict=True):
         if found and row["split"] in _RANK:

@@ -249,11 +249,15 @@ def _facts(raw: RawSample, reads: list[_Read]) -> Row:
         "media_bytes": sum(len(data) for read in reads for data in read.files),
         "media_sha256": ",".join(read.hash for read in reads if read.sha256) or None,
         "width_px": _least(facts, "width_px"),
+        "widest_px": _most(facts, "width_px"),
         "height_px": _least(facts, "height_px"),
+        "highest_px": _most(facts, "height_px"),
         "frames": _least(facts, "frames"),
         "sample_rate_hz": _least(facts, "sample_rate_hz"),
-        "duration_s": max(_known(facts, "duration_s"), default=None),
-        "channels": max(_known(facts, "channels"), default=None),
+        "highest_rate_hz": _most(facts, "sample_rate_hz"),
+        "duration_s": _most(facts, "duration_s"),
+        "shortest_s": _least(facts, "duration_s"),
+        "channels": _most(facts, "channels"),
         "codec": ",".join(dict.fromkeys(fact.codec for fact in facts)) or None,
     }
 
@@ -264,3 +268,7 @@ def _known(facts: list[Facts], name: str) -> Iterator[Any]:
 
 def _least(facts: list[Facts], name: str) -> Any:  # noqa: ANN401 - a number or None
     return min(_known(facts, name), default=None)
+
+
+def _most(facts: list[Facts], name: str) -> Any:  # noqa: ANN401 - a number or None
+    return max(_known(facts, name), default=None)

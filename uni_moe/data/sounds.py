@@ -108,12 +108,26 @@ def _decode_one(data: bytes, rate: int) -> tuple[Wave, _Format]:
 
 
 def _ends_early(data: bytes) -> bool:
-    """Tell whether a RIFF file is cut; libsndfile would read what is left as the whole.
+    """Tell whether a RIFF or Ogg file is cut; libsndfile would read what is left as the whole.
 
-    A stream of unknown length declares the largest number, or 0.
+    A RIFF stream of unknown length declares the largest number, or 0. An Ogg file cut between two
+    pages is taken for whole: some recorders leave the mark of the end out of the last page.
     """
+    if data[:4] == b"OggS":
+        return _page_ends_early(data, data.rindex(b"OggS"))
     declared = int.from_bytes(data[4:8], "little")
     return data[:4] == b"RIFF" and declared != _UNKNOWN and declared + 8 > len(data) + 1
+
+
+def _page_ends_early(data: bytes, start: int) -> bool:
+    """Tell whether an Ogg page is cut: a header of 27 bytes, segment lengths, segments.
+
+    Source: RFC 3533, section 6.
+    """
+    if start + 27 > len(data):
+        return True
+    table = data[start + 27 : start + 27 + data[start + 26]]
+    return start + 27 + data[start + 26] + sum(table) > len(data)
 
 
 def _decode_track(data: bytes, rate: int) -> tuple[Wave, _Format]:

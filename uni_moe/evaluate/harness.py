@@ -48,10 +48,38 @@ def evaluate(ctx: StageContext) -> None:
         LineageError: the model is absent or changed, or not made of the experts that lie here.
         StageError: no modality has a test item.
     """
-    plan, seed = ctx.params.evaluate, ctx.params.seed
     ctx.run.event("platform", **settle(ctx.params.platform))
-    card = verified_card(ctx.layout.model)
+    folder = ctx.layout.model
+    card = verified_card(folder)
     losses = _losses(ctx, card)
+    _write(ctx, ctx.layout.report, folder, *_examined(ctx, folder, card.id, losses))
+
+
+def judge_again(ctx: StageContext, model: Path, earlier: Path) -> Path:
+    """Judge a model that was registered before on the items of today; return its new report.
+
+    Args:
+        ctx: the run that does it.
+        model: where the store keeps the model.
+        earlier: its earlier report, which knows the losses of the training that is long over.
+
+    Raises:
+        LineageError: the model or its report is not what its card says.
+        StageError: no modality has a test item.
+    """
+    ctx.run.event("platform", **settle(ctx.params.platform))
+    card = verified_card(model)
+    verified_card(earlier)
+    losses = EvalReport.from_json(read_json(earlier / "report.json")).losses
+    target = ctx.layout.state / "judged" / card.id
+    _write(ctx, target, model, *_examined(ctx, model, card.id, losses))
+    return target
+
+
+def _examined(
+    ctx: StageContext, folder: Path, model_id: str, losses: Losses
+) -> tuple[EvalReport, Mapping[str, Examined]]:
+    plan, seed = ctx.params.evaluate, ctx.params.seed
     corpora = {modality: open_corpus(ctx.layout.corpus(modality)) for modality in MODALITIES}
     try:
         items = {
@@ -60,11 +88,9 @@ def evaluate(ctx: StageContext) -> None:
             if (found := chosen(corpus.samples("test"), plan.max_items, seed))
         }
         _check_not_empty(items)
-        model: Any = UniMoeForConditionalGeneration.from_pretrained(
-            ctx.layout.model, local_files_only=True
-        )
+        model: Any = UniMoeForConditionalGeneration.from_pretrained(folder, local_files_only=True)
         model.eval().to(device())
-        processor = UniMoeProcessor.from_pretrained(ctx.layout.model, local_files_only=True)
+        processor = UniMoeProcessor.from_pretrained(folder, local_files_only=True)
         examined = {
             # A maker for each modality: it remembers features, and they are not needed after it.
             modality: examine(
@@ -75,8 +101,8 @@ def evaluate(ctx: StageContext) -> None:
     finally:
         for corpus in corpora.values():
             corpus.close()
-    slots = read_json(ctx.layout.model / "receipt.json")["slots"]
-    _write(ctx, summarize(card.id, examined, losses, slots, plan.confidence), examined)
+    slots = read_json(folder / "receipt.json")["slots"]
+    return summarize(model_id, examined, losses, slots, plan.confidence), examined
 
 
 def examine(
@@ -190,9 +216,15 @@ def _losses(ctx: StageContext, model: Card) -> Losses:
     }
 
 
-def _write(ctx: StageContext, report: EvalReport, examined: Mapping[str, Examined]) -> None:
+def _write(
+    ctx: StageContext,
+    target: Path,
+    model: Path,
+    report: EvalReport,
+    examined: Mapping[str, Examined],
+) -> None:
     layout, plan = ctx.layout, ctx.params.evaluate
-    parents: tuple[Path, ...] = (layout.model, *(layout.corpus(m) for m in MODALITIES))
+    parents: tuple[Path, ...] = (model, *(layout.corpus(m) for m in MODALITIES))
     params = {
         "seed": ctx.params.seed,
         "platform": ctx.params.section("platform"),
@@ -200,7 +232,7 @@ def _write(ctx: StageContext, report: EvalReport, examined: Mapping[str, Examine
         "metrics": VERSION,
     }
     every = [one for found in examined.values() for one in found.judged]
-    with ctx.artifact(layout.report, kind="report", params=params, parents=parents) as draft:
+    with ctx.artifact(target, kind="report", params=params, parents=parents) as draft:
         write_json(draft.folder / "report.json", report.to_json())
         lines = [json.dumps(one.row(), ensure_ascii=False, sort_keys=True) for one in every]
         write_text(draft.folder / "answers.jsonl", "\n".join(lines) + "\n")

@@ -25,7 +25,7 @@ from transformers.initialization import guard_torch_init_functions
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from transformers.utils.generic import ModelOutput
 
-from uni_moe.errors import ConfigError, LineageError
+from uni_moe.errors import ConfigError, DataError, LineageError
 from uni_moe.model import losses
 from uni_moe.model.config import KINDS, SLOT_KINDS, UniMoeConfig
 from uni_moe.model.connectors import AudioConnector, ImageConnector, SpeechConnector
@@ -250,6 +250,7 @@ class UniMoeForConditionalGeneration(PreTrainedModel, MediaGenerationMixin):  # 
         Raises:
             LineageError: text keeps another number of rows than the connectors return.
             ConfigError: media are given that this network has no encoder or connector for.
+            DataError: a sequence is longer than the language model's positions.
         """
         if inputs_embeds is None:
             assert input_ids is not None
@@ -262,6 +263,7 @@ class UniMoeForConditionalGeneration(PreTrainedModel, MediaGenerationMixin):  # 
             inputs_embeds = self._embed(input_ids, seen)
         kind_BT = self._kinds(input_ids, inputs_embeds)
         self._tell_kinds(kind_BT)
+        self._check_length(inputs_embeds.shape[1], past_key_values)
         hidden = self.language_model.model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
@@ -304,6 +306,19 @@ class UniMoeForConditionalGeneration(PreTrainedModel, MediaGenerationMixin):  # 
             table = torch.tensor(places, device=kind_BT.device)
             for layer in self.sparse_layers().values():
                 layer.kind_BT = table[kind_BT]
+
+    def _check_length(self, new: int, past: Any) -> None:  # noqa: ANN401 - any cache or None
+        """Refuse positions that the language model was never trained on."""
+        seen = new + (past.get_seq_length() if past is not None else 0)
+        most = self.config.text_config.max_position_embeddings
+        if seen > most:
+            raise DataError(
+                f"A sequence has {seen} positions, the language model has {most}.",
+                cause="the text and what its media take are too long together, or too many new "
+                "tokens are asked for.",
+                remedy="shorten the conversation, give fewer or shorter media, or raise "
+                "`max_positions` of a tiny language model before it is trained.",
+            )
 
     def _see(self, pixels: Tensor) -> Tensor:
         """Return the patches of the chosen hidden state, without the class token."""

@@ -87,12 +87,14 @@ class UniMoeProcessor(ProcessorMixin):  # type: ignore[misc] # transformers is u
         feature_extractor: Any,  # noqa: ANN401
         system_prompt: str,
     ) -> UniMoeProcessor:
-        """Build the processor that fits a configuration.
+        """Build the processor that fits a configuration; a tokenizer without padding gets one.
 
         Raises:
             ConfigError: the extractor's window of speech is not the configuration's.
         """
         speech, audio = config.speech_connector or {}, config.audio_connector or {}
+        if tokenizer.pad_token is None:  # as LLaMA's own; what is padded is masked
+            tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
         if config.speech_config is not None:
             _check_window(feature_extractor.chunk_length, speech.get("window_s", 30))
         return cls(
@@ -134,13 +136,11 @@ class UniMoeProcessor(ProcessorMixin):  # type: ignore[misc] # transformers is u
         }
         return per_value[prepared.kind] * len(prepared.values)
 
-    def encode(
-        self, messages: Sequence[Message], rows: Sequence[int], *, to_answer: bool = False
-    ) -> Encoded:
+    def encode(self, messages: Sequence[Message], rows: Sequence[int]) -> Encoded:
         """Tokenize a conversation whose slots take `rows` positions, in order."""
         slot_ids = {kind: self.vocab_size + i for i, kind in enumerate(SLOT_KINDS)}
         return Prompt(self.system_prompt).encode(
-            messages, self.tokenizer, rows=rows, slot_ids=slot_ids, to_answer=to_answer
+            messages, self.tokenizer, rows=rows, slot_ids=slot_ids
         )
 
     def collate(
@@ -188,7 +188,7 @@ class UniMoeProcessor(ProcessorMixin):  # type: ignore[misc] # transformers is u
             ready = [self.prepare(kind, medium) for kind, medium in own]
             _check_slots(messages, ready)
             rows = [self.rows(one) for one in ready]
-            encoded.append(self.encode(messages, rows, to_answer=to_answer))
+            encoded.append(self.encode(messages, rows))
             prepared += ready
         side = padding_side or ("left" if to_answer else "right")
         batch: dict[str, Tensor] = self.collate(encoded, padding_side=side)

@@ -67,22 +67,20 @@ class Prompt:
         *,
         rows: Sequence[int] = (),
         slot_ids: Mapping[str, int] | None = None,
-        to_answer: bool = False,
     ) -> Encoded:
-        """Tokenize a conversation.
+        """Tokenize a conversation; after a question it ends with the mark that asks for an answer.
 
         Args:
             messages: the conversation.
             tokenizer: a fast tokenizer with start and end tokens.
             rows: for every slot in order, how many rows of features it takes.
             slot_ids: kind -> the id that stands for one row.
-            to_answer: end with the mark after which the model answers.
 
         Raises:
             DataError: a turn is neither user's nor assistant's, an answer holds a slot, or there
                 are not as many slots as entries in rows.
         """
-        pieces = self._pieces(messages, to_answer=to_answer)
+        pieces = self._pieces(messages)
         slots = [piece for piece in pieces if isinstance(piece, Mapping)]
         if len(slots) != len(rows):
             raise DataError(
@@ -103,9 +101,7 @@ class Prompt:
                 encoded.add([slot_ids[piece["type"]]] * rows_left.pop(0))
         return encoded
 
-    def _pieces(
-        self, messages: Sequence[Message], *, to_answer: bool = False
-    ) -> list[Piece | Item | End]:
+    def _pieces(self, messages: Sequence[Message]) -> list[Piece | Item | End]:
         """Return texts, slots and ends in order.
 
         The answer starts with the space after "ASSISTANT:", so that what is generated continues
@@ -127,8 +123,7 @@ class Prompt:
                 answer = _answer(message)
                 pieces += [Piece(f"{pending} {answer}", len(pending)), End()]
                 pending = ""
-        if to_answer:
-            pieces.append(Piece(pending, len(pending)))
+        pieces.append(Piece(pending, len(pending)))  # a question without an answer keeps its words
         return [piece for piece in pieces if not isinstance(piece, Piece) or piece.text]
 
 

@@ -48,7 +48,7 @@ def report_key(report: str) -> str:
 def all_reports(layout: Layout) -> Iterator[tuple[str, Path]]:
     """Return the id and the folder of every report that is here or in the store."""
     for folder in (layout.report, *sorted(layout.store.glob(f"*/{report_key('*')}"))):
-        card = _json(folder / CARD)
+        card = json_file(folder / CARD)
         if card is not None:
             yield Card.from_json(card).id, folder
 
@@ -59,7 +59,7 @@ def read_report(folder: Path) -> EvalReport:
     Raises:
         LineageError: it is absent, broken, or was written by a version that knew other fields.
     """
-    data = _json(folder / REPORT)
+    data = json_file(folder / REPORT)
     try:
         return EvalReport.from_json(data)
     except (TypeError, KeyError, AttributeError) as error:
@@ -77,7 +77,7 @@ def all_runs(layout: Layout, but: Container[str] = ()) -> list[tuple[Path, dict[
     """
     found = []
     for file in layout.runs.glob("*/run.json"):
-        record = _json(file) if file.parent.name not in but else None
+        record = json_file(file) if file.parent.name not in but else None
         if record is not None:
             if record["status"] == "running" and _silent_s(file.parent, record) > DEAD_AFTER_S:
                 record["status"] = "died"
@@ -118,13 +118,13 @@ def _folders(root: Path) -> Iterator[Path]:
 
 
 def _note(found: dict[str, tuple[str, Card]], name: str, file: Path) -> None:
-    data = _json(file)
+    data = json_file(file)
     if data is not None:
         card = Card.from_json(data)
         found[card.id] = (name, card)
 
 
-def _json(file: Path) -> Any:  # noqa: ANN401 - JSON has any shape
+def json_file(file: Path) -> Any:  # noqa: ANN401 - JSON has any shape
     """Read a file that others replace: None where it is absent at this moment."""
     try:
         return read_json(file)
@@ -134,5 +134,5 @@ def _json(file: Path) -> Any:  # noqa: ANN401 - JSON has any shape
         raise LineageError(
             f"{file} cannot be read: {error}.",
             cause="it was changed by hand, or the disk is failing; we never write half a file.",
-            remedy="bring it back with `dvc checkout`, or remove the folder that holds it.",
+            remedy="bring it back from a copy or with `dvc checkout`.",
         ) from error

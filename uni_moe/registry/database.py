@@ -7,8 +7,10 @@ In PostgreSQL the index keeps to a schema of its own, so that others may share t
 from __future__ import annotations
 
 import os
+import sqlite3
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +25,17 @@ from sqlalchemy import (
     inspect,
     select,
 )
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
-from uni_moe.artifacts import Layout
+from uni_moe.artifacts import Layout, write_text
 from uni_moe.errors import ConfigError
 from uni_moe.registry.importing import import_all
-from uni_moe.registry.tables import Base, RunArtifactRow
+from uni_moe.registry.tables import Base, OwnerRow, RunArtifactRow
 
 VARIABLE = "UNI_MOE_DATABASE_URL"
 _SCHEMA = "uni_moe"
+_WORKSPACE = ".workspace"
 _TURN = 0x756E696D6F65  # any number that all writers of this index agree on
 
 
@@ -41,21 +44,31 @@ def writing(layout: Layout, url: str | None = None, *, afresh: bool = False) -> 
     """Give a session whose work appears at its end, whole; writers take turns.
 
     Tables are made where they are missing. They are made anew, inside the same transaction, where
-    they are of an older version, or where `afresh` asks for it.
+    they are of an older version, or where `afresh` asks for it; a broken SQLite file is then moved
+    aside.
 
     Raises:
-        ConfigError: the database holds tables of somebody else.
+        ConfigError: the database holds tables of somebody else or of another workspace, or cannot
+            be reached or read.
     """
+    if afresh:
+        _move_aside(layout, url)
     engine = _open(layout, url, begin="BEGIN IMMEDIATE")
     try:
-        with Session(engine) as session, session.begin():
+        with _reached(engine), Session(engine) as session, session.begin():
             connection = session.connection()
             if engine.dialect.name == "postgresql":
                 session.execute(select(func.pg_advisory_xact_lock(_TURN)))
                 connection.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {_SCHEMA}")
+            own = _identity(layout)
+            if _fits(connection):
+                _check_owner(connection, own)
             if afresh or not _fits(connection):
                 _drop(connection)
                 Base.metadata.create_all(connection)
+            if session.get(OwnerRow, own) is None:
+                session.add(OwnerRow(workspace=own))
+                session.flush()
             yield session
     finally:
         engine.dispose()
@@ -67,19 +80,83 @@ def reading(layout: Layout, url: str | None = None) -> Iterator[Session]:
 
     Where there is no index, or one of another version, it is imported into memory, metrics
     aside: a reader writes nothing and is never wrong.
+
+    Raises:
+        ConfigError: the database is that of another workspace, or cannot be reached or read.
     """
     engine = _open(layout, url, begin="BEGIN")
     try:
-        if _is_there(engine):
-            with engine.connect() as connection:
-                if _fits(connection):
-                    with Session(connection) as session:
-                        yield session
-                    return
+        with _reached(engine):
+            if _is_there(engine):
+                with engine.connect() as connection:
+                    if _fits(connection):
+                        _check_owner(connection, _known_identity(layout))
+                        with Session(connection) as session:
+                            yield session
+                        return
         with _in_memory(layout) as session:
             yield session
     finally:
         engine.dispose()
+
+
+@contextmanager
+def _reached(engine: Engine) -> Iterator[None]:
+    """Tell a database that cannot be reached or read from a mistake of ours."""
+    try:
+        yield
+    except DBAPIError as error:
+        broken = type(error) is DatabaseError or isinstance(error, OperationalError)
+        if not broken:
+            raise
+        raise ConfigError(
+            f"The index {engine.url!r} cannot be used: {str(error.orig).strip()}",
+            cause="the file is broken or not ours to write, or the database server cannot be "
+            "reached or refuses us.",
+            remedy=f"look at the server that {VARIABLE} names; a broken file is made anew by "
+            "`uni-moe index --rebuild`: it holds nothing that cards and run folders do not.",
+        ) from error
+
+
+def _identity(layout: Layout) -> str:
+    """Return what tells this workspace from others; it moves with the store."""
+    file = layout.store / _WORKSPACE
+    if not file.is_file():
+        write_text(file, uuid.uuid4().hex + "\n")
+    return file.read_text(encoding="utf-8").strip()
+
+
+def _known_identity(layout: Layout) -> str | None:
+    """Return the same, None where nothing was ever registered: a reader writes nothing."""
+    file = layout.store / _WORKSPACE
+    return file.read_text(encoding="utf-8").strip() if file.is_file() else None
+
+
+def _check_owner(connection: Connection, own: str | None) -> None:
+    owners = connection.execute(select(OwnerRow.workspace)).scalars().all()
+    if not owners or list(owners) == [own]:
+        return
+    raise ConfigError(
+        f"The index {connection.engine.url!r} belongs to another workspace.",
+        cause=f"its models and champions would be mixed up with those of {owners[0][:12]}.",
+        remedy=f"give each workspace a database of its own by {VARIABLE}. If the store of this one "
+        "was replaced and the index is a file, remove the file.",
+    )
+
+
+def _move_aside(layout: Layout, url: str | None) -> None:
+    """Rename a SQLite index that is no database any more; nothing is deleted."""
+    engine = _open(layout, url, begin="BEGIN")
+    file = Path(engine.url.database or "")
+    engine.dispose()
+    if engine.dialect.name != "sqlite" or not file.is_file():
+        return
+    try:
+        with closing(sqlite3.connect(file)) as connection:
+            connection.execute("PRAGMA quick_check").fetchone()
+    except sqlite3.DatabaseError:
+        for part in file.parent.glob(f"{file.name}*"):
+            part.rename(part.with_name(part.name.replace(file.name, f"{file.name}.broken", 1)))
 
 
 @contextmanager

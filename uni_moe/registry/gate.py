@@ -38,7 +38,8 @@ class Verdict:
 def decide(candidate: EvalReport, champion: EvalReport | None, rules: Gate) -> Verdict:
     """Compare two reports about the same items. A report names its model by the card's id.
 
-    Every modality with media must beat guessing by `min_over_chance`. Against a champion no
+    Every modality with media must beat guessing (chance, the majority's answer, the best guess from
+    the question alone) by `min_over_chance`. Against a champion no
     modality may lose more than `margin`, and the mean may not fall. Intervals play no part here.
     """
     before = champion.model if champion is not None else None
@@ -86,9 +87,8 @@ def _other_items(candidate: EvalReport, champion: EvalReport) -> list[str]:
         return []
     return [
         f"{', '.join(names)}: candidate and champion were judged on different items, so their "
-        f"scores cannot be compared; judge the champion on today's items first: put "
-        f"store/{champion.model}/model in the place of artifacts/model, run `uni-moe evaluate` "
-        "and register it again"
+        "scores cannot be compared; judge the champion on today's items by `uni-moe judge`, then "
+        "give `uni-moe register`"
     ]
 
 
@@ -132,7 +132,7 @@ def _sentence(name: str, score: Score) -> str:
 
 
 def _guessing(score: Score) -> float:
-    return max(score.chance, score.majority)
+    return max(score.chance, score.majority, score.question_only)
 
 
 def _p(share: float) -> str:

@@ -12,10 +12,17 @@ from typing import Any
 from sqlalchemy import delete, func, insert, select
 from sqlalchemy.orm import Session
 
-from uni_moe.artifacts import Layout, read_json
+from uni_moe.artifacts import Layout
 from uni_moe.errors import LineageError
 from uni_moe.records import Card, EvalReport, Score
-from uni_moe.registry.cards import all_cards, all_reports, all_runs, json_lines, read_report
+from uni_moe.registry.cards import (
+    all_cards,
+    all_reports,
+    all_runs,
+    json_file,
+    json_lines,
+    read_report,
+)
 from uni_moe.registry.tables import (
     ArtifactRow,
     Base,
@@ -113,12 +120,32 @@ def metrics_of(folder: Path) -> Iterator[tuple[str, int, float | None]]:
 
 
 def _import_facts(session: Session, run: str, folder: Path) -> None:
-    """Import what a run decided: a registration or a verdict."""
-    if (folder / REGISTRATION).is_file():
-        session.merge(VersionRow(**read_json(folder / REGISTRATION), run=run))
-    if (folder / VERDICT).is_file():
-        unsaid: dict[str, Any] = {"candidate_report": None, "champion_report": None, "evidence": {}}
-        session.merge(VerdictRow(**(unsaid | read_json(folder / VERDICT)), run=run))
+    """Import what a run decided: a registration or a verdict.
+
+    Raises:
+        LineageError: the file cannot be read, or lacks what it should say.
+    """
+    rows: tuple[tuple[str, type[VersionRow | VerdictRow], dict[str, Any]], ...] = (
+        (REGISTRATION, VersionRow, {"sequence": 0}),
+        (
+            VERDICT,
+            VerdictRow,
+            {"sequence": 0, "candidate_report": None, "champion_report": None, "evidence": {}},
+        ),
+    )
+    for name, row, unsaid in rows:
+        told = json_file(folder / name)
+        if told is None:
+            continue
+        wanted = {column.name for column in row.__table__.columns} - {"run"}
+        known = unsaid | told if isinstance(told, dict) else {}
+        if set(known) != wanted:
+            raise LineageError(
+                f"{folder / name} does not say {', '.join(sorted(wanted ^ set(known)))}.",
+                cause="it was changed by hand, or was written by another version.",
+                remedy="bring the file back from a copy; a decision is never guessed.",
+            )
+        session.merge(row(**known, run=run))
 
 
 def _import_reports(session: Session, layout: Layout) -> None:

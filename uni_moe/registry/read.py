@@ -17,7 +17,7 @@ from uni_moe.registry.database import reading
 from uni_moe.registry.gate import Verdict
 from uni_moe.registry.importing import metrics_of
 from uni_moe.registry.lineage import Node, lineage, lineage_text
-from uni_moe.registry.tables import EvaluationRow, VerdictRow, VersionRow, champion_id
+from uni_moe.registry.tables import IN_ORDER, EvaluationRow, VerdictRow, VersionRow, champion_id
 from uni_moe.storage.blobs import LocalFolder
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "RunState",
     "Version",
     "champion",
+    "find",
     "history",
     "lineage",
     "lineage_text",
@@ -34,6 +35,7 @@ __all__ = [
     "models",
     "models_text",
     "next_number",
+    "next_sequence",
     "runs",
     "scores",
     "verdicts",
@@ -119,13 +121,15 @@ def models(layout: Layout) -> list[Version]:
     """Return every registered model, newest last."""
     with reading(layout) as session:
         champion_is = champion_id(session)
-        ordered = select(VerdictRow).order_by(VerdictRow.at, VerdictRow.run)
+        ordered = select(VerdictRow).order_by(*IN_ORDER)
         said = {
             row.candidate: "promoted" if row.promoted else "refused"
             for row in session.scalars(ordered)
         }
         registered: dict[str, list[VersionRow]] = {}
-        for row in session.scalars(select(VersionRow).order_by(VersionRow.at, VersionRow.run)):
+        for row in session.scalars(
+            select(VersionRow).order_by(VersionRow.sequence, VersionRow.at, VersionRow.run)
+        ):
             registered.setdefault(row.model, []).append(row)
     found = [
         Version(
@@ -149,6 +153,28 @@ def champion(layout: Layout) -> Version | None:
     return next((version for version in models(layout) if version.is_champion), None)
 
 
+def find(layout: Layout, name: str | None) -> Version:
+    """Return a version by its number or the beginning of its model's id; None is the champion.
+
+    Raises:
+        LineageError: no version or several are meant.
+    """
+    known = models(layout)
+    if name is None:
+        found = [version for version in known if version.is_champion]
+    else:
+        found = [v for v in known if str(v.number) == name or v.model.startswith(name)]
+        found = [v for v in found if str(v.number) == name] or found
+    if len(found) != 1:
+        meant = "the champion" if name is None else repr(name)
+        raise LineageError(
+            f"{meant} names {len(found)} registered models.",
+            cause=f"{len(known)} versions are registered.",
+            remedy="take one from `uni-moe models`, by its number or the beginning of its id.",
+        )
+    return found[0]
+
+
 def version_of(layout: Layout, model: str) -> Version | None:
     """Return the version of a model's card id."""
     return next((version for version in models(layout) if version.model == model), None)
@@ -160,10 +186,17 @@ def next_number(layout: Layout) -> int:
         return (session.scalar(select(func.max(VersionRow.number))) or 0) + 1
 
 
+def next_sequence(layout: Layout) -> int:
+    """Return the place of the next registration or verdict: clocks may go wrong, counting not."""
+    with reading(layout) as session:
+        last = [session.scalar(select(func.max(row.sequence))) for row in (VersionRow, VerdictRow)]
+        return max(0, *(number or 0 for number in last)) + 1
+
+
 def verdicts(layout: Layout) -> list[Decision]:
     """Return every decision of the gate, oldest first."""
     with reading(layout) as session:
-        rows = session.scalars(select(VerdictRow).order_by(VerdictRow.at, VerdictRow.run))
+        rows = session.scalars(select(VerdictRow).order_by(*IN_ORDER))
         return [
             Decision(
                 run=row.run,

@@ -96,6 +96,7 @@ class VersionRow(Base):
 
     __tablename__ = "versions"
     run: Mapped[str] = mapped_column(primary_key=True)
+    sequence: Mapped[int]
     number: Mapped[int] = mapped_column(index=True)
     model: Mapped[str] = mapped_column(index=True)
     report: Mapped[str]
@@ -109,6 +110,7 @@ class VerdictRow(Base):
 
     __tablename__ = "verdicts"
     run: Mapped[str] = mapped_column(primary_key=True)
+    sequence: Mapped[int]
     at: Mapped[str]
     candidate: Mapped[str]
     candidate_report: Mapped[str | None]
@@ -117,7 +119,18 @@ class VerdictRow(Base):
     promoted: Mapped[bool]
     reasons: Mapped[list[Any]]
     evidence: Mapped[dict[str, Any]]
-    __table_args__ = (Index("verdicts_in_order", "at"),)
+    __table_args__ = (Index("verdicts_in_order", "sequence"),)
+
+
+class OwnerRow(Base):
+    """The workspace that this index belongs to."""
+
+    __tablename__ = "owner"
+    workspace: Mapped[str] = mapped_column(primary_key=True)
+
+
+# Verdicts as they fell. They are counted; the clock decides only among those of older versions.
+IN_ORDER = (VerdictRow.sequence, VerdictRow.at, VerdictRow.run)
 
 
 def champion_id(session: Session) -> str | None:
@@ -125,6 +138,6 @@ def champion_id(session: Session) -> str | None:
     return session.scalars(
         select(VerdictRow.candidate)
         .where(VerdictRow.promoted)
-        .order_by(VerdictRow.at.desc(), VerdictRow.run.desc())
+        .order_by(*(column.desc() for column in IN_ORDER))
         .limit(1)
     ).first()

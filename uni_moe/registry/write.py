@@ -5,12 +5,15 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from uni_moe.artifacts import CARD, Layout, verified_card, write_json
+from uni_moe.artifacts import CARD, Layout, read_card, verified_card, write_json
 from uni_moe.config import Gate
 from uni_moe.errors import LineageError
 from uni_moe.records import Card, EvalReport
@@ -32,7 +35,16 @@ class Candidate:
     report: str
 
 
-def register(layout: Layout, *, reason: str, who: str) -> Candidate:
+@dataclass(frozen=True)
+class Told:
+    """Who registers a model, why, and in which flow run."""
+
+    who: str
+    reason: str
+    flow_run: str | None
+
+
+def register(layout: Layout, *, reason: str, who: str, flow_run: str | None = None) -> Candidate:
     """Keep the candidate in artifacts/ for good, with its report and the cards of its ancestors.
 
     Registering the same model and report again returns the same version.
@@ -53,19 +65,79 @@ def register(layout: Layout, *, reason: str, who: str) -> Candidate:
             cause="the stage that wrote it mixed up its inputs: this is our bug.",
             remedy="run `dvc repro --force evaluate`; tell us if it stays so.",
         )
+    told = Told(who, reason, flow_run)
+    return _registered(layout, (layout.model, model), (layout.report, report), told)
+
+
+def register_judgement(layout: Layout, model: str, folder: Path, *, who: str) -> Candidate:
+    """Keep a new judgement of a registered model; its version stays.
+
+    Raises:
+        LineageError: the model is not registered, or the report judges another one.
+    """
+    report = verified_card(folder)
+    known = read.version_of(layout, model)
+    if known is None or read_report(folder).model != model:
+        raise LineageError(
+            f"{folder} is no judgement of a registered model.",
+            cause=f"it names {read_report(folder).model[:12]}, {model[:12]} was asked for.",
+            remedy="judge a version that `uni-moe models` lists.",
+        )
+    card = verified_card(known.model_folder)
+    told = Told(who, "judged again", os.environ.get("UNI_MOE_FLOW_RUN"))
+    done = _registered(layout, (known.model_folder, card), (folder, report), told)
+    shutil.rmtree(folder)
+    return done
+
+
+def must_judge_again(layout: Layout, candidate: Candidate) -> bool:
+    """Say whether the champion's report cannot be compared with the candidate's."""
     with _alone(layout):
         index(layout)
-        known = read.version_of(layout, model.id)
-        if known is None or known.report != report.id:
+        current = read.champion(layout)
+    if current is None or current.model == candidate.model:
+        return False
+    ours, theirs = (
+        _kept_report(layout, *pair)
+        for pair in ((candidate.model, candidate.report), (current.model, current.report))
+    )
+    return ours.items != theirs.items or _how(layout, candidate.model, candidate.report) != _how(
+        layout, current.model, current.report
+    )
+
+
+def _how(layout: Layout, model: str, report: str) -> dict[str, Any]:
+    """Return how a report was made, as far as it decides about scores."""
+    card = read_card(layout.store / model / report_key(report))
+    plan = card.params.get("evaluate", {})
+    return {"metrics": card.params.get("metrics"), "most": plan.get("max_new_tokens")}
+
+
+def _registered(
+    layout: Layout, model: tuple[Path, Card], report: tuple[Path, Card], told: Told
+) -> Candidate:
+    """Keep a model and its report, once; return its version."""
+    ids = model[1].id, report[1].id
+    with _alone(layout):
+        index(layout)
+        known = read.version_of(layout, ids[0])
+        if known is None or known.report != ids[1]:
             number = known.number if known is not None else read.next_number(layout)
             _keep(layout, model, report)
-            _record(layout, Candidate(number, model.id, report.id), who=who, reason=reason)
+            _record(layout, Candidate(number, *ids), told)
             index(layout)
-            return Candidate(number, model.id, report.id)
-    return Candidate(known.number, model.id, report.id)
+            return Candidate(number, *ids)
+    return Candidate(known.number, *ids)
 
 
-def promote_if_better(layout: Layout, candidate: Candidate, rules: Gate) -> Verdict:
+def promote_if_better(
+    layout: Layout,
+    candidate: Candidate,
+    rules: Gate,
+    *,
+    reason: str | None = None,
+    flow_run: str | None = None,
+) -> Verdict:
     """Let the gate decide; write its verdict, which names the champion if it promotes.
 
     Asking again about the champion changes nothing and leaves no run.
@@ -83,11 +155,13 @@ def promote_if_better(layout: Layout, candidate: Candidate, rules: Gate) -> Verd
         )
         if verdict.champion == verdict.candidate:
             return verdict
-        facts = {
+        facts: dict[str, Any] = {
             "candidate_report": candidate.report,
             "champion_report": None if current is None else current.report,
         }
-        with start_run(layout, "gate", asdict(rules)) as run:
+        asked = {"reason": reason, "flow_run": flow_run}
+        with start_run(layout, "gate", asdict(rules), **asked) as run:
+            facts["sequence"] = read.next_sequence(layout)
             told = {**verdict.to_json(), **facts, "at": run.record["started"]}
             write_json(run.folder / VERDICT, told)
         index(layout)
@@ -118,22 +192,29 @@ def _alone(layout: Layout) -> Iterator[None]:
         yield
 
 
-def _keep(layout: Layout, model: Card, report: Card) -> None:
+def _keep(layout: Layout, model: tuple[Path, Card], report: tuple[Path, Card]) -> None:
     store, cards = LocalFolder(layout.store), all_cards(layout)
-    family = _ancestors(cards, model.id) | _ancestors(cards, report.id)
-    for key, folder, card in (
-        ("model", layout.model, model),
-        (report_key(report.id), layout.report, report),
-    ):
-        store.put_folder(f"{model.id}/{key}", folder, _sums(folder, card))
+    cards[report[1].id] = (layout.name_of(layout.report), report[1])
+    own = model[1].id
+    family = _ancestors(cards, own) | _ancestors(cards, report[1].id)
+    for key, (folder, card) in (("model", model), (report_key(report[1].id), report)):
+        if folder != layout.store / own / key:
+            store.put_folder(f"{own}/{key}", folder, _sums(folder, card))
     for card_id in family:
         name, card = cards[card_id]
-        write_json(layout.store / model.id / CARDS / card_file(name, card_id), card.to_json())
+        write_json(layout.store / own / CARDS / card_file(name, card_id), card.to_json())
 
 
-def _record(layout: Layout, candidate: Candidate, *, who: str, reason: str) -> None:
-    with start_run(layout, "register", {}) as run:
-        facts = {**asdict(candidate), "who": who, "reason": reason, "at": run.record["started"]}
+def _record(layout: Layout, candidate: Candidate, told: Told) -> None:
+    asked = {"reason": told.reason, "flow_run": told.flow_run}
+    with start_run(layout, "register", {}, **asked) as run:
+        facts = {
+            **asdict(candidate),
+            "who": told.who,
+            "reason": told.reason,
+            "at": run.record["started"],
+            "sequence": read.next_sequence(layout),
+        }
         write_json(run.folder / REGISTRATION, facts)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from safetensors.torch import load_file
 
-from uni_moe.artifacts import write_json
+from uni_moe.artifacts import parent_ids, write_json
 from uni_moe.model.assembly import assemble as assemble_state
 from uni_moe.model.assembly import plan_assembly
 from uni_moe.model.config import UniMoeConfig
@@ -22,6 +22,8 @@ def assemble(ctx: StageContext) -> None:
     shape, assembly = ctx.params.model, ctx.params.assembly
     dense = build_dense(ctx.layout, shape, ENCODERS, aligned=ENCODERS, seed=ctx.params.seed)
     donors = sorted({*(set(assembly.slots) - {"base"}), *assembly.connectors_from.values()})
+    parents = (*dense.parents, *(ctx.layout.expert(name) for name in donors))
+    parent_ids(ctx.layout, *parents)  # verified before they are read
     for connector, donor in assembly.connectors_from.items():
         load_connector(dense.model, ctx.layout.expert(donor) / f"{connector}.{CONNECTOR}")
     experts = {name: load_file(ctx.layout.expert(name) / "expert.safetensors") for name in donors}
@@ -42,7 +44,6 @@ def assemble(ctx: StageContext) -> None:
     )
     model = UniMoeForConditionalGeneration(config)
     model.load_state_dict(assemble_state(plan, base, experts))
-    parents = (*dense.parents, *(ctx.layout.expert(name) for name in donors))
     with ctx.artifact(
         ctx.layout.assembled,
         kind="model",

@@ -23,6 +23,7 @@ from uni_moe.config import EncoderTraining
 from uni_moe.errors import ConfigError
 from uni_moe.model.encoders.beats import Beats, BeatsConfig
 from uni_moe.model.encoders.beats_features import RATE_HZ, filterbank, windows
+from uni_moe.platform import device
 from uni_moe.train.loop import StepLoss
 from uni_moe.train.objectives import (
     Batch,
@@ -175,13 +176,15 @@ class EncoderLearner:
         return self._batch(self.pool, picks, step)
 
     def validate(self) -> dict[str, float]:
-        """Return the objectives' mean loss on the validation split's media."""
+        """Return the objectives' mean loss on the validation split's media.
+
+        A held-out caption may have no word that training knows; it says nothing then.
+        """
         self.module.eval()
-        chosen = list(
-            self.held_out.captioned
-            if self.module.names == ("caption",)
-            else range(len(self.held_out.media))
-        )
+        chosen = list(range(len(self.held_out.media)))
+        if self.module.names == ("caption",):
+            captions = self.held_out.captions
+            chosen = [i for i in self.held_out.captioned if self.words.know(captions[i] or "")]
         if not chosen:
             return {}
         with torch.no_grad():
@@ -191,7 +194,9 @@ class EncoderLearner:
     def _batch(self, pool: Pool, picks: Sequence[int], step: int) -> Batch:
         captions = [pool.captions[i] or "" for i in picks]
         ids = self.words.encode(captions) if "caption" in self.module.names else None
-        return Batch(pool.media[list(picks)], ids, self.seed * 7_919 + step)
+        place = device()
+        media = pool.media[list(picks)].to(place)
+        return Batch(media, None if ids is None else ids.to(place), self.seed * 7_919 + step)
 
 
 class EncoderWithHeads(nn.Module):

@@ -112,7 +112,7 @@ class Engine:
             for name, parameter in zip(self.names, self.parameters, strict=True):
                 parameter.copy_(tensors[f"weight/{name}"])
                 self._optimizer.state[parameter] = {
-                    key: tensors[f"{key}/{name}"].clone() for key in keys
+                    key: tensors[f"{key}/{name}"].to(parameter.device, copy=True) for key in keys
                 }
 
     def close(self) -> None:

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from uni_moe.artifacts import files_of, parent_ids, read_json, sha256_file, write_json
+from uni_moe.artifacts import files_of, parent_ids, write_json
 from uni_moe.config import EncoderTraining, LanguageTraining
-from uni_moe.errors import ConfigError, LineageError, bullets
 from uni_moe.platform import settle
 from uni_moe.stage import StageContext
 from uni_moe.train.encoders import EncoderLearner, TinyEncoder, tiny_audio, tiny_image, tiny_speech
 from uni_moe.train.language import LanguageLearner, tiny_language
 from uni_moe.train.loop import Schedule, train
 from uni_moe.train.pool import gather
+from uni_moe.train.pretrained import PRETRAINED, look_at
 from uni_moe.train.state import open_states
 
-PRETRAINED = "pretrained.json"
 _CORPORA = {"image": ("image", "video"), "audio": ("audio",), "speech": ("speech",)}
 _BUILDERS: Mapping[str, Callable[[Mapping[str, int]], TinyEncoder]] = {
     "image": tiny_image,
@@ -40,40 +38,10 @@ def train_foundation(ctx: StageContext) -> None:
         _train_encoder(ctx, choice.tiny)
 
 
-def foundation_folder(artifact: Path) -> Path:
-    """Return the folder that holds a part's files: the artifact, or the pretrained folder it names.
-
-    Raises:
-        LineageError: the pretrained folder is gone or holds other bytes than were recorded.
-    """
-    note = artifact / PRETRAINED
-    if not note.is_file():
-        return artifact
-    recorded = read_json(note)
-    folder = Path(recorded["path"])
-    wrong = [
-        name
-        for name, digest in recorded["files"].items()
-        if not (folder / name).is_file() or sha256_file(folder / name) != digest
-    ]
-    if wrong:
-        raise LineageError(
-            f"The pretrained folder {folder} has changed:{bullets(wrong)}",
-            cause="files were removed or replaced after the foundation had been recorded.",
-            remedy="put the recorded files back, or run `dvc repro` to record the new ones.",
-        )
-    return folder
-
-
 def _adopt(ctx: StageContext, pretrained: str) -> None:
     """Record a pretrained folder by path and hash. Nothing is copied, nothing is fetched."""
     folder = (ctx.layout.root / pretrained).resolve()
-    if not (folder / "config.json").is_file():
-        raise ConfigError(
-            f"foundation.{ctx.item}.pretrained names {folder}, which is no model folder.",
-            cause="the folder is missing, or holds no config.json in Hugging Face layout.",
-            remedy="download the model once, and give the path of its folder in params.yaml.",
-        )
+    look_at(ctx.item, folder, pretrained)
     with ctx.artifact(
         ctx.layout.foundation(ctx.item),
         kind="foundation",
@@ -81,7 +49,7 @@ def _adopt(ctx: StageContext, pretrained: str) -> None:
         parents=(),
     ) as draft:
         files = files_of(folder)
-        write_json(draft.folder / PRETRAINED, {"path": str(folder), "files": files})
+        write_json(draft.folder / PRETRAINED, {"path": pretrained, "files": files})
         draft.results["pretrained"] = True
 
 
@@ -131,9 +99,9 @@ def _schedule(plan: EncoderTraining | LanguageTraining) -> Schedule:
         steps=plan.steps,
         batch_size=plan.batch_size,
         learning_rate=plan.learning_rate,
-        warmup_share=0.05,
-        weight_decay=0.0,
-        clip_norm=1.0,
+        warmup_share=plan.warmup_share,
+        weight_decay=plan.weight_decay,
+        clip_norm=plan.clip_norm,
         save_every_steps=plan.save_every_steps,
     )
 

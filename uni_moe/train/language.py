@@ -16,6 +16,7 @@ from uni_moe.config import LanguageTraining
 from uni_moe.data.corpus import open_corpus
 from uni_moe.errors import StageError
 from uni_moe.model.prompt import Prompt
+from uni_moe.platform import device
 from uni_moe.records import Sample
 from uni_moe.train.loop import StepLoss
 from uni_moe.train.tokenizer import train_tokenizer
@@ -90,7 +91,7 @@ class LanguageLearner:
         """Draw conversations with replacement: a pure function of the seed and the step."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
         picks = torch.randint(len(self.language.train), (self.batch_size,), generator=generator)
-        return _padded([self.language.train[i] for i in picks.tolist()])
+        return _padded([self.language.train[i] for i in picks.tolist()]).to(device())
 
     def validate(self) -> dict[str, float]:
         """Return the mean loss on the validation split's conversations."""
@@ -98,7 +99,8 @@ class LanguageLearner:
             return {}
         self.module.eval()
         with torch.no_grad():
-            return {"text": float(self.module(_padded(self.language.validation)).loss)}
+            ids_BT = _padded(self.language.validation).to(device())
+            return {"text": float(self.module(ids_BT).loss)}
 
 
 class _NextToken(nn.Module):

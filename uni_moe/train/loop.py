@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -17,7 +16,7 @@ from uni_moe.errors import StageError
 from uni_moe.runs import Run
 from uni_moe.train.engine import Engine
 from uni_moe.train.schedule import cosine_with_warmup
-from uni_moe.train.state import StateStore, TrainingState, random_state
+from uni_moe.train.state import StateStore, TrainingState, random_state, restore_random
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ def _resume(engine: Engine, states: StateStore, run: Run) -> tuple[int, dict[str
     if state is None:
         return 0, {}
     engine.load_tensors(dict(state.tensors))
-    torch.set_rng_state(state.random)
+    restore_random(state.random)
     run.event("resumed", step=state.step)
     tqdm.write(f"continues at step {state.step}", file=sys.stderr)
     return state.step, dict(state.facts)

@@ -13,21 +13,17 @@ from torch import Tensor, nn
 from transformers import (
     AutoTokenizer,
     CLIPImageProcessorPil,
-    CLIPVisionModel,
     LlamaForCausalLM,
     WhisperFeatureExtractor,
-    WhisperModel,
 )
-from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from uni_moe.artifacts import Layout, read_json
+from uni_moe.artifacts import Layout, parent_ids
 from uni_moe.config import ModelShape
 from uni_moe.errors import LineageError
 from uni_moe.model.config import UniMoeConfig
-from uni_moe.model.encoders.beats import Beats
 from uni_moe.model.network import UniMoeForConditionalGeneration
 from uni_moe.model.processor import UniMoeProcessor
-from uni_moe.train.foundation import foundation_folder
+from uni_moe.train.pretrained import foundation_folder, load_language, load_tower
 
 CONNECTOR = "connector.safetensors"
 ENCODERS = ("image", "audio", "speech")
@@ -61,10 +57,15 @@ def build_dense(
     Raises:
         LineageError: a connector does not fit the network.
     """
-    present = sorted(set(encoders))
-    folders = {part: foundation_folder(layout.foundation(part)) for part in (*present, "language")}
+    present, read = sorted(set(encoders)), sorted(set(aligned))
+    parents = (
+        *(layout.foundation(part) for part in (*present, "language")),
+        *(layout.aligned(connector) for connector in read),
+    )
+    parent_ids(layout, *parents)  # verified before they are read
+    folders = {part: foundation_folder(layout, part) for part in (*present, "language")}
     towers = {part: load_tower(part, folders[part]) for part in present}
-    language = LlamaForCausalLM.from_pretrained(folders["language"], local_files_only=True)
+    language = load_language(folders["language"])
     tokenizer = AutoTokenizer.from_pretrained(folders["language"], local_files_only=True)
     torch.manual_seed(seed)
     config = _config(language, towers, shape)
@@ -72,7 +73,6 @@ def build_dense(
     model.language_model.load_state_dict(language.state_dict())
     for part, tower in towers.items():
         getattr(model, _TOWER[part]).load_state_dict(tower.state_dict())
-    read = sorted(set(aligned))
     for connector in read:
         load_connector(model, layout.aligned(connector) / CONNECTOR)
     image = folders.get("image")
@@ -87,10 +87,6 @@ def build_dense(
         if speech is not None
         else WhisperFeatureExtractor(),
         system_prompt=shape.system_prompt,
-    )
-    parents = (
-        *(layout.foundation(part) for part in (*present, "language")),
-        *(layout.aligned(connector) for connector in read),
     )
     return Built(model, processor, parents)
 
@@ -123,20 +119,6 @@ def load_connector(model: nn.Module, file: Path) -> None:
             remedy="run `dvc repro`, which aligns it again.",
         )
     model.load_state_dict(saved, strict=False)
-
-
-def load_tower(part: str, folder: Path) -> nn.Module:
-    """Load an encoder of Hugging Face layout; of a whole Whisper its encoder alone."""
-    tower: nn.Module
-    if part == "image":
-        tower = CLIPVisionModel.from_pretrained(folder, local_files_only=True)
-    elif part == "audio":
-        tower = Beats.from_pretrained(folder, local_files_only=True)
-    elif read_json(folder / "config.json").get("architectures") == ["WhisperEncoder"]:
-        tower = WhisperEncoder.from_pretrained(folder, local_files_only=True)
-    else:
-        tower = WhisperModel.from_pretrained(folder, local_files_only=True).encoder
-    return tower
 
 
 def _config(

@@ -39,7 +39,10 @@ class Views(Protocol):
 
 @dataclass(frozen=True)
 class Batch:
-    """Media, their captions as word ids (B, L) padded with 0, and the step's randomness."""
+    """Media, their captions as word ids (B, L) padded with 0, and the step's randomness.
+
+    Draws are made on the CPU and moved, so that no accelerator changes them.
+    """
 
     media: Tensor
     captions_BL: Tensor | None
@@ -62,6 +65,10 @@ class Words:
     def __len__(self) -> int:
         """Return the number of ids, the three marks included."""
         return len(self.index) + 3
+
+    def know(self, caption: str) -> bool:
+        """Say whether at least one word of a caption has an id."""
+        return any(word in self.index for word in caption.split())
 
     def encode(self, captions: Sequence[str]) -> Tensor:
         """Return ids (B, L) with start and end, padded. Words never seen are left out."""
@@ -97,7 +104,7 @@ class CaptionObjective(nn.Module):
         ids_BL = batch.captions_BL[:, : self.position.shape[0]]
         inputs, targets = ids_BL[:, :-1], ids_BL[:, 1:]
         length = inputs.shape[1]
-        causal = torch.full((length, length), -math.inf).triu(1)
+        causal = torch.full((length, length), -math.inf, device=x.device).triu(1)
         h_BLD = self.decoder(
             self.embed(inputs) + self.position[:length], self.norm(encode(x)), tgt_mask=causal
         )
@@ -116,7 +123,8 @@ class ReconstructObjective(nn.Module):
     def forward(self, encode: Encode, batch: Batch, views: Views) -> Tensor:
         """Return the mean squared error over the hidden patches."""
         target_BNP = views.patches(batch.media)
-        hidden_BN = torch.rand(target_BNP.shape[:2], generator=batch.generator()) < MASKED_SHARE
+        draws_BN = torch.rand(target_BNP.shape[:2], generator=batch.generator())
+        hidden_BN = (draws_BN < MASKED_SHARE).to(batch.media.device)
         features_BND = encode(views.hide(batch.media, hidden_BN))
         target_BNP = F.layer_norm(target_BNP, target_BNP.shape[-1:], eps=1e-2)
         error_BN = (self.head(self.norm(features_BND)) - target_BNP).square().mean(-1)
@@ -142,5 +150,5 @@ class ContrastObjective(nn.Module):
         likeness = z @ z.T / TEMPERATURE
         likeness.fill_diagonal_(-math.inf)
         half = batch.media.shape[0]
-        partner = torch.arange(2 * half).roll(half)
+        partner = torch.arange(2 * half, device=z.device).roll(half)
         return F.cross_entropy(likeness, partner)

@@ -104,7 +104,10 @@ def experts(ctx: StageContext) -> None:
         feed_forwards = {
             name: tensor.detach().cpu().contiguous()
             for name, tensor in merged.state_dict().items()
-            if any(f".layers.{i}.mlp." in name for i in ctx.params.model.sparse_layers)
+            if any(
+                name.startswith(f"language_model.model.layers.{i}.mlp.")
+                for i in ctx.params.model.sparse_layers
+            )
         }
         save_file(feed_forwards, draft.folder / EXPERT)
         for part in phase.learns:
@@ -133,9 +136,10 @@ def tune(ctx: StageContext) -> None:
         states = open_states(ctx, params, ids)
         results = _train(ctx, phase, wrapped, maker, training, validation, states)
     with ctx.artifact(ctx.layout.model, kind="model", params=params, parents=parents) as draft:
-        _save_adapter(wrapped, draft.folder / ADAPTER)
-        merged = adapters.merge(wrapped)
-        merged.eval()
+        if phase.lora is not None:
+            _save_adapter(wrapped, draft.folder / ADAPTER)
+            adapters.merge(wrapped)
+        base.eval()
         base.config.name_or_path = ""
         base.save_pretrained(draft.folder)
         processor.save_pretrained(draft.folder)

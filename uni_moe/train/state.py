@@ -21,10 +21,11 @@ from uni_moe.records import canonical_json, sha256_text
 from uni_moe.stage import StageContext
 
 KEEP = 2
+_KEY = 16  # letters of the hash in a folder's name
 _FACTS = "state.json"
 _HASHES = "hashes.json"
 _TENSORS = "tensors.safetensors"
-_RANDOM = "random"
+_RANDOM = "random/"
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class TrainingState:
 
     step: int
     tensors: Mapping[str, Tensor]
-    random: Tensor
+    random: Mapping[str, Tensor]  # device -> state
     facts: Mapping[str, Any]
 
 
@@ -48,7 +49,7 @@ class StateStore:
         target = self.folder / f"step-{state.step:08d}"
         with whole_folder(target) as draft:
             tensors = {name: t.detach().cpu().contiguous() for name, t in state.tensors.items()}
-            tensors[_RANDOM] = state.random
+            tensors |= {_RANDOM + place: one for place, one in state.random.items()}
             save_file(tensors, draft / _TENSORS)
             write_json(draft / _FACTS, {"step": state.step, "facts": dict(state.facts)})
             write_json(draft / _HASHES, files_of(draft))
@@ -62,19 +63,22 @@ class StateStore:
         because a state appears by one rename.
         """
         for folder in reversed(self._folders()):
-            hashes = read_json(folder / _HASHES) if (folder / _HASHES).is_file() else None
             found = {name: h for name, h in files_of(folder).items() if name != _HASHES}
-            if hashes != found:
+            if _hashes(folder) != found:
                 continue
             facts = read_json(folder / _FACTS)
             tensors = load_file(folder / _TENSORS)
-            random = tensors.pop(_RANDOM)
+            places = [name for name in tensors if name.startswith(_RANDOM)]
+            random = {name.removeprefix(_RANDOM): tensors.pop(name) for name in places}
             return TrainingState(facts["step"], tensors, random, facts["facts"])
         return None
 
     def clear(self) -> None:
-        """Forget the training: its artifact stands."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Forget the training, and what the stage left under other keys: its artifact stands."""
+        stage = self.folder.name.rpartition("-")[0]
+        others = self.folder.parent.glob(f"{stage}-{'[0-9a-f]' * _KEY}")
+        for folder in {self.folder, *others}:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _folders(self) -> list[Path]:
         return sorted(self.folder.glob("step-*")) if self.folder.is_dir() else []
@@ -85,10 +89,28 @@ def open_states(
 ) -> StateStore:
     """Return the states of exactly this training: same stage, parameters, inputs and code."""
     identity = {"stage": ctx.name, "params": params, "parents": parents, "code": code_hash()}
-    key = sha256_text(canonical_json(identity))[:16]
+    key = sha256_text(canonical_json(identity))[:_KEY]
     return StateStore(ctx.layout.state / f"{ctx.name}-{key}")
 
 
-def random_state() -> Tensor:
-    """Return torch's random state on the CPU."""
-    return torch.get_rng_state()
+def random_state() -> dict[str, Tensor]:
+    """Return torch's random states: the CPU's, and every accelerator's that has one."""
+    found = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        found |= {f"cuda:{i}": one for i, one in enumerate(torch.cuda.get_rng_state_all())}
+    return found
+
+
+def restore_random(states: Mapping[str, Tensor]) -> None:
+    """Put back what `random_state` returned; devices that are not here are left out."""
+    torch.set_rng_state(states["cpu"])
+    for i in range(torch.cuda.device_count()):
+        if f"cuda:{i}" in states:
+            torch.cuda.set_rng_state(states[f"cuda:{i}"], i)
+
+
+def _hashes(folder: Path) -> Any:  # noqa: ANN401 - JSON, or None where it is absent or torn
+    try:
+        return read_json(folder / _HASHES)
+    except (OSError, ValueError):
+        return None

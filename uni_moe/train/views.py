@@ -39,11 +39,11 @@ class PictureViews:
 
         def spread(*shape: int) -> Tensor:
             """Numbers between -1 and 1."""
-            return 2 * torch.rand(count, *shape, generator=generator) - 1
+            return (2 * torch.rand(count, *shape, generator=generator) - 1).to(x.device)
 
-        zoom = 1 - variation * torch.rand(count, generator=generator)
+        zoom = 1 - variation * torch.rand(count, generator=generator).to(x.device)
         angle = variation * spread()
-        theta = torch.zeros(count, 2, 3)
+        theta = torch.zeros(count, 2, 3, device=x.device)
         theta[:, 0, 0] = theta[:, 1, 1] = zoom * angle.cos()
         theta[:, 1, 0] = zoom * angle.sin()
         theta[:, 0, 1] = -theta[:, 1, 0]
@@ -95,7 +95,7 @@ class SpectrogramViews:
         rolled = torch.stack(
             [row.roll(shift, self.time_axis - 1) for row, shift in zip(x, shifts, strict=True)]
         )
-        loudness = 2 * torch.rand(x.shape[0], 1, 1, generator=generator) - 1
+        loudness = (2 * torch.rand(x.shape[0], 1, 1, generator=generator) - 1).to(x.device)
         return rolled + variation * loudness
 
     def _time_first(self, x: Tensor) -> Tensor:

@@ -13,12 +13,14 @@ from uni_moe.stage import StageContext
 
 REPOSITORY = Path(__file__).parents[3]
 CONTRACT = REPOSITORY / "data_contracts/manifest.yaml"
+SIZE = {"width_px": 48, "widest_px": 48, "height_px": 48, "highest_px": 48}
+SOUND = {"sample_rate_hz": 16000, "highest_rate_hz": 16000, "channels": 1, "codec": "flac"}
 FACTS = {
     "text": {},
-    "image": {"width_px": 48, "height_px": 48, "codec": "png"},
-    "video": {"width_px": 48, "height_px": 48, "frames": 12, "duration_s": 1.0, "codec": "gif"},
-    "audio": {"duration_s": 2.0, "sample_rate_hz": 16000, "channels": 1, "codec": "flac"},
-    "speech": {"duration_s": 1.5, "sample_rate_hz": 16000, "channels": 1, "codec": "flac"},
+    "image": {**SIZE, "codec": "png"},
+    "video": {**SIZE, "frames": 12, "duration_s": 1.0, "shortest_s": 1.0, "codec": "gif"},
+    "audio": {"duration_s": 2.0, "shortest_s": 2.0, **SOUND},
+    "speech": {"duration_s": 1.5, "shortest_s": 1.5, **SOUND},
 }
 
 

@@ -228,3 +228,38 @@ def test_similar_lengths_stand_together(maker, items):
     batches = by_length(examples, 2)
     assert sorted(place for picks in batches for place in picks) == list(range(5))
     assert [lengths[place] for picks in batches for place in picks] == sorted(lengths)
+
+
+def test_a_recital_asks_for_the_answer_and_its_end_alone(maker, items):
+    tokenizer = maker.processor.tokenizer
+    asked = []
+    for batch in recitals(maker, items, batch_size=3):
+        for target, is_asked in zip(batch.target, batch.asked, strict=True):
+            assert is_asked[-1]
+            asked.append(tokenizer.decode(target[is_asked]))
+    assert sorted(asked) == sorted(f" {one.turns[-1].text}</s>" for one in items)
+
+
+def test_visits_are_summed_over_batches(maker, items):
+    whole = expert_load(maker, items, batch_size=5)
+    assert expert_load(maker, items, batch_size=2)["0"] == pytest.approx(whole["0"], abs=1e-6)
+
+
+def greedy_by_hand(maker, item, most):
+    """Answer token by token, without cache or padding, and without having seen the answer."""
+    batch = inputs(maker, [maker.example(item, to_answer=True)])
+    ids, tokenizer = batch["input_ids"], maker.processor.tokenizer
+    prompt = ids.shape[1]
+    assert tokenizer.decode(ids[0]).endswith("ASSISTANT:")
+    for _ in range(most):
+        with torch.no_grad():
+            logits = maker.model(input_ids=ids, features=batch["features"]).logits
+        ids = torch.cat([ids, logits[:, -1:].argmax(-1)], 1)
+        if ids[0, -1] == tokenizer.eos_token_id:
+            break
+    return tokenizer.decode(ids[0, prompt:], skip_special_tokens=True).strip()
+
+
+def test_answers_are_what_greedy_decoding_says_after_the_question(maker, items):
+    answer = answerer(maker, batch_size=3, max_new_tokens=5, title="speech")
+    assert answer(items, "own") == [greedy_by_hand(maker, item, 5) for item in items]

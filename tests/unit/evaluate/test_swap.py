@@ -113,3 +113,13 @@ def test_the_seed_and_not_the_order_of_the_items_decides():
     items = pictures([f"thing {i}" for i in range(10)])
     assert derangement(items, 1) == derangement(items[::-1], 1)
     assert derangement(items, 1) != derangement(items, 2)
+
+
+def test_a_group_of_two_exchanges_within_itself():
+    items = [
+        item(f"{group}{i}", group=group, media=[("image", f"{group}{i}")])
+        for group in ("a", "b")
+        for i in range(2)
+    ]
+    own = {one.key: one.group for one in items}
+    assert all(own[key] == other.group for key, other in derangement(items, 0).items())

@@ -6,7 +6,7 @@ from peft import PeftModel
 from peft.tuners.lora.layer import ParamWrapper
 from safetensors.torch import save_file
 
-from uni_moe.errors import ConfigError
+from uni_moe.errors import ConfigError, LineageError
 from uni_moe.model import adapters
 from uni_moe.model.config import UniMoeConfig
 from uni_moe.model.network import UniMoeForConditionalGeneration
@@ -134,3 +134,68 @@ def test_merging_by_hand_gives_the_same_weights(model, batch):
     by_hand = base.detach() + 8 / 4 * b @ a
     merged = adapters.merge(wrapped).get_submodule(name).weight
     torch.testing.assert_close(merged.detach(), by_hand)
+
+
+@pytest.mark.parametrize(("rank", "alpha"), [(4, 6), (2, 1)])
+def test_each_expert_gains_its_own_scaled_product_and_no_other(model, rank, alpha):
+    wrapped = adapters.attach(
+        model, ["lora.experts"], layers=[0], rank=rank, alpha=alpha, dropout=0.0, seed=0
+    )
+    torch.manual_seed(5)
+    with torch.no_grad():
+        for name, parameter in wrapped.named_parameters():
+            if "lora_" in name:
+                parameter.normal_(std=0.3)
+    state = adapters.adapter_state(wrapped)
+    experts = wrapped.get_base_model().language_model.model.layers[0].mlp
+    old = {n.rpartition(".")[2]: p.detach().clone() for n, p in experts.named_parameters()}
+    merged = adapters.merge(wrapped).language_model.model.layers[0].mlp.experts
+    pairs = sorted(name.partition("lora_")[0] for name in state if "lora_A" in name)
+    assert len(pairs) == 2
+    for start in pairs:
+        a, b = (state[f"{start}lora_{letter}.weight"] for letter in "AB")
+        packed = next(p for p in old if p.endswith("_proj") and old[p].shape[2] == a.shape[1])
+        new = getattr(merged, packed).detach()
+        for expert in range(4):
+            own_a = a[expert * rank : (expert + 1) * rank]
+            own_b = b[:, expert::4]
+            by_hand = old[packed][expert] + alpha / rank * own_b @ own_a
+            torch.testing.assert_close(new[expert], by_hand)
+
+
+def test_adapters_start_from_their_seed_and_change_nothing_yet(config, batch):
+    starts = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(0)
+        model = UniMoeForConditionalGeneration(config).eval()
+        before = model(**batch).loss
+        wrapped = adapters.attach(model, PARTS, layers=[0], rank=4, alpha=8, dropout=0.0, seed=seed)
+        torch.testing.assert_close(wrapped(**batch).loss, before)
+        state = adapters.adapter_state(wrapped)
+        starts.append(torch.cat([t.flatten() for n, t in sorted(state.items()) if "lora_A" in n]))
+    assert torch.equal(starts[0], starts[1])
+    assert not torch.equal(starts[0], starts[2])
+
+
+def test_an_adapter_that_merging_passes_over_is_told(model):
+    wrapped = adapters.attach(
+        model, ["lora.attention"], layers=[0], rank=2, alpha=2, dropout=0.0, seed=0
+    )
+    with torch.no_grad():
+        for name, parameter in wrapped.named_parameters():
+            if "lora_" in name:
+                parameter.fill_(0.0 if "lora_A" in name else 1.0)
+    with pytest.raises(LineageError, match="8 adapters had learned, but merging changed 0"):
+        adapters.merge(wrapped)
+
+
+def test_an_adapters_configuration_names_no_folder(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    again = UniMoeForConditionalGeneration.from_pretrained(tmp_path)
+    wrapped = adapters.attach(
+        again, ["lora.attention"], layers=[0], rank=2, alpha=3, dropout=0.0, seed=0
+    )
+    config = adapters.adapter_config(wrapped)
+    assert config["base_model_name_or_path"] is None
+    assert (config["r"], config["lora_alpha"], config["bias"]) == (2, 3, "none")
+    assert str(tmp_path) not in json.dumps(config)

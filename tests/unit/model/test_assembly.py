@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -97,3 +99,45 @@ def test_no_sparse_layer_leaves_the_base_as_it_is(dense):
     state = assemble(plan, base, {})
     assert state.keys() == base.keys()
     assert plan.receipt()["origins"] == []
+
+
+def test_the_seed_and_nothing_else_starts_the_routers(dense):
+    base, states = dense.state_dict(), []
+    for seed, other in ((3, 0), (3, 1), (4, 0)):
+        torch.manual_seed(other)
+        plan = plan_assembly(base, {}, sparse_layers=[0, 1], slots=("base",) * 3, router_seed=seed)
+        state = assemble(plan, base, {})
+        names = [f"language_model.model.layers.{i}.mlp.router.weight" for i in (0, 1)]
+        states.append([state[name] for name in names])
+    assert all(torch.equal(a, b) for a, b in zip(states[0], states[1], strict=True))
+    assert all(not torch.equal(a, c) for a, c in zip(states[0], states[2], strict=True))
+    assert not torch.equal(*states[0])
+
+
+def test_routers_start_from_a_normal_of_two_hundredths(dense):
+    base = dense.state_dict()
+    plan = plan_assembly(base, {}, sparse_layers=[0], slots=("base",) * 200, router_seed=0)
+    start = assemble(plan, base, {})["language_model.model.layers.0.mlp.router.weight"]
+    assert start.shape == (200, 32)
+    assert start.std().item() == pytest.approx(0.02, rel=0.05)
+    assert plan.receipt()["router"] == {"start": "normal", "std": 0.02, "seed": 0}
+
+
+def test_a_packed_expert_computes_what_its_donor_computed(config, dense):
+    donor = expert(dense, 0.1)
+    _, model = sparse(config, dense, {"image": donor}, ("base", "base", "image", "base"))
+    packed = model.language_model.model.layers[0].mlp.experts
+    x = torch.randn(5, 32)
+    found = packed(x, torch.tensor([0, 0, 5, 0]))
+    prefix = "language_model.model.layers.0.mlp"
+    gate, up, down = (donor[f"{prefix}.{part}_proj.weight"] for part in ("gate", "up", "down"))
+    by_hand = (torch.nn.functional.silu(x @ gate.T) * (x @ up.T)) @ down.T
+    torch.testing.assert_close(found, by_hand)
+
+
+def test_the_order_of_the_receipt_does_not_move_an_expert(dense):
+    base, experts = dense.state_dict(), {"image": expert(dense, 0.1), "audio": expert(dense, 0.2)}
+    plan = plan_assembly(base, experts, sparse_layers=[0], slots=SLOTS, router_seed=0)
+    turned = assemble(replace(plan, origins=plan.origins[::-1]), base, experts)
+    for name, tensor in assemble(plan, base, experts).items():
+        assert torch.equal(tensor, turned[name]), name

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForCausalLM, AutoProcessor
 
 from tests.unit.model.conftest import LAYOUTS, conversation
-from uni_moe.errors import ConfigError, LineageError
+from uni_moe.errors import ConfigError, DataError, LineageError
 from uni_moe.model.config import UniMoeConfig
 from uni_moe.model.network import UniMoeForConditionalGeneration
 from uni_moe.model.prompt import IGNORED
@@ -239,3 +239,26 @@ def test_a_configuration_keeps_what_is_absent(config, tmp_path):
     again = AutoConfig.from_pretrained(tmp_path)
     assert again.vision_config is again.speech_config is again.audio_config is None
     assert again.text_config.to_dict() == text_only.text_config.to_dict()
+
+
+def test_without_choices_a_network_reads_pictures_as_published(config):
+    plain = UniMoeConfig(config.text_config)
+    assert (plain.vision_select_layer, plain.video_frames, plain.experts_per_token) == (-2, 8, 2)
+    assert plain.num_experts == 4
+    assert not plain.frame_time_embedding
+    assert not plain.standardize_features
+
+
+def test_a_sequence_longer_than_the_context_is_refused(model):
+    model.config.text_config.max_position_embeddings = 6
+    ids = torch.ones(1, 7, dtype=torch.long)
+    with pytest.raises(DataError, match="7 positions, the language model has 6"):
+        model(input_ids=ids)
+    with pytest.raises(DataError, match="7 positions"):
+        model.generate(
+            input_ids=ids[:, :5],
+            attention_mask=torch.ones(1, 5),
+            max_new_tokens=4,
+            min_new_tokens=4,
+            do_sample=False,
+        )

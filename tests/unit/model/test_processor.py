@@ -1,3 +1,4 @@
+import copy
 import json
 
 import numpy as np
@@ -135,3 +136,27 @@ def test_windows_of_speech_must_be_the_extractors(config, tokenizer):
             feature_extractor=WhisperFeatureExtractor(),
             system_prompt="",
         )
+
+
+def test_a_tokenizer_without_padding_gets_one(config, tokenizer, processor):
+    bare = copy.deepcopy(tokenizer)
+    bare.pad_token = None
+    made = UniMoeProcessor.for_model(
+        config,
+        tokenizer=bare,
+        image_processor=processor.image_processor,
+        feature_extractor=processor.feature_extractor,
+        system_prompt="",
+    )
+    batch = made([conversation(answer="a red cat"), conversation(answer="a")])
+    short = batch["attention_mask"][1] == 0
+    assert short.any()
+    assert (batch["labels"][1][short] == -100).all()
+    assert (batch["labels"] == made.tokenizer.eos_token_id).sum() == 2  # both ends are learned
+
+
+def test_a_question_without_an_answer_keeps_its_words(processor):
+    asked = [*conversation(answer="a cat"), {"role": "user", "content": "which one?"}]
+    encoded = processor.encode(asked, [])
+    assert "which one?" in processor.tokenizer.decode(encoded.input_ids)
+    assert encoded.labels[-1] == -100

@@ -73,7 +73,7 @@ CASES = {
         report("new", items="other", image=0.9, audio=0.9),
         CHAMPION,
         False,
-        "run `uni-moe evaluate`",
+        "by `uni-moe judge`",
     ),
     "a modality that the champion was not judged on": (
         report("new", image=0.9, audio=0.9, video=0.9),
@@ -116,6 +116,14 @@ def test_the_larger_of_chance_and_majority_is_guessing():
     assert verdict.reasons == (
         "image: 70.0 % is 20.00 points above guessing (50.0 %); the gate asks for 25.00 points",
     )
+
+
+def test_the_best_guess_from_the_question_alone_is_guessing_too():
+    candidate = report("new", image=0.7)
+    told = replace(candidate, modalities={"image": replace(score(0.7), question_only=0.6)})
+    verdict = decide(told, None, RULES)
+    assert not verdict.promoted
+    assert "10.00 points above guessing (60.0 %)" in verdict.reasons[0]
 
 
 def test_every_problem_is_told():

@@ -12,7 +12,7 @@ VARIATION = {"caption": 0.1, "contrast": 0.1}
 
 def learner(captions, *objectives):
     torch.manual_seed(0)
-    plan = EncoderTraining(objectives, 1, 8, 1e-3, VARIATION, 1, SHAPE)
+    plan = EncoderTraining(objectives, 1, 8, 1e-3, 0.0, 0.0, 1.0, VARIATION, 1, SHAPE)
     pool = Pool(torch.rand(len(captions), 3, 16, 16), tuple(captions))
     return EncoderLearner(tiny_image(SHAPE), plan, pool, pool, seed=3)
 
@@ -37,6 +37,13 @@ def test_a_batch_is_a_function_of_the_step():
 def test_captions_cannot_be_learned_where_there_are_none():
     with pytest.raises(ConfigError, match="no caption to learn from"):
         learner([None, None], "caption", "reconstruct")
+
+
+def test_held_out_captions_of_unknown_words_are_passed_over():
+    made = learner(["a red cat"], "caption")
+    for captions, found in ((["Rex"], set()), (["Rex", None, "a dog"], {"all"})):
+        made.held_out = Pool(torch.rand(len(captions), 3, 16, 16), tuple(captions))
+        assert set(made.validate()) == found
 
 
 def test_every_objective_trains_the_encoder():

@@ -1,0 +1,252 @@
+"""Every stage on the smallest road, given nothing but the params that dvc.yaml says it reads.
+
+What the training stages leave is held to the files that they started from, weight by weight.
+"""
+
+import copy
+import importlib
+import shutil
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from tests.house.code_deps import GRAPH, ROOT
+from tests.house.test_graph import data_edges
+from uni_moe.artifacts import CARD, Layout, read_card, verified_card
+from uni_moe.cli import STAGES
+from uni_moe.config import Params, parse_params
+from uni_moe.runs import start_run
+from uni_moe.stage import StageContext
+
+
+class Undeclared:
+    """Stands where a stage has no business: whatever is done with it fails."""
+
+    def __init__(self, name):
+        object.__setattr__(self, "name", name)
+
+    def _refuse(self, *_):
+        raise AssertionError(f"{object.__getattribute__(self, 'name')} is read, not declared")
+
+    __getattribute__ = __getitem__ = __iter__ = __len__ = __bool__ = __eq__ = _refuse
+    __index__ = __int__ = __float__ = __str__ = __repr__ = __lt__ = __gt__ = __hash__ = _refuse
+
+
+def hidden(value, name, declared):
+    """Return params with every value outside the declared sections made unusable.
+
+    Names stay: which connectors and experts there are is fixed by dvc.yaml.
+    """
+    if any(name == one or name.startswith(f"{one}.") for one in declared):
+        return value
+    inside = f"{name}." if name else ""
+    if is_dataclass(value):
+        parts = {f.name: getattr(value, f.name) for f in fields(value)}
+        return replace(value, **{k: hidden(v, inside + k, declared) for k, v in parts.items()})
+    if isinstance(value, Mapping):
+        return {k: hidden(v, f"{inside}{k}", declared) for k, v in value.items()}
+    return Undeclared(name)
+
+
+class Watched(Params):
+    """Params that remember which sections were asked for."""
+
+    def __getattribute__(self, name):
+        if name in Params.__dataclass_fields__:
+            object.__getattribute__(self, "__dict__").setdefault("asked", set()).add(name)
+        return object.__getattribute__(self, name)
+
+
+def declared_params():
+    """Return stage -> the sections that dvc.yaml declares for it, in an order that can run."""
+    found = {}
+    for name, stage in yaml.safe_load(GRAPH.read_text())["stages"].items():
+        items = stage.get("foreach", {"": {}})
+        for item in items:
+            spec = items[item] if isinstance(items, dict) else {}
+            fill = {"${item}": item, "${key}": item}
+            fill |= {f"${{item.{key}}}": value for key, value in (spec or {}).items()}
+            sections = []
+            for section in stage.get("do", stage).get("params", []):
+                for mark, value in fill.items():
+                    section = section.replace(mark, value)
+                sections.append(section)
+            found[f"{name}@{item}" if item else name] = set(sections)
+    return found
+
+
+def smallest_params():
+    """Return the smoke recipe with one step everywhere and a handful of samples."""
+    data = yaml.safe_load((ROOT / "uni_moe/recipes/smoke.yaml").read_text())
+    data["sources"][0] |= {
+        "train": {"text": 40, "image": 6, "video": 4, "audio": 4, "speech": 6},
+        "validation": 1,
+        "test": 2,
+    }
+    trainings = [part["tiny"] for part in data["foundation"].values()]
+    phases = [*data["align"].values(), *data["experts"].values(), data["tune"]]
+    for plan in (*trainings, *phases):
+        plan |= {"steps": 1, "batch_size": 2}
+    data["evaluate"] |= {"max_new_tokens": 2, "max_items": 2, "knock_out_items": 1}
+    return parse_params(data)
+
+
+@pytest.fixture(scope="module")
+def road(tmp_path_factory):
+    """Run every stage with undeclared params hidden; note the sections that each asked for."""
+    root = tmp_path_factory.mktemp("declared")
+    (root / "data").mkdir()
+    shutil.copytree(ROOT / "data_contracts", root / "data_contracts")
+    layout, whole, asked = Layout(root), smallest_params(), {}
+    for stage, sections in declared_params().items():
+        module, _, function = STAGES[stage.partition("@")[0]][0].partition(":")
+        shown = hidden(whole, "", sections)
+        params = Watched(**{f.name: getattr(shown, f.name) for f in fields(shown)})
+        params.__dict__.pop("asked", None)
+        with start_run(layout, stage, {}) as run:
+            getattr(importlib.import_module(module), function)(
+                StageContext(stage, layout, params, run)
+            )
+        asked[stage] = params.__dict__.get("asked", set())
+    return layout, asked
+
+
+@pytest.fixture
+def read(road):
+    return road[1]
+
+
+@pytest.fixture
+def layout(road):
+    return road[0]
+
+
+def test_no_stage_reads_params_that_it_does_not_declare(read):
+    assert read.keys() == declared_params().keys()
+
+
+def test_no_stage_declares_params_that_it_does_not_read(read):
+    declared = {stage: {s.partition(".")[0] for s in of} for stage, of in declared_params().items()}
+    declared["ingest"] -= {"raw"}  # dvc.yaml reads it: the folder that ingest depends on
+    assert {stage: names - read[stage] for stage, names in declared.items()} == {
+        stage: set() for stage in declared
+    }
+
+
+@pytest.mark.parametrize("use", [str, int, float, bool, len, list, hash, vars, copy.deepcopy])
+def test_what_is_hidden_cannot_be_used(use):
+    with pytest.raises(AssertionError, match="seed is read"):
+        use(Undeclared("seed"))
+
+
+def test_values_outside_the_declared_sections_are_hidden():
+    whole = smallest_params()
+    shown = hidden(whole, "", {"align.audio", "model.system_prompt", "seed"})
+    assert (shown.seed, shown.model.system_prompt) == (whole.seed, "")
+    assert shown.align["audio"] == whole.align["audio"]
+    for value in (shown.align["image"].steps, shown.model.video_frames, shown.sources):
+        assert type(value) is Undeclared
+
+
+LANGUAGE = "language_model."
+SPARSE = (0, 2)
+PARTS = ("gate", "up", "down")
+
+
+def weights(folder, name="model"):
+    return load_file(folder / f"{name}.safetensors")
+
+
+def test_an_aligned_connector_is_alone_in_its_file_and_has_learned(layout):
+    assembled = weights(layout.assembled)
+    for connector in ("image", "audio", "speech"):
+        aligned = weights(layout.aligned(connector), "connector")
+        start = f"{connector}_connector."
+        assert {n for n in assembled if n.startswith(start)} == set(aligned)
+        assert all(torch.equal(assembled[name], tensor) for name, tensor in aligned.items())
+    assert weights(layout.aligned("speech"), "connector")["speech_connector.query_tokens"].any()
+
+
+def feed_forward(layer, part):
+    return f"model.layers.{layer}.mlp.{part}_proj.weight"
+
+
+def test_an_expert_is_the_foundation_and_its_scaled_adapters(layout):
+    base = weights(layout.foundation("language"))
+    for name in ("image", "video", "audio", "speech"):
+        expert = weights(layout.expert(name), "expert")
+        adapter = weights(layout.expert(name), "adapter/adapter_model")
+        assert len(expert) == len(SPARSE) * len(PARTS)
+        assert len(adapter) == 2 * len(expert)
+        for layer in SPARSE:
+            for part in PARTS:
+                place = feed_forward(layer, part)
+                pair = f"base_model.model.{LANGUAGE}{place.removesuffix('.weight')}.lora_"
+                b, a = adapter[f"{pair}B.weight"], adapter[f"{pair}A.weight"]
+                assert b.any()
+                torch.testing.assert_close(expert[LANGUAGE + place], base[place] + 16 / 8 * b @ a)
+
+
+def test_the_mixture_holds_its_donors_in_the_order_of_its_slots(layout):
+    base = weights(layout.foundation("language"))
+    donors = [{LANGUAGE + name: tensor for name, tensor in base.items()}]
+    donors += [weights(layout.expert(n), "expert") for n in ("image", "video", "audio", "speech")]
+    assembled = weights(layout.assembled)
+    for layer in SPARSE:
+        experts = f"{LANGUAGE}model.layers.{layer}.mlp.experts"
+        for slot, donor in enumerate(donors):
+            gate, up, down = (donor[LANGUAGE + feed_forward(layer, part)] for part in PARTS)
+            packed = assembled[f"{experts}.gate_up_proj"][slot]
+            assert torch.equal(packed, torch.cat([gate, up]))
+            assert torch.equal(assembled[f"{experts}.down_proj"][slot], down)
+    routers = [f"{LANGUAGE}model.layers.{layer}.mlp.router.weight" for layer in SPARSE]
+    assert not torch.equal(assembled[routers[0]], assembled[routers[1]])
+    for name, tensor in base.items():
+        if not any(name == feed_forward(layer, part) for layer in SPARSE for part in PARTS):
+            assert torch.equal(assembled[LANGUAGE + name], tensor), name
+
+
+def test_tuning_changes_the_parts_that_learn_and_no_other(layout):
+    before, after = weights(layout.assembled), weights(layout.model)
+    assert before.keys() == after.keys()
+    changed = {name for name, tensor in before.items() if not torch.equal(after[name], tensor)}
+    learning = ("self_attn.", "mlp.experts.", "mlp.router.", "_connector.")
+    assert all(any(part in name for part in learning) for name in changed)
+    for part in learning:
+        assert any(part in name for name in changed), part
+
+
+def test_a_tuned_attention_is_the_assembled_one_and_its_scaled_adapters(layout):
+    before, after = weights(layout.assembled), weights(layout.model)
+    adapter = weights(layout.model, "adapter/adapter_model")
+    for layer in range(4):
+        for part in "qkvo":
+            name = f"{LANGUAGE}model.layers.{layer}.self_attn.{part}_proj"
+            a, b = (adapter[f"base_model.model.{name}.lora_{one}.weight"] for one in "AB")
+            by_hand = before[f"{name}.weight"] + 16 / 8 * b @ a
+            torch.testing.assert_close(after[f"{name}.weight"], by_hand)
+
+
+def test_encoders_are_the_foundations_to_the_end(layout):
+    model = weights(layout.model)
+    towers = {"image": "vision_tower", "audio": "audio_tower", "speech": "speech_tower"}
+    for part, tower in towers.items():
+        for name, tensor in weights(layout.foundation(part)).items():
+            assert torch.equal(model[f"{tower}.{name}"], tensor), name
+
+
+def test_an_artifacts_parents_are_what_dvc_watches_for_its_stage(layout):
+    """A folder whose card alone is watched is no parent: it is read to check, not to use."""
+    watched, _ = data_edges()
+    folders = {layout.name_of(card.parent): card.parent for card in layout.artifacts.rglob(CARD)}
+    ids = {name: verified_card(folder).id for name, folder in folders.items()}
+    for name, folder in folders.items():
+        card = read_card(folder)
+        inputs = {path for path in watched[card.stage] if not path.endswith(CARD)}
+        if card.stage == "validate":  # each modality's verdict is of its own samples
+            inputs &= set(card.parents)
+        assert card.parents == {parent: ids[parent] for parent in inputs}, name

@@ -13,7 +13,8 @@ from peft.tuners.lora.layer import ParamWrapper
 from torch import Tensor, nn
 
 from uni_moe.errors import ConfigError, LineageError
-from uni_moe.model.experts import Experts, LowRank
+from uni_moe.model.backends.base import LowRank
+from uni_moe.model.experts import Experts
 
 _LAYER = r".*language_model\.model\.layers\.({layers})\."
 _ATTENTION = _LAYER + r"self_attn\.(q|k|v|o)_proj"
@@ -91,8 +92,9 @@ class FactoredWrapper(ParamWrapper):  # type: ignore[misc] # peft is untyped her
             return
         experts: Experts = self.get_base_layer()
         factors: tuple[Tensor, Tensor, float] = self.get_delta_factors(names[0])
-        up_EOr, down_ErI, scale = factors
-        experts.low_rank[self.parameter_name] = LowRank(down_ErI, up_EOr, scale)
+        dtype = getattr(experts, self.parameter_name).dtype  # peft keeps its own in float32
+        up_EOr, down_ErI = (factor.to(dtype) for factor in factors[:2])
+        experts.low_rank[self.parameter_name] = LowRank(down_ErI, up_EOr, factors[2])
         try:
             yield
         finally:

@@ -2,7 +2,6 @@
 
 Shapes
     T  tokens    D  model width    E  experts    K  experts each token visits
-    R  visits, T * K, ordered by expert
 """
 
 from __future__ import annotations
@@ -65,12 +64,7 @@ class SparseFeedForward(nn.Module):
         """Return the weighted sum of the chosen experts, in the shape of x (…, D)."""
         x_TD = x.flatten(0, -2)
         routing = self.router(self._heard(x_TD))
-        visit_R = routing.expert_TK.flatten().argsort(stable=True)
-        token_R = visit_R // self.router.top_k
-        share_R = routing.weight_TK.flatten()[visit_R].to(x_TD.dtype)
-
-        y_RD = self.experts(x_TD[token_R], routing.load_E)
-        y_TD = torch.zeros_like(x_TD).index_add(0, token_R, y_RD * share_R[:, None])
+        y_TD: Tensor = self.experts(x_TD, routing)
         self.routing = routing
         return y_TD.view_as(x)
 

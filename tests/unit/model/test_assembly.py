@@ -7,6 +7,7 @@ from uni_moe.errors import LineageError
 from uni_moe.model.assembly import assemble, plan_assembly
 from uni_moe.model.config import UniMoeConfig
 from uni_moe.model.network import UniMoeForConditionalGeneration
+from uni_moe.model.router import Routing
 
 SLOTS = ("base", "image", "base", "audio")
 
@@ -128,7 +129,8 @@ def test_a_packed_expert_computes_what_its_donor_computed(config, dense):
     _, model = sparse(config, dense, {"image": donor}, ("base", "base", "image", "base"))
     packed = model.language_model.model.layers[0].mlp.experts
     x = torch.randn(5, 32)
-    found = packed(x, torch.tensor([0, 0, 5, 0]))
+    only_third = Routing(torch.full((5, 1), 2), torch.ones(5, 1), torch.zeros(5, 4))
+    found = packed(x, only_third)
     prefix = "language_model.model.layers.0.mlp"
     gate, up, down = (donor[f"{prefix}.{part}_proj.weight"] for part in ("gate", "up", "down"))
     by_hand = (torch.nn.functional.silu(x @ gate.T) * (x @ up.T)) @ down.T

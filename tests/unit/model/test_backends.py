@@ -1,0 +1,182 @@
+"""Every way to run packed experts against the plain one: values and gradients."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from uni_moe.model.backends.base import LowRank, Weights, visits_of
+from uni_moe.model.backends.choose import FEW_EXPERTS, backend_of
+from uni_moe.model.backends.elementwise import NativeElementwise, TorchElementwise
+from uni_moe.model.backends.fused import Fused
+from uni_moe.model.backends.grouped import grouped
+from uni_moe.model.backends.plan import Plan
+from uni_moe.model.backends.reference import reference
+from uni_moe.native import native
+from uni_moe.routes import Routes
+
+TOKENS, WIDTH, INNER, EXPERTS, TOP_K, RANK = 24, 16, 32, 4, 2, 3
+COMPILED = native()
+WAYS = {
+    "grouped": grouped,
+    "fused": Fused(TorchElementwise()),
+    "fused, rows rounded up": Fused(TorchElementwise(), 8),
+}
+if COMPILED is not None:
+    WAYS["native"] = Fused(NativeElementwise(COMPILED))
+    WAYS["native, rows rounded up"] = Fused(NativeElementwise(COMPILED), 8)
+every_way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+
+
+def drawn(*, low_rank=False, dtype=torch.float32, experts=EXPERTS, seed=0, busy=EXPERTS):
+    """Return x, shares, visits and weights; only the first `busy` experts are visited."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape, scale=1.0):
+        made = torch.randn(*shape, generator=generator) * scale
+        return made.to(dtype).requires_grad_()
+
+    chosen = torch.rand(TOKENS, busy, generator=generator).topk(min(TOP_K, busy), dim=-1).indices
+    weights = Weights(
+        normal(experts, 2 * INNER, WIDTH, scale=WIDTH**-0.5),
+        normal(experts, WIDTH, INNER, scale=INNER**-0.5),
+    )
+    if low_rank:
+        enter = LowRank(normal(experts, RANK, WIDTH), normal(experts, 2 * INNER, RANK), 0.5)
+        leave = LowRank(normal(experts, RANK, INNER), normal(experts, WIDTH, RANK), 0.25)
+        weights = replace(weights, gate_up_delta=enter, down_delta=leave)
+    share = torch.rand(TOKENS, chosen.shape[1], generator=generator).requires_grad_()
+    return normal(TOKENS, WIDTH), share, visits_of(chosen, experts), weights
+
+
+def leaves(x, share, weights):
+    found = {"x": x, "share": share, "gate_up": weights.gate_up_EJD, "down": weights.down_EDI}
+    for name, delta in (("enter", weights.gate_up_delta), ("leave", weights.down_delta)):
+        if delta is not None:
+            found |= {f"{name} A": delta.down_ErI, f"{name} B": delta.up_EOr}
+    return found
+
+
+def run(way, x, share, visits, weights):
+    """Return what comes out and the gradient of everything that went in."""
+    asked = leaves(x, share, weights)
+    y = way(x, share, visits, weights)
+    towards = torch.randn(y.shape, generator=torch.Generator().manual_seed(9)).to(y.dtype)
+    found = torch.autograd.grad(y, list(asked.values()), towards)
+    return {"y": y.detach(), **dict(zip(asked, found, strict=True))}
+
+
+def agree(found, wanted, tolerance):
+    for name, tensor in wanted.items():
+        assert found[name].dtype == tensor.dtype, name
+        error = (found[name] - tensor).abs().max() / tensor.abs().max()
+        assert error <= tolerance, f"{name} is off by {error:.1e}"
+
+
+@every_way
+@pytest.mark.parametrize("low_rank", [False, True])
+@pytest.mark.parametrize("busy", [EXPERTS, 3, 1])
+def test_every_way_computes_what_the_plain_one_does(way, low_rank, busy):
+    case = drawn(low_rank=low_rank, busy=busy)
+    agree(run(way, *case), run(reference, *case), 2e-6)
+
+
+@every_way
+def test_half_precision_loses_no_more_than_its_own_rounding(way):
+    case = drawn(low_rank=True, dtype=torch.bfloat16)
+    exact = drawn(low_rank=True)
+    wanted = {name: tensor.float() for name, tensor in run(reference, *exact).items()}
+    found = {name: tensor.float() for name, tensor in run(way, *case).items()}
+    agree(found, wanted, 0.04)
+
+
+@every_way
+def test_identical_experts_are_the_dense_feed_forward(way):
+    x, share, visits, weights = drawn()
+    same = Weights(
+        weights.gate_up_EJD[:1].expand(EXPERTS, -1, -1).contiguous(),
+        weights.down_EDI[:1].expand(EXPERTS, -1, -1).contiguous(),
+    )
+    gate, up = F.linear(x, same.gate_up_EJD[0]).chunk(2, dim=-1)
+    dense = F.linear(F.silu(gate) * up, same.down_EDI[0])
+    found = way(x, share.softmax(-1), visits, same)
+    torch.testing.assert_close(found, dense, atol=1e-6, rtol=0)
+
+
+@every_way
+def test_a_token_that_is_no_number_spoils_its_own_row_and_no_other(way):
+    x, share, visits, weights = drawn()
+    with torch.no_grad():
+        x[5, 3] = torch.nan
+    y = way(x, share, visits, weights)
+    assert y[5].isnan().all()
+    assert y[torch.arange(TOKENS) != 5].isfinite().all()
+
+
+@every_way
+def test_frozen_weights_get_no_gradient_and_adapters_do(way):
+    x, share, visits, weights = drawn(low_rank=True)
+    frozen = replace(
+        weights, gate_up_EJD=weights.gate_up_EJD.detach(), down_EDI=weights.down_EDI.detach()
+    )
+    way(x, share, visits, frozen).sum().backward()
+    assert weights.gate_up_EJD.grad is None
+    assert all(leaf.grad is not None for leaf in (x, share, weights.down_delta.down_ErI))
+
+
+@every_way
+def test_columns_of_another_tensor_are_as_good_as_rows_of_their_own(way):
+    x, share, visits, weights = drawn()
+    wide = torch.cat([x, x], dim=1).detach().requires_grad_()
+    a = way(wide[:, :WIDTH], share, visits, weights)
+    torch.testing.assert_close(a, way(x, share, visits, weights), atol=0, rtol=0)
+
+
+def test_rows_are_rounded_up_and_everybody_is_found_again():
+    *_, visits, _ = drawn(busy=3)
+    plan = Plan.of(visits, 8)
+    assert all((rows.stop - rows.start) % 8 == 0 for rows in plan.rows)
+    assert [e for e, _ in plan.busy()] == [0, 1, 2]
+    for token in range(TOKENS):
+        assert plan.token_P[plan.place_TK[token]].tolist() == [token] * TOP_K
+    assert plan.place_TK.flatten().unique().numel() == TOKENS * TOP_K
+
+
+@pytest.mark.parametrize(
+    ("route", "experts", "width", "device", "wanted"),
+    [
+        ("reference", 64, 16, "cpu", reference),
+        ("grouped", 2, 16, "cpu", grouped),
+        ("grouped", 2, 12, "cpu", reference),
+        ("fused", FEW_EXPERTS, 12, "cpu", Fused),
+        ("fused", FEW_EXPERTS + 1, 16, "cpu", grouped),
+        ("fused", 4, 16, "meta", grouped),
+    ],
+)
+def test_a_layer_runs_as_the_process_chose_and_as_it_can(route, experts, width, device, wanted):
+    with torch.device(device):
+        weights = Weights(torch.empty(experts, 16, width), torch.empty(experts, width, 8))
+    found = backend_of(Routes(experts=route), weights)
+    assert found is wanted or type(found) is wanted
+
+
+@pytest.mark.skipif(COMPILED is None, reason="this machine has no C compiler")
+def test_the_number_of_threads_changes_no_bit_of_compiled_code():
+    generator, threads, found = torch.Generator().manual_seed(0), torch.get_num_threads(), []
+    gate_up, share = torch.randn(9, 14, generator=generator), torch.rand(9, generator=generator)
+    try:
+        for number in (1, 2):
+            torch.set_num_threads(number)
+            out = [torch.empty(9, 7), torch.empty(9, 14), torch.empty(9)]
+            NativeElementwise(COMPILED).backward(gate_up, share, gate_up[:, :7].clone(), *out)
+            found.append(out)
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(one, two) for one, two in zip(*found, strict=True))
+
+
+@pytest.mark.skipif(COMPILED is None, reason="this machine has no C compiler")
+def test_loading_compiled_code_leaves_tiny_numbers_as_they_are():
+    tiny = torch.tensor([1e-40])
+    assert float(tiny * 1.0) > 0

@@ -1,0 +1,1 @@
+"""Ways to run packed experts: one interface, one result up to rounding."""

@@ -1,0 +1,68 @@
+"""What every backend of packed experts is given.
+
+Shapes
+    T  tokens    K  experts each token visits    R  visits, T * K    E  experts
+    D  model width    I  inner width    J  2 I, gate first    r  rank of a low-rank delta
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """A low-rank delta of a stack of matrices: scale * up @ down, never multiplied out."""
+
+    down_ErI: Tensor
+    up_EOr: Tensor
+    scale: float
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The two stacks of all experts, and a delta of either."""
+
+    gate_up_EJD: Tensor
+    down_EDI: Tensor
+    gate_up_delta: LowRank | None = None
+    down_delta: LowRank | None = None
+
+
+@dataclass(frozen=True)
+class Visits:
+    """Who visits whom: `visit_R` numbers visits (token * K + k) ordered by expert, then token.
+
+    `load` counts each expert's visits; it is a list because every backend walks over it.
+    """
+
+    visit_R: Tensor
+    load: list[int]
+    top_k: int
+
+    @property
+    def token_R(self) -> Tensor:
+        """The token of every visit."""
+        return self.visit_R // self.top_k
+
+
+def visits_of(expert_TK: Tensor, experts: int) -> Visits:
+    """Order all visits by expert; a stable sort, so one routing has one order."""
+    flat = expert_TK.flatten()
+    load = torch.bincount(flat, minlength=experts).tolist()
+    return Visits(flat.argsort(stable=True), load, expert_TK.shape[1])
+
+
+Backend = Callable[[Tensor, Tensor, Visits, Weights], Tensor]
+"""(x_TD, share_TK in float32, visits, weights) -> y_TD, each token's weighted sum of experts."""
+
+
+def combine(y_RD: Tensor, visits: Visits) -> Tensor:
+    """Sum each token's visits, (T, D): by a gather, whose order no device changes."""
+    place_R = torch.empty_like(visits.visit_R)
+    place_R[visits.visit_R] = torch.arange(len(place_R), device=place_R.device)
+    return y_RD[place_R].unflatten(0, (-1, visits.top_k)).sum(1)

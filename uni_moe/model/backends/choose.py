@@ -1,0 +1,38 @@
+"""The backend for a layer: what the process chose at its start, and how many experts there are."""
+
+from __future__ import annotations
+
+import functools
+
+from uni_moe.model.backends.base import Backend, Weights
+from uni_moe.model.backends.elementwise import NativeElementwise, TorchElementwise
+from uni_moe.model.backends.fused import Fused
+from uni_moe.model.backends.grouped import ALIGNED, grouped
+from uni_moe.model.backends.reference import reference
+from uni_moe.native import native
+from uni_moe.routes import Routes
+
+# Beyond, the loop's own cost per expert outweighs what it saves (measured with E = 64).
+FEW_EXPERTS = 16
+
+
+def backend_of(routes: Routes, weights: Weights) -> Backend:
+    """Return how these experts run.
+
+    The fused way is for CPUs and few experts; a grouped product takes aligned rows alone.
+    """
+    experts, width, inner = weights.down_EDI.shape
+    on_cpu = weights.down_EDI.device.type == "cpu"
+    if routes.experts == "fused" and on_cpu and experts <= FEW_EXPERTS:
+        return _fused(routes.elementwise, routes.pad_rows)
+    is_aligned = width % ALIGNED == 0 and inner % ALIGNED == 0
+    return reference if routes.experts == "reference" or not is_aligned else grouped
+
+
+@functools.cache
+def _fused(elementwise: str, pad_rows: int) -> Fused:
+    if elementwise == "torch":
+        return Fused(TorchElementwise(), pad_rows)
+    built = native()
+    assert built is not None, "a route was chosen that this machine does not have"
+    return Fused(NativeElementwise(built), pad_rows)

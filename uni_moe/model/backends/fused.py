@@ -1,0 +1,120 @@
+"""The fast way on a CPU for few experts: one pass forward, one back, every product in its place.
+
+What it saves beside a loop under autograd: copies of the stacks' slices, gradient buffers that are
+added up, a pass for the routing's share (it is a part of SwiGLU) and SwiGLU's result, which is
+computed again instead of kept. Rows may be rounded up, so that a library that keeps a plan per
+shape meets few shapes.
+
+Shapes
+    T  tokens    K  experts each token visits    E  experts    P  rows, ordered by expert
+    D  model width    I  inner width    J  2 I, gate first    r  rank of a low-rank delta
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from uni_moe.model.backends.base import LowRank, Visits, Weights
+from uni_moe.model.backends.elementwise import Elementwise
+from uni_moe.model.backends.plan import Plan
+from uni_moe.model.backends.stacks import Gradients, Stack, low_rows
+
+
+@dataclass(frozen=True)
+class Fused:
+    """A backend; `pad_rows` is what an expert's rows are rounded up to."""
+
+    elementwise: Elementwise
+    pad_rows: int = 1
+
+    def __call__(self, x_TD: Tensor, share_TK: Tensor, visits: Visits, weights: Weights) -> Tensor:
+        """Run every expert on its visits."""
+        first, second = weights.gate_up_delta, weights.down_delta
+        out: Tensor = _Experts.apply(  # type: ignore[no-untyped-call] # torch types lack it
+            x_TD,
+            share_TK,
+            weights.gate_up_EJD,
+            *_factors(first),
+            weights.down_EDI,
+            *_factors(second),
+            Plan.of(visits, self.pad_rows),
+            self.elementwise,
+            (first.scale if first else 0.0, second.scale if second else 0.0),
+        )
+        return out
+
+
+def _factors(delta: LowRank | None) -> tuple[Tensor | None, Tensor | None]:
+    return (delta.down_ErI, delta.up_EOr.contiguous()) if delta else (None, None)
+
+
+class _Experts(torch.autograd.Function):
+    """Forward and backward by hand. A gradient that nobody asks for is not computed."""
+
+    @staticmethod
+    def forward(  # noqa: PLR0913 - autograd passes tensors one by one
+        ctx: Any,  # noqa: ANN401
+        x_TD: Tensor,
+        share_TK: Tensor,
+        gate_up_EJD: Tensor,
+        down1_ErD: Tensor | None,
+        up1_EJr: Tensor | None,
+        down_EDI: Tensor,
+        down2_ErI: Tensor | None,
+        up2_EDr: Tensor | None,
+        plan: Plan,
+        elementwise: Elementwise,
+        scales: tuple[float, float],
+    ) -> Tensor:
+        x_PD, share_P = x_TD.index_select(0, plan.token_P), plan.shares(share_TK)
+        gate_up_PJ = x_TD.new_empty(len(x_PD), gate_up_EJD.shape[1])
+        act_PI, y_PD = x_TD.new_empty(len(x_PD), down_EDI.shape[2]), torch.empty_like(x_PD)
+        enter = Stack(scales[0], gate_up_EJD, down1_ErD, up1_EJr, low_rows(x_PD, down1_ErD))
+        leave = Stack(scales[1], down_EDI, down2_ErI, up2_EDr, low_rows(x_PD, down2_ErI))
+        for e, rows in plan.busy():
+            enter.run(e, rows, x_PD[rows], gate_up_PJ[rows])
+            elementwise.forward(gate_up_PJ[rows], share_P[rows], act_PI[rows])
+            leave.run(e, rows, act_PI[rows], y_PD[rows])
+        y_TD = torch.empty_like(x_TD, memory_format=torch.contiguous_format)
+        elementwise.combine(y_PD, plan.place_TK, y_TD)
+        ctx.save_for_backward(x_TD, share_P, gate_up_PJ, *enter.tensors(), *leave.tensors())
+        ctx.plan, ctx.elementwise, ctx.scales = plan, elementwise, scales
+        ctx.share_dtype = share_TK.dtype
+        return y_TD
+
+    @staticmethod
+    def backward(ctx: Any, d_y_TD: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        plan, elementwise, learns = ctx.plan, ctx.elementwise, ctx.needs_input_grad
+        x_TD, share_P, gate_up_PJ, *kept = ctx.saved_tensors
+        enter, leave = (
+            Stack(scale, *tensors)
+            for scale, tensors in zip(ctx.scales, (kept[:4], kept[4:]), strict=True)
+        )
+        idle = [e for e, rows in enumerate(plan.rows) if rows.stop == rows.start]
+        grads_in, grads_out = (
+            Gradients(enter, learns[2:5], idle),
+            Gradients(leave, learns[5:8], idle),
+        )
+        x_PD, d_y_PD = x_TD.index_select(0, plan.token_P), d_y_TD.index_select(0, plan.token_P)
+        act_PI = x_PD.new_empty(len(x_PD), leave.weight_EOI.shape[2])
+        d_act_PI, d_gate_up_PJ = torch.empty_like(act_PI), torch.empty_like(gate_up_PJ)
+        d_x_PD, d_share_P = torch.empty_like(x_PD), torch.empty_like(share_P)
+        for e, rows in plan.busy():
+            x, d_y, act, d_gate_up = x_PD[rows], d_y_PD[rows], act_PI[rows], d_gate_up_PJ[rows]
+            d_low = leave.back(e, d_y, d_act_PI[rows])
+            elementwise.backward(
+                gate_up_PJ[rows], share_P[rows], d_act_PI[rows], act, d_gate_up, d_share_P[rows]
+            )
+            grads_out.learn(e, rows, act, d_y, d_low)
+            d_low = enter.back(e, d_gate_up, d_x_PD[rows])
+            grads_in.learn(e, rows, x, d_gate_up, d_low)
+        d_x_TD = torch.empty_like(x_TD, memory_format=torch.contiguous_format)
+        elementwise.combine(d_x_PD, plan.place_TK, d_x_TD)
+        d_share_TK = d_share_P[plan.place_TK].to(ctx.share_dtype)
+        ours = (grads_in.weight, grads_in.down, grads_in.up)
+        theirs = (grads_out.weight, grads_out.down, grads_out.up)
+        return (d_x_TD, d_share_TK, *ours, *theirs, None, None, None)

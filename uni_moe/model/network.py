@@ -7,8 +7,7 @@ Shapes
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,22 +24,17 @@ from transformers.initialization import guard_torch_init_functions
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from transformers.utils.generic import ModelOutput
 
-from uni_moe.errors import ConfigError, DataError, LineageError
+from uni_moe.errors import DataError
 from uni_moe.model import losses
-from uni_moe.model.config import KINDS, SLOT_KINDS, UniMoeConfig
+from uni_moe.model.config import SLOT_KINDS, UniMoeConfig
 from uni_moe.model.connectors import AudioConnector, ImageConnector, SpeechConnector
 from uni_moe.model.encoders.beats import Beats
 from uni_moe.model.generation import MediaGenerationMixin
+from uni_moe.model.mixtures import MixturesMixin
 from uni_moe.model.moe import SparseFeedForward
 from uni_moe.model.prompt import IGNORED
+from uni_moe.model.reading import MediaReadingMixin
 from uni_moe.model.router import Routing
-
-_READERS = {  # kind of media -> its encoder and its connector
-    "image": ("vision_tower", "image_connector"),
-    "video": ("vision_tower", "image_connector"),
-    "audio": ("audio_tower", "audio_connector"),
-    "speech": ("speech_tower", "speech_connector"),
-}
 
 
 @dataclass
@@ -62,7 +56,12 @@ class UniMoeOutput(ModelOutput):  # type: ignore[misc] # transformers is untyped
     aux_losses: Mapping[str, Tensor] | None = None
 
 
-class UniMoeForConditionalGeneration(PreTrainedModel, MediaGenerationMixin):  # type: ignore[misc]
+class UniMoeForConditionalGeneration(
+    PreTrainedModel,  # type: ignore[misc] # transformers is untyped here
+    MediaReadingMixin,
+    MixturesMixin,
+    MediaGenerationMixin,
+):
     """Frozen encoders, connectors, and a LLaMA decoder some of whose layers are mixtures."""
 
     config_class = UniMoeConfig
@@ -127,18 +126,6 @@ class UniMoeForConditionalGeneration(PreTrainedModel, MediaGenerationMixin):  # 
                     layer.router.reset_parameters()
                     layer.experts.reset_parameters()
 
-    def _adapted_kinds(self) -> tuple[str, ...]:
-        """Return the modalities that have an adapter in front of every router, in KINDS' order."""
-        if not self.config.modality_adapters:
-            return ()
-        seen = {kind for kind, (tower, _) in _READERS.items() if hasattr(self, tower)}
-        return tuple(kind for kind in KINDS if kind in seen or kind == "text")
-
-    def towers(self) -> list[nn.Module]:
-        """Return the frozen encoders that this network has."""
-        names = ("vision_tower", "audio_tower", "speech_tower")
-        return [getattr(self, name) for name in names if hasattr(self, name)]
-
     def train(self, mode: bool = True) -> UniMoeForConditionalGeneration:  # noqa: FBT001, FBT002
         """Switch modes; the encoders stay in eval mode."""
         super().train(mode)
@@ -158,53 +145,6 @@ class UniMoeForConditionalGeneration(PreTrainedModel, MediaGenerationMixin):  # 
         """Return the language model's head."""
         head: nn.Module = self.language_model.lm_head
         return head
-
-    @torch.no_grad()
-    def encode(self, kind: str, values: Tensor, padding: Tensor | None = None) -> Tensor:
-        """Run a frozen encoder: what it returns can be kept and given to `forward` again.
-
-        Shapes:
-            image (N, 3, H, W) -> (N, P, V); video (N, F, 3, H, W) -> (N, F, P, V);
-            audio (N, frames, 128) and padding (N, samples) -> (N, rows, V);
-            speech (N, mel bins, frames) -> (N, rows, V).
-
-        Raises:
-            ConfigError: this network was built without that encoder.
-        """
-        tower = self._reader(kind, 0)
-        values = values.to(next(tower.parameters()).dtype)
-        features: Tensor
-        if kind == "image":
-            features = self._see(values)
-        elif kind == "video":
-            frames = self._see(values.flatten(0, 1))
-            features = frames.view(*values.shape[:2], *frames.shape[1:])
-        elif kind == "audio":
-            features = tower(values, padding)
-        else:
-            features = tower(values).last_hidden_state
-        return features
-
-    def connect(self, kind: str, features: Tensor) -> Tensor:
-        """Return rows (N, rows, D) for what an encoder returned.
-
-        Raises:
-            ConfigError: this network was built without that connector.
-        """
-        connector = self._reader(kind, 1)
-        features = features.to(next(connector.parameters()).dtype)
-        rows: Tensor = connector.film(features) if kind == "video" else connector(features)
-        return rows
-
-    def _reader(self, kind: str, which: int) -> Any:  # noqa: ANN401 - an encoder or a connector
-        name = _READERS[kind][which]
-        if not hasattr(self, name):
-            raise ConfigError(
-                f"This network cannot read {kind}: it has no {name}.",
-                cause="it was built for other modalities, without that encoder.",
-                remedy=f"leave {kind} out of the conversation, or use a model with that encoder.",
-            )
-        return getattr(self, name)
 
     def forward(  # noqa: PLR0913 - the conventions of transformers
         self,
@@ -290,23 +230,6 @@ class UniMoeForConditionalGeneration(PreTrainedModel, MediaGenerationMixin):  # 
                 out.loss = out.loss + getattr(self.config, f"{name}_coefficient") * loss
         return out
 
-    def _kinds(self, input_ids: Tensor | None, embeds_BTD: Tensor) -> Tensor:
-        """Return what each position holds, (B, T), as an index of KINDS."""
-        text = KINDS.index("text")
-        if input_ids is None:
-            return embeds_BTD.new_full(embeds_BTD.shape[:2], text, dtype=torch.long)
-        slot_BT = input_ids - int(self.config.text_config.vocab_size)
-        return slot_BT.where(slot_BT >= 0, text)
-
-    def _tell_kinds(self, kind_BT: Tensor) -> None:
-        """Tell mixtures with adapters the modality of each position, as their adapters count."""
-        kinds = self._adapted_kinds()
-        if kinds:
-            places = [kinds.index(kind) if kind in kinds else len(kinds) for kind in KINDS]
-            table = torch.tensor(places, device=kind_BT.device)
-            for layer in self.sparse_layers().values():
-                layer.kind_BT = table[kind_BT]
-
     def _check_length(self, new: int, past: Any) -> None:  # noqa: ANN401 - any cache or None
         """Refuse positions that the language model was never trained on."""
         seen = new + (past.get_seq_length() if past is not None else 0)
@@ -319,36 +242,6 @@ class UniMoeForConditionalGeneration(PreTrainedModel, MediaGenerationMixin):  # 
                 remedy="shorten the conversation, give fewer or shorter media, or raise "
                 "`max_positions` of a tiny language model before it is trained.",
             )
-
-    def _see(self, pixels: Tensor) -> Tensor:
-        """Return the patches of the chosen hidden state, without the class token."""
-        out = self.vision_tower(pixel_values=pixels, output_hidden_states=True)
-        chosen: Tensor = out.hidden_states[self.config.vision_select_layer]
-        return chosen[:, 1:]
-
-    def _embed(self, input_ids: Tensor, features: Mapping[str, Tensor]) -> Tensor:
-        """Embed text and put the connectors' rows where the slots stand."""
-        vocabulary = self.config.text_config.vocab_size
-        in_text = input_ids < vocabulary
-        embeds: Tensor = self.get_input_embeddings()(input_ids.where(in_text, 0))
-        for kind in SLOT_KINDS:
-            mask = input_ids == self.config.slot_id(kind)
-            rows = int(mask.sum())
-            if kind not in features:
-                found = 0
-            else:
-                vectors = self.connect(kind, features[kind]).flatten(0, 1)
-                found = vectors.shape[0]
-            if rows != found:
-                raise LineageError(
-                    f"The text keeps {rows} rows for {kind}, the connector returned {found}.",
-                    cause="text and media were prepared with different settings, or a medium is "
-                    "missing from the batch.",
-                    remedy="prepare both with one processor, one medium for every slot.",
-                )
-            if rows:
-                embeds = embeds.masked_scatter(mask[..., None], vectors.to(embeds.dtype))
-        return embeds
 
     def _loss(self, h_BTD: Tensor, labels_BT: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return mean cross-entropy, its sum and its tokens per sequence.
@@ -363,49 +256,6 @@ class UniMoeForConditionalGeneration(PreTrainedModel, MediaGenerationMixin):  # 
         sum_B = torch.zeros(len(labels_BT), device=loss_L.device).index_add(0, row_L, loss_L)
         tokens_B = learned_BT.sum(1)
         return loss_L.sum() / tokens_B.sum().clamp(min=1), sum_B, tokens_B
-
-    def sparse_layers(self) -> dict[int, SparseFeedForward]:
-        """Return layer index -> its mixture."""
-        layers = self.language_model.model.layers
-        return {index: layers[index].mlp for index in self.config.sparse_layers}
-
-    def _collect_routing(self, keep_BT: Tensor) -> dict[int, Routing]:
-        """Take every sparse layer's last routing away from it, padding left out.
-
-        A layer that kept it would keep the whole graph of a finished step alive.
-        """
-        found = {}
-        for index, layer in self.sparse_layers().items():
-            routing, layer.routing = layer.routing, None
-            assert routing is not None
-            found[index] = routing.where(keep_BT.flatten())
-        return found
-
-    @contextmanager
-    def experts_masked(self, masked: Mapping[int, Sequence[int]]) -> Iterator[None]:
-        """Keep experts from being chosen while the block runs: layer index -> expert slots.
-
-        Raises:
-            ConfigError: a layer is not sparse, or has too few experts left for its tokens.
-        """
-        layers = self.sparse_layers()
-        for index, experts in masked.items():
-            left = set(range(self.config.num_experts)) - set(experts)
-            if index not in layers or len(left) < self.config.experts_per_token:
-                raise ConfigError(
-                    f"Experts {list(experts)} of layer {index} cannot be masked.",
-                    cause=f"the sparse layers are {sorted(layers)}, with {self.config.num_experts} "
-                    f"experts, of which each token visits {self.config.experts_per_token}.",
-                    remedy="mask fewer experts, in sparse layers.",
-                )
-        before = {index: layer.router.masked for index, layer in layers.items()}
-        try:
-            for index, experts in masked.items():
-                layers[index].router.masked = tuple(experts)
-            yield
-        finally:
-            for index, layer in layers.items():
-                layer.router.masked = before[index]
 
 
 AutoModelForCausalLM.register(UniMoeConfig, UniMoeForConditionalGeneration)

@@ -52,18 +52,14 @@ class ImageConnector(nn.Module):
         if self.frame_time is not None:
             nn.init.normal_(self.frame_time, std=0.5)
 
-    def forward(self, features_BPV: Tensor) -> Tensor:
-        """Return rows for pictures, (B, P, D)."""
-        rows: Tensor = self.leave(F.gelu(self.enter(self.standardize(features_BPV))))
-        return rows
-
-    def film(self, features_BFPV: Tensor) -> Tensor:
-        """Return rows for films, (B, P, D): the mean over frames after the connector."""
-        h: Tensor = self.enter(self.standardize(features_BFPV))
-        if self.frame_time is not None:
+    def forward(self, features: Tensor) -> Tensor:
+        """Return rows for pictures (B, P, V) or films (B, F, P, V): (B, P, D) for both."""
+        h: Tensor = self.enter(self.standardize(features))
+        is_film = features.dim() == 4
+        if is_film and self.frame_time is not None:
             h = h + self.frame_time[None, :, None]
         rows: Tensor = self.leave(F.gelu(h))
-        return rows.mean(1)
+        return rows.mean(1) if is_film else rows
 
 
 class SpeechConnector(nn.Module):

@@ -15,7 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import (
+    AutoModel,
     AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoModelForMultimodalLM,
     CLIPVisionModel,
     LlamaForCausalLM,
     PreTrainedModel,
@@ -69,7 +72,15 @@ class UniMoeForConditionalGeneration(
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
-    _no_split_modules = ["LlamaDecoderLayer", "CLIPEncoderLayer", "BeatsLayer"]  # noqa: RUF012
+    _no_split_modules = [  # noqa: RUF012 - transformers reads this name from the class
+        "LlamaDecoderLayer",
+        "CLIPEncoderLayer",
+        "WhisperEncoderLayer",
+        "BeatsLayer",
+        "ImageConnector",
+        "SpeechConnector",
+        "AudioConnector",
+    ]
 
     def __init__(self, config: UniMoeConfig) -> None:
         super().__init__(config)
@@ -258,4 +269,10 @@ class UniMoeForConditionalGeneration(
         return loss_L.sum() / tokens_B.sum().clamp(min=1), sum_B, tokens_B
 
 
-AutoModelForCausalLM.register(UniMoeConfig, UniMoeForConditionalGeneration)
+for _auto in (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoModelForMultimodalLM,
+):
+    _auto.register(UniMoeConfig, UniMoeForConditionalGeneration)

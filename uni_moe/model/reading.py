@@ -70,7 +70,7 @@ class MediaReadingMixin:
         """
         connector = self._reader(kind, 1)
         features = features.to(next(connector.parameters()).dtype)
-        rows: Tensor = connector.film(features) if kind == "video" else connector(features)
+        rows: Tensor = connector(features)
         return rows
 
     def _reader(self, kind: str, which: int) -> Any:  # noqa: ANN401 - an encoder or a connector

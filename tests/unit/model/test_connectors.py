@@ -38,7 +38,7 @@ def test_a_frames_time_is_added_before_the_gelu_and_the_mean_taken_last():
     for frame in range(3):
         entered = connector.enter(x[:, frame]) + connector.frame_time[frame]
         rows.append(connector.leave(gelu(entered)))
-    torch.testing.assert_close(connector.film(x), (rows[0] + rows[1] + rows[2]) / 3)
+    torch.testing.assert_close(connector(x), (rows[0] + rows[1] + rows[2]) / 3)
 
 
 @pytest.mark.parametrize("kind", [ImageConnector, SpeechConnector, AudioConnector])
@@ -49,7 +49,7 @@ def test_rows_are_standardized_only_where_asked(kind):
     assert (active(x) - plain(x)).abs().max() > 1e-4
     if kind is ImageConnector:
         film = x.view(1, 2, 6, 8)
-        torch.testing.assert_close(active.film(film), plain.film(standardized(film)))
+        torch.testing.assert_close(active(film), plain(standardized(film)))
 
 
 @pytest.mark.parametrize("kind", [SpeechConnector, AudioConnector])

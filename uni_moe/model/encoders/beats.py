@@ -125,7 +125,7 @@ class BeatsEncoder(nn.Module):
         x_BND = self.layer_norm(x_BND + F.gelu(self.pos_conv[0](x_BND)))
         first = self.layers[0].self_attn
         assert isinstance(first, GatedAttention)
-        bias_HNN = first.distances(x_BND.shape[1])
+        bias_HNN = first.distances(x_BND.shape[1], x_BND.device)
         for layer in self.layers:
             x_BND = layer(x_BND, bias_HNN, padding_BN)
         return x_BND
@@ -189,10 +189,10 @@ class GatedAttention(nn.Module):
         # All layers read one table, which the first layer owns.
         self.relative_attention_bias = nn.Embedding(self.buckets, self.heads) if has_table else None
 
-    def distances(self, length: int) -> Tensor:
+    def distances(self, length: int, device: torch.device) -> Tensor:
         """Return the table's bias for every pair of positions, (H, N, N)."""
         assert self.relative_attention_bias is not None
-        position = torch.arange(length, device=self.relative_attention_bias.weight.device)
+        position = torch.arange(length, device=device)  # the table's own may be the disk
         bucket_NN = distance_bucket(
             position[None, :] - position[:, None], self.buckets, self.max_distance
         )

@@ -89,9 +89,22 @@ Source = PlaygroundSource | ConversationSource | ShardedSource | SentencesSource
 
 @dataclass(frozen=True)
 class Platform:
-    """Machine choices that change bits, so they are fixed here and recorded in every run."""
+    """How a process computes; every run records it, with what was chosen for `auto`.
+
+    See uni_moe.routes for what each may be.
+    """
 
     threads: int
+    matmul: Literal["auto", "default", "onednn"]
+    attention: Literal["auto", "fused", "plain"]
+    experts: Literal["auto", "reference", "grouped", "fused"]
+    elementwise: Literal["auto", "torch", "native"]
+    allocator: Literal["auto", "default", "keep"]
+
+    @staticmethod
+    def auto(threads: int) -> Platform:
+        """Leave everything but the number of threads to the machine."""
+        return Platform(threads, "auto", "auto", "auto", "auto", "auto")
 
 
 @dataclass(frozen=True)

@@ -1,38 +1,95 @@
-"""Machine choices that change bits: made once, before anything is computed, and recorded."""
+"""Machine choices that change bits: made once, before anything is computed, and recorded.
+
+Two runs agree to the bit on one machine with one set of choices. Other hardware, another number of
+threads or another build of torch may give other bits. Nothing here is chosen by a clock, so a
+machine always chooses the same.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import platform
 from typing import Any
 
 import torch
 from torch.nn import functional as F
 
+from uni_moe import routes
 from uni_moe.config import Platform
+from uni_moe.errors import ConfigError, bullets
+from uni_moe.native import native
+from uni_moe.routes import Routes
 
 # A fast route for float32 must agree with the plain one to this share of the largest value.
 ROUTE_TOLERANCE = 1e-6
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's numbers
+_KEPT_BYTES, _NEVER_TRIMMED = 1 << 30, (1 << 31) - 1
 
 
 def settle(choice: Platform) -> dict[str, Any]:
-    """Fix threads, kernels and the matrix route for this process; return what was chosen.
+    """Choose this process's routes and take them; return what was chosen, and on what machine.
 
-    Two runs agree to the bit on one machine with one set of choices. Other hardware, another
-    number of threads or another build of torch may give other bits. Nothing here is chosen by a
-    clock, so a machine always chooses the same.
+    Raises:
+        ConfigError: a route is asked for that this machine does not have.
     """
-    torch.set_num_threads(choice.threads)
-    matmul = matmul_route()
+    chosen = choose(choice)
+    take(chosen)
+    return {**chosen.to_json(), **machine()}
+
+
+def choose(choice: Platform) -> Routes:
+    """Return the asked for routes, and where `auto` is asked for, the fast ones of this machine.
+
+    Attention: on short sequences the fused kernel's backward on a CPU takes half of a step; plain
+    attention gains from oneDNN's products (1.7 times as fast a step, measured on the playground).
+    """
+    on_cpu = device().type == "cpu"
+    matmul = choice.matmul
+    if matmul == "auto":
+        matmul = "onednn" if on_cpu and onednn_is_exact() else "default"
+    attention = "plain" if on_cpu and matmul == "onednn" else "fused"
+    experts = "fused" if on_cpu else "grouped"
+    elementwise = "torch" if native() is None else "native"
+    allocator = "keep" if _mallopt() is not None else "default"
+    return Routes(
+        threads=choice.threads,
+        matmul=matmul,
+        attention=attention if choice.attention == "auto" else choice.attention,
+        experts=experts if choice.experts == "auto" else choice.experts,
+        elementwise=elementwise if choice.elementwise == "auto" else choice.elementwise,
+        allocator=allocator if choice.allocator == "auto" else choice.allocator,
+    )
+
+
+def take(chosen: Routes) -> None:
+    """Compute by these routes from now on.
+
+    Raises:
+        ConfigError: this machine lacks some of them; all of these at once.
+    """
+    _check(chosen)
+    torch.set_num_threads(chosen.threads)
     torch.use_deterministic_algorithms(mode=True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    _matmul().fp32_precision = "bf16" if chosen.matmul == "onednn" else "none"
+    # The switch holds for the CPU, too.
+    torch.backends.cuda.enable_flash_sdp(chosen.attention == "fused")
+    mallopt = _mallopt()
+    if chosen.allocator == "keep" and mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, _NEVER_TRIMMED)
+    routes.use(chosen)
+
+
+def machine() -> dict[str, Any]:
+    """Return what else may change bits, and nobody chooses."""
+    built = native()
     return {
         "device": device().type,
-        "threads": choice.threads,
-        "matmul": matmul,
-        "attention": attention_route(matmul),
         "torch": torch.__version__,
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "machine": platform.machine(),
+        "native": built.build if built is not None else None,
     }
 
 
@@ -41,33 +98,48 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def attention_route(matmul: str) -> str:
-    """Take plain attention on a CPU whose products go through oneDNN, else torch's own choice.
-
-    On short sequences the fused kernel's backward on a CPU takes half of a step; plain attention
-    gains from the faster products (1.7 times as fast a step, measured on the playground).
-    """
-    plain = device().type == "cpu" and matmul == "onednn"
-    torch.backends.cuda.enable_flash_sdp(not plain)  # the switch holds for the CPU, too
-    return "plain" if plain else "fused"
-
-
-def matmul_route() -> str:
-    """Send float32 products through oneDNN where it computes them in full precision.
+def onednn_is_exact() -> bool:
+    """Return whether oneDNN computes float32 products in full precision here.
 
     torch's default route is two to three times slower on AMD. The switch that takes oneDNN may
-    round to bfloat16 on processors with such units, so it stays only where a probe finds it exact.
+    round to bfloat16 on processors with such units, so a probe decides.
     """
-    matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined] # torch types lack it
+    matmul = _matmul()
     before = matmul.fp32_precision
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(512, 384, generator=generator)
     weight = torch.randn(256, 384, generator=generator)
-    matmul.fp32_precision = "ieee"
-    plain = F.linear(x.double(), weight.double())
-    matmul.fp32_precision = "bf16"
-    error = float((F.linear(x, weight) - plain).abs().max() / plain.abs().max())
-    if error <= ROUTE_TOLERANCE:
-        return "onednn"
-    matmul.fp32_precision = before
-    return "default"
+    try:
+        plain = F.linear(x.double(), weight.double())
+        matmul.fp32_precision = "bf16"
+        error = float((F.linear(x, weight) - plain).abs().max() / plain.abs().max())
+    finally:
+        matmul.fp32_precision = before
+    return error <= ROUTE_TOLERANCE
+
+
+def _check(chosen: Routes) -> None:
+    lacking = []
+    if chosen.matmul == "onednn" and not onednn_is_exact():
+        lacking.append("matmul onednn: it rounds float32 products to bfloat16 here")
+    if chosen.elementwise == "native" and native() is None:
+        lacking.append("elementwise native: no C compiler built it")
+    if chosen.allocator == "keep" and _mallopt() is None:
+        lacking.append("allocator keep: the C library is not glibc")
+    if lacking:
+        raise ConfigError(
+            f"This machine cannot compute as it is told:{bullets(lacking)}",
+            cause="a training that goes on, or `platform` in params.yaml, names these routes.",
+            remedy="go on where the training began; or set them to `auto` in params.yaml, and the "
+            "training begins anew.",
+        )
+
+
+def _matmul() -> Any:  # noqa: ANN401 - torch types lack it
+    return torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+
+
+def _mallopt() -> Any:  # noqa: ANN401 - a C function, or None
+    if platform.libc_ver()[0] != "glibc":
+        return None
+    return getattr(ctypes.CDLL(None), "mallopt", None)

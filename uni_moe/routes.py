@@ -5,11 +5,9 @@ The platform chooses once, at the start; the model asks here.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
-
-EXPERTS = ("reference", "grouped", "fused")
-ELEMENTWISE = ("torch", "native")
 
 
 @dataclass(frozen=True)
@@ -17,9 +15,9 @@ class Routes:
     """What was chosen for a process.
 
     `matmul` is torch's own route of float32 products or oneDNN's; `attention` torch's fused kernel
-    or plain products; `experts` how few experts run (many always run grouped, see `experts_of`);
-    `elementwise` who computes what stands between the fused experts' products; `pad_rows` rounds up
-    every expert's rows, so that oneDNN meets few shapes; `allocator` keeps freed memory or not.
+    or plain products; `experts` how packed experts run (see uni_moe.model.backends); `elementwise`
+    who computes what stands between fused experts' products; `allocator` gives freed memory back
+    or keeps it.
     """
 
     threads: int = 1
@@ -27,12 +25,16 @@ class Routes:
     attention: str = "fused"
     experts: str = "reference"
     elementwise: str = "torch"
-    pad_rows: int = 1
     allocator: str = "default"
 
     def to_json(self) -> dict[str, Any]:
         """Return the choice as a JSON object."""
         return asdict(self)
+
+    @staticmethod
+    def from_json(found: Mapping[str, Any]) -> Routes:
+        """Read what `to_json` returned."""
+        return Routes(**found)
 
 
 _current = Routes()

@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 
+from uni_moe.config import Platform
 from uni_moe.data.media import Media, decode_image, decode_sound, decode_video
 from uni_moe.data.sources.base import slots_first
 from uni_moe.errors import DataError, bullets
 from uni_moe.model.config import UniMoeConfig
 from uni_moe.model.network import UniMoeForConditionalGeneration
 from uni_moe.model.processor import UniMoeProcessor
-from uni_moe.platform import device
+from uni_moe.platform import device, settle
 from uni_moe.records import MediaKind, Turn
 
 MAX_FILE_BYTES = 2_000_000_000
@@ -36,6 +37,7 @@ def answer(  # noqa: PLR0913 - one argument per kind of media
         DataError: files are missing or cannot be decoded (all of them at once), or the model has
             no encoder for a kind of media.
     """
+    settle(Platform.auto(threads=torch.get_num_threads()))
     processor = UniMoeProcessor.from_pretrained(model_folder, local_files_only=True)
     files: dict[MediaKind, Sequence[Path]] = {
         "image": images,

@@ -12,7 +12,10 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from uni_moe import routes
 from uni_moe.errors import StageError
+from uni_moe.platform import machine, take
+from uni_moe.routes import Routes
 from uni_moe.runs import Run
 from uni_moe.train.engine import Engine
 from uni_moe.train.schedule import cosine_with_warmup
@@ -59,11 +62,14 @@ def train(
 ) -> dict[str, Any]:
     """Train to the last step, from the last whole state if there is one; return what was found.
 
+    A training that goes on takes the routes that it began with: others would give other bits.
+
     The result holds `validation_loss`: modality -> before and after, and `train_loss` of the last
     steps. The module ends in the trained state.
 
     Raises:
         StageError: the loss is not a number. The last state stays.
+        ConfigError: this machine lacks a route of a training that shall go on.
     """
     engine = Engine(
         learner.module,
@@ -73,7 +79,8 @@ def train(
     )
     start, facts = _resume(engine, states, run)
     if not facts:
-        facts = {"before": learner.validate(), "recent": []}
+        begun = {"routes": routes.current().to_json(), "machine": machine()}
+        facts = {"before": learner.validate(), "recent": [], **begun}
     began = time.monotonic()
     run.event("training", step=start, steps=schedule.steps, parameters=len(engine.names))
     with tqdm(total=schedule.steps, initial=start, desc=title, file=sys.stderr) as bar:
@@ -102,10 +109,15 @@ def _resume(engine: Engine, states: StateStore, run: Run) -> tuple[int, dict[str
     state = states.latest()
     if state is None:
         return 0, {}
+    take(Routes.from_json(state.facts["routes"]))
     engine.load_tensors(dict(state.tensors))
     restore_random(state.random)
-    run.event("resumed", step=state.step)
+    here, began = machine(), state.facts["machine"]
+    other = {name: [began[name], here[name]] for name in here if here[name] != began[name]}
+    run.event("resumed", step=state.step, routes=state.facts["routes"], other_machine=other)
     tqdm.write(f"continues at step {state.step}", file=sys.stderr)
+    if other:
+        tqdm.write(f"not to the bit: it began on another machine {other}", file=sys.stderr)
     return state.step, dict(state.facts)
 
 

@@ -21,11 +21,9 @@ COMPILED = native()
 WAYS = {
     "grouped": grouped,
     "fused": Fused(TorchElementwise()),
-    "fused, rows rounded up": Fused(TorchElementwise(), 8),
 }
 if COMPILED is not None:
     WAYS["native"] = Fused(NativeElementwise(COMPILED))
-    WAYS["native, rows rounded up"] = Fused(NativeElementwise(COMPILED), 8)
 every_way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 
 

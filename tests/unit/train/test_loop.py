@@ -1,13 +1,19 @@
+import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from uni_moe.artifacts import Layout
-from uni_moe.errors import StageError
+from uni_moe import routes
+from uni_moe.artifacts import Layout, files_of, read_json, write_json
+from uni_moe.errors import ConfigError, StageError
+from uni_moe.native import native
+from uni_moe.platform import take
+from uni_moe.routes import Routes
 from uni_moe.runs import start_run
 from uni_moe.train.engine import Engine
 from uni_moe.train.loop import Schedule, StepLoss, train
@@ -149,3 +155,47 @@ def test_a_process_that_trains_may_start_another_that_does():
     done = one_step(dict(os.environ))  # no rank, port or address of this process is handed on
     engine.close()
     assert "stepped" in done.stdout, done.stderr
+
+
+@pytest.fixture
+def _routes_as_before():
+    before = replace(routes.current(), threads=torch.get_num_threads())
+    yield
+    take(before)
+
+
+@pytest.mark.usefixtures("_routes_as_before")
+def test_a_training_goes_on_by_the_routes_it_began_with(tmp_path):
+    take(Routes(experts="grouped", attention="plain"))
+    with pytest.raises(KeyboardInterrupt):
+        run_training(tmp_path, ToyLearner(stop_at=13))
+    take(Routes())
+    run_training(tmp_path, ToyLearner())
+    assert routes.current() == Routes(experts="grouped", attention="plain")
+    events = [
+        json.loads(line)
+        for file in tmp_path.rglob("events.jsonl")
+        for line in file.read_text().splitlines()
+    ]
+    (resumed,) = [event for event in events if event["event"] == "resumed"]
+    assert resumed["routes"]["experts"] == "grouped"
+    assert resumed["other_machine"] == {}
+
+
+@pytest.mark.usefixtures("_routes_as_before")
+def test_a_training_does_not_go_on_where_its_routes_are_lacking(tmp_path, monkeypatch):
+    with pytest.raises(KeyboardInterrupt):
+        run_training(tmp_path, ToyLearner(stop_at=13))
+    for folder in (tmp_path / "state").iterdir():
+        facts = read_json(folder / "state.json")
+        facts["facts"]["routes"]["elementwise"] = "native"
+        write_json(folder / "state.json", facts)
+        (folder / "hashes.json").unlink()
+        write_json(folder / "hashes.json", files_of(folder))
+    monkeypatch.setenv("CC", "no-such-compiler")
+    native.cache_clear()
+    try:
+        with pytest.raises(ConfigError, match="go on where the training began"):
+            run_training(tmp_path, ToyLearner())
+    finally:
+        native.cache_clear()

@@ -24,15 +24,15 @@ def backend_of(routes: Routes, weights: Weights) -> Backend:
     experts, width, inner = weights.down_EDI.shape
     on_cpu = weights.down_EDI.device.type == "cpu"
     if routes.experts == "fused" and on_cpu and experts <= FEW_EXPERTS:
-        return _fused(routes.elementwise, routes.pad_rows)
+        return _fused(routes.elementwise)
     is_aligned = width % ALIGNED == 0 and inner % ALIGNED == 0
     return reference if routes.experts == "reference" or not is_aligned else grouped
 
 
 @functools.cache
-def _fused(elementwise: str, pad_rows: int) -> Fused:
+def _fused(elementwise: str) -> Fused:
     if elementwise == "torch":
-        return Fused(TorchElementwise(), pad_rows)
+        return Fused(TorchElementwise())
     built = native()
     assert built is not None, "a route was chosen that this machine does not have"
-    return Fused(NativeElementwise(built), pad_rows)
+    return Fused(NativeElementwise(built))

@@ -21,13 +21,6 @@ SWITCHES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _as_before():
-    before = replace(routes.current(), threads=torch.get_num_threads())
-    yield
-    take(before)
-
-
 @pytest.fixture
 def _no_compiler(monkeypatch):
     monkeypatch.setenv("CC", "no-such-compiler")

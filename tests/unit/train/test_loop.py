@@ -2,7 +2,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 
 import pytest
 import torch
@@ -157,14 +156,6 @@ def test_a_process_that_trains_may_start_another_that_does():
     assert "stepped" in done.stdout, done.stderr
 
 
-@pytest.fixture
-def _routes_as_before():
-    before = replace(routes.current(), threads=torch.get_num_threads())
-    yield
-    take(before)
-
-
-@pytest.mark.usefixtures("_routes_as_before")
 def test_a_training_goes_on_by_the_routes_it_began_with(tmp_path):
     take(Routes(experts="grouped", attention="plain"))
     with pytest.raises(KeyboardInterrupt):
@@ -182,7 +173,6 @@ def test_a_training_goes_on_by_the_routes_it_began_with(tmp_path):
     assert resumed["other_machine"] == {}
 
 
-@pytest.mark.usefixtures("_routes_as_before")
 def test_a_training_does_not_go_on_where_its_routes_are_lacking(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         run_training(tmp_path, ToyLearner(stop_at=13))

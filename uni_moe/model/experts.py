@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from uni_moe import routes
-from uni_moe.model.backends.base import LowRank, Weights, visits_of
+from uni_moe.model.backends.base import LowRank, Weights
 from uni_moe.model.backends.choose import backend_of
 from uni_moe.model.router import Routing
 
@@ -35,12 +35,11 @@ class Experts(nn.Module):
 
     def forward(self, x_TD: Tensor, routing: Routing) -> Tensor:
         """Return the weighted sum of every token's experts, (T, D)."""
-        experts = len(self.gate_up_proj)
         weights = Weights(
             self.gate_up_proj,
             self.down_proj,
             self.low_rank.get("gate_up_proj"),
             self.low_rank.get("down_proj"),
         )
-        run = backend_of(routes.current(), weights)
-        return run(x_TD, routing.weight_TK, visits_of(routing.expert_TK, experts), weights)
+        run = backend_of(routes.current(), routing.expert_TK, weights)
+        return run(x_TD, routing.weight_TK, routing.expert_TK, weights)

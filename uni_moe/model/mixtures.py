@@ -47,16 +47,15 @@ class MixturesMixin:
             for layer in self.sparse_layers().values():
                 layer.kind_BT = table[kind_BT]
 
-    def _collect_routing(self, keep_BT: Tensor) -> dict[int, Routing]:
-        """Take every sparse layer's last routing away from it, padding left out.
+    def _take_routing(self) -> dict[int, Routing]:
+        """Take every sparse layer's last routing away from it, for all positions.
 
         A layer that kept it would keep the whole graph of a finished step alive.
         """
         found = {}
         for index, layer in self.sparse_layers().items():
-            routing, layer.routing = layer.routing, None
-            assert routing is not None
-            found[index] = routing.where(keep_BT.flatten())
+            assert layer.routing is not None
+            found[index], layer.routing = layer.routing, None
         return found
 
     @contextmanager

@@ -28,7 +28,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from transformers.utils.generic import ModelOutput
 
 from uni_moe.errors import DataError
-from uni_moe.model import losses
+from uni_moe.model import decoding, losses
 from uni_moe.model.config import SLOT_KINDS, UniMoeConfig
 from uni_moe.model.connectors import AudioConnector, ImageConnector, SpeechConnector
 from uni_moe.model.encoders.beats import Beats
@@ -215,31 +215,62 @@ class UniMoeForConditionalGeneration(
         kind_BT = self._kinds(input_ids, inputs_embeds)
         self._tell_kinds(kind_BT)
         self._check_length(inputs_embeds.shape[1], past_key_values)
-        hidden = self.language_model.model(
-            inputs_embeds=inputs_embeds,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            use_cache=use_cache,
-            **kwargs,
+        h_BTD, past_key_values = self._decode(
+            inputs_embeds, attention_mask, position_ids, past_key_values, use_cache, kwargs
         )
-        h_BTD = hidden.last_hidden_state
-        out = UniMoeOutput(past_key_values=hidden.past_key_values)
+        out = UniMoeOutput(past_key_values=past_key_values)
         if labels is not None:
             out.loss, out.loss_sum_B, out.loss_tokens_B = self._loss(h_BTD, labels)
         if labels is None or full_logits:
-            out.logits = self.language_model.lm_head(h_BTD[:, -logits_to_keep:])
-        keep_BT = torch.ones_like(kind_BT, dtype=torch.bool)
-        if attention_mask is not None:
-            keep_BT = attention_mask[:, -kind_BT.shape[1] :].bool()
-        routing = self._collect_routing(keep_BT)
-        if output_routing:
-            out.routing = routing
-        if out.loss is not None:
-            out.aux_losses = losses.beside(self.config, routing, kind_BT, keep_BT)
-            for name, loss in out.aux_losses.items():
-                out.loss = out.loss + getattr(self.config, f"{name}_coefficient") * loss
+            out.logits = self._head(h_BTD[:, -logits_to_keep:])
+        routing = self._take_routing()
+        if output_routing or out.loss is not None:
+            keep_BT = _kept(kind_BT, attention_mask)
+            routing = {i: one.where(keep_BT.flatten()) for i, one in routing.items()}
+            out.routing = routing if output_routing else None
+            self._add_beside(out, routing, kind_BT, keep_BT)
         return out
+
+    def _add_beside(
+        self, out: UniMoeOutput, routing: Mapping[int, Routing], kind_BT: Tensor, keep_BT: Tensor
+    ) -> None:
+        """Add the losses beside the next token's to a loss that is asked for."""
+        if out.loss is None:
+            return
+        out.aux_losses = losses.beside(self.config, routing, kind_BT, keep_BT)
+        for name, loss in out.aux_losses.items():
+            out.loss = out.loss + getattr(self.config, f"{name}_coefficient") * loss
+
+    def _decode(  # noqa: PLR0913 - what transformers' decoders read
+        self,
+        x_BTD: Tensor,
+        mask: Tensor | None,
+        position_ids: Tensor | None,
+        cache: Any,  # noqa: ANN401 - any cache or None
+        use_cache: bool | None,  # noqa: FBT001
+        asked: Mapping[str, Any],
+    ) -> tuple[Tensor, Any]:
+        """Run the decoder's layers; return the last hidden states and the cache."""
+        decoder = self.language_model.model
+        if decoding.is_step(decoder, x_BTD, mask, cache, asked):
+            return decoding.step(decoder, x_BTD, mask, position_ids, cache), cache
+        hidden = decoder(
+            inputs_embeds=x_BTD,
+            attention_mask=mask,
+            position_ids=position_ids,
+            past_key_values=cache,
+            use_cache=use_cache,
+            **asked,
+        )
+        return hidden.last_hidden_state, hidden.past_key_values
+
+    def _head(self, h_BTD: Tensor) -> Tensor:
+        """Return the logits of some positions."""
+        head = self.language_model.lm_head
+        if decoding.is_small(h_BTD):
+            return decoding.linear(head, h_BTD[:, 0])[:, None]
+        logits: Tensor = head(h_BTD)
+        return logits
 
     def _check_length(self, new: int, past: Any) -> None:  # noqa: ANN401 - any cache or None
         """Refuse positions that the language model was never trained on."""
@@ -267,6 +298,13 @@ class UniMoeForConditionalGeneration(
         sum_B = torch.zeros(len(labels_BT), device=loss_L.device).index_add(0, row_L, loss_L)
         tokens_B = learned_BT.sum(1)
         return loss_L.sum() / tokens_B.sum().clamp(min=1), sum_B, tokens_B
+
+
+def _kept(kind_BT: Tensor, mask: Tensor | None) -> Tensor:
+    """Return True where there is something, for the positions of this pass."""
+    if mask is None:
+        return torch.ones_like(kind_BT, dtype=torch.bool)
+    return mask[:, -kind_BT.shape[1] :].bool()
 
 
 for _auto in (

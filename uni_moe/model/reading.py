@@ -102,6 +102,8 @@ class MediaReadingMixin:
         vocabulary = self.config.text_config.vocab_size
         in_text = input_ids < vocabulary
         embeds: Tensor = self.language_model.get_input_embeddings()(input_ids.where(in_text, 0))
+        if not features and bool(in_text.all()):  # every step of generation but the first
+            return embeds
         for kind in SLOT_KINDS:
             mask = input_ids == self.config.slot_id(kind)
             rows = int(mask.sum())

@@ -1,4 +1,4 @@
-"""The command's words for whole models: import, export, surgery, difference.
+"""The command's words for whole models: size, import, export, surgery, difference.
 
 Heavy imports happen inside, so that help and errors come at once.
 """
@@ -9,14 +9,26 @@ import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from uni_moe.artifacts import Layout
+from uni_moe.config import load_params
 from uni_moe.errors import ConfigError
+from uni_moe.workspace import recipe_file
+
+if TYPE_CHECKING:
+    from uni_moe.model.config import UniMoeConfig
 
 Command = Callable[[str, Callable[..., int | None], str], argparse.ArgumentParser]
 
 
 def add_words(command: Command) -> None:
     """Add the words to the parser; `command` makes one."""
+    size = command("size", _size, "count a model's parameters, before anything of it is there")
+    of = size.add_mutually_exclusive_group()
+    of.add_argument("model", type=Path, nargs="?", help="a model's folder; default: params.yaml")
+    of.add_argument("--recipe", metavar="NAME", help="what a recipe would make")
+    size.add_argument("--json", action="store_true", help="as JSON")
     bring = command("import-official", _import_official, "make a published checkpoint one of ours")
     bring.add_argument("folder", type=Path, help="the checkpoint, or what was trained on --base")
     bring.add_argument("--base", type=Path, help="the folder of the base weights")
@@ -53,6 +65,26 @@ def _surgery_words(sub: argparse.ArgumentParser) -> None:
     one.add_argument("--undo", action="store_true", help="by the receipt in the model")
     one.add_argument("--upcycle", metavar="base,FILE,…", help="slots of a dense model's mixture")
     sub.add_argument("--layers", default="interval", help="of --upcycle: a layout or 0,2,4")
+
+
+def _size(arguments: argparse.Namespace) -> None:
+    from uni_moe.model.architectures import size_of
+
+    size = size_of(_described(arguments))
+    print(json.dumps(size.to_json(), indent=1) if arguments.json else size.text())
+
+
+def _described(arguments: argparse.Namespace) -> UniMoeConfig:
+    """Return the configuration of a model's folder, a recipe, or the workspace."""
+    if arguments.model is not None:
+        from uni_moe.checkpoints.operating import read_config
+
+        return read_config(arguments.model)
+    from uni_moe.train.planned import planned_config
+
+    root = arguments.workspace.resolve()
+    file = recipe_file(arguments.recipe) if arguments.recipe else Layout(root).params
+    return planned_config(load_params(file), root)
 
 
 def _import_official(arguments: argparse.Namespace) -> None:

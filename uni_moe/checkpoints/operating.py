@@ -24,6 +24,26 @@ _KEEP = (".json", ".model", ".txt", ".jinja")  # what stands beside the weights
 _STALE = ("card.json", "config.json", RECEIPT)  # … and is true of the old ones alone
 
 
+def read_config(folder: Path) -> UniMoeConfig:
+    """Return a model's configuration.
+
+    Raises:
+        ConfigError: the folder holds no model of ours.
+    """
+    file = folder / "config.json"
+    told = read_json(file) if file.is_file() else {}
+    if told.get("model_type") != UniMoeConfig.model_type:
+        raise ConfigError(
+            f"{folder} holds no model of ours.",
+            cause=f"config.json says {told.get('model_type')!r}."
+            if told
+            else "it has no config.json.",
+            remedy="give a folder that a training, an import or save_pretrained wrote; a published "
+            "one becomes ours by `uni-moe import-official`.",
+        )
+    return UniMoeConfig.from_pretrained(folder)
+
+
 def read_model(folder: Path) -> tuple[UniMoeConfig, dict[str, Tensor]]:
     """Return a model's configuration and its tensors.
 

@@ -77,7 +77,8 @@ class PhaseModule(nn.Module):
         for modality, total, count in zip(batch["modalities"], sums, tokens, strict=True):
             before = parts.get(modality, (0.0, 0.0))
             parts[modality] = (before[0] + total, before[1] + count)
-        return StepLoss(out.loss, {name: part for name, part in parts.items() if part[1]})
+        beside = {name: float(loss.detach()) for name, loss in (out.aux_losses or {}).items()}
+        return StepLoss(out.loss, {name: part for name, part in parts.items() if part[1]}, beside)
 
 
 def _modalities(examples: Sequence[Example]) -> list[str]:

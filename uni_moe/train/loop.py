@@ -24,10 +24,14 @@ from uni_moe.train.state import StateStore, TrainingState, random_state, restore
 
 @dataclass(frozen=True)
 class StepLoss:
-    """The loss of one batch, and its parts: name -> (sum, count)."""
+    """The loss of one batch, and its parts: name -> (sum, count).
+
+    `beside` holds what stands beside the loss of the next token, without its weight.
+    """
 
     loss: Tensor
     parts: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    beside: Mapping[str, float] = field(default_factory=dict)
 
 
 class Learner(Protocol):
@@ -144,6 +148,7 @@ def _one_step(engine: Engine, learner: Learner, schedule: Schedule, step: int) -
             remedy="lower `learning_rate` of this phase in params.yaml and run again.",
         )
     parts = {f"loss/{name}": total / count for name, (total, count) in result.parts.items()}
+    parts |= {f"beside/{name}": value for name, value in result.beside.items()}
     return {
         "loss": loss,
         **parts,

@@ -7,7 +7,8 @@ Shapes
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -24,6 +25,9 @@ READERS = {  # kind of media -> its encoder and its connector
 }
 
 
+TOWERS = ("vision_tower", "audio_tower", "speech_tower")
+
+
 class MediaReadingMixin:
     """What a network does with media before its decoder."""
 
@@ -33,8 +37,23 @@ class MediaReadingMixin:
 
     def towers(self) -> list[nn.Module]:
         """Return the frozen encoders that this network has."""
-        names = ("vision_tower", "audio_tower", "speech_tower")
-        return [getattr(self, name) for name in names if hasattr(self, name)]
+        return [getattr(self, name) for name in TOWERS if hasattr(self, name)]
+
+    @contextmanager
+    def towers_aside(self) -> Iterator[None]:
+        """Hide the frozen encoders from who trains the network, while they still can be used.
+
+        They are no part of its modules while the block runs, so nobody spreads, casts, averages or
+        saves what does not learn.
+        """
+        names = [name for name in TOWERS if hasattr(self, name)]
+        modules, own = self.__dict__["_modules"], self.__dict__
+        try:
+            own.update({name: modules.pop(name) for name in names})
+            yield
+        finally:
+            for name in names:
+                setattr(self, name, own.pop(name))
 
     @torch.no_grad()
     def encode(self, kind: str, values: Tensor, padding: Tensor | None = None) -> Tensor:

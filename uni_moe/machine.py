@@ -96,9 +96,12 @@ def _rules(machine: Machine) -> list[str]:
         "expert_parallel: must divide the number of processes": (
             machine.expert_parallel > 0 and machine.world % machine.expert_parallel != 0
         ),
-        "expert_parallel: DeepSpeed spreads experts at ZeRO stages 0 to 2 only; set `zero_stage` "
-        "to 2, or `expert_parallel` to 1 (stage 3 spreads frozen experts by itself)": (
-            machine.expert_parallel > 1 and machine.zero_stage == 3
+        "expert_parallel: works at `zero_stage: 0` alone: DeepSpeed would clip by the mean of the "
+        "ranks' norms, which is not one process's norm; set `zero_stage` to 0 (adapters' optimizer "
+        "states are small), or `expert_parallel` to 1 and `zero_stage` to 3, which spreads frozen "
+        "experts, too": machine.expert_parallel > 1 and machine.zero_stage > 0,
+        "offload_optimizer: not with `expert_parallel`, which works at ZeRO stage 0": (
+            machine.expert_parallel > 1 and machine.offload_optimizer
         ),
     }
     return [problem for problem, is_so in told.items() if is_so]

@@ -177,7 +177,9 @@ def _train(  # noqa: PLR0913 - the one place where a phase's things meet
         seed=ctx.params.seed,
     )
     options = EngineOptions(
-        zero_stage=ctx.machine.zero_stage, offload_optimizer=ctx.machine.offload_optimizer
+        zero_stage=ctx.machine.zero_stage,
+        offload_optimizer=ctx.machine.offload_optimizer,
+        expert_parallel=ctx.machine.expert_parallel if ctx.name == "tune" else 1,
     )
     with maker.model.towers_aside():
         results = train(

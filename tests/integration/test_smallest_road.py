@@ -79,7 +79,7 @@ def declared_params():
     return found
 
 
-def smallest_params():
+def smallest_data():
     """Return the smoke recipe with one step everywhere and a handful of samples."""
     data = yaml.safe_load((ROOT / "uni_moe/recipes/smoke.yaml").read_text())
     data["sources"][0] |= {
@@ -92,7 +92,7 @@ def smallest_params():
     for plan in (*trainings, *phases):
         plan |= {"steps": 1, "batch_size": 2}
     data["evaluate"] |= {"max_new_tokens": 2, "max_items": 2, "knock_out_items": 1}
-    return parse_params(data)
+    return data
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def road(tmp_path_factory):
     root = tmp_path_factory.mktemp("declared")
     (root / "data").mkdir()
     shutil.copytree(ROOT / "data_contracts", root / "data_contracts")
-    layout, whole, asked = Layout(root), smallest_params(), {}
+    layout, whole, asked = Layout(root), parse_params(smallest_data()), {}
     for stage, sections in declared_params().items():
         module, _, function = STAGES[stage.partition("@")[0]][0].partition(":")
         shown = hidden(whole, "", sections)
@@ -144,7 +144,7 @@ def test_what_is_hidden_cannot_be_used(use):
 
 
 def test_values_outside_the_declared_sections_are_hidden():
-    whole = smallest_params()
+    whole = parse_params(smallest_data())
     shown = hidden(whole, "", {"align.audio", "model.system_prompt", "seed"})
     assert (shown.seed, shown.model.system_prompt) == (whole.seed, "")
     assert shown.align["audio"] == whole.align["audio"]

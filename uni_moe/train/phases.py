@@ -5,7 +5,8 @@ What learns, from what and how long stands in params.yaml; this file builds, tra
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+import functools
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ from uni_moe.train.networks import (
     encoder_of,
 )
 from uni_moe.train.state import StateStore, open_states
-from uni_moe.train.world import here, join
+from uni_moe.train.world import here, join, leave
 
 # The encoders whose foundation and connector dvc.yaml gives to an expert's stage: spoken questions
 # about pictures need eyes. A connector is aligned with its own encoder alone.
@@ -55,6 +56,18 @@ EXPERT = "expert.safetensors"
 ADAPTER = "adapter"
 
 
+def _together(phase: Callable[[StageContext], None]) -> Callable[[StageContext], None]:
+    """Let all ranks end together: the first one writes what all have made."""
+
+    @functools.wraps(phase)
+    def run(ctx: StageContext) -> None:
+        phase(ctx)
+        leave()
+
+    return run
+
+
+@_together
 def align(ctx: StageContext) -> None:
     """Train one connector on captions or transcripts; everything else is frozen."""
     phase = ctx.params.align[ctx.item]  # type: ignore[index] # dvc.yaml names known connectors
@@ -83,6 +96,7 @@ def align(ctx: StageContext) -> None:
     states.clear()
 
 
+@_together
 def experts(ctx: StageContext) -> None:
     """Train one expert: low-rank adapters on the feed-forwards that will become sparse."""
     phase = ctx.params.experts[ctx.item]  # type: ignore[index] # dvc.yaml names known experts
@@ -124,6 +138,7 @@ def experts(ctx: StageContext) -> None:
     states.clear()
 
 
+@_together
 def tune(ctx: StageContext) -> None:
     """Tune the assembled mixture on mixed data: the candidate."""
     phase = ctx.params.tune

@@ -130,7 +130,7 @@ def test_a_ledger_whose_parts_were_touched_does_not_resume(tmp_path, harm):
     ledger = recorded(tmp_path / "state" / "ledger", range(1, 21), keep_every=5)
     kept = ledger.position()
     harm(sorted((tmp_path / "state" / "ledger").glob("part-*"))[1])
-    with pytest.raises(StageError, match="ledger in .* (is not the one|cannot be read)") as told:
+    with pytest.raises(StageError, match=r"ledger in .* (is not the one|cannot be read)") as told:
         Ledger(tmp_path / "state" / "ledger").resume(kept)
     assert str(tmp_path / "state") in told.value.remedy
 

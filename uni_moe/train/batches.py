@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from torch import Tensor, nn
 
 from uni_moe.model.routing_sums import RoutingSums
 
@@ -30,6 +33,33 @@ class Seen:
 
 
 @dataclass(frozen=True)
+class MicroBatch:
+    """What a module is called with at once, made of so many draws.
+
+    `count` is what its loss is summed over: loss-bearing tokens, 0 where nothing is learned.
+    """
+
+    inputs: Any
+    count: float
+    draws: int
+    seen: tuple[Seen, ...] = ()
+
+
+@dataclass(frozen=True)
+class StepLoss:
+    """The loss of a micro-batch.
+
+    `total` is its sum over what `MicroBatch.count` counts, so that totals of micro-batches and
+    ranks add up; `parts` splits it: name -> (sum, count); `by_draw` too: (draws, 2), the sum and
+    the tokens of every draw, in the order of `MicroBatch.seen`.
+    """
+
+    total: Tensor
+    parts: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    by_draw: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class StepReport:
     """What one step did, over all ranks; `step` is counted from 1.
 
@@ -49,3 +79,25 @@ class StepReport:
     took_s: float
     auxiliary: Mapping[str, float] = field(default_factory=dict)
     positions: int | None = None
+
+
+class Learner(Protocol):
+    """Something that can be trained: a module, and batches as a pure function of the step."""
+
+    @property
+    def module(self) -> nn.Module:
+        """What learns: called with a micro-batch's inputs, it returns a StepLoss."""
+
+    def micro_batches(self, step: int, rank: int, ranks: int) -> list[MicroBatch]:
+        """Return a rank's share of a step, whatever happened before; all ranks get equally many.
+
+        A rank without a share gets micro-batches that count nothing and run all that learns.
+        """
+
+    def validate(self) -> dict[str, float]:
+        """Return the validation loss by modality, the same on every rank."""
+
+
+def whole_step(inputs: Any, draws: int) -> list[MicroBatch]:  # noqa: ANN401 - a learner's own type
+    """Return a step that is computed at once and whose loss is a mean already."""
+    return [MicroBatch(inputs, 1.0, draws)]

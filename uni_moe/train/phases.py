@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save_file
 from torch import nn
 
@@ -162,14 +161,13 @@ def _train(  # noqa: PLR0913 - the one place where a phase's things meet
     )
     schedule = Schedule(
         steps=phase.steps,
-        batch_size=phase.batch_size,
         learning_rate=phase.learning_rate,
         warmup_share=phase.warmup_share,
         weight_decay=phase.weight_decay,
         clip_norm=phase.clip_norm,
         save_every_steps=phase.save_every_steps,
+        seed=ctx.params.seed,
     )
-    torch.manual_seed(ctx.params.seed)
     results = train(learner, schedule, states=states, run=ctx.run, title=ctx.name)
     results["conversations"] = _counts(training)
     return results

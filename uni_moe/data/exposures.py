@@ -6,8 +6,9 @@ only says where a draw was computed; so the root of the rows is the same on any 
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from uni_moe.merkle import leaf_hash
 
 FILE = "ledger.parquet"
 _GROUP_ROWS = 65_536
+_LEAST_OF_AN_ID = 8  # letters, so that a short word means no id
 
 # column -> (type, what it says)
 COLUMNS: dict[str, tuple[pa.DataType, str]] = {
@@ -77,17 +79,41 @@ def read_entries(*files: Path) -> Iterator[Entry]:
                 yield from map(Entry._make, zip(*columns, strict=True))
 
 
-def rows_of(file: Path) -> int:
-    """Return how many entries a file holds."""
-    with pq.ParquetFile(file) as table:
-        count: int = table.metadata.num_rows
-    return count
+def find(folder: Path, sample: str) -> Iterator[tuple[int, Entry]]:
+    """Return the exposures of a sample in a folder's ledger: place, counted from 0, and entry.
+
+    A sample is named by its key, which also means its caption, or by the beginning of its
+    conversation's id.
+    """
+    keys = {sample, f"{sample}#caption"}
+    by_id = len(sample) >= _LEAST_OF_AN_ID
+    first = 0
+    with pq.ParquetFile(folder / FILE) as table:
+        for group in range(table.num_row_groups):
+            columns = table.read_row_group(group, ["key", "sample"])
+            told = zip(*(column.to_pylist() for column in columns.itercolumns()), strict=True)
+            hits = [
+                place
+                for place, (key, one) in enumerate(told)
+                if key in keys or (by_id and one.startswith(sample))
+            ]
+            if hits:
+                rows = table.read_row_group(group).take(hits).select(list(COLUMNS)).to_pylist()
+                yield from ((first + p, Entry(**r)) for p, r in zip(hits, rows, strict=True))
+            first += columns.num_rows
 
 
 def _table(rows: Sequence[Entry]) -> Any:  # noqa: ANN401 - pyarrow is untyped
     columns = zip(*rows, strict=True)
-    arrays = [
-        pa.array(values, type=kind)
-        for values, (kind, _) in zip(columns, COLUMNS.values(), strict=True)
-    ]
+    arrays = [_array(values, item.type) for values, item in zip(columns, SCHEMA, strict=True)]
     return pa.Table.from_arrays(arrays, schema=SCHEMA)
+
+
+def _array(values: Sequence[Any], kind: Any) -> Any:  # noqa: ANN401 - pyarrow is untyped
+    """Return a column, from buffers: `pa.array` would import pandas, for seconds."""
+    if kind == pa.int32():
+        return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(array("i", values))])
+    texts = [text.encode() for text in values]
+    ends = array("i", accumulate(map(len, texts), initial=0))
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(b"".join(texts))]
+    return pa.Array.from_buffers(kind, len(values), buffers)

@@ -5,7 +5,7 @@ What learns, from what and how long stands in params.yaml; this file builds, tra
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from uni_moe.train.conversations import (
     Conversations,
     check_not_empty,
     read_conversations,
+    sight_of,
     within_sight,
 )
 from uni_moe.train.learner import PhaseLearner
@@ -41,14 +42,6 @@ from uni_moe.train.networks import (
 )
 from uni_moe.train.state import StateStore, open_states
 
-# The encoders whose foundation and connector dvc.yaml gives to an expert's stage: spoken questions
-# about pictures need eyes. A connector is aligned with its own encoder alone.
-_EXPERT_SEES = {
-    "image": ("image",),
-    "video": ("image",),
-    "audio": ("audio",),
-    "speech": ("image", "speech"),
-}
 EXPERT = "expert.safetensors"
 ADAPTER = "adapter"
 
@@ -57,7 +50,7 @@ def align(ctx: StageContext) -> None:
     """Train one connector on captions or transcripts; everything else is frozen."""
     phase = ctx.params.align[ctx.item]  # type: ignore[index] # dvc.yaml names known connectors
     params = _params(ctx, "align", ctx.item)
-    with _data(ctx, phase, (ctx.item,)) as (corpora, training, validation):
+    with _data(ctx, phase) as (corpora, training, validation):
         built = build_dense(
             ctx.layout,
             ctx.params.model,
@@ -83,7 +76,7 @@ def experts(ctx: StageContext) -> None:
     """Train one expert: low-rank adapters on the feed-forwards that will become sparse."""
     phase = ctx.params.experts[ctx.item]  # type: ignore[index] # dvc.yaml names known experts
     params = _params(ctx, "experts", ctx.item)
-    with _data(ctx, phase, _EXPERT_SEES[ctx.item]) as (corpora, training, validation):
+    with _data(ctx, phase) as (corpora, training, validation):
         encoders = _encoders(training, validation)
         built = build_dense(
             ctx.layout, ctx.params.model, encoders, aligned=encoders, seed=ctx.params.seed
@@ -123,7 +116,7 @@ def tune(ctx: StageContext) -> None:
     phase = ctx.params.tune
     params = _params(ctx, "tune")
     parents = (*_corpora(ctx, phase), ctx.layout.assembled)
-    with _data(ctx, phase, ENCODERS) as (corpora, training, validation):
+    with _data(ctx, phase) as (corpora, training, validation):
         folder = ctx.layout.assembled
         ids = parent_ids(ctx.layout, *parents)
         base = UniMoeForConditionalGeneration.from_pretrained(folder, local_files_only=True)
@@ -175,9 +168,9 @@ def _train(  # noqa: PLR0913 - the one place where a phase's things meet
 
 @contextmanager
 def _data(
-    ctx: StageContext, phase: Phase, encoders: Collection[str]
+    ctx: StageContext, phase: Phase
 ) -> Iterator[tuple[dict[str, Corpus], Conversations, Conversations]]:
-    """Open the corpora of a phase's blend and read the conversations that these encoders read."""
+    """Open the corpora of a phase's blend, read the conversations that the stage's encoders can."""
     ctx.run.event("platform", **settle(ctx.params.platform))
     corpora = {modality: open_corpus(ctx.layout.corpus(modality)) for modality in phase.blend}
     try:
@@ -185,7 +178,9 @@ def _data(
         found = [
             read_conversations(corpora, name, phase, prompts) for name in ("train", "validation")
         ]
-        training, validation = (within_sight(conversations, encoders) for conversations in found)
+        training, validation = (
+            within_sight(conversations, sight_of(ctx.name)) for conversations in found
+        )
         check_not_empty(training, phase)
         unseen = {name: len(found[0][name]) - len(rows) for name, rows in training.items()}
         ctx.run.event("conversations", drawn_from=_counts(training), out_of_sight=unseen)

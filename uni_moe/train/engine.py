@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from uni_moe.train.expert_parallel import ExpertSpread
 from uni_moe.train.partitions import MOMENTS, WEIGHT, Flat, Kept, Partitions, Spread
 from uni_moe.train.world import join
 
@@ -30,6 +31,7 @@ class EngineOptions:
     zero_stage: int = 0
     half_precision: bool = False
     offload_optimizer: bool = False
+    expert_parallel: int = 1
 
     @property
     def stage(self) -> int:
@@ -78,7 +80,12 @@ class Engine:
         options = options or EngineOptions()
         deepspeed = bootstrap()
         self.world = join()
-        self._module = module
+        self._module, self._clip_norm = module, clip_norm
+        self._spread = (
+            ExpertSpread(module, deepspeed.utils.groups, options.expert_parallel)
+            if options.expert_parallel > 1
+            else None
+        )
         named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
         self.names = [name for name, _ in named]
         self.parameters = [parameter for _, parameter in named]
@@ -89,9 +96,11 @@ class Engine:
             model=module,
             optimizer=optimizer,
             model_parameters=self.parameters,
-            config=_config(options, clip_norm),
+            config=_config(options, clip_norm if self._spread is None else 0.0),
             dist_init_required=False,
         )
+        if self._spread is not None:  # its gradients are averaged in groups of their own
+            self._engine.has_moe_layers = True
         self._partitions = self._partitions_at(options.stage, optimizer, deepspeed)
 
     def forward(self, inputs: Any) -> Any:  # noqa: ANN401 - the module's own types
@@ -112,6 +121,9 @@ class Engine:
     def step(self, learning_rate: float) -> float:
         """Clip and update; return the gradient's norm before clipping, over all ranks."""
         norm = self._partitions.norm()
+        if self._spread is not None:
+            # DeepSpeed clips by the mean of ranks' norms, which is no norm of spread experts.
+            _clip(self.parameters, norm or 0.0, self._clip_norm)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         self._engine.step()
@@ -145,6 +157,8 @@ class Engine:
         for name, parameter in parameters.items():
             parameter.data = values[name]
         _forget(self._module)
+        if self._spread is not None:
+            self._spread.end()
 
     def _partitions_at(
         self,
@@ -153,7 +167,7 @@ class Engine:
         deepspeed: Any,  # noqa: ANN401 - it is untyped
     ) -> Partitions:
         if stage == 0:
-            return Kept(optimizer, self.parameters)
+            return Kept(optimizer, self.parameters, self._spread)
         if stage == _SPREADS_WEIGHTS:
             return Spread(self._engine, deepspeed, self.world)
         return Flat(self._engine, deepspeed)
@@ -176,6 +190,13 @@ def _config(options: EngineOptions, clip_norm: float) -> dict[str, Any]:
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": 1_000_000_000,
     }
+
+
+def _clip(parameters: list[nn.Parameter], norm: float, most: float) -> None:
+    """Scale all gradients so that their norm is at most `most`, as torch does."""
+    for parameter in parameters:
+        if parameter.grad is not None:
+            parameter.grad.mul_(min(1.0, most / (norm + 1e-6)))
 
 
 def _forget(module: nn.Module) -> None:

@@ -78,6 +78,36 @@ def train(  # noqa: PLR0913 - a training has this many parts
         parameters=len(engine.names),
         ranks=engine.world.size,
     )
+    try:
+        _steps(
+            engine, learner, schedule, states=states, run=run, title=title, start=start, facts=facts
+        )
+    finally:
+        states.wait()
+    states.settle()
+    after = learner.validate()
+    engine.close()
+    return {
+        "steps": schedule.steps,
+        "train_loss": sum(facts["recent"]) / len(facts["recent"]),
+        "validation_loss": {
+            name: {"before": facts["before"][name], "after": after[name]} for name in sorted(after)
+        },
+    }
+
+
+def _steps(  # noqa: PLR0913 - a training has this many parts
+    engine: Engine,
+    learner: Learner,
+    schedule: Schedule,
+    *,
+    states: StateStore,
+    run: Run,
+    title: str,
+    start: int,
+    facts: dict[str, Any],
+) -> None:
+    """Take every step that is left; `facts` grows by what is found."""
     drawn, began = 0, time.monotonic()
     hidden = not engine.world.is_first
     with tqdm(
@@ -93,16 +123,6 @@ def train(  # noqa: PLR0913 - a training has this many parts
             bar.update()
             if (step + 1) % schedule.save_every_steps == 0 and step + 1 < schedule.steps:
                 _save(engine, states, TrainingState(step + 1, engine.tensors(), facts), run)
-    states.settle()
-    after = learner.validate()
-    engine.close()
-    return {
-        "steps": schedule.steps,
-        "train_loss": sum(facts["recent"]) / len(facts["recent"]),
-        "validation_loss": {
-            name: {"before": facts["before"][name], "after": after[name]} for name in sorted(after)
-        },
-    }
 
 
 def _save(engine: Engine, states: StateStore, state: TrainingState, run: Run) -> None:

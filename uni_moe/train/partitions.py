@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from uni_moe.train.expert_parallel import ExpertSpread
 from uni_moe.train.world import World
 
 WEIGHT = "weight"
@@ -46,15 +47,24 @@ class Partitions(Protocol):
 
 
 class Kept:
-    """Stage 0: everything on every rank."""
+    """Stage 0: everything on every rank, but experts that are spread."""
 
-    def __init__(self, optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> None:
-        self._optimizer, self._parameters = optimizer, parameters
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        parameters: list[nn.Parameter],
+        spread: ExpertSpread | None = None,
+    ) -> None:
+        self._optimizer, self._parameters, self._spread = optimizer, parameters, spread
 
-    def norm(self) -> float | None:
+    def norm(self) -> float:
         """See Partitions."""
-        found = [torch.linalg.vector_norm(p.grad) for p in self._parameters if p.grad is not None]
-        return float(torch.linalg.vector_norm(torch.stack(found)))
+        if self._spread is None:
+            return float(_norm(self._parameters))
+        there = [p for p in self._parameters if self._spread.holds(p)]
+        here = [p for p in self._parameters if not self._spread.holds(p)]
+        squares = self._spread.summed(_norm(there).square())
+        return float((_norm(here).square() + squares).sqrt())
 
     def begin(self, steps: int) -> None:
         """See Partitions."""
@@ -63,15 +73,23 @@ class Kept:
 
     def read(self, parameter: nn.Parameter, key: str) -> Tensor:
         """See Partitions."""
-        if key == WEIGHT:
-            return parameter.detach()
-        found: Tensor = self._optimizer.state[parameter][key]
+        found = self._here(parameter, key)
+        if self._spread is not None and self._spread.holds(parameter):
+            return self._spread.whole(parameter, found)
         return found
 
     def write(self, parameter: nn.Parameter, key: str, value: Tensor) -> None:
         """See Partitions."""
+        if self._spread is not None and self._spread.holds(parameter):
+            value = self._spread.mine(parameter, value)
         with torch.no_grad():
-            self.read(parameter, key).copy_(value)
+            self._here(parameter, key).copy_(value)
+
+    def _here(self, parameter: nn.Parameter, key: str) -> Tensor:
+        if key == WEIGHT:
+            return parameter.detach()
+        found: Tensor = self._optimizer.state[parameter][key]
+        return found
 
     def written(self) -> None:
         """See Partitions: nothing follows."""
@@ -171,6 +189,11 @@ def _read(safe: Any, parameter: nn.Parameter, key: str) -> Tensor:  # noqa: ANN4
         else safe.safe_get_full_optimizer_state(parameter, key)
     )
     return found
+
+
+def _norm(parameters: Sequence[nn.Parameter]) -> Tensor:
+    found = [torch.linalg.vector_norm(p.grad) for p in parameters if p.grad is not None]
+    return torch.linalg.vector_norm(torch.stack(found)) if found else torch.zeros(())
 
 
 def _fresh(like: Tensor, steps: int) -> dict[str, Tensor]:

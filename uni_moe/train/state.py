@@ -71,9 +71,7 @@ class StateStore:
         Raises:
             StageError: it could not be written; the states before it are as they were.
         """
-        if self._writer is not None:
-            self._writer.join()
-            self._writer = None
+        self.wait()
         trouble, self._trouble = self._trouble, None
         if trouble is not None:
             full = isinstance(trouble, OSError) and trouble.errno in (errno.ENOSPC, errno.EDQUOT)
@@ -83,6 +81,12 @@ class StateStore:
                 remedy="make room or mend it, then run the same command: it goes on from the last "
                 "whole state.",
             ) from trouble
+
+    def wait(self) -> None:
+        """Wait until nothing is being written, however it ends."""
+        if self._writer is not None:
+            self._writer.join()
+            self._writer = None
 
     def newest(self) -> int | None:
         """Return the step of the newest state whose bytes are what was written; None without one.

@@ -36,11 +36,8 @@ class World:
 
 def here() -> World:
     """Return this process's place, as its launcher says."""
-    rank, size = (int(os.environ.get(name, least)) for name, least in _NAMES)
-    return World(rank, size, int(os.environ.get("LOCAL_RANK", "0")))
-
-
-_NAMES = (("RANK", "0"), ("WORLD_SIZE", "1"))
+    told = os.environ.get
+    return World(int(told("RANK", "0")), int(told("WORLD_SIZE", "1")), int(told("LOCAL_RANK", "0")))
 
 
 def join(patience_s: float = PATIENCE_S) -> World:

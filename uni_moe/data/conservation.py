@@ -163,7 +163,8 @@ def conserve(accounts: Accounts) -> None:
             f"The ledger does not account for every sample:{bullets(broken)}",
             cause="draws were dropped, doubled or cut in silence, or another corpus was learned "
             "from: a defect of this program, or files that were changed while it ran.",
-            remedy="do not use this training; run the stage again, and report it if it comes back.",
+            remedy="do not use this training: remove the stage's folder in `state/`, run it again, "
+            "and report it if it comes back.",
         )
 
 

@@ -80,10 +80,11 @@ class Leaps:
     def see(self, step: int, loss: float, gradient_norm: float) -> list[Alarm]:
         """Return the alarms of a step."""
         values = {"loss": loss, "gradient": gradient_norm}
-        broken = [name for name, value in values.items() if not math.isfinite(value)]
-        if broken:
-            said = " and ".join(f"the {name} is {values[name]}" for name in broken)
-            return [Alarm("not_finite", step, said, values[broken[0]])]
+        broken = next((name for name, value in values.items() if not math.isfinite(value)), None)
+        if broken is not None:
+            beside = f", at a loss of {loss:.4g}" if broken == "gradient" else ""
+            said = f"the {broken} of step {step} is {values[broken]}{beside}"
+            return [Alarm("not_finite", step, said, values[broken])]
         found = (self._judge(step, name, value) for name, value in values.items())
         return [alarm for alarm in found if alarm is not None]
 
@@ -107,7 +108,10 @@ class Leaps:
         if was_high or score <= limit:
             return None
         kind: AlarmKind = "loss_spike" if name == "loss" else "gradient_spike"
-        said = f"the {name} is {value:.4g}, {score:.1f} deviations above the usual {usual:.4g}"
+        said = (
+            f"the {name} of step {step} is {value:.4g}, {score:.1f} deviations above the usual "
+            f"{usual:.4g}"
+        )
         return Alarm(kind, step, said, round(score, 2), limit)
 
 

@@ -37,12 +37,14 @@ class MicroBatch:
     """What a module is called with at once, made of so many draws.
 
     `count` is what its loss is summed over: loss-bearing tokens, 0 where nothing is learned.
+    `positions` counts what goes through the language model, filling aside.
     """
 
     inputs: Any
     count: float
     draws: int
     seen: tuple[Seen, ...] = ()
+    positions: int = 0
 
 
 @dataclass(frozen=True)
@@ -51,12 +53,15 @@ class StepLoss:
 
     `total` is its sum over what `MicroBatch.count` counts, so that totals of micro-batches and
     ranks add up; `parts` splits it: name -> (sum, count); `by_draw` too: (draws, 2), the sum and
-    the tokens of every draw, in the order of `MicroBatch.seen`.
+    the tokens of every draw, in the order of `MicroBatch.seen`. `routing` tells what the sparse
+    layers did, `auxiliary` the losses beside the next token's by name, without their weights.
     """
 
     total: Tensor
     parts: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     by_draw: Tensor | None = None
+    routing: Mapping[int, RoutingSums] = field(default_factory=dict)
+    auxiliary: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -64,8 +69,9 @@ class StepReport:
     """What one step did, over all ranks; `step` is counted from 1.
 
     `seen` holds (rank, draw) by slot, `by_draw` each draw's summed loss and loss-bearing tokens in
-    the same order. `positions` counts what went through the language model, filling aside.
-    `auxiliary` maps a loss beside the next token's to its value, without its weight.
+    the same order. `draws` counts them also where a learner does not name them. `positions` counts
+    what went through the language model, filling aside. `parts` are losses by the learner's own
+    names, `auxiliary` those beside the next token's, without their weights.
     """
 
     step: int
@@ -77,8 +83,10 @@ class StepReport:
     routing: Mapping[int, RoutingSums]
     waited_s: float
     took_s: float
+    draws: int = 0
+    positions: int = 0
+    parts: Mapping[str, float] = field(default_factory=dict)
     auxiliary: Mapping[str, float] = field(default_factory=dict)
-    positions: int | None = None
 
 
 class Learner(Protocol):

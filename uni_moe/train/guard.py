@@ -16,11 +16,15 @@ _NAMED = 5  # draws in an error's text
 
 @dataclass(frozen=True)
 class Decision:
-    """`go_on`, `stop`, or `skip`: back to the last training state, and this step left out."""
+    """`go_on`, `stop`, or `skip`: back to the last training state, and this step left out.
+
+    `alarm` is the one that decided, `alarms` are all of the step.
+    """
 
     action: Literal["go_on", "stop", "skip"]
     alarm: Alarm | None = None
     exhausted: bool = False  # it would skip, but has skipped as often as it may
+    alarms: tuple[Alarm, ...] = ()
 
 
 def decide(alarms: Sequence[Alarm], rules: Guard, skipped: Collection[int]) -> Decision:
@@ -34,15 +38,15 @@ def decide(alarms: Sequence[Alarm], rules: Guard, skipped: Collection[int]) -> D
     wishes: dict[str, str] = dict.fromkeys(("loss_spike", "gradient_spike"), rules.on_spike)
     wishes["not_finite"] = rules.on_not_finite
     asked = [(wishes[alarm.kind], alarm) for alarm in alarms if alarm.kind in wishes]
-    for action in ("stop", "skip"):
-        for wish, alarm in asked:
-            if wish != action:
-                continue
-            if action == "stop":
-                return Decision("stop", alarm)
+    told = tuple(alarms)
+    for wish, alarm in asked:
+        if wish == "stop":
+            return Decision("stop", alarm, alarms=told)
+    for wish, alarm in asked:
+        if wish == "skip":
             exhausted = len(skipped) >= rules.most_skips
-            return Decision("stop" if exhausted else "skip", alarm, exhausted)
-    return Decision("go_on")
+            return Decision("stop" if exhausted else "skip", alarm, exhausted, told)
+    return Decision("go_on", alarms=told)
 
 
 def stopped(decision: Decision, draws: Sequence[Suspect] = ()) -> StageError:
@@ -53,7 +57,7 @@ def stopped(decision: Decision, draws: Sequence[Suspect] = ()) -> StageError:
     if decision.exhausted:
         spent = " Steps were left out as often as `telemetry.guard.most_skips` allows."
     return StageError(
-        f"Step {alarm.step} went wrong: {alarm.text}.{spent}{bullets(named(draws), most=_NAMED)}",
+        f"{alarm.text[:1].upper()}{alarm.text[1:]}.{spent}{bullets(named(draws), most=_NAMED)}",
         cause=_cause(draws),
         remedy="look at these samples (`uni-moe ledger show KEY` tells where else they were seen), "
         "lower this phase's `learning_rate`, or let `telemetry.guard` in params.yaml skip such "

@@ -91,7 +91,7 @@ def check(layout: Layout, folder: Path) -> Checked:
             training,
             seed=card.params["seed"],
             tokens_of=_tokens_of(layout, card, folder),
-            skipped=facts.get("skipped_steps", ()),
+            skipped=card.results["skipped_steps"],
         )
         found = _found(folder)
         difference = first_difference(_watched(wanted, expected), _watched(found, kept))

@@ -13,7 +13,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import nn
 
-from uni_moe.artifacts import parent_ids, read_json, write_json
+from uni_moe.artifacts import Draft, parent_ids, read_json, write_json
 from uni_moe.config import Phase
 from uni_moe.data.corpus import Corpus, open_corpus
 from uni_moe.examples import ExampleMaker
@@ -23,6 +23,7 @@ from uni_moe.model.parts import learn
 from uni_moe.model.processor import UniMoeProcessor
 from uni_moe.platform import device, settle
 from uni_moe.stage import StageContext
+from uni_moe.train.accounting import account_for, token_counter
 from uni_moe.train.assemble import RECEIPT
 from uni_moe.train.conversations import (
     Conversations,
@@ -33,6 +34,7 @@ from uni_moe.train.conversations import (
 )
 from uni_moe.train.engine import EngineOptions
 from uni_moe.train.learner import PhaseLearner
+from uni_moe.train.ledger import Ledger
 from uni_moe.train.loop import Schedule, train
 from uni_moe.train.networks import (
     CONNECTOR,
@@ -42,6 +44,9 @@ from uni_moe.train.networks import (
     encoder_of,
 )
 from uni_moe.train.state import StateStore, open_states
+from uni_moe.train.telemetry import Telemetry
+from uni_moe.train.watch import Watch
+from uni_moe.train.work import device_peak, work_of
 from uni_moe.train.world import here, join
 
 EXPERT = "expert.safetensors"
@@ -65,13 +70,15 @@ def align(ctx: StageContext) -> None:
         model = built.model.to(device())
         maker = ExampleMaker(corpora, built.processor, built.model)
         states = open_states(ctx, params, parent_ids(ctx.layout, *parents))
-        results = _train(ctx, phase, model, maker, training, validation, states)
+        ledger = _ledger(states)
+        results = _train(ctx, phase, model, maker, training, validation, states, ledger)
     if not here().is_first:
         return
     with ctx.artifact(
         ctx.layout.aligned(ctx.item), kind="connector", params=params, parents=parents
     ) as draft:
         save_file(connector_state(model, ctx.item), draft.folder / CONNECTOR)
+        _account(ctx, phase, maker, ledger, draft)
         draft.results.update(results)
     states.clear()
 
@@ -91,7 +98,8 @@ def experts(ctx: StageContext) -> None:
         wrapped.to(device())
         maker = ExampleMaker(corpora, built.processor, built.model)
         states = open_states(ctx, params, parent_ids(ctx.layout, *parents))
-        results = _train(ctx, phase, wrapped, maker, training, validation, states)
+        ledger = _ledger(states)
+        results = _train(ctx, phase, wrapped, maker, training, validation, states, ledger)
     if not here().is_first:
         return
     with ctx.artifact(
@@ -113,6 +121,7 @@ def experts(ctx: StageContext) -> None:
             if group == "connector":
                 state = connector_state(merged, connector)
                 save_file(state, draft.folder / f"{connector}.{CONNECTOR}")
+        _account(ctx, phase, maker, ledger, draft)
         draft.results.update(results, learned=len(learned))
     states.clear()
 
@@ -132,7 +141,8 @@ def tune(ctx: StageContext) -> None:
         wrapped.to(device())
         maker = ExampleMaker(corpora, processor, base)
         states = open_states(ctx, params, ids)
-        results = _train(ctx, phase, wrapped, maker, training, validation, states)
+        ledger = _ledger(states)
+        results = _train(ctx, phase, wrapped, maker, training, validation, states, ledger)
     if not here().is_first:
         return
     with ctx.artifact(ctx.layout.model, kind="model", params=params, parents=parents) as draft:
@@ -144,6 +154,7 @@ def tune(ctx: StageContext) -> None:
         base.save_pretrained(draft.folder)
         processor.save_pretrained(draft.folder)
         write_json(draft.folder / RECEIPT, read_json(ctx.layout.assembled / RECEIPT))
+        _account(ctx, phase, maker, ledger, draft)
         draft.results.update(results, learned=len(learned))
     states.clear()
 
@@ -156,6 +167,7 @@ def _train(  # noqa: PLR0913 - the one place where a phase's things meet
     training: Conversations,
     validation: Conversations,
     states: StateStore,
+    ledger: Ledger,
 ) -> dict[str, Any]:
     learner = PhaseLearner(
         model, maker, phase, train=training, validation=validation, seed=ctx.params.seed
@@ -174,12 +186,51 @@ def _train(  # noqa: PLR0913 - the one place where a phase's things meet
         offload_optimizer=ctx.machine.offload_optimizer,
         expert_parallel=ctx.machine.expert_parallel if ctx.name == "tune" else 1,
     )
+    peak = device_peak(half_precision=options.half_precision)
+    telemetry = Telemetry(
+        ctx.params.telemetry,
+        work=work_of(model),
+        peak_flops=None if peak is None else peak * here().size,
+    )
+    watch = Watch(
+        ctx.params.telemetry, telemetry=telemetry, ledger=ledger if here().is_first else None
+    )
     with maker.model.towers_aside():
         results = train(
-            learner, schedule, states=states, run=ctx.run, title=ctx.name, options=options
+            learner,
+            schedule,
+            states=states,
+            run=ctx.run,
+            title=ctx.name,
+            options=options,
+            watch=watch,
         )
     results["conversations"] = _counts(training)
     return results
+
+
+def _ledger(states: StateStore) -> Ledger:
+    """Return the ledger of a training; it lives beside the states that keep its positions."""
+    return Ledger(states.folder / "ledger")
+
+
+def _account(
+    ctx: StageContext, phase: Phase, maker: ExampleMaker, ledger: Ledger, draft: Draft
+) -> None:
+    """Put the ledger into the artifact, and hold the law that every sample is somewhere.
+
+    Raises:
+        StageError: it does not hold.
+    """
+    draft.results["ledger"] = ledger.write(draft.folder)
+    processor = maker.processor
+    draft.results["exposure"] = account_for(
+        draft.folder,
+        maker.corpora,
+        phase,
+        ctx.params.prepare.caption_prompts,
+        token_counter(processor.tokenizer, processor.system_prompt),
+    )
 
 
 @contextmanager
@@ -255,5 +306,6 @@ def _params(ctx: StageContext, *section: str) -> Mapping[str, Any]:
         "platform": ctx.params.section("platform"),
         "model": ctx.params.section("model"),
         "prepare": ctx.params.section("prepare"),
+        "telemetry": ctx.params.section("telemetry"),
         section[0]: ctx.params.section(*section),
     }

@@ -81,7 +81,7 @@ class Telemetry:
 
 def write(run: Run, step: int, told: Told) -> None:
     """Write a step into the run's folder."""
-    run.metric(step, {name: _short(value) for name, value in told.metrics.items()})
+    run.metric(step, told.metrics)
     if told.routing:
         run.routing(step, told.routing)
     for alarm in told.alarms:
@@ -108,6 +108,7 @@ def _of_step(report: StepReport) -> dict[str, float]:
         "gradient_norm": report.gradient_norm,
         "wait_s": report.waited_s,
         "step_s": report.took_s,
+        **{f"loss/{name}": value for name, value in report.parts.items()},
         **{f"auxiliary/{name}": value for name, value in report.auxiliary.items()},
     }
 
@@ -126,9 +127,11 @@ def _speed(report: StepReport, work: Work | None, peak_flops: float | None) -> d
     """Return rates; without a known peak or count of positions there is no utilization."""
     tokens, took_s = sum(count for _, count in report.by_draw), max(report.took_s, 1e-9)
     found = {"wait_share": report.waited_s / took_s}
-    if report.seen:
-        found |= {"samples_per_s": len(report.seen) / took_s, "tokens_per_s": tokens / took_s}
-    if report.positions is not None:
+    if report.draws:
+        found["samples_per_s"] = report.draws / took_s
+    if tokens:
+        found["tokens_per_s"] = tokens / took_s
+    if report.positions:
         found["positions_per_s"] = report.positions / took_s
         if work is not None and peak_flops is not None:
             found["mfu"] = work.of(report.positions, tokens) / took_s / peak_flops
@@ -168,7 +171,3 @@ def _table(row: list[float], experts: int) -> dict[str, Any]:
 def _on_cpu(routing: Mapping[int, RoutingSums]) -> dict[int, RoutingSums]:
     """Bring all layers' sums over at once."""
     return unstacked(stacked(routing).cpu(), list(routing)) if routing else {}
-
-
-def _short(value: float) -> float:
-    return float(f"{value:.6g}")

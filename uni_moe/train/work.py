@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from uni_moe.model.moe import SparseFeedForward
@@ -64,6 +65,13 @@ def peak_flops(device_name: str, *, half_precision: bool) -> float | None:
         if name in device_name:
             return half if half_precision else single
     return None
+
+
+def device_peak(*, half_precision: bool) -> float | None:
+    """Return what this process's device can do in a second; a processor's peak is not known."""
+    if not torch.cuda.is_available():
+        return None
+    return peak_flops(torch.cuda.get_device_name(), half_precision=half_precision)
 
 
 def _visited_shares(model: nn.Module) -> dict[str, float]:

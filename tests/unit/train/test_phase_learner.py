@@ -37,7 +37,8 @@ class Counting(nn.Module):
         sums = (labels * learned).sum(1).float() * (2 if self.training else 1)
         tokens = learned.sum(1)
         loss = sums.sum() / tokens.sum().clamp(min=1)
-        return SimpleNamespace(loss=loss, loss_sum_B=sums, loss_tokens_B=tokens)
+        beside = {"routing_sums": None, "aux_losses": None}
+        return SimpleNamespace(loss=loss, loss_sum_B=sums, loss_tokens_B=tokens, **beside)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from uni_moe import cli_models
+from uni_moe import cli_features, cli_models
 from uni_moe.alone import end_with_dvc, only_one
 from uni_moe.artifacts import Layout
 from uni_moe.config import Gate, Params, load_params
@@ -114,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     register = command("register", _register, "register and judge the model in artifacts/ alone")
     register.add_argument("--reason", default="by hand", help="why; kept with the version")
     cli_models.add_words(command)
+    cli_features.add_words(command)
     index = command("index", _index, "import cards and run folders into the database")
     index.add_argument("--rebuild", action="store_true", help="drop the database first")
     for stage, (_, items, text) in STAGES.items():

@@ -6,6 +6,7 @@ Shapes
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -128,13 +129,45 @@ class UniMoeProcessor(ProcessorMixin):  # type: ignore[misc] # transformers is u
 
     def rows(self, prepared: Prepared) -> int:
         """Return how many positions a medium takes in a sequence."""
+        return self.rows_each(prepared.kind) * len(prepared.values)
+
+    def rows_each(self, kind: str) -> int:
+        """Return how many positions a picture, a film or one window of a sound takes."""
         per_value = {
             "image": self.image_rows,
             "video": self.image_rows,
             "audio": self.audio_rows,
             "speech": self.speech_rows,
         }
-        return per_value[prepared.kind] * len(prepared.values)
+        return per_value[kind]
+
+    def windows(self, kind: str, samples: int) -> int:
+        """Return in how many windows a sound of so many samples is cut.
+
+        Raises:
+            DataError: they are more than the published limit of 20.
+        """
+        window_s = self.audio_window_s if kind == "audio" else self.speech_window_s
+        count = max(1, math.ceil(samples / (window_s * RATE_HZ)))
+        if count > MAX_WINDOWS:
+            raise DataError(
+                f"A sound of {samples / RATE_HZ:.0f} s has {count} windows of {window_s} s.",
+                cause=f"the model reads at most {MAX_WINDOWS} windows of one file.",
+                remedy="split the recording and ask about its parts.",
+            )
+        return count
+
+    def preparation(self, kind: str) -> dict[str, Any]:
+        """Return every setting that changes what `prepare` makes of a kind of media."""
+        if kind == "image":
+            return {"image_processor": self.image_processor.to_dict()}
+        if kind == "video":
+            own = {"video_frames": self.video_frames}
+            return {"image_processor": self.image_processor.to_dict(), **own}
+        if kind == "audio":
+            return {"window_s": self.audio_window_s, "mel_bins": self.mel_bins}
+        extractor = {"feature_extractor": self.feature_extractor.to_dict()}
+        return {"window_s": self.speech_window_s, **extractor}
 
     def encode(self, messages: Sequence[Message], rows: Sequence[int]) -> Encoded:
         """Tokenize a conversation whose slots take `rows` positions, in order."""
@@ -202,13 +235,8 @@ class UniMoeProcessor(ProcessorMixin):  # type: ignore[misc] # transformers is u
 
     def _sound(self, kind: str, sound: np.ndarray) -> Prepared:
         window_s = self.audio_window_s if kind == "audio" else self.speech_window_s
+        self.windows(kind, len(sound))
         cut, masks = windows(sound, window_s)
-        if len(cut) > MAX_WINDOWS:
-            raise DataError(
-                f"A sound of {len(sound) / RATE_HZ:.0f} s has {len(cut)} windows of {window_s} s.",
-                cause=f"the model reads at most {MAX_WINDOWS} windows of one file.",
-                remedy="split the recording and ask about its parts.",
-            )
         if kind == "audio":
             values = torch.stack([filterbank(w, mel_bins=self.mel_bins) for w in cut])
             return Prepared(kind, values, torch.from_numpy(np.stack(masks)))

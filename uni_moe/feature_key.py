@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-import sys
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ CODE = (
     "uni_moe.data.media",
     "uni_moe.data.pictures",
     "uni_moe.data.sounds",
+    "uni_moe.feature_maker",
     "uni_moe.model.encoders.beats",
     "uni_moe.model.encoders.beats_features",
     "uni_moe.model.processor",
@@ -66,9 +67,10 @@ def weights_hash(module: nn.Module) -> str:
 
 
 def _source_hash(module: str) -> str:
-    file = sys.modules[module].__file__
-    assert file is not None
-    return sha256_file(Path(file))
+    found = find_spec(module)
+    assert found is not None
+    assert found.origin is not None
+    return sha256_file(Path(found.origin))
 
 
 def _machine(device: torch.device) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from uni_moe.records import canonical_json, sha256_text
 ABOUT = "about.json"
 BLOCK_BYTES = 64 * 2**20
 KEY = 16  # letters of the hash in a folder's name
-_PUBLISH_S, _PUBLISH_SHARE = 1.0, 0.1  # at most this share of a writer's life is lost with it
+_PUBLISH_S, _PUBLISH_SHARE = 1.0, 0.02  # at most this share of a writer's life is lost with it
 _DEAD_S = 3600.0  # a draft is written in one go, so the writer of an old one is dead
 _SETTLED_NS = 100_000_000  # a younger folder may change again without a new time
 Tell = Callable[[UniMoeError], None]  # hears what went wrong and stopped nothing
@@ -148,7 +148,7 @@ class FeatureStore:
     def tick(self) -> None:
         """Publish what is gathered, if it is much or waits for long.
 
-        The wait grows with the writer's age: a slow encoder leaves tens of blocks, not thousands.
+        The wait grows with the writer's age: a slow encoder leaves hundreds of blocks in a day.
         """
         if not self._gathered:
             return

@@ -111,7 +111,7 @@ def test_a_block_is_published_when_it_is_large_or_old(tmp_path, monkeypatch):
     assert len(blocks(tmp_path)) == 2
     store.put(name_of(4), feature(4))
     store._published -= 1.1
-    store._born -= 100.0  # an old writer waits for a tenth of its life
+    store._born -= 100.0  # an old writer waits for a fiftieth of its life
     store.tick()
     assert len(blocks(tmp_path)) == 2
 

@@ -146,7 +146,7 @@ def index(root: Path, count: int) -> dict[str, Any]:
             writer.publish()
     writer.publish()
     reader = FeatureCache(root, SETTINGS, trouble).store("image", about)
-    return {"media": count, "opened_s": timed(lambda: reader.shape("none"))}
+    return {"media": count, "opened_s": timed(lambda: reader.get("none"))}
 
 
 def network(

@@ -67,16 +67,9 @@ class FeatureMaker:
 
         Shapes: see `TowersMixin.encode`, with N = 1 for a picture or film.
         """
-        reader = self._reader(ref.kind)
-        key = (reader.stamp, ref.content)
-        found = self._recent.get(key)
+        found = self._held(ref)
         if found is None:
-            found = self._kept(reader, ref)
-            if found is None:
-                found = self._computed(reader, ref, corpus)
-            self._recent.put(key, found, found.nbytes)
-        elif reader.store is not None:
-            reader.store.tick()
+            found = self._computed(ref, corpus)
         return found, self.processor.rows_each(ref.kind) * len(found)
 
     def rows(self, ref: MediaRef, corpus: Corpus) -> int:
@@ -94,23 +87,33 @@ class FeatureMaker:
         if ref.kind in ("image", "video"):
             return 1
         if ref.content not in self._windows:
-            store = self._reader(ref.kind).store
-            shape = None if store is None else store.shape(ref.content)
+            found = self._held(ref)
             self._windows[ref.content] = (
-                shape[0]
-                if shape is not None
+                len(found)
+                if found is not None
                 else self.processor.windows(ref.kind, len(self._load(ref, corpus)))  # type: ignore[arg-type] # a sound
             )
         return self._windows[ref.content]
 
-    def _kept(self, reader: _Reader, ref: MediaRef) -> Tensor | None:
-        array = None if reader.store is None else reader.store.get(ref.content)
+    def _held(self, ref: MediaRef) -> Tensor | None:
+        """Return features that are remembered or kept, None where they have to be computed."""
+        reader = self._reader(ref.kind)
+        found = self._recent.get((reader.stamp, ref.content))
+        if reader.store is None:
+            return found
+        if found is not None:
+            reader.store.tick()
+            return found
+        array = reader.store.get(ref.content)
         if array is None:
             return None
         self.counts["read"] += 1
-        return torch.frombuffer(array.data, dtype=_DTYPES[array.dtype]).view(array.shape)
+        found = torch.frombuffer(array.data, dtype=_DTYPES[array.dtype]).view(array.shape)
+        self._recent.put((reader.stamp, ref.content), found, found.nbytes)
+        return found
 
-    def _computed(self, reader: _Reader, ref: MediaRef, corpus: Corpus) -> Tensor:
+    def _computed(self, ref: MediaRef, corpus: Corpus) -> Tensor:
+        reader = self._reader(ref.kind)
         ready = self.processor.prepare(ref.kind, self._load(ref, corpus))
         device = next(self.towers.tower(ref.kind).parameters()).device
         padding = None if ready.padding is None else ready.padding.to(device)
@@ -120,6 +123,7 @@ class FeatureMaker:
         if reader.store is not None:
             data = found.flatten().view(torch.uint8).numpy().data
             reader.store.put(ref.content, Array(_WORDS[found.dtype], tuple(found.shape), data))
+        self._recent.put((reader.stamp, ref.content), found, found.nbytes)
         return found
 
     def _load(self, ref: MediaRef, corpus: Corpus) -> Media:

@@ -124,18 +124,13 @@ class FeatureStore:
         while (place := self._find(content)) is not None:
             try:
                 found = read_array(place, content)
-            except OSError:  # another process cleared or mended it
-                self._forget(place.file)
+            except OSError as error:
+                self._lose(place.file, error)
                 continue
             if found is not None:
                 return found
             self._mend(place.file, content)
         return None
-
-    def shape(self, content: str) -> tuple[int, ...] | None:
-        """Return a feature's shape without reading it, None where there is none."""
-        found = self._gathered.get(content) or self._find(content)
-        return None if found is None else found.shape
 
     def put(self, content: str, array: Array) -> None:
         """Keep a feature from now on. Its bytes must not change any more."""
@@ -192,8 +187,14 @@ class FeatureStore:
         except ValueError as error:
             self.cache.tell(_spoiled(f"The block of features {file} cannot be read: {error}."))
             _remove(file)
-        except OSError:  # another process cleared or mended it
-            return
+        except OSError as error:
+            self._lose(file, error)
+
+    def _lose(self, file: Path, error: OSError) -> None:
+        """Do without a block; one that is gone was cleared or mended by another process."""
+        if not isinstance(error, FileNotFoundError):
+            self.cache.tell(_spoiled(f"The block of features {file} cannot be read: {error}."))
+        self._forget(file)
 
     def _forget(self, file: Path) -> None:
         self._places = {name: p for name, p in self._places.items() if p.file != file}

@@ -82,12 +82,6 @@ def test_a_reader_sees_what_was_published_after_it_looked(tmp_path):
         assert held(reader, [number]) == [number]
 
 
-def test_a_shape_is_known_without_reading(tmp_path):
-    store = filled(tmp_path, [1])
-    store.put(name_of(2), feature(2, 10))
-    assert [store.shape(name_of(n)) for n in (1, 2, 3)] == [(1, 3000), (1, 10), None]
-
-
 def test_encoders_that_differ_in_anything_share_nothing(tmp_path):
     cache = FeatureCache(tmp_path, FeatureCacheSettings(spare_share=0.0), print)
     store = cache.store("image", ABOUT)
@@ -148,6 +142,14 @@ def test_a_block_whose_header_is_spoiled_is_told_once_and_removed(tmp_path):
     assert held(open_store(tmp_path, troubles.append), [1, 2]) == [2]
     assert len(troubles) == 1
     assert not file.exists()
+
+
+def test_a_block_that_the_system_cannot_read_is_told_and_done_without(tmp_path):
+    store = filled(tmp_path, [1])
+    (store.folder / "ffff.safetensors").mkdir()
+    troubles = []
+    assert held(open_store(tmp_path, troubles.append), [1, 2]) == [1]
+    assert ["Is a directory" in trouble.what for trouble in troubles] == [True]
 
 
 def test_a_block_cut_short_under_a_reader_ends_nobody(tmp_path):

@@ -18,6 +18,7 @@ from uni_moe.artifacts import Draft, parent_ids, read_json, write_json
 from uni_moe.config import Phase
 from uni_moe.data.corpus import Corpus, open_corpus
 from uni_moe.examples import ExampleMaker
+from uni_moe.feature_maker import open_features
 from uni_moe.model import adapters
 from uni_moe.model.network import UniMoeForConditionalGeneration
 from uni_moe.model.parts import learn
@@ -81,10 +82,11 @@ def align(ctx: StageContext) -> None:
         parents = (*_corpora(ctx, phase), *built.parents)
         learn(built.model, phase.learns)
         model = built.model.to(device())
-        maker = ExampleMaker(corpora, built.processor, built.model)
         states = open_states(ctx, params, parent_ids(ctx.layout, *parents))
         ledger = _ledger(states)
-        results = _train(ctx, phase, model, maker, training, validation, states, ledger)
+        with open_features(ctx, built.model, built.processor) as features:
+            maker = ExampleMaker(corpora, built.processor, built.model, features)
+            results = _train(ctx, phase, model, maker, training, validation, states, ledger)
     if not here().is_first:
         return
     with ctx.artifact(
@@ -110,10 +112,11 @@ def experts(ctx: StageContext) -> None:
         wrapped = _attach(ctx, phase, built.model)
         learned = learn(wrapped, phase.learns)
         wrapped.to(device())
-        maker = ExampleMaker(corpora, built.processor, built.model)
         states = open_states(ctx, params, parent_ids(ctx.layout, *parents))
         ledger = _ledger(states)
-        results = _train(ctx, phase, wrapped, maker, training, validation, states, ledger)
+        with open_features(ctx, built.model, built.processor) as features:
+            maker = ExampleMaker(corpora, built.processor, built.model, features)
+            results = _train(ctx, phase, wrapped, maker, training, validation, states, ledger)
     if not here().is_first:
         return
     with ctx.artifact(
@@ -154,10 +157,11 @@ def tune(ctx: StageContext) -> None:
         wrapped = _attach(ctx, phase, base)
         learned = learn(wrapped, phase.learns)
         wrapped.to(device())
-        maker = ExampleMaker(corpora, processor, base)
         states = open_states(ctx, params, ids)
         ledger = _ledger(states)
-        results = _train(ctx, phase, wrapped, maker, training, validation, states, ledger)
+        with open_features(ctx, base, processor) as features:
+            maker = ExampleMaker(corpora, processor, base, features)
+            results = _train(ctx, phase, wrapped, maker, training, validation, states, ledger)
     if not here().is_first:
         return
     with ctx.artifact(ctx.layout.model, kind="model", params=params, parents=parents) as draft:

@@ -14,6 +14,10 @@ from typing import Any
 from uni_moe.errors import DataError
 
 IGNORED = -100
+VICUNA = (  # the system sentence of the published variants
+    "A chat between a curious user and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the user's questions."
+)
 Message = Mapping[str, Any]
 Item = Mapping[str, Any]
 

@@ -19,13 +19,14 @@ from uni_moe.config import Phase, RoutingLosses
 from uni_moe.data.corpus import Corpus, open_corpus
 from uni_moe.examples import ExampleMaker
 from uni_moe.model import adapters
+from uni_moe.model.assembly import RECEIPT, tuned
 from uni_moe.model.config import sparse_layers_of
+from uni_moe.model.merging import BASE_NOTE
 from uni_moe.model.network import UniMoeForConditionalGeneration
 from uni_moe.model.parts import learn
 from uni_moe.model.processor import UniMoeProcessor
 from uni_moe.platform import device, settle
 from uni_moe.stage import StageContext
-from uni_moe.train.assemble import RECEIPT
 from uni_moe.train.conversations import (
     Conversations,
     check_not_empty,
@@ -143,7 +144,7 @@ def tune(ctx: StageContext) -> None:
         base.config.name_or_path = ""
         base.save_pretrained(draft.folder)
         processor.save_pretrained(draft.folder)
-        write_json(draft.folder / RECEIPT, read_json(ctx.layout.assembled / RECEIPT))
+        write_json(draft.folder / RECEIPT, tuned(read_json(ctx.layout.assembled / RECEIPT)))
         draft.results.update(results, learned=len(learned))
     states.clear()
 
@@ -230,6 +231,7 @@ def _save_adapter(wrapped: nn.Module, folder: Path) -> None:
     state = {name: t.cpu().contiguous() for name, t in adapters.adapter_state(wrapped).items()}
     save_file(state, folder / "adapter_model.safetensors")
     write_json(folder / "adapter_config.json", adapters.adapter_config(wrapped))
+    write_json(folder / BASE_NOTE, adapters.base_note(wrapped))
 
 
 def _encoders(*sets: Conversations) -> set[str]:

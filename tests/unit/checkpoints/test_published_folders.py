@@ -1,5 +1,6 @@
 """A published checkpoint made of tiny weights goes in and comes out again."""
 
+import hashlib
 import json
 import pickle
 
@@ -130,11 +131,14 @@ def test_every_key_is_told(published, tmp_path):
     save_file(weights, folder / "model.safetensors")
     found = plan_of([folder])
     text = found.text()
-    assert "ignored  model.layers.0.self_attn.rotary_emb.inv_freq: computed" in text
-    assert "used     lm_head.weight -> language_model.lm_head.weight" in text
+    shard = "published/model.safetensors: "
+    assert f"ignored  {shard}model.layers.0.self_attn.rotary_emb.inv_freq: computed" in text
+    assert f"used     {shard}lm_head.weight -> language_model.lm_head.weight" in text
     import_published(found, tmp_path / "back")
     receipt = json.loads((tmp_path / "back" / "import.json").read_text())
     assert len(receipt["used"]) + len(receipt["ignored"]) == len(found.published.weights)
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    assert receipt["files"]["published/model.safetensors"] == digest
 
 
 def test_an_adapter_is_merged_by_hand(published, tmp_path):

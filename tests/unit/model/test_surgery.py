@@ -56,7 +56,7 @@ def test_what_was_added_can_be_taken_away(model, plan):
     donor = {n: t + 1 for n, t in model.state_dict().items()}
     new, receipt = after(model, plan, {"other": donor})
     assert new.config.num_experts == 5 or len(new.sparse_layers()[0].router.weight) == 5
-    assert len(receipt) == 2 * 5
+    assert len(receipt) == 3 * 5  # gate and up, down, and the router's row
     back, _ = after(new, plan.inverse())
     assert all(torch.equal(t, back.state_dict()[n]) for n, t in model.state_dict().items())
 
@@ -74,7 +74,10 @@ def test_an_experts_file_can_be_a_donor(model):
     assert torch.equal(packed.down_proj[2], expert[f"{prefix}down_proj.weight"])
     old, now = (m.sparse_layers()[0].router.weight for m in (model, new))
     assert torch.equal(old, now)
-    assert {one["donor"] for one in receipt if one["place"] == 2} == {"mine"}
+    of_slot = {
+        one["target"].rpartition(".")[2]: one["donor"] for one in receipt if one["slot"] == 2
+    }
+    assert of_slot == {"gate_up_proj": "mine", "down_proj": "mine", "weight": "self"}
     assert kinds(model, new) == ["identical", "identical", "changed", "identical"]
 
 

@@ -1,0 +1,30 @@
+"""A tiny dense model in a folder."""
+
+import pytest
+import torch
+from transformers import LlamaConfig
+
+from uni_moe.model.config import UniMoeConfig
+from uni_moe.model.network import UniMoeForConditionalGeneration
+
+
+@pytest.fixture
+def dense(tmp_path):
+    torch.manual_seed(0)
+    config = UniMoeConfig(
+        LlamaConfig(
+            vocab_size=50,
+            hidden_size=16,
+            intermediate_size=24,
+            num_hidden_layers=3,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+        )
+    )
+    model = UniMoeForConditionalGeneration(config).eval()
+    model.save_pretrained(tmp_path / "dense")
+    return tmp_path / "dense", model
+
+
+def load(folder):
+    return UniMoeForConditionalGeneration.from_pretrained(folder).eval()

@@ -121,8 +121,7 @@ def _import_beats(arguments: argparse.Namespace) -> None:
     file = BeatsFile(arguments.folder)
     plan = file.plan()
     if not arguments.json:
-        names = {name: name for name in (*plan.used, *plan.ignored, *plan.unknown)}
-        print("\n".join(plan.lines(names)), flush=True)
+        print("\n".join(plan.lines(file.stored())), flush=True)
     sizes = import_beats(file, arguments.out)
     if arguments.json:
         told = {"used": plan.places(), "ignored": dict(plan.ignored)}

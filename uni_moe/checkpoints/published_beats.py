@@ -48,6 +48,10 @@ class BeatsFile(TensorFile):
             ) from error
         self.config = beats_from_published(cfg)
 
+    def stored(self) -> dict[str, str]:
+        """Return published name -> where it stands, for a person."""
+        return {HEARING + name: f"{self.path.name}: {name}" for name in self.shapes}
+
     def plan(self) -> ImportPlan:
         """Say what becomes of every tensor."""
         with torch.device("meta"):

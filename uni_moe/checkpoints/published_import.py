@@ -72,7 +72,7 @@ class Import:
             "ignored": dict(sorted({**left, **self.published.left}.items())),
             "replaced": sorted(self.published.replaced),
             "processor": self.tokenizer is not None,
-            "files": {short(path): sha256_file(path) for path in self._files()},
+            "read": {short(path): sha256_file(path) for path in self._files()},
         }
 
     def _files(self) -> list[Path]:

@@ -1,9 +1,11 @@
-"""A tiny dense model in a folder."""
+"""A tiny dense model in a folder, and others in the published layout."""
 
 import pytest
 import torch
 from transformers import LlamaConfig
 
+from tests.unit.checkpoints.published import model_that_hears
+from uni_moe.checkpoints.published_export import export_published
 from uni_moe.model.config import UniMoeConfig
 from uni_moe.model.network import UniMoeForConditionalGeneration
 
@@ -28,3 +30,16 @@ def dense(tmp_path):
 
 def load(folder):
     return UniMoeForConditionalGeneration.from_pretrained(folder).eval()
+
+
+@pytest.fixture
+def published(tmp_path):
+    """Return a folder in the published layout and the model that it was made of."""
+
+    def make(what="speech", style="experts", **changed):
+        model = model_that_hears(what, **changed)
+        model.save_pretrained(tmp_path / "ours")
+        export_published(tmp_path / "ours", tmp_path / "published", style=style)
+        return tmp_path / "published", model
+
+    return make

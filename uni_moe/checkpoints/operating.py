@@ -154,6 +154,7 @@ def undo(model: Path, out: Path) -> Mapping[str, Any]:
     Raises:
         ConfigError: there is no receipt, or the operation cannot be undone.
     """
+    read_config(model)
     receipt = read_receipt(model)
     told = receipt.get("inverse") if receipt else None
     if told is None:

@@ -78,6 +78,13 @@ def read_published(folders: Sequence[Path], experts: Sequence[Path] = ()) -> Pub
         DataError: there is no config.json or no shard, or a file is broken.
     """
     config: dict[str, Any] = {}
+    absent = [str(folder) for folder in folders if not folder.is_dir()]
+    if absent:
+        raise DataError(
+            f"There is no folder {', '.join(absent)}.",
+            cause="a checkpoint is a folder on this machine; nothing is fetched here.",
+            remedy="give the folder's path.",
+        )
     for folder in folders:
         if (folder / "config.json").is_file():
             config |= _json(folder / "config.json")

@@ -14,6 +14,7 @@ State = Mapping[str, Tensor]
 Kind = Literal["identical", "permuted", "low rank", "replaced", "changed", "only in A", "only in B"]
 MOST_RANK = 64  # a difference of a higher rank is no adapter's
 _SLACK = 1e-3  # share of the difference's norm that rounding may leave outside its rank
+_ROUTER = ".mlp.router.weight"
 _LAYERS = "language_model.model.layers"
 
 
@@ -45,7 +46,12 @@ class Finding:
         """Return the finding for a person."""
         place = self.name if self.slot is None else f"layer {self.layer:3} expert {self.slot:3}"
         if self.kind == "permuted":
-            return f"{place}  permuted: expert {self.source} of A"
+            which = (
+                "its rows follow the experts"
+                if self.source is None
+                else f"expert {self.source} of A"
+            )
+            return f"{place}  permuted: {which}"
         size = "of another shape" if self.norm is None else f"norm {self.norm:.4g}"
         size += "" if self.share is None else f" ({self.share:.2%})"
         by = "" if self.origin is None else f" by {self.origin}"
@@ -90,7 +96,12 @@ def compare(a: State, b: State, layers_a: Sequence[int], layers_b: Sequence[int]
         if name not in a or name not in b:
             found.append(Finding(None, None, name, "only in B" if name in b else "only in A"))
         elif not _same(a[name], b[name]):
-            found.append(_measured(None, None, name, [a[name]], [b[name]]))
+            turned = name.endswith(_ROUTER) and _same_rows(a[name], b[name])
+            found.append(
+                Finding(None, None, name, "permuted")
+                if turned
+                else _measured(None, None, name, [a[name]], [b[name]])
+            )
     return found
 
 
@@ -134,7 +145,8 @@ def _measured(
     deltas = [y.float() - x.float() for x, y in zip(a, b, strict=True)]
     norm = sum(float(d.square().sum()) for d in deltas) ** 0.5
     whole = sum(float(x.float().square().sum()) for x in a) ** 0.5
-    ranks = [_rank(delta) for delta in deltas]
+    adaptable = slot is not None or name.endswith("_proj.weight")
+    ranks = [_rank(delta) if adaptable else None for delta in deltas]
     known = [rank for rank in ranks if rank is not None]
     low = len(known) == len(ranks)
     return Finding(
@@ -162,6 +174,11 @@ def _rank(delta: Tensor) -> int | None:
     total = delta.square().sum().sqrt()
     rank = int((values > _SLACK * values[0]).sum())
     return rank if rank <= most and outside <= _SLACK * total else None
+
+
+def _same_rows(x: Tensor, y: Tensor) -> bool:
+    """Say whether two matrices hold the same rows in another order."""
+    return sorted(x.tolist()) == sorted(y.tolist())
 
 
 def _same(x: Tensor, y: Tensor) -> bool:

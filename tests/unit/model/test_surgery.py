@@ -47,6 +47,11 @@ def test_a_difference_tells_which_expert_was_which(model):
     ]
     assert [one.kind for one in found] == ["identical", "permuted", "permuted", "permuted"]
     assert [one.source for one in found] == [None, 3, 1, 2]
+    (router,) = [
+        one for one in compare(model.state_dict(), new.state_dict(), [0], [0]) if one.slot is None
+    ]
+    assert (router.kind, router.name.rpartition(".mlp.")[2]) == ("permuted", "router.weight")
+    assert router.text().endswith("permuted: its rows follow the experts")
 
 
 @pytest.mark.parametrize(
@@ -126,3 +131,8 @@ def test_a_low_rank_change_is_told_with_its_norm(model):
     (other,) = [one for one in found if one.kind == "changed"]
     assert other.name == name
     assert other.norm == pytest.approx(float(noise.norm()), rel=1e-4)
+    state[router := "language_model.model.layers.0.mlp.router.weight"][0] += 1.0
+    changed = [
+        one.name for one in compare(model.state_dict(), state, [0], [0]) if one.kind == "changed"
+    ]
+    assert changed == [router, name]  # no adapter ever changes a router

@@ -198,7 +198,7 @@ def _tokenizer(folder: Path) -> Any:  # noqa: ANN401 - any tokenizer of transfor
     except (ValueError, OSError, ImportError, KeyError) as error:
         raise ConfigError(
             f"The tokenizer in {folder} cannot be read: {str(error).partition(chr(10))[0]}",
-            cause="a file of it is missing, or it is a tokenizer.model and the package "
-            "sentencepiece is not installed.",
-            remedy="fetch the tokenizer whole, or `pip install sentencepiece`.",
+            cause="a file of it is missing, or it is a tokenizer.model and the packages that read "
+            "one are not installed.",
+            remedy="fetch the tokenizer whole, or `pip install sentencepiece protobuf`.",
         ) from error

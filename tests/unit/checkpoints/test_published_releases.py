@@ -178,6 +178,33 @@ def test_a_tokenizer_that_nobody_can_read_is_refused(release, tmp_path):
     assert "sentencepiece" in said
 
 
+def test_the_tokenizer_of_a_llama_folder_is_read(release, tmp_path):
+    """Released bases hold a tokenizer.model; every text starts with a space in it."""
+    sentencepiece = pytest.importorskip("sentencepiece")
+    pytest.importorskip("google.protobuf")
+    base, *rest = release
+    for file in base.glob("tokenizer*"):
+        file.unlink()
+    with (base / "tokenizer.model").open("wb") as file:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(["a red cat", "what is it"] * 20),
+            model_writer=file,
+            model_type="bpe",
+            vocab_size=40,
+            pad_id=-1,
+            minloglevel=9,
+        )
+    told = {"tokenizer_class": "LlamaTokenizer", "unk_token": "<unk>", "legacy": False}
+    told |= {"bos_token": "<s>", "eos_token": "</s>"}
+    (base / "tokenizer_config.json").write_text(json.dumps(told))
+    import_published(plan(base, *rest[:3]), tmp_path / "out")
+    tokenizer = AutoProcessor.from_pretrained(tmp_path / "out").tokenizer
+    assert tokenizer.pad_token == "<unk>"
+    theirs = sentencepiece.SentencePieceProcessor(model_file=str(base / "tokenizer.model"))
+    ids = tokenizer("a red cat", add_special_tokens=False)["input_ids"]
+    assert ids == theirs.encode("a red cat")
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [

@@ -190,7 +190,7 @@ def test_the_tokenizer_of_a_llama_folder_is_read(release, tmp_path):
             sentence_iterator=iter(["a red cat", "what is it"] * 20),
             model_writer=file,
             model_type="bpe",
-            vocab_size=40,
+            vocab_size=30,
             pad_id=-1,
             minloglevel=9,
         )

@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from transformers import AutoTokenizer, CLIPImageProcessorPil, WhisperFeatureExtractor
+from transformers import (
+    AutoTokenizer,
+    CLIPImageProcessorPil,
+    LlamaConfig,
+    WhisperFeatureExtractor,
+)
 
 from uni_moe.artifacts import sha256_file, whole_folder, write_json
 from uni_moe.checkpoints.published_adapters import Source, merged, misfits, short
@@ -193,8 +198,13 @@ def _said(tower: Path) -> Path:
 
 
 def _tokenizer(folder: Path) -> Any:  # noqa: ANN401 - any tokenizer of transformers
+    """Return the tokenizer by its own configuration.
+
+    The published config.json calls the model a llava, whose tokenizers transformers takes for others
+    than they say; then no text would start with a space.
+    """
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return AutoTokenizer.from_pretrained(folder, config=LlamaConfig(), local_files_only=True)
     except (ValueError, OSError, ImportError, KeyError) as error:
         raise ConfigError(
             f"The tokenizer in {folder} cannot be read: {str(error).partition(chr(10))[0]}",

@@ -200,8 +200,8 @@ def _said(tower: Path) -> Path:
 def _tokenizer(folder: Path) -> Any:  # noqa: ANN401 - any tokenizer of transformers
     """Return the tokenizer by its own configuration.
 
-    The published config.json calls the model a llava, whose tokenizers transformers takes for others
-    than they say; then no text would start with a space.
+    The published config.json calls the model a llava; transformers takes the tokenizer of such a
+    model for another than it says it is, and then no text would start with a space.
     """
     try:
         return AutoTokenizer.from_pretrained(folder, config=LlamaConfig(), local_files_only=True)

@@ -353,7 +353,7 @@ def load_params(path: Path) -> Params:
 def parse_params(data: object, *, name: str = "params.yaml") -> Params:
     """Build params from plain data; tell all problems at once."""
     problems: list[str] = []
-    params = _build(Params, data, "", problems)
+    params = build(Params, data, "", problems)
     if not problems:
         problems.extend(rules(params))
     if problems:
@@ -365,7 +365,7 @@ def parse_params(data: object, *, name: str = "params.yaml") -> Params:
     return typing.cast("Params", params)
 
 
-def _build(kind: Any, value: object, where: str, problems: list[str]) -> Any:  # noqa: ANN401, PLR0911, C901
+def build(kind: Any, value: object, where: str, problems: list[str]) -> Any:  # noqa: ANN401, PLR0911, C901
     """Turn plain data into the type `kind`; note every problem with its place."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
@@ -381,14 +381,14 @@ def _build(kind: Any, value: object, where: str, problems: list[str]) -> Any:  #
             problems.append(f"{where}: expected a list, found {value!r}")
             return ()
         return tuple(
-            _build(arguments[0], item, f"{where}[{i}]", problems) for i, item in enumerate(value)
+            build(arguments[0], item, f"{where}[{i}]", problems) for i, item in enumerate(value)
         )
     if origin is Mapping or origin is dict:
         if not isinstance(value, Mapping):
             problems.append(f"{where}: expected keys and values, found {value!r}")
             return {}
         return {
-            _build(arguments[0], key, f"{where} (key)", problems): _build(
+            build(arguments[0], key, f"{where} (key)", problems): build(
                 arguments[1], item, f"{where}.{key}", problems
             )
             for key, item in value.items()
@@ -410,17 +410,17 @@ def _build_union(
         return None
     choices = [argument for argument in arguments if argument is not type(None)]
     if len(choices) == 1:
-        return _build(choices[0], value, where, problems)
+        return build(choices[0], value, where, problems)
     named = [choice for choice in choices if typing.get_origin(choice) is Literal]
     if named:  # a name, or what it stands for
         others = [choice for choice in choices if choice not in named]
-        return _build((named if isinstance(value, str) else others)[0], value, where, problems)
+        return build((named if isinstance(value, str) else others)[0], value, where, problems)
     kinds = {typing.get_args(typing.get_type_hints(c)["kind"])[0]: c for c in choices}
     kind = value.get("kind") if isinstance(value, Mapping) else None
     if kind not in kinds:
         problems.append(f"{where}.kind: {kind!r} is not one of {', '.join(map(repr, kinds))}")
         return None
-    return _build(kinds[kind], value, where, problems)
+    return build(kinds[kind], value, where, problems)
 
 
 def _build_dataclass(
@@ -441,7 +441,7 @@ def _build_dataclass(
     for item in fields(kind):  # type: ignore[arg-type] # a dataclass, checked by the caller
         if item.name in value:
             place = f"{prefix}{item.name}"
-            built[item.name] = _build(hints[item.name], value[item.name], place, problems)
+            built[item.name] = build(hints[item.name], value[item.name], place, problems)
         elif item.default is MISSING and item.default_factory is MISSING:
             problems.append(f"{prefix}{item.name}: missing")
             built[item.name] = None

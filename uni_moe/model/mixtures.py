@@ -47,8 +47,8 @@ class MixturesMixin:
             for layer in self.sparse_layers().values():
                 layer.kind_BT = table[kind_BT]
 
-    def _collect_routing(self, keep_BT: Tensor) -> dict[int, Routing]:
-        """Take every sparse layer's last routing away from it, padding left out.
+    def _take_routing(self) -> dict[int, Routing]:
+        """Take every sparse layer's last routing away from it, for all positions.
 
         A layer that kept it would keep the whole graph of a finished step alive.
 
@@ -57,11 +57,10 @@ class MixturesMixin:
         """
         found = {}
         for index, layer in self.sparse_layers().items():
-            routing, layer.routing = layer.routing, None
-            assert routing is not None
-            found[index] = routing.where(keep_BT.flatten())
+            assert layer.routing is not None
+            found[index], layer.routing = layer.routing, None
             if torch.is_grad_enabled() and layer.router.weight.requires_grad:
-                self._check_graph(routing)
+                self._check_graph(found[index])
         return found
 
     def _check_graph(self, routing: Routing) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,7 @@ class MediaPreparingMixin:
             DataError: it is no medium of that kind, the model reads none, or a sound has more
                 windows than the published limit of 20.
         """
-        if not self._rows_of().get(kind):
+        if not self._rows_of(kind):
             raise DataError(
                 f"The model takes no {kind}.",
                 cause="it was made without an encoder for it."
@@ -78,32 +79,51 @@ class MediaPreparingMixin:
         check_sound(sound)
         return self._sound(kind, sound)
 
-    def _rows_of(self) -> dict[str, int]:
-        """Return how many positions a picture, film or window of each kind takes; 0 if none."""
-        return {
-            "image": self.image_rows,
-            "video": self.image_rows,
-            "audio": self.audio_rows,
-            "speech": self.speech_rows,
-        }
-
     def rows(self, prepared: Prepared) -> int:
         """Return how many positions a medium takes in a sequence."""
-        return self._rows_of()[prepared.kind] * len(prepared.values)
+        return self._rows_of(prepared.kind) * len(prepared.values)
+
+    def positions(self, kind: str, duration_s: float | None) -> int:
+        """Return how many positions a medium takes, from what was measured of it alone.
+
+        Raises:
+            DataError: a sound has more windows than the published limit of 20, or its duration is
+                not known.
+        """
+        if kind in ("image", "video"):
+            return self._rows_of(kind)
+        if duration_s is None:
+            raise DataError(
+                f"Nobody knows how long a piece of {kind} is.",
+                cause="its reference holds no duration: it was ingested by an earlier version.",
+                remedy="run `dvc repro --force ingest`.",
+            )
+        return self._rows_of(kind) * self._windows(kind, duration_s)
+
+    def _rows_of(self, kind: str) -> int:
+        """Return the positions of one picture, film or window of sound; 0 where none is read."""
+        seen = {"image": self.image_rows, "video": self.image_rows}
+        return {**seen, "audio": self.audio_rows, "speech": self.speech_rows}.get(kind, 0)
+
+    def _windows(self, kind: str, duration_s: float) -> int:
+        window_s = self.audio_window_s if kind == "audio" else self.speech_window_s
+        count = max(1, ceil(duration_s / window_s))
+        if count > MAX_WINDOWS:
+            raise DataError(
+                f"A sound of {duration_s:.0f} s has {count} windows of {window_s} s.",
+                cause=f"the model reads at most {MAX_WINDOWS} windows of one file.",
+                remedy="split the recording and ask about its parts.",
+            )
+        return count
 
     def _pixels(self, images: Sequence[Any]) -> Tensor:
         pixels: Tensor = self.image_processor(list(images), return_tensors="pt")["pixel_values"]
         return pixels
 
     def _sound(self, kind: str, sound: np.ndarray) -> Prepared:
+        self._windows(kind, len(sound) / RATE_HZ)  # before anything is computed of a long one
         window_s = self.audio_window_s if kind == "audio" else self.speech_window_s
         cut, masks = windows(sound, window_s)
-        if len(cut) > MAX_WINDOWS:
-            raise DataError(
-                f"A sound of {len(sound) / RATE_HZ:.0f} s has {len(cut)} windows of {window_s} s.",
-                cause=f"the model reads at most {MAX_WINDOWS} windows of one file.",
-                remedy="split the recording and ask about its parts.",
-            )
         if kind == "audio":
             values = torch.stack([filterbank(w, mel_bins=self.mel_bins) for w in cut])
             return Prepared(kind, values, torch.from_numpy(np.stack(masks)))

@@ -23,6 +23,7 @@ from uni_moe.model.chat import ChatMixin, check_tensors, media_in, template
 from uni_moe.model.config import SLOT_KINDS, UniMoeConfig
 from uni_moe.model.preparing import INPUT_OF, MediaPreparingMixin, Prepared, stack_media
 from uni_moe.model.prompt import IGNORED, Encoded, Message, Prompt, items
+from uni_moe.model.segments import FILLING
 
 
 class UniMoeProcessor(MediaPreparingMixin, ChatMixin):
@@ -134,6 +135,27 @@ class UniMoeProcessor(MediaPreparingMixin, ChatMixin):
             "attention_mask": stack([[1] * len(one.input_ids) for one in encoded], 0),
             "labels": stack([one.labels for one in encoded], IGNORED),
         }
+
+    def pack(self, rows: Sequence[Sequence[Encoded]]) -> dict[str, Tensor]:
+        """Lay conversations one behind the other in rows: input_ids, labels and segment_BT, (B, T).
+
+        Segments are numbered in the order of the rows; what fills up a row is FILLING.
+        """
+        length = max(sum(len(one.input_ids) for one in row) for row in rows)
+        table: dict[str, list[list[int]]] = {"input_ids": [], "labels": [], "segment_BT": []}
+        number = 0
+        for row in rows:
+            ids = [i for one in row for i in one.input_ids]
+            labels = [label for one in row for label in one.labels]
+            segment = []
+            for one in row:
+                segment += [number] * len(one.input_ids)
+                number += 1
+            rest = length - len(ids)
+            table["input_ids"].append(ids + [self.tokenizer.pad_token_id] * rest)
+            table["labels"].append(labels + [IGNORED] * rest)
+            table["segment_BT"].append(segment + [FILLING] * rest)
+        return {name: torch.tensor(filled) for name, filled in table.items()}
 
     def __call__(  # noqa: PLR0913 - conversations, or texts by the conventions of transformers
         self,

@@ -7,7 +7,8 @@ Shapes
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -24,6 +25,9 @@ READERS = {  # kind of media -> its encoder and its connector
 }
 
 
+TOWERS = ("vision_tower", "audio_tower", "speech_tower")
+
+
 class MediaReadingMixin:
     """What a network does with media before its decoder."""
 
@@ -33,8 +37,23 @@ class MediaReadingMixin:
 
     def towers(self) -> list[nn.Module]:
         """Return the frozen encoders that this network has."""
-        names = ("vision_tower", "audio_tower", "speech_tower")
-        return [getattr(self, name) for name in names if hasattr(self, name)]
+        return [getattr(self, name) for name in TOWERS if hasattr(self, name)]
+
+    @contextmanager
+    def towers_aside(self) -> Iterator[None]:
+        """Hide the frozen encoders from who trains the network, while they still can be used.
+
+        They are no part of its modules while the block runs, so nobody spreads, casts, averages or
+        saves what does not learn.
+        """
+        names = [name for name in TOWERS if hasattr(self, name)]
+        modules, own = self.__dict__["_modules"], self.__dict__
+        try:
+            own.update({name: modules.pop(name) for name in names})
+            yield
+        finally:
+            for name in names:
+                setattr(self, name, own.pop(name))
 
     @torch.no_grad()
     def encode(self, kind: str, values: Tensor, padding: Tensor | None = None) -> Tensor:
@@ -102,11 +121,14 @@ class MediaReadingMixin:
         vocabulary = self.config.text_config.vocab_size
         in_text = input_ids < vocabulary
         embeds: Tensor = self.language_model.get_input_embeddings()(input_ids.where(in_text, 0))
+        if not features and bool(in_text.all()):  # every step of generation but the first
+            return self._with_idle(embeds, SLOT_KINDS)
         for kind in SLOT_KINDS:
             mask = input_ids == self.config.slot_id(kind)
             rows = int(mask.sum())
             if kind not in features:
                 found = 0
+                embeds = self._with_idle(embeds, (kind,))
             else:
                 vectors = self.connect(kind, features[kind]).flatten(0, 1)
                 found = vectors.shape[0]
@@ -120,3 +142,29 @@ class MediaReadingMixin:
             if rows:
                 embeds = embeds.masked_scatter(mask[..., None], vectors.to(embeds.dtype))
         return embeds
+
+    def _with_idle(self, embeds: Tensor, kinds: Sequence[str]) -> Tensor:
+        """Run connectors that learn on nothing, with no weight in the result.
+
+        Processes that learn together must have gradients of the same parameters in the same order,
+        whatever media each of them meets. What is frozen does not run.
+        """
+        if not (torch.is_grad_enabled() and getattr(self, "training", False)):
+            return embeds
+        for kind in kinds:
+            connector = getattr(self, READERS[kind][1], None)
+            if connector is not None and any(p.requires_grad for p in connector.parameters()):
+                rows = self.connect(kind, self._nothing(kind, embeds.device))
+                embeds = embeds + 0.0 * rows.sum().to(embeds.dtype)
+        return embeds
+
+    def _nothing(self, kind: str, device: torch.device) -> Tensor:
+        """Return one row of features that say nothing."""
+        config = self.config
+        if kind == "image":
+            return torch.zeros(1, 1, config.vision_config.hidden_size, device=device)
+        if kind == "video":
+            shape = (1, config.video_frames, 1, config.vision_config.hidden_size)
+            return torch.zeros(shape, device=device)
+        width = config.audio_config.hidden_size if kind == "audio" else config.speech_config.d_model
+        return torch.zeros(1, 1, width, device=device)

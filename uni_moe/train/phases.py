@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save_file
 from torch import nn
 
@@ -33,6 +32,7 @@ from uni_moe.train.conversations import (
     read_conversations,
     within_sight,
 )
+from uni_moe.train.engine import EngineOptions
 from uni_moe.train.learner import PhaseLearner
 from uni_moe.train.loop import Schedule, train
 from uni_moe.train.networks import (
@@ -43,6 +43,7 @@ from uni_moe.train.networks import (
     encoder_of,
 )
 from uni_moe.train.state import StateStore, open_states
+from uni_moe.train.world import here, join
 
 # The encoders whose foundation and connector dvc.yaml gives to an expert's stage: spoken questions
 # about pictures need eyes. A connector is aligned with its own encoder alone.
@@ -74,6 +75,8 @@ def align(ctx: StageContext) -> None:
         maker = ExampleMaker(corpora, built.processor, built.model)
         states = open_states(ctx, params, parent_ids(ctx.layout, *parents))
         results = _train(ctx, phase, model, maker, training, validation, states)
+    if not here().is_first:
+        return
     with ctx.artifact(
         ctx.layout.aligned(ctx.item), kind="connector", params=params, parents=parents
     ) as draft:
@@ -98,6 +101,8 @@ def experts(ctx: StageContext) -> None:
         maker = ExampleMaker(corpora, built.processor, built.model)
         states = open_states(ctx, params, parent_ids(ctx.layout, *parents))
         results = _train(ctx, phase, wrapped, maker, training, validation, states)
+    if not here().is_first:
+        return
     with ctx.artifact(
         ctx.layout.expert(ctx.item), kind="expert", params=params, parents=parents
     ) as draft:
@@ -136,6 +141,8 @@ def tune(ctx: StageContext) -> None:
         maker = ExampleMaker(corpora, processor, base)
         states = open_states(ctx, params, ids)
         results = _train(ctx, phase, wrapped, maker, training, validation, states)
+    if not here().is_first:
+        return
     with ctx.artifact(ctx.layout.model, kind="model", params=params, parents=parents) as draft:
         if phase.lora is not None:
             _save_adapter(wrapped, draft.folder / ADAPTER)
@@ -163,15 +170,22 @@ def _train(  # noqa: PLR0913 - the one place where a phase's things meet
     )
     schedule = Schedule(
         steps=phase.steps,
-        batch_size=phase.batch_size,
         learning_rate=phase.learning_rate,
         warmup_share=phase.warmup_share,
         weight_decay=phase.weight_decay,
         clip_norm=phase.clip_norm,
         save_every_steps=phase.save_every_steps,
+        seed=ctx.params.seed,
     )
-    torch.manual_seed(ctx.params.seed)
-    results = train(learner, schedule, states=states, run=ctx.run, title=ctx.name)
+    options = EngineOptions(
+        zero_stage=ctx.machine.zero_stage,
+        offload_optimizer=ctx.machine.offload_optimizer,
+        expert_parallel=ctx.machine.expert_parallel if ctx.name == "tune" else 1,
+    )
+    with maker.model.towers_aside():
+        results = train(
+            learner, schedule, states=states, run=ctx.run, title=ctx.name, options=options
+        )
     results["conversations"] = _counts(training)
     return results
 
@@ -182,6 +196,7 @@ def _data(
 ) -> Iterator[tuple[dict[str, Corpus], Conversations, Conversations]]:
     """Open the corpora of a phase's blend and read the conversations that these encoders read."""
     ctx.run.event("platform", **settle(ctx.params.platform))
+    join(ctx.machine.patience_s)
     corpora = {modality: open_corpus(ctx.layout.corpus(modality)) for modality in phase.blend}
     try:
         prompts = ctx.params.prepare.caption_prompts

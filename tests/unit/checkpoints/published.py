@@ -38,11 +38,12 @@ HEARD = {
 }
 
 
-def model_that_hears(what, **changed):
+def model_that_hears(what, *, vocabulary=100, positions=2048, **changed):
     torch.manual_seed(3)
     config = UniMoeConfig(
         LlamaConfig(
-            vocab_size=100,
+            vocab_size=vocabulary,
+            max_position_embeddings=positions,
             hidden_size=32,
             intermediate_size=48,
             num_hidden_layers=4,

@@ -434,6 +434,21 @@ def test_two_tensors_for_one_place_are_refused(published, tmp_path):
         import_published(plan_of([folder]), tmp_path / "back")
 
 
+def test_a_release_that_hears_sounds_gets_a_processor_too(published, tmp_path):
+    folder, _ = published("audio")
+    tokenizer("USER: what is it? ASSISTANT: a red cat", folder)
+    size = {"shortest_edge": 16}, {"height": 16, "width": 16}
+    pictures = CLIPImageProcessorPil(size=size[0], crop_size=size[1])
+    pictures.save_pretrained(folder / "vision_tower")
+    import_published(plan_of([folder]), tmp_path / "out")
+    processor = AutoProcessor.from_pretrained(tmp_path / "out")
+    text = "USER: <audio> what is it? ASSISTANT:"
+    batch = processor(text=text, audio=torch.zeros(5_000).numpy())
+    assert batch["audio_fbank"].shape == (1, 2998, 128)
+    with pytest.raises(DataError, match="takes no speech"):
+        processor(text="<speech>", speech=torch.zeros(5_000).numpy())
+
+
 @pytest.fixture
 def beats(published, tmp_path):
     folder, model = published("audio")

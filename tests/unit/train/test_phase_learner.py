@@ -116,6 +116,14 @@ def modalities(made, step):
     return whole.inputs["modalities"]
 
 
+def test_what_stands_beside_the_loss_is_told_by_the_tokens_it_was_found_with():
+    module = PhaseModule(Counting()).eval()
+    found = module(learner()._inputs([sample("image", [4, -100]), sample("text", [1, 2])]))
+    total, tokens = found.beside["balance"]
+    assert tokens == 3
+    assert total / tokens == pytest.approx(7 / 3 / 2)
+
+
 def test_batches_follow_the_blend_and_the_seed_whatever_came_before():
     made = learner()
     drawn = Counter(name for step in range(100) for name in modalities(made, step))

@@ -10,18 +10,21 @@ import getpass
 import importlib
 import json
 import os
+import shlex
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from uni_moe import cli_models
-from uni_moe.alone import end_with_dvc, only_one
+from uni_moe import cli_features, cli_ledger, cli_models, launch
+from uni_moe.alone import end_with_starter, only_one
 from uni_moe.artifacts import Layout
 from uni_moe.config import Gate, Params, load_params
 from uni_moe.errors import ConfigError, UniMoeError
+from uni_moe.machine import load_machine
 from uni_moe.records import MEDIA_KINDS, MODALITIES
 
 if TYPE_CHECKING:
@@ -43,6 +46,7 @@ STAGES: dict[str, tuple[str, tuple[str, ...], str]] = {
     "tune": ("uni_moe.train.phases:tune", (), "phase 3: LoRA on the mixture"),
     "evaluate": ("uni_moe.evaluate.harness:evaluate", (), "judge the tuned model"),
 }
+PHASES = ("align", "experts", "tune")  # they train in many processes where machine.yaml says so
 _BUG = 70  # sysexits.h: an internal software error
 _REPORT = (
     "  cause:  a mistake in this program, not in yours.\n"
@@ -52,13 +56,16 @@ _REPORT = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    arguments = _parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    if launch.is_launched():  # DeepSpeed's launcher adds a word that the environment says, too
+        words = [word for word in words if not word.startswith("--local_rank=")]
+    arguments = _parser().parse_args(words)
     try:
         done: int | None = arguments.call(arguments)
     except UniMoeError as error:
         if os.environ.get("UNI_MOE_DEBUG"):
             traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
+        print(f"{launch.prefix()}error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
@@ -100,6 +107,8 @@ def _parser() -> argparse.ArgumentParser:
     command("refresh", _refresh, "bring a workspace's graph up to this version of the code")
     ask = command("ask", _ask, "ask the champion about a picture, film, sound or speech")
     ask.add_argument("question")
+    ask.add_argument("--model", type=Path, metavar="FOLDER", help="ask this one, not the champion")
+    ask.add_argument("--max-new-tokens", type=int, metavar="N", help="default: as in params.yaml")
     for kind in MEDIA_KINDS:
         ask.add_argument(f"--{kind}", type=Path, action="append", default=[], metavar="FILE")
     ask.add_argument("--json", action="store_true", help="as JSON")
@@ -114,6 +123,15 @@ def _parser() -> argparse.ArgumentParser:
     register = command("register", _register, "register and judge the model in artifacts/ alone")
     register.add_argument("--reason", default="by hand", help="why; kept with the version")
     cli_models.add_words(command)
+    cli_ledger.add_words(command)
+    start = command(
+        "launch", _launch, "start a phase as machine.yaml says; on a further node, join"
+    )
+    phases = [f"{stage}@{item}" for stage in PHASES for item in STAGES[stage][1]]
+    start.add_argument("stage", choices=[*phases, "tune"], metavar="PHASE")
+    start.add_argument("--print", action="store_true", help="say the command, start nothing")
+    start.add_argument("--json", action="store_true", help="the command as JSON; starts nothing")
+    cli_features.add_words(command)
     index = command("index", _index, "import cards and run folders into the database")
     index.add_argument("--rebuild", action="store_true", help="drop the database first")
     for stage, (_, items, text) in STAGES.items():
@@ -154,16 +172,40 @@ def _quiet(params: Params) -> None:
 def _stage(arguments: argparse.Namespace) -> None:
     layout = _layout(arguments)
     params = load_params(layout.params)
+    machine = load_machine(layout.root)
+    name = arguments.stage + (f"@{arguments.item}" if arguments.item else "")
     _quiet(params)
-    end_with_dvc()
-    from uni_moe.runs import start_run
+    end_with_starter(launched=launch.is_launched())
+    if arguments.stage in PHASES and machine.world > 1 and not launch.is_launched():
+        launch.launch(machine, _words(layout, name), Path.cwd())
+        return
+    from uni_moe.runs import follow_run, start_run
     from uni_moe.stage import StageContext
 
-    name = arguments.stage + (f"@{arguments.item}" if arguments.item else "")
     module, _, function = STAGES[arguments.stage][0].partition(":")
+    call = getattr(importlib.import_module(module), function)
+    if launch.is_follower():
+        call(StageContext(name, layout, params, follow_run(layout, name), machine))
+        return
     with only_one(layout, name), start_run(layout, name, {"seed": params.seed}) as run:
-        call = getattr(importlib.import_module(module), function)
-        call(StageContext(name, layout, params, run))
+        run.event("machine", **asdict(machine))
+        call(StageContext(name, layout, params, run, machine))
+
+
+def _words(layout: Layout, name: str) -> list[str]:
+    """Return a stage's own command line."""
+    return ["--workspace", str(layout.root), name]
+
+
+def _launch(arguments: argparse.Namespace) -> int:
+    layout = _layout(arguments)
+    machine = load_machine(layout.root)
+    words = _words(layout, arguments.stage)
+    if arguments.print or arguments.json:
+        line = launch.shell_words(machine, words) if machine.world > 1 else ["uni-moe", *words]
+        print(json.dumps(line) if arguments.json else shlex.join(line))
+        return 0
+    return main(words)
 
 
 def _plan(arguments: argparse.Namespace) -> None:
@@ -219,8 +261,6 @@ def _tell(verdict: Verdict) -> None:
 
 def _is_judged(layout: Layout, rules: Gate) -> bool:
     """Say whether the gate has spoken about this very report, by the rules of today."""
-    from dataclasses import asdict
-
     from uni_moe.artifacts import read_card
     from uni_moe.registry.read import champion, verdicts
 
@@ -302,6 +342,26 @@ def _recipes(_: argparse.Namespace) -> None:
 
 
 def _ask(arguments: argparse.Namespace) -> None:
+    if arguments.model is not None:
+        folder, name, most = _any_model(arguments)
+    else:
+        folder, name, most = _champion(arguments)
+    from uni_moe.evaluate.ask import answer
+
+    said = answer(
+        folder,
+        arguments.question,
+        images=arguments.image,
+        videos=arguments.video,
+        audio=arguments.audio,
+        speech=arguments.speech,
+        max_new_tokens=arguments.max_new_tokens or most,
+    )
+    print(json.dumps({"model": name, "answer": said}) if arguments.json else said)
+
+
+def _champion(arguments: argparse.Namespace) -> tuple[Path, str, int]:
+    """Return the champion's folder, its name, and how long it may answer."""
     layout = _layout(arguments)
     params = load_params(layout.params)
     _quiet(params)
@@ -312,20 +372,24 @@ def _ask(arguments: argparse.Namespace) -> None:
         raise ConfigError(
             "There is no champion to ask.",
             cause="no model of this workspace has passed the gate.",
-            remedy="run `uni-moe run`, or look at `uni-moe models` for the verdicts.",
+            remedy="run `uni-moe run`, look at `uni-moe models` for the verdicts, or ask another "
+            "model by --model.",
         )
-    from uni_moe.evaluate.ask import answer
+    return current.folder / "model", current.model, params.evaluate.max_new_tokens
 
-    said = answer(
-        current.folder / "model",
-        arguments.question,
-        images=arguments.image,
-        videos=arguments.video,
-        audio=arguments.audio,
-        speech=arguments.speech,
-        max_new_tokens=params.evaluate.max_new_tokens,
-    )
-    print(json.dumps({"model": current.model, "answer": said}) if arguments.json else said)
+
+def _any_model(arguments: argparse.Namespace) -> tuple[Path, str, int]:
+    """Return the same of a model's folder; no workspace is needed, but the model must be whole."""
+    if arguments.max_new_tokens is None:
+        raise ConfigError(
+            "--model needs --max-new-tokens.",
+            cause="no params.yaml says how long this model may answer.",
+            remedy="add, say, --max-new-tokens 64.",
+        )
+    from uni_moe.checkpoints.whole import read_config, whole_model
+
+    whole_model(arguments.model, read_config(arguments.model))
+    return arguments.model, str(arguments.model), arguments.max_new_tokens
 
 
 def _lineage(arguments: argparse.Namespace) -> None:

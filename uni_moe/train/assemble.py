@@ -5,15 +5,13 @@ from __future__ import annotations
 from safetensors.torch import load_file
 
 from uni_moe.artifacts import parent_ids, write_json
+from uni_moe.model.assembly import RECEIPT, plan_assembly
 from uni_moe.model.assembly import assemble as assemble_state
-from uni_moe.model.assembly import plan_assembly
 from uni_moe.model.config import UniMoeConfig, sparse_layers_of
 from uni_moe.model.network import UniMoeForConditionalGeneration
 from uni_moe.platform import settle
 from uni_moe.stage import StageContext
 from uni_moe.train.networks import CONNECTOR, ENCODERS, build_dense, load_connector
-
-RECEIPT = "receipt.json"
 
 
 def assemble(ctx: StageContext) -> None:

@@ -18,7 +18,13 @@ from uni_moe.errors import LineageError
 from uni_moe.records import Card, canonical_json, sha256_text
 
 CARD = "card.json"
-_AROUND = ("uni_moe.cli", "uni_moe.cli_models", "uni_moe.__main__", "uni_moe.alone")
+_AROUND = (
+    "uni_moe.cli",
+    "uni_moe.cli_data",
+    "uni_moe.cli_models",
+    "uni_moe.__main__",
+    "uni_moe.alone",
+)
 
 
 @dataclass(frozen=True)

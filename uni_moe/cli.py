@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from uni_moe import cli_models
+from uni_moe import cli_data, cli_models
 from uni_moe.alone import end_with_dvc, only_one
 from uni_moe.artifacts import Layout
 from uni_moe.config import Gate, Params, load_params
@@ -113,6 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     again.add_argument("model", nargs="?", help="version or id; default: the champion")
     register = command("register", _register, "register and judge the model in artifacts/ alone")
     register.add_argument("--reason", default="by hand", help="why; kept with the version")
+    cli_data.add_words(command)
     cli_models.add_words(command)
     index = command("index", _index, "import cards and run folders into the database")
     index.add_argument("--rebuild", action="store_true", help="drop the database first")

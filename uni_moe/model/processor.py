@@ -6,9 +6,9 @@ Shapes
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil
 from typing import Any
 
 import numpy as np
@@ -130,40 +130,49 @@ class UniMoeProcessor(ProcessorMixin):  # type: ignore[misc] # transformers is u
 
     def rows(self, prepared: Prepared) -> int:
         """Return how many positions a medium takes in a sequence."""
-        return self._rows_of(prepared.kind) * len(prepared.values)
+        return self.rows_each(prepared.kind) * len(prepared.values)
+
+    def rows_each(self, kind: str) -> int:
+        """Return how many positions a picture, a film or one window of a sound takes."""
+        per_value = {
+            "image": self.image_rows,
+            "video": self.image_rows,
+            "audio": self.audio_rows,
+            "speech": self.speech_rows,
+        }
+        return per_value[kind]
+
+    def windows(self, kind: str, samples: int) -> int:
+        """Return in how many windows a sound of so many samples is cut.
+
+        Raises:
+            DataError: they are more than the published limit of 20.
+        """
+        window_s = self.audio_window_s if kind == "audio" else self.speech_window_s
+        count = max(1, math.ceil(samples / (window_s * RATE_HZ)))
+        if count > MAX_WINDOWS:
+            raise DataError(
+                f"A sound of {samples / RATE_HZ:.0f} s has {count} windows of {window_s} s.",
+                cause=f"the model reads at most {MAX_WINDOWS} windows of one file.",
+                remedy="split the recording and ask about its parts.",
+            )
+        return count
 
     def positions(self, kind: str, duration_s: float | None) -> int:
         """Return how many positions a medium takes, from what was measured of it alone.
 
         Raises:
-            DataError: a sound has more windows than the published limit of 20, or its duration is
-                not known.
+            DataError: a sound has too many windows, or its duration is not known.
         """
         if kind in ("image", "video"):
-            return self._rows_of(kind)
+            return self.rows_each(kind)
         if duration_s is None:
             raise DataError(
                 f"Nobody knows how long a piece of {kind} is.",
-                cause="its reference holds no duration: it was ingested by an earlier version.",
+                cause="its reference holds no duration: an earlier version ingested it.",
                 remedy="run `dvc repro --force ingest`.",
             )
-        return self._rows_of(kind) * self._windows(kind, duration_s)
-
-    def _rows_of(self, kind: str) -> int:
-        """Return the positions of one picture, film or window of sound."""
-        rows = {"audio": self.audio_rows, "speech": self.speech_rows}
-        return rows.get(kind, self.image_rows)
-
-    def _windows(self, kind: str, duration_s: float) -> int:
-        window_s = self.audio_window_s if kind == "audio" else self.speech_window_s
-        count = max(1, ceil(duration_s / window_s))
-        if count > MAX_WINDOWS:
-            raise DataError(
-                f"A sound of {duration_s:.0f} s has {count} windows of {window_s} s.",
-                cause=f"the model reads at most {MAX_WINDOWS} windows of one file.",
-                remedy="split the recording and ask about its parts.",
-            )
-        return count
+        return self.rows_each(kind) * self.windows(kind, round(duration_s * RATE_HZ))
 
     def encode(self, messages: Sequence[Message], rows: Sequence[int]) -> Encoded:
         """Tokenize a conversation whose slots take `rows` positions, in order."""
@@ -197,7 +206,8 @@ class UniMoeProcessor(ProcessorMixin):  # type: ignore[misc] # transformers is u
 
         Segments are numbered in the order of the rows; what fills up a row is FILLING.
         """
-        length = max(sum(len(one.input_ids) for one in row) for row in rows)
+        longest = max((sum(len(one.input_ids) for one in row) for row in rows), default=0)
+        length, rows = max(1, longest), rows or [[]]  # without a conversation: one of filling
         table: dict[str, list[list[int]]] = {"input_ids": [], "labels": [], "segment_BT": []}
         number = 0
         for row in rows:
@@ -251,8 +261,8 @@ class UniMoeProcessor(ProcessorMixin):  # type: ignore[misc] # transformers is u
         return pixels
 
     def _sound(self, kind: str, sound: np.ndarray) -> Prepared:
-        self._windows(kind, len(sound) / RATE_HZ)  # before anything is computed of a long one
         window_s = self.audio_window_s if kind == "audio" else self.speech_window_s
+        self.windows(kind, len(sound))
         cut, masks = windows(sound, window_s)
         if kind == "audio":
             values = torch.stack([filterbank(w, mel_bins=self.mel_bins) for w in cut])

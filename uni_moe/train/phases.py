@@ -28,6 +28,7 @@ from uni_moe.train.conversations import (
     Conversations,
     check_not_empty,
     read_conversations,
+    read_holes,
     within_sight,
 )
 from uni_moe.train.learner import PhaseLearner
@@ -57,7 +58,7 @@ def align(ctx: StageContext) -> None:
     """Train one connector on captions or transcripts; everything else is frozen."""
     phase = ctx.params.align[ctx.item]  # type: ignore[index] # dvc.yaml names known connectors
     params = _params(ctx, "align", ctx.item)
-    with _data(ctx, phase, (ctx.item,)) as (corpora, training, validation):
+    with _data(ctx, phase) as (corpora, training, validation):
         built = build_dense(
             ctx.layout,
             ctx.params.model,
@@ -68,7 +69,7 @@ def align(ctx: StageContext) -> None:
         parents = (*_corpora(ctx, phase), *built.parents)
         learn(built.model, phase.learns)
         model = built.model.to(device())
-        maker = ExampleMaker(corpora, built.processor, built.model)
+        maker = ExampleMaker(corpora, built.processor, built.model, phase.packing)
         states = open_states(ctx, params, parent_ids(ctx.layout, *parents))
         results = _train(ctx, phase, model, maker, training, validation, states)
     with ctx.artifact(
@@ -83,7 +84,7 @@ def experts(ctx: StageContext) -> None:
     """Train one expert: low-rank adapters on the feed-forwards that will become sparse."""
     phase = ctx.params.experts[ctx.item]  # type: ignore[index] # dvc.yaml names known experts
     params = _params(ctx, "experts", ctx.item)
-    with _data(ctx, phase, _EXPERT_SEES[ctx.item]) as (corpora, training, validation):
+    with _data(ctx, phase) as (corpora, training, validation):
         encoders = _encoders(training, validation)
         built = build_dense(
             ctx.layout, ctx.params.model, encoders, aligned=encoders, seed=ctx.params.seed
@@ -92,7 +93,7 @@ def experts(ctx: StageContext) -> None:
         wrapped = _attach(ctx, phase, built.model)
         learned = learn(wrapped, phase.learns)
         wrapped.to(device())
-        maker = ExampleMaker(corpora, built.processor, built.model)
+        maker = ExampleMaker(corpora, built.processor, built.model, phase.packing)
         states = open_states(ctx, params, parent_ids(ctx.layout, *parents))
         results = _train(ctx, phase, wrapped, maker, training, validation, states)
     with ctx.artifact(
@@ -123,7 +124,7 @@ def tune(ctx: StageContext) -> None:
     phase = ctx.params.tune
     params = _params(ctx, "tune")
     parents = (*_corpora(ctx, phase), ctx.layout.assembled)
-    with _data(ctx, phase, ENCODERS) as (corpora, training, validation):
+    with _data(ctx, phase) as (corpora, training, validation):
         folder = ctx.layout.assembled
         ids = parent_ids(ctx.layout, *parents)
         base = UniMoeForConditionalGeneration.from_pretrained(folder, local_files_only=True)
@@ -131,7 +132,7 @@ def tune(ctx: StageContext) -> None:
         wrapped = _attach(ctx, phase, base)
         learned = learn(wrapped, phase.learns)
         wrapped.to(device())
-        maker = ExampleMaker(corpora, processor, base)
+        maker = ExampleMaker(corpora, processor, base, phase.packing)
         states = open_states(ctx, params, ids)
         results = _train(ctx, phase, wrapped, maker, training, validation, states)
     with ctx.artifact(ctx.layout.model, kind="model", params=params, parents=parents) as draft:
@@ -156,8 +157,16 @@ def _train(  # noqa: PLR0913 - the one place where a phase's things meet
     validation: Conversations,
     states: StateStore,
 ) -> dict[str, Any]:
+    holes = read_holes(maker.corpora, "train", phase, _sees(ctx))
     learner = PhaseLearner(
-        model, maker, phase, train=training, validation=validation, seed=ctx.params.seed
+        model,
+        maker,
+        phase,
+        name=ctx.name,
+        train=training,
+        validation=validation,
+        seed=ctx.params.seed,
+        holes=holes,
     )
     schedule = Schedule(
         steps=phase.steps,
@@ -173,11 +182,18 @@ def _train(  # noqa: PLR0913 - the one place where a phase's things meet
     return results
 
 
+def _sees(ctx: StageContext) -> Collection[str]:
+    """Return the encoders that a phase's conversations may be read by."""
+    if ctx.name == "tune":
+        return ENCODERS
+    return _EXPERT_SEES[ctx.item] if ctx.name.startswith("experts@") else (ctx.item,)
+
+
 @contextmanager
 def _data(
-    ctx: StageContext, phase: Phase, encoders: Collection[str]
+    ctx: StageContext, phase: Phase
 ) -> Iterator[tuple[dict[str, Corpus], Conversations, Conversations]]:
-    """Open the corpora of a phase's blend and read the conversations that these encoders read."""
+    """Open the corpora of a phase's blend and read the conversations that its encoders read."""
     ctx.run.event("platform", **settle(ctx.params.platform))
     corpora = {modality: open_corpus(ctx.layout.corpus(modality)) for modality in phase.blend}
     try:
@@ -185,7 +201,7 @@ def _data(
         found = [
             read_conversations(corpora, name, phase, prompts) for name in ("train", "validation")
         ]
-        training, validation = (within_sight(conversations, encoders) for conversations in found)
+        training, validation = (within_sight(one, _sees(ctx)) for one in found)
         check_not_empty(training, phase)
         unseen = {name: len(found[0][name]) - len(rows) for name, rows in training.items()}
         ctx.run.event("conversations", drawn_from=_counts(training), out_of_sight=unseen)

@@ -34,7 +34,7 @@ CODE = (
     "uni_moe.feature_maker",
     "uni_moe.model.encoders.beats",
     "uni_moe.model.encoders.beats_features",
-    "uni_moe.model.processor",
+    "uni_moe.model.preparing",
     "uni_moe.model.towers",
 )
 PACKAGES = ("av", "numpy", "pillow", "soundfile", "soxr", "torch", "transformers")

@@ -20,7 +20,7 @@ from torch import nn
 
 from uni_moe import routes
 from uni_moe.artifacts import sha256_file
-from uni_moe.model.processor import UniMoeProcessor
+from uni_moe.model.preparing import MediaPreparingMixin
 from uni_moe.model.towers import TowersMixin
 
 # What stands between a file and its features; a test holds it to the imports.
@@ -40,7 +40,7 @@ CODE = (
 PACKAGES = ("av", "numpy", "pillow", "soundfile", "soxr", "torch", "transformers")
 
 
-def encoder_facts(kind: str, towers: TowersMixin, processor: UniMoeProcessor) -> dict[str, Any]:
+def encoder_facts(kind: str, towers: TowersMixin, processor: MediaPreparingMixin) -> dict[str, Any]:
     """Return, as plain JSON, what features of a kind depend on beside the medium."""
     tower = towers.tower(kind)
     facts = {

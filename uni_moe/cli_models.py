@@ -163,16 +163,16 @@ def _surgery(arguments: argparse.Namespace) -> None:
 
 def _operated(arguments: argparse.Namespace) -> Mapping[str, Any]:
     """Do what is asked for and return the receipt."""
-    from uni_moe.checkpoints import operating
+    from uni_moe.checkpoints import operating, reshaping
 
     model, out = arguments.model, arguments.out
     if arguments.undo:
         return operating.undo(model, out)
     if arguments.merge:
-        return operating.merge_adapter(model, arguments.merge, out)
+        return reshaping.merge_adapter(model, arguments.merge, out)
     if arguments.upcycle:
         layers = arguments.layers or "interval"
-        return operating.upcycle(
+        return reshaping.upcycle(
             model,
             arguments.upcycle.split(","),
             _numbers(layers) if layers[:1].isdecimal() else layers,

@@ -74,9 +74,11 @@ def _surgery_words(sub: argparse.ArgumentParser) -> None:
 
 
 def _size(arguments: argparse.Namespace) -> None:
+    from uni_moe.checkpoints.tables import telling_of
     from uni_moe.model.architectures import size_of
 
-    size = size_of(_described(arguments))
+    with telling_of(arguments.model / "config.json" if arguments.model else Path("params.yaml")):
+        size = size_of(_described(arguments))
     print(json.dumps(size.to_json(), indent=1) if arguments.json else size.text())
 
 

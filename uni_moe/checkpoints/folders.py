@@ -8,11 +8,12 @@ from typing import Any
 
 from torch import Tensor
 
-from uni_moe.artifacts import read_json, whole_folder, write_json
+from uni_moe.artifacts import whole_folder, write_json
 from uni_moe.checkpoints.published_adapters import check_peft
+from uni_moe.checkpoints.tables import read_table
 from uni_moe.checkpoints.tensors import TensorFile, write_shards
 from uni_moe.checkpoints.whole import read_config, whole_model
-from uni_moe.errors import ConfigError, DataError
+from uni_moe.errors import ConfigError
 from uni_moe.model.assembly import RECEIPT
 from uni_moe.model.config import UniMoeConfig
 
@@ -60,14 +61,7 @@ def read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             cause=f"adapter_config.json or {names[0]} is missing.",
             remedy="give the folder that a training or peft's save_pretrained wrote.",
         )
-    try:
-        told = read_json(config)
-    except ValueError as error:
-        raise DataError(
-            f"{config} is not JSON: {error}",
-            cause="the file was not copied whole, or was changed by hand.",
-            remedy="copy it again.",
-        ) from error
+    told = read_table(config)
     check_peft(told, file)
     return told, _tensors([TensorFile(file)])
 

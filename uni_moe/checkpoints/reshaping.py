@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from uni_moe.artifacts import read_json
 from uni_moe.checkpoints.folders import read_adapter, read_donor, read_model, write_model
 from uni_moe.checkpoints.receipts import MERGE, read_receipt
+from uni_moe.checkpoints.tables import read_table
 from uni_moe.checkpoints.whole import check_absent
 from uni_moe.errors import ConfigError, LineageError
 from uni_moe.model import merging
@@ -95,7 +95,7 @@ def _check_base(adapter: Path, plan: merging.MergePlan, state: Mapping[str, Tens
     note = adapter / merging.BASE_NOTE
     if not note.is_file():
         return  # stock peft does not say what it was trained on
-    told = read_json(note)
+    told = read_table(note)
     targets = [state[name] for name in sorted(fold.target for fold in plan.folds)]
     if merging.precision(targets) != told["dtype"]:
         return  # the same weights in another precision have other bytes

@@ -19,7 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from uni_moe import cli_models, launch
+from uni_moe import cli_features, cli_ledger, cli_models, launch
 from uni_moe.alone import end_with_starter, only_one
 from uni_moe.artifacts import Layout
 from uni_moe.config import Gate, Params, load_params
@@ -123,6 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     register = command("register", _register, "register and judge the model in artifacts/ alone")
     register.add_argument("--reason", default="by hand", help="why; kept with the version")
     cli_models.add_words(command)
+    cli_ledger.add_words(command)
     start = command(
         "launch", _launch, "start a phase as machine.yaml says; on a further node, join"
     )
@@ -130,6 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     start.add_argument("stage", choices=[*phases, "tune"], metavar="PHASE")
     start.add_argument("--print", action="store_true", help="say the command, start nothing")
     start.add_argument("--json", action="store_true", help="the command as JSON; starts nothing")
+    cli_features.add_words(command)
     index = command("index", _index, "import cards and run folders into the database")
     index.add_argument("--rebuild", action="store_true", help="drop the database first")
     for stage, (_, items, text) in STAGES.items():

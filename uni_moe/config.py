@@ -111,6 +111,24 @@ class Platform:
 
 
 @dataclass(frozen=True)
+class FeatureCacheSettings:
+    """How far features of frozen encoders are kept on disk, by kind of media.
+
+    They say where features come from, never what they are, so they belong to a machine and not to
+    params.yaml: nothing that is hashed knows them.
+    """
+
+    image: bool = True
+    video: bool = True
+    audio: bool = True
+    speech: bool = True
+    folder: str | None = None  # below the workspace or anywhere; None is state/features
+    memory_bytes: int = 2**30  # of every process, for features used of late
+    limit_bytes: int | None = None  # of the folder; None lets it grow
+    spare_share: float = 0.05  # of the disk that stays free, for what must be written
+
+
+@dataclass(frozen=True)
 class Contract:
     """Which contract the manifest must keep."""
 
@@ -271,6 +289,39 @@ class TunePhase(Phase):
 
 
 @dataclass(frozen=True)
+class Guard:
+    """What a phase does when a step's loss or gradient is no number, or leaps far above the usual.
+
+    `skip` goes back to the last training state and leaves the step's draws out. A leap is told in
+    deviations of the logarithm from its median over the steps before, robust ones (1.5 MAD).
+    """
+
+    on_not_finite: Literal["stop", "skip"]
+    on_spike: Literal["tell", "stop", "skip"]
+    most_skips: int  # the phase stops at the next one
+    window_steps: int  # how many steps before it a step is compared with
+    spike_deviations: float
+
+
+@dataclass(frozen=True)
+class RouterAlarms:
+    """When the routing of a sparse layer is told as an alarm; it never stops a phase."""
+
+    patience_steps: int  # so many steps in a row must show it
+    collapse_share: float  # of the visits, by as many experts as one token visits
+    least_entropy: float  # of the router, as a share of what an even choice has
+    dead_share: float  # an expert with less than this share of an even load is dead
+
+
+@dataclass(frozen=True)
+class Telemetry:
+    """What is watched at every step of a phase."""
+
+    guard: Guard
+    router: RouterAlarms
+
+
+@dataclass(frozen=True)
 class Assembly:
     """Which expert fills which slot of every sparse layer, in order."""
 
@@ -315,6 +366,7 @@ class Params:
     experts: Mapping[ExpertName, Phase]
     assembly: Assembly
     tune: TunePhase
+    telemetry: Telemetry
     evaluate: Evaluate
     gate: Gate
 
@@ -363,6 +415,23 @@ def parse_params(data: object, *, name: str = "params.yaml") -> Params:
             remedy="compare with a complete recipe: `uni-moe new FOLDER --recipe playground`.",
         )
     return typing.cast("Params", params)
+
+
+def phase_of(section: Mapping[str, Any]) -> Phase:
+    """Return the phase that a card's params hold: what `Params.section` wrote.
+
+    Raises:
+        ConfigError: it was written by a version with other keys.
+    """
+    problems: list[str] = []
+    phase = build(Phase, section, "", problems)
+    if problems:
+        raise ConfigError(
+            f"A card's params are not those of this version:{bullets(problems)}",
+            cause="its artifact was made by another version of the project.",
+            remedy="use that version, or let the stage run again.",
+        )
+    return typing.cast("Phase", phase)
 
 
 def build(kind: Any, value: object, where: str, problems: list[str]) -> Any:  # noqa: ANN401, PLR0911, C901

@@ -1,7 +1,8 @@
 """A run: one execution of one stage, recorded live in a folder of its own.
 
 The folder holds `run.json` (who, when, where, environment, how it ended), `events.jsonl`,
-`metrics.jsonl` and `heartbeat.jsonl`. A run whose heartbeat stopped without an end has died.
+`metrics.jsonl`, `heartbeat.jsonl`, and of a mixture `routing.jsonl`. A run whose heartbeat stopped
+without an end has died.
 """
 
 from __future__ import annotations
@@ -47,6 +48,10 @@ class Run:
     def metric(self, step: int, values: Mapping[str, float]) -> None:
         """Record numbers of one optimizer step."""
         self._append("metrics", {"time": _now(), "step": step, **values})
+
+    def routing(self, step: int, layers: Mapping[str, Any]) -> None:
+        """Record what the routers of one optimizer step did: layer -> modality -> numbers."""
+        self._append("routing", {"step": step, "layers": layers})
 
     def artifact(self, name: str, card_id: str) -> None:
         """Record that this run made an artifact."""

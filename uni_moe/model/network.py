@@ -29,7 +29,7 @@ from transformers.utils.generic import ModelOutput
 
 from uni_moe.errors import DataError
 from uni_moe.model import decoding, losses
-from uni_moe.model.config import SLOT_KINDS, UniMoeConfig
+from uni_moe.model.config import KINDS, SLOT_KINDS, UniMoeConfig
 from uni_moe.model.connectors import AudioConnector, ImageConnector, SpeechConnector
 from uni_moe.model.encoders.beats import Beats
 from uni_moe.model.generation import MediaGenerationMixin
@@ -38,6 +38,7 @@ from uni_moe.model.moe import SparseFeedForward
 from uni_moe.model.prompt import IGNORED
 from uni_moe.model.reading import MediaReadingMixin
 from uni_moe.model.router import Routing
+from uni_moe.model.routing_sums import RoutingSums, routing_sums
 from uni_moe.model.segments import Sequences, by_row, lay_out, route_of, take_route
 
 
@@ -48,7 +49,8 @@ class UniMoeOutput(ModelOutput):  # type: ignore[misc] # transformers is untyped
     `loss` is that of the next token plus what the configuration weighs of `aux_losses` (name ->
     loss without its weight, only those that are on). `loss_sum_B` and `loss_tokens_B` split the
     next token's loss by sequence: by row, or by segment where rows are packed. `routing` holds, per
-    sparse layer, the decision for every position that is no filling.
+    sparse layer, the decision for every position that is no filling; `routing_sums` its sums by
+    modality.
     """
 
     loss: Tensor | None = None
@@ -57,6 +59,7 @@ class UniMoeOutput(ModelOutput):  # type: ignore[misc] # transformers is untyped
     loss_sum_B: Tensor | None = None
     loss_tokens_B: Tensor | None = None
     routing: Mapping[int, Routing] | None = None
+    routing_sums: Mapping[int, RoutingSums] | None = None
     aux_losses: Mapping[str, Tensor] | None = None
 
 
@@ -178,6 +181,7 @@ class UniMoeForConditionalGeneration(
         logits_to_keep: int = 0,
         full_logits: bool = False,  # noqa: FBT001, FBT002
         output_routing: bool = False,  # noqa: FBT001, FBT002
+        output_routing_sums: bool = False,  # noqa: FBT001, FBT002
         **kwargs: Any,  # noqa: ANN401
     ) -> UniMoeOutput:
         """Read text and media, predict the next tokens.
@@ -202,6 +206,7 @@ class UniMoeForConditionalGeneration(
             logits_to_keep: only the last so many positions' logits; 0 means all.
             full_logits: logits of all positions even though labels are given.
             output_routing: return every sparse layer's routing.
+            output_routing_sums: return its sums by modality, which stay on the device.
             kwargs: whatever else transformers passes on.
 
         Raises:
@@ -239,6 +244,9 @@ class UniMoeForConditionalGeneration(
         if labels is None or full_logits:
             out.logits = self._head(h_BTD[:, -logits_to_keep:])
         routing = self._take_routing()
+        if output_routing_sums:
+            kind_T = kind_BT.where(sequences.keep_BT, len(KINDS)).flatten()
+            out.routing_sums = routing_sums(routing, kind_T)
         if output_routing or out.loss is not None:
             keep_BT = sequences.keep_BT
             routing = {i: one.where(keep_BT.flatten()) for i, one in routing.items()}

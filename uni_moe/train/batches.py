@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from uni_moe.model.routing_sums import RoutingSums
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -35,12 +37,14 @@ class MicroBatch:
     """What a module is called with at once, made of so many draws.
 
     `count` is what its loss is summed over: loss-bearing tokens, 0 where nothing is learned.
+    `positions` counts what goes through the language model, filling aside.
     """
 
     inputs: Any
     count: float
     draws: int
     seen: tuple[Seen, ...] = ()
+    positions: int = 0
 
 
 @dataclass(frozen=True)
@@ -49,14 +53,40 @@ class StepLoss:
 
     `total` is its sum over what `MicroBatch.count` counts, so that totals of micro-batches and
     ranks add up; `parts` splits it: name -> (sum, count); `by_draw` too: (draws, 2), the sum and
-    the tokens of every draw, in the order of `MicroBatch.seen`. `beside` holds what stands beside
-    the loss of the next token, without its weight: name -> (sum, count), too.
+    the tokens of every draw, in the order of `MicroBatch.seen`. `routing` tells what the sparse
+    layers did, `auxiliary` the losses beside the next token's by name, without their weights.
     """
 
     total: Tensor
     parts: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     by_draw: Tensor | None = None
-    beside: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    routing: Mapping[int, RoutingSums] = field(default_factory=dict)
+    auxiliary: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one step did, over all ranks; `step` is counted from 1.
+
+    `seen` holds (rank, draw) by slot, `by_draw` each draw's summed loss and loss-bearing tokens in
+    the same order. `draws` counts them also where a learner does not name them. `positions` counts
+    what went through the language model, filling aside. `parts` are losses by the learner's own
+    names, `auxiliary` those beside the next token's, without their weights.
+    """
+
+    step: int
+    loss: float
+    gradient_norm: float
+    learning_rate: float
+    seen: tuple[tuple[int, Seen], ...]
+    by_draw: tuple[tuple[float, int], ...]
+    routing: Mapping[int, RoutingSums]
+    waited_s: float
+    took_s: float
+    draws: int = 0
+    positions: int = 0
+    parts: Mapping[str, float] = field(default_factory=dict)
+    auxiliary: Mapping[str, float] = field(default_factory=dict)
 
 
 class Learner(Protocol):

@@ -47,7 +47,8 @@ class PhaseLearner:
             Seen(slot, one.key, one.id, one.modality, one.source, count, 0)
             for slot, one, count in zip(mine, samples, tokens, strict=True)
         )
-        return [MicroBatch(inputs, float(sum(tokens)), len(samples), seen)]
+        positions = int(inputs["attention_mask"].sum())
+        return [MicroBatch(inputs, float(sum(tokens)), len(samples), seen, positions)]
 
     def validate(self) -> dict[str, float]:
         """Return nats per token on the validation split, by modality."""
@@ -80,20 +81,20 @@ class PhaseModule(nn.Module):
     def forward(self, batch: Mapping[str, Any]) -> StepLoss:
         """Return the batch's summed loss and (sum, tokens) by modality and by draw."""
         inputs = {name: value for name, value in batch.items() if name != "modalities"}
-        out = self.model(**inputs, use_cache=False)
+        out = self.model(**inputs, use_cache=False, output_routing_sums=self.training)
         by_draw = torch.stack([out.loss_sum_B.detach(), out.loss_tokens_B], dim=1)
         parts: dict[str, tuple[float, float]] = {}
         for modality, (total, count) in zip(batch["modalities"], by_draw.tolist(), strict=True):
             before = parts.get(modality, (0.0, 0.0))
             parts[modality] = (before[0] + total, before[1] + count)
-        learned = float(out.loss_tokens_B.sum())
-        beside = {
-            name: (float(loss.detach()) * learned, learned)
-            for name, loss in (out.aux_losses or {}).items()
-        }
         total = out.loss * out.loss_tokens_B.sum()
-        parts = {name: part for name, part in parts.items() if part[1]}
-        return StepLoss(total, parts, by_draw, beside)
+        return StepLoss(
+            total,
+            {name: part for name, part in parts.items() if part[1]},
+            by_draw,
+            out.routing_sums or {},
+            {name: loss.detach() for name, loss in (out.aux_losses or {}).items()},
+        )
 
 
 def _modalities(examples: Sequence[Example]) -> list[str]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,15 +12,17 @@ import torch
 from tqdm import tqdm
 
 from uni_moe import routes
-from uni_moe.errors import StageError
 from uni_moe.platform import machine, take
 from uni_moe.routes import Routes
 from uni_moe.runs import Run
-from uni_moe.train.batches import Learner, MicroBatch, StepLoss
+from uni_moe.train.batches import Learner, MicroBatch, StepLoss, StepReport
 from uni_moe.train.engine import Engine, EngineOptions
+from uni_moe.train.guard import Decision, stopped
+from uni_moe.train.reporting import together
 from uni_moe.train.schedule import cosine_with_warmup
 from uni_moe.train.state import StateStore, TrainingState
-from uni_moe.train.world import from_first, gathered, summed
+from uni_moe.train.watch import Watch
+from uni_moe.train.world import from_first, summed
 
 _RECENT = 20  # steps whose mean loss is told at the end
 
@@ -48,17 +48,18 @@ def train(  # noqa: PLR0913 - a training has this many parts
     run: Run,
     title: str,
     options: EngineOptions | None = None,
+    watch: Watch | None = None,
 ) -> dict[str, Any]:
     """Train to the last step, from the last whole state if there is one; return what was found.
 
     A training that goes on takes the routes that it began with: others would give other bits. All
     ranks call this together; all return the same, and the module ends whole, in the trained state.
 
-    The result holds `validation_loss`: modality -> before and after, and `train_loss` of the last
-    steps.
+    The result holds `validation_loss`: modality -> before and after, `train_loss` of the last
+    steps, and `skipped_steps`, which the guard left out.
 
     Raises:
-        StageError: the loss is not a number, or a state could not be written. The last state stays.
+        StageError: a step went wrong, or a state could not be written. The last state stays.
         ConfigError: this machine lacks a route of a training that shall go on.
     """
     engine = Engine(
@@ -67,10 +68,12 @@ def train(  # noqa: PLR0913 - a training has this many parts
         clip_norm=schedule.clip_norm,
         options=options,
     )
-    start, facts = _resume(engine, states, run)
+    watch = watch or Watch()
+    start, facts = _resume(engine, states, watch, run)
     if not facts:
+        watch.begin()
         begun = {"routes": routes.current().to_json(), "machine": machine()}
-        facts = {"before": learner.validate(), "recent": [], **begun}
+        facts = {"before": learner.validate(), "recent": [], "skipped": [], **begun}
     run.event(
         "training",
         step=start,
@@ -79,9 +82,8 @@ def train(  # noqa: PLR0913 - a training has this many parts
         ranks=engine.world.size,
     )
     try:
-        _steps(
-            engine, learner, schedule, states=states, run=run, title=title, start=start, facts=facts
-        )
+        training = _Training(engine, learner, schedule, states, watch, run, start, facts)
+        training.run_to_the_end(title)
     finally:
         states.wait()
     states.settle()
@@ -90,48 +92,75 @@ def train(  # noqa: PLR0913 - a training has this many parts
     return {
         "steps": schedule.steps,
         "train_loss": sum(facts["recent"]) / len(facts["recent"]),
+        "skipped_steps": facts["skipped"],
         "validation_loss": {
             name: {"before": facts["before"][name], "after": after[name]} for name in sorted(after)
         },
     }
 
 
-def _steps(  # noqa: PLR0913 - a training has this many parts
-    engine: Engine,
-    learner: Learner,
-    schedule: Schedule,
-    *,
-    states: StateStore,
-    run: Run,
-    title: str,
-    start: int,
-    facts: dict[str, Any],
-) -> None:
-    """Take every step that is left; `facts` grows by what is found."""
-    drawn, began = 0, time.monotonic()
-    hidden = not engine.world.is_first
-    with tqdm(
-        total=schedule.steps, initial=start, desc=title, file=sys.stderr, disable=hidden
-    ) as bar:
-        for step in range(start, schedule.steps):
-            row = _one_step(engine, learner, schedule, step)
-            drawn += int(row.pop("draws"))
-            facts["recent"] = [*facts["recent"], row["loss"]][-_RECENT:]
-            rate = drawn / (time.monotonic() - began)
-            run.metric(step + 1, {**row, "samples_per_s": round(rate, 2)})
-            bar.set_postfix(loss=f"{row['loss']:.3f}", refresh=False)
-            bar.update()
-            if (step + 1) % schedule.save_every_steps == 0 and step + 1 < schedule.steps:
-                _save(engine, states, TrainingState(step + 1, engine.tensors(), facts), run)
+@dataclass
+class _Training:
+    """A training at work; `facts` grows by what is found."""
+
+    engine: Engine
+    learner: Learner
+    schedule: Schedule
+    states: StateStore
+    watch: Watch
+    run: Run
+    step: int  # how many are done
+    facts: dict[str, Any]
+
+    def run_to_the_end(self, title: str) -> None:
+        """Take every step that is left."""
+        total, hidden = self.schedule.steps, not self.engine.world.is_first
+        with tqdm(
+            total=total, initial=self.step, desc=title, file=sys.stderr, disable=hidden
+        ) as bar:
+            while self.step < total:
+                if self.step + 1 in self.facts["skipped"]:
+                    self.step += 1
+                else:
+                    self._take_one(bar)
+                bar.n = self.step
+                bar.update(0)
+
+    def _take_one(self, bar: Any) -> None:  # noqa: ANN401 - tqdm is untyped
+        report = _one_step(self.engine, self.learner, self.schedule, self.step)
+        decision = self.watch.see(report, self.run, self.facts["skipped"])
+        for alarm in decision.alarms if self.engine.world.is_first else ():
+            tqdm.write(f"alarm at step {alarm.step}: {alarm.text}", file=sys.stderr)
+        if decision.action == "skip":
+            self._go_back(decision)
+            return
+        self.step += 1
+        self.facts["recent"] = [*self.facts["recent"], report.loss][-_RECENT:]
+        bar.set_postfix(loss=f"{report.loss:.3f}", refresh=False)
+        if self.step % self.schedule.save_every_steps == 0 and self.step < self.schedule.steps:
+            self._save()
+
+    def _save(self) -> None:
+        tensors = self.engine.tensors()
+        if self.engine.world.is_first:
+            self.facts["watch"] = self.watch.keep()
+            self.states.save(TrainingState(self.step, tensors, self.facts))
+            self.run.event("state", step=self.step)
+
+    def _go_back(self, decision: Decision) -> None:
+        """Return to the newest state; the step that went wrong is left out from now on."""
+        assert decision.alarm is not None
+        skipped = [*self.facts["skipped"], decision.alarm.step]
+        step, facts = _resume(self.engine, self.states, self.watch, self.run)
+        if not facts:
+            raise stopped(decision, decision.alarm.draws)  # there is nothing to go back to
+        self.step, self.facts = step, {**facts, "skipped": skipped}
+        self.run.event("skipped", step=decision.alarm.step, back_to=step)
 
 
-def _save(engine: Engine, states: StateStore, state: TrainingState, run: Run) -> None:
-    if engine.world.is_first:
-        states.save(state)
-        run.event("state", step=state.step)
-
-
-def _resume(engine: Engine, states: StateStore, run: Run) -> tuple[int, dict[str, Any]]:
+def _resume(
+    engine: Engine, states: StateStore, watch: Watch, run: Run
+) -> tuple[int, dict[str, Any]]:
     """Put back the newest whole state, the same on every rank."""
     step = from_first(states.newest() if engine.world.is_first else None)
     if step is None:
@@ -139,6 +168,7 @@ def _resume(engine: Engine, states: StateStore, run: Run) -> tuple[int, dict[str
     state = states.at(step)
     take(Routes.from_json(state.facts["routes"]))
     engine.load_tensors(state.tensors, state.step)
+    watch.resume(state.facts["watch"])
     now, began = machine(), state.facts["machine"]
     other = {name: [began[name], now[name]] for name in now if now[name] != began[name]}
     run.event("resumed", step=state.step, routes=state.facts["routes"], other_machine=other)
@@ -149,7 +179,7 @@ def _resume(engine: Engine, states: StateStore, run: Run) -> tuple[int, dict[str
     return state.step, dict(state.facts)
 
 
-def _one_step(engine: Engine, learner: Learner, schedule: Schedule, step: int) -> dict[str, float]:
+def _one_step(engine: Engine, learner: Learner, schedule: Schedule, step: int) -> StepReport:
     began = time.monotonic()
     batches = learner.micro_batches(step, engine.world.rank, engine.world.size)
     waited = time.monotonic() - began
@@ -157,20 +187,20 @@ def _one_step(engine: Engine, learner: Learner, schedule: Schedule, step: int) -
     torch.manual_seed(_dice(schedule.seed, step, engine.world.rank))
     count = float(summed(torch.tensor(sum(one.count for one in batches), dtype=torch.float64)))
     found = [_learn(engine, one, count, last=one is batches[-1]) for one in batches]
-    loss, parts = _over_ranks(found, count)
-    _finite("loss", loss, step, loss)
+    total = torch.stack([one.total.detach().double() for one in found]).sum().cpu()
+    loss = float(summed(total)) / count
     share = cosine_with_warmup(step, steps=schedule.steps, warmup_share=schedule.warmup_share)
     learning_rate = schedule.learning_rate * share
     norm = engine.step(learning_rate)
-    _finite("gradient", norm, step, loss)  # no state of these weights is saved: the last one stays
-    return {
-        "loss": loss,
-        **{name: total / number for name, (total, number) in sorted(parts.items()) if number},
-        "learning_rate": learning_rate,
-        "gradient_norm": norm,
-        "wait_s": round(waited, 4),
-        "draws": float(summed(torch.tensor(sum(one.draws for one in batches)))),
-    }
+    return StepReport(
+        step=step + 1,
+        loss=loss,
+        gradient_norm=norm,
+        learning_rate=learning_rate,
+        waited_s=waited,
+        took_s=time.monotonic() - began,
+        **vars(together(batches, found)),
+    )
 
 
 def _learn(engine: Engine, batch: MicroBatch, count: float, *, last: bool) -> StepLoss:
@@ -179,42 +209,7 @@ def _learn(engine: Engine, batch: MicroBatch, count: float, *, last: bool) -> St
     return result
 
 
-def _over_ranks(
-    found: list[StepLoss], count: float
-) -> tuple[float, dict[str, tuple[float, float]]]:
-    """Return the step's mean loss, its parts and what stands beside it, over all ranks."""
-    total = torch.stack([one.total.detach().double() for one in found]).sum().cpu()
-    loss = float(summed(total)) / count
-    parts: dict[str, tuple[float, float]] = {}
-    for told in gathered([_named(one) for one in found]):
-        for one in told:
-            _add(parts, one)
-    return loss, parts
-
-
-def _named(one: StepLoss) -> dict[str, tuple[float, float]]:
-    """Return what is told of a micro-batch under the names of metrics."""
-    told = {f"loss/{name}": part for name, part in one.parts.items()}
-    return told | {f"beside/{name}": part for name, part in one.beside.items()}
-
-
-def _add(parts: dict[str, tuple[float, float]], more: Mapping[str, tuple[float, float]]) -> None:
-    for name, (total, number) in more.items():
-        before = parts.get(name, (0.0, 0.0))
-        parts[name] = (before[0] + total, before[1] + number)
-
-
 def _dice(seed: int, step: int, rank: int) -> int:
     """Return what a rank's random numbers of a step start from: no state has to be kept."""
     text = f"dropout {seed} {step} {rank}".encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=7).digest(), "big")
-
-
-def _finite(name: str, value: float, step: int, loss: float) -> None:
-    if not math.isfinite(value):
-        raise StageError(
-            f"The {name} of step {step + 1} is {value}"
-            + ("." if name == "loss" else f", at a loss of {loss}."),
-            cause="a learning rate that is too high, or media that decode to nonsense.",
-            remedy="lower `learning_rate` of this phase in params.yaml and run again.",
-        )

@@ -119,7 +119,7 @@ def inputs(sizes: Sizes, seed: int, device: str) -> Callable[[int], tuple[Tensor
     """Return what draws call i's tokens, and the gradient that comes back to them."""
 
     def draw(index: int) -> tuple[Tensor, Tensor]:
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + index)
+        generator = torch.Generator().manual_seed((seed + 1) * 1_000_003 + index)
         drift_D = torch.randn(sizes.width, generator=generator) * DRIFT
         x_TD = torch.randn(sizes.tokens, sizes.width, generator=generator) + drift_D
         towards_TD = torch.randn(sizes.tokens, sizes.width, generator=generator)

@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import chdir
 from pathlib import Path
 
-from flows import leash
 from flows.locks import release_dead_locks
 from flows.plan import Plan, make_plan
+from uni_moe import leash
 from uni_moe.errors import ConfigError, StageError
 
 LAST_LINES = 15

@@ -18,7 +18,7 @@ from subprocess import Popen, TimeoutExpired
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from flows import leash
+from uni_moe import leash
 from uni_moe.errors import StageError, UniMoeError
 
 STARTUP_S = 120

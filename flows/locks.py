@@ -11,7 +11,7 @@ import json
 from pathlib import Path, PurePath
 from typing import Any
 
-# `dvc repro`, `python -m flows.leash dvc …`, `uni-moe run`, `python -m uni_moe`, and their like
+# `dvc repro`, `python -m uni_moe.leash dvc …`, `uni-moe run`, `python -m uni_moe`, and their like
 _PROGRAMS, _FIRST_WORDS = ("dvc", "uni-moe", "uni_moe"), 5
 
 

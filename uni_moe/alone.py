@@ -8,11 +8,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 from uni_moe.artifacts import Layout
 from uni_moe.errors import StageError
 
 _WATCH_S = 1.0
+_PATIENCE_S = 3.0  # a process whose starter was killed ends within a second
 _ABANDONED = 75  # sysexits.h: a temporary failure, try again
 
 
@@ -26,23 +28,35 @@ def only_one(layout: Layout, name: str) -> Iterator[None]:
     file = layout.state / f"{name}.lock"
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        if not _locked(stream):
             raise StageError(
                 f"Another process runs {name} in this workspace.",
                 cause="an earlier command is still at work.",
                 remedy=f"wait for it or stop it: `fuser {file}` names it.",
-            ) from error
+            )
         yield
 
 
-def end_with_dvc() -> None:
-    """End when the DVC that started this process is killed, so that nothing runs unwatched.
+def _locked(stream: TextIO) -> bool:
+    """Take a file's lock, waiting a little for one who is about to end."""
+    deadline = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.1)
+        else:
+            return True
+
+
+def end_with_starter(*, launched: bool) -> None:
+    """End when the DVC or launcher that started this process is killed: nothing runs unwatched.
 
     A stage started by hand goes on after its shell is gone, as under nohup.
     """
-    if "DVC_STAGE" in os.environ:
+    if launched or "DVC_STAGE" in os.environ:
         threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
 
 

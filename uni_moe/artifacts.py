@@ -18,7 +18,14 @@ from uni_moe.errors import LineageError
 from uni_moe.records import Card, canonical_json, sha256_text
 
 CARD = "card.json"
-_AROUND = ("uni_moe.cli", "uni_moe.cli_models", "uni_moe.__main__", "uni_moe.alone")
+_AROUND = (
+    "uni_moe.cli",
+    "uni_moe.cli_ledger",
+    "uni_moe.cli_features",
+    "uni_moe.cli_models",
+    "uni_moe.__main__",
+    "uni_moe.alone",
+)
 
 
 @dataclass(frozen=True)
@@ -160,16 +167,25 @@ def whole_folder(target: Path) -> Iterator[Path]:
             shutil.rmtree(left, ignore_errors=True)
 
 
-def write_text(target: Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
+@contextmanager
+def whole_file(target: Path) -> Iterator[Path]:
+    """Give a path to write a file at; it takes the target's place only when the block ends well."""
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.parent / f".{target.name}.{uuid.uuid4().hex}"
-    with draft.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    draft.replace(target)
-    _sync_folder(target.parent)
+    try:
+        yield draft
+        with draft.open("rb") as stream:
+            os.fsync(stream.fileno())
+        draft.replace(target)
+        _sync_folder(target.parent)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def write_text(target: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    with whole_file(target) as draft:
+        draft.write_text(text, encoding="utf-8")
 
 
 def write_json(target: Path, value: object) -> None:

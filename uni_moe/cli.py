@@ -10,18 +10,21 @@ import getpass
 import importlib
 import json
 import os
+import shlex
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from uni_moe import cli_models
-from uni_moe.alone import end_with_dvc, only_one
+from uni_moe import cli_features, cli_ledger, cli_models, launch
+from uni_moe.alone import end_with_starter, only_one
 from uni_moe.artifacts import Layout
 from uni_moe.config import Gate, Params, load_params
 from uni_moe.errors import ConfigError, UniMoeError
+from uni_moe.machine import load_machine
 from uni_moe.records import MEDIA_KINDS, MODALITIES
 
 if TYPE_CHECKING:
@@ -43,6 +46,7 @@ STAGES: dict[str, tuple[str, tuple[str, ...], str]] = {
     "tune": ("uni_moe.train.phases:tune", (), "phase 3: LoRA on the mixture"),
     "evaluate": ("uni_moe.evaluate.harness:evaluate", (), "judge the tuned model"),
 }
+PHASES = ("align", "experts", "tune")  # they train in many processes where machine.yaml says so
 _BUG = 70  # sysexits.h: an internal software error
 _REPORT = (
     "  cause:  a mistake in this program, not in yours.\n"
@@ -52,13 +56,16 @@ _REPORT = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    arguments = _parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    if launch.is_launched():  # DeepSpeed's launcher adds a word that the environment says, too
+        words = [word for word in words if not word.startswith("--local_rank=")]
+    arguments = _parser().parse_args(words)
     try:
         done: int | None = arguments.call(arguments)
     except UniMoeError as error:
         if os.environ.get("UNI_MOE_DEBUG"):
             traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
+        print(f"{launch.prefix()}error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
@@ -114,6 +121,15 @@ def _parser() -> argparse.ArgumentParser:
     register = command("register", _register, "register and judge the model in artifacts/ alone")
     register.add_argument("--reason", default="by hand", help="why; kept with the version")
     cli_models.add_words(command)
+    cli_ledger.add_words(command)
+    start = command(
+        "launch", _launch, "start a phase as machine.yaml says; on a further node, join"
+    )
+    phases = [f"{stage}@{item}" for stage in PHASES for item in STAGES[stage][1]]
+    start.add_argument("stage", choices=[*phases, "tune"], metavar="PHASE")
+    start.add_argument("--print", action="store_true", help="say the command, start nothing")
+    start.add_argument("--json", action="store_true", help="the command as JSON; starts nothing")
+    cli_features.add_words(command)
     index = command("index", _index, "import cards and run folders into the database")
     index.add_argument("--rebuild", action="store_true", help="drop the database first")
     for stage, (_, items, text) in STAGES.items():
@@ -154,16 +170,40 @@ def _quiet(params: Params) -> None:
 def _stage(arguments: argparse.Namespace) -> None:
     layout = _layout(arguments)
     params = load_params(layout.params)
+    machine = load_machine(layout.root)
+    name = arguments.stage + (f"@{arguments.item}" if arguments.item else "")
     _quiet(params)
-    end_with_dvc()
-    from uni_moe.runs import start_run
+    end_with_starter(launched=launch.is_launched())
+    if arguments.stage in PHASES and machine.world > 1 and not launch.is_launched():
+        launch.launch(machine, _words(layout, name), Path.cwd())
+        return
+    from uni_moe.runs import follow_run, start_run
     from uni_moe.stage import StageContext
 
-    name = arguments.stage + (f"@{arguments.item}" if arguments.item else "")
     module, _, function = STAGES[arguments.stage][0].partition(":")
+    call = getattr(importlib.import_module(module), function)
+    if launch.is_follower():
+        call(StageContext(name, layout, params, follow_run(layout, name), machine))
+        return
     with only_one(layout, name), start_run(layout, name, {"seed": params.seed}) as run:
-        call = getattr(importlib.import_module(module), function)
-        call(StageContext(name, layout, params, run))
+        run.event("machine", **asdict(machine))
+        call(StageContext(name, layout, params, run, machine))
+
+
+def _words(layout: Layout, name: str) -> list[str]:
+    """Return a stage's own command line."""
+    return ["--workspace", str(layout.root), name]
+
+
+def _launch(arguments: argparse.Namespace) -> int:
+    layout = _layout(arguments)
+    machine = load_machine(layout.root)
+    words = _words(layout, arguments.stage)
+    if arguments.print or arguments.json:
+        line = launch.shell_words(machine, words) if machine.world > 1 else ["uni-moe", *words]
+        print(json.dumps(line) if arguments.json else shlex.join(line))
+        return 0
+    return main(words)
 
 
 def _plan(arguments: argparse.Namespace) -> None:
@@ -219,8 +259,6 @@ def _tell(verdict: Verdict) -> None:
 
 def _is_judged(layout: Layout, rules: Gate) -> bool:
     """Say whether the gate has spoken about this very report, by the rules of today."""
-    from dataclasses import asdict
-
     from uni_moe.artifacts import read_card
     from uni_moe.registry.read import champion, verdicts
 

@@ -108,6 +108,24 @@ class Platform:
 
 
 @dataclass(frozen=True)
+class FeatureCacheSettings:
+    """How far features of frozen encoders are kept on disk, by kind of media.
+
+    They say where features come from, never what they are, so they belong to a machine and not to
+    params.yaml: nothing that is hashed knows them.
+    """
+
+    image: bool = True
+    video: bool = True
+    audio: bool = True
+    speech: bool = True
+    folder: str | None = None  # below the workspace or anywhere; None is state/features
+    memory_bytes: int = 2**30  # of every process, for features used of late
+    limit_bytes: int | None = None  # of the folder; None lets it grow
+    spare_share: float = 0.05  # of the disk that stays free, for what must be written
+
+
+@dataclass(frozen=True)
 class Contract:
     """Which contract the manifest must keep."""
 
@@ -250,6 +268,39 @@ class Phase:
 
 
 @dataclass(frozen=True)
+class Guard:
+    """What a phase does when a step's loss or gradient is no number, or leaps far above the usual.
+
+    `skip` goes back to the last training state and leaves the step's draws out. A leap is told in
+    deviations of the logarithm from its median over the steps before, robust ones (1.5 MAD).
+    """
+
+    on_not_finite: Literal["stop", "skip"]
+    on_spike: Literal["tell", "stop", "skip"]
+    most_skips: int  # the phase stops at the next one
+    window_steps: int  # how many steps before it a step is compared with
+    spike_deviations: float
+
+
+@dataclass(frozen=True)
+class RouterAlarms:
+    """When the routing of a sparse layer is told as an alarm; it never stops a phase."""
+
+    patience_steps: int  # so many steps in a row must show it
+    collapse_share: float  # of the visits, by as many experts as one token visits
+    least_entropy: float  # of the router, as a share of what an even choice has
+    dead_share: float  # an expert with less than this share of an even load is dead
+
+
+@dataclass(frozen=True)
+class Telemetry:
+    """What is watched at every step of a phase."""
+
+    guard: Guard
+    router: RouterAlarms
+
+
+@dataclass(frozen=True)
 class Assembly:
     """Which expert fills which slot of every sparse layer, in order."""
 
@@ -293,6 +344,7 @@ class Params:
     experts: Mapping[ExpertName, Phase]
     assembly: Assembly
     tune: Phase
+    telemetry: Telemetry
     evaluate: Evaluate
     gate: Gate
 
@@ -331,7 +383,7 @@ def load_params(path: Path) -> Params:
 def parse_params(data: object, *, name: str = "params.yaml") -> Params:
     """Build params from plain data; tell all problems at once."""
     problems: list[str] = []
-    params = _build(Params, data, "", problems)
+    params = build(Params, data, "", problems)
     if not problems:
         problems.extend(rules(params))
     if problems:
@@ -343,7 +395,24 @@ def parse_params(data: object, *, name: str = "params.yaml") -> Params:
     return typing.cast("Params", params)
 
 
-def _build(kind: Any, value: object, where: str, problems: list[str]) -> Any:  # noqa: ANN401, PLR0911, C901
+def phase_of(section: Mapping[str, Any]) -> Phase:
+    """Return the phase that a card's params hold: what `Params.section` wrote.
+
+    Raises:
+        ConfigError: it was written by a version with other keys.
+    """
+    problems: list[str] = []
+    phase = build(Phase, section, "", problems)
+    if problems:
+        raise ConfigError(
+            f"A card's params are not those of this version:{bullets(problems)}",
+            cause="its artifact was made by another version of the project.",
+            remedy="use that version, or let the stage run again.",
+        )
+    return typing.cast("Phase", phase)
+
+
+def build(kind: Any, value: object, where: str, problems: list[str]) -> Any:  # noqa: ANN401, PLR0911, C901
     """Turn plain data into the type `kind`; note every problem with its place."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
@@ -359,14 +428,14 @@ def _build(kind: Any, value: object, where: str, problems: list[str]) -> Any:  #
             problems.append(f"{where}: expected a list, found {value!r}")
             return ()
         return tuple(
-            _build(arguments[0], item, f"{where}[{i}]", problems) for i, item in enumerate(value)
+            build(arguments[0], item, f"{where}[{i}]", problems) for i, item in enumerate(value)
         )
     if origin is Mapping or origin is dict:
         if not isinstance(value, Mapping):
             problems.append(f"{where}: expected keys and values, found {value!r}")
             return {}
         return {
-            _build(arguments[0], key, f"{where} (key)", problems): _build(
+            build(arguments[0], key, f"{where} (key)", problems): build(
                 arguments[1], item, f"{where}.{key}", problems
             )
             for key, item in value.items()
@@ -388,13 +457,13 @@ def _build_union(
         return None
     choices = [argument for argument in arguments if argument is not type(None)]
     if len(choices) == 1:
-        return _build(choices[0], value, where, problems)
+        return build(choices[0], value, where, problems)
     kinds = {typing.get_args(typing.get_type_hints(c)["kind"])[0]: c for c in choices}
     kind = value.get("kind") if isinstance(value, Mapping) else None
     if kind not in kinds:
         problems.append(f"{where}.kind: {kind!r} is not one of {', '.join(map(repr, kinds))}")
         return None
-    return _build(kinds[kind], value, where, problems)
+    return build(kinds[kind], value, where, problems)
 
 
 def _build_dataclass(
@@ -415,7 +484,7 @@ def _build_dataclass(
     for item in fields(kind):  # type: ignore[arg-type] # a dataclass, checked by the caller
         if item.name in value:
             place = f"{prefix}{item.name}"
-            built[item.name] = _build(hints[item.name], value[item.name], place, problems)
+            built[item.name] = build(hints[item.name], value[item.name], place, problems)
         elif item.default is MISSING and item.default_factory is MISSING:
             problems.append(f"{prefix}{item.name}: missing")
             built[item.name] = None

@@ -1,7 +1,8 @@
 """A run: one execution of one stage, recorded live in a folder of its own.
 
 The folder holds `run.json` (who, when, where, environment, how it ended), `events.jsonl`,
-`metrics.jsonl` and `heartbeat.jsonl`. A run whose heartbeat stopped without an end has died.
+`metrics.jsonl`, `heartbeat.jsonl`, and of a mixture `routing.jsonl`. A run whose heartbeat stopped
+without an end has died.
 """
 
 from __future__ import annotations
@@ -48,6 +49,10 @@ class Run:
         """Record numbers of one optimizer step."""
         self._append("metrics", {"time": _now(), "step": step, **values})
 
+    def routing(self, step: int, layers: Mapping[str, Any]) -> None:
+        """Record what the routers of one optimizer step did: layer -> modality -> numbers."""
+        self._append("routing", {"step": step, "layers": layers})
+
     def artifact(self, name: str, card_id: str) -> None:
         """Record that this run made an artifact."""
         self.record["artifacts"][name] = card_id
@@ -63,6 +68,18 @@ class Run:
         """Close the run's files."""
         for file in self._streams.values():
             file.close()
+
+
+class _Silent(Run):
+    """A run that another process records."""
+
+    def _append(self, stream: str, row: Mapping[str, Any]) -> None:
+        """Leave it to the process that records."""
+
+
+def follow_run(layout: Layout, stage: str) -> Run:
+    """Return the run of a process that works beside the one that records."""
+    return _Silent("", stage, layout.runs, {"artifacts": {}})
 
 
 @contextmanager

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from uni_moe.artifacts import Draft, Layout, parent_ids, read_card, write_artifact
 from uni_moe.config import Params
+from uni_moe.machine import Machine
 from uni_moe.runs import Run
 
 
@@ -21,6 +22,7 @@ class StageContext:
     layout: Layout
     params: Params
     run: Run
+    machine: Machine = field(default_factory=Machine)
 
     @property
     def item(self) -> str:

@@ -30,7 +30,7 @@ def imported_files(stage: str, graph: grimp.ImportGraph) -> list[str]:
         path = Path(*name.split(".")[1:])
         is_package = (ROOT / "uni_moe" / path / "__init__.py").is_file()
         files.append(str(path / "__init__.py" if is_package else path.with_suffix(".py")))
-        compiled = sorted((ROOT / "uni_moe" / path).glob("*.c")) if is_package else []
+        compiled = sorted((ROOT / "uni_moe" / path).glob("*.[ch]")) if is_package else []
         files += [str(path / source.name) for source in compiled]
     return files
 

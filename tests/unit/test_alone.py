@@ -42,8 +42,8 @@ def test_a_stage_ends_with_the_dvc_that_started_it(tmp_path):
     stage = (
         "import os, sys, time\n"
         "from pathlib import Path\n"
-        "from uni_moe.alone import end_with_dvc\n"
-        "end_with_dvc()\n"
+        "from uni_moe.alone import end_with_starter\n"
+        "end_with_starter(launched=False)\n"
         "Path(sys.argv[1]).write_text(str(os.getpid()))\n"
         "time.sleep(60)\n"
     )

@@ -12,9 +12,9 @@ from typing import Any
 
 from uni_moe.artifacts import read_card, verified_card
 from uni_moe.data.captions import caption_sample, conversations
-from uni_moe.data.manifest import sample_of
+from uni_moe.data.manifest import FILE, count_by_source, sample_of
 from uni_moe.data.shards import ShardReader, ShardWriter
-from uni_moe.data.validated import read_accepted
+from uni_moe.data.validated import QUARANTINE, read_accepted
 from uni_moe.errors import LineageError
 from uni_moe.records import SPLITS, Card, MediaRef, Sample, canonical_json
 from uni_moe.stage import StageContext
@@ -44,6 +44,8 @@ def prepare(ctx: StageContext) -> None:
             chosen = sorted((s for s in accepted if s.split == split), key=lambda s: s.key)
             _write_split(draft.folder, split, chosen, shards)
         draft.results |= counts_of(accepted)
+        draft.results["listed"] = count_by_source(samples / FILE)
+        draft.results["quarantined"] = count_by_source(validated / QUARANTINE)
         ctx.run.event("prepared", modality=ctx.item, **draft.results)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,12 @@ def read_manifest(folder: Path) -> list[Row]:
         )
     rows: list[Row] = table.to_pylist()
     return rows
+
+
+def count_by_source(file: Path) -> dict[str, int]:
+    """Return how many rows of a manifest, or of a table with its columns, each source has."""
+    sources = pq.read_table(file, columns=["source"]).column("source").to_pylist()
+    return dict(sorted(Counter(sources).items()))
 
 
 def sample_of(row: Mapping[str, Any]) -> Sample:

@@ -110,6 +110,11 @@ def factored(wrapped: nn.Module) -> nn.Module:
     return wrapped
 
 
+def expert_adapters(module: nn.Module) -> Iterator[Any]:
+    """Yield peft's wrappers of packed experts: `num_experts`, and `lora_A`, `lora_B` by adapter."""
+    return (one for one in module.modules() if isinstance(one, FactoredWrapper))
+
+
 def adapter_state(wrapped: nn.Module) -> dict[str, Tensor]:
     """Return the adapters' tensors under the names stock peft loads."""
     state: dict[str, Tensor] = get_peft_model_state_dict(_peft(wrapped))

@@ -33,19 +33,20 @@ PAIRS = (
 
 
 def beside(
-    config: UniMoeConfig, routing: Mapping[int, Routing], kind_BT: Tensor, keep_BT: Tensor
+    config: UniMoeConfig, routing: Mapping[int, Routing], kind_T: Tensor, row_T: Tensor
 ) -> dict[str, Tensor]:
     """Return the losses that a configuration weighs, by name, summed over layers.
 
+    Without a token there is none.
+
     Args:
         config: its coefficients say which are on.
-        routing: layer -> the decision for every position that keep_BT holds.
-        kind_BT: what each position holds, as an index of KINDS.
-        keep_BT: False where there is padding.
+        routing: layer -> the decision for every token.
+        kind_T: what each token is, as an index of KINDS.
+        row_T: the sample it belongs to.
     """
-    kind_T, row_T = kind_BT[keep_BT], keep_BT.nonzero()[:, 0]
     found: dict[str, list[Tensor]] = {}
-    for one in routing.values():
+    for one in routing.values() if len(row_T) else ():
         if config.balance_coefficient:
             found.setdefault("balance", []).append(balance(one))
         if config.target_coefficient:

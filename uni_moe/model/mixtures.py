@@ -16,8 +16,8 @@ from torch import Tensor
 from uni_moe.errors import ConfigError
 from uni_moe.model.config import KINDS, UniMoeConfig
 from uni_moe.model.moe import SparseFeedForward
-from uni_moe.model.reading import READERS
 from uni_moe.model.router import Routing
+from uni_moe.model.towers import READERS
 
 
 class MixturesMixin:
@@ -47,16 +47,15 @@ class MixturesMixin:
             for layer in self.sparse_layers().values():
                 layer.kind_BT = table[kind_BT]
 
-    def _collect_routing(self, keep_BT: Tensor) -> dict[int, Routing]:
-        """Take every sparse layer's last routing away from it, padding left out.
+    def _take_routing(self) -> dict[int, Routing]:
+        """Take every sparse layer's last routing away from it, for all positions.
 
         A layer that kept it would keep the whole graph of a finished step alive.
         """
         found = {}
         for index, layer in self.sparse_layers().items():
-            routing, layer.routing = layer.routing, None
-            assert routing is not None
-            found[index] = routing.where(keep_BT.flatten())
+            assert layer.routing is not None
+            found[index], layer.routing = layer.routing, None
         return found
 
     @contextmanager

@@ -28,8 +28,8 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from transformers.utils.generic import ModelOutput
 
 from uni_moe.errors import DataError
-from uni_moe.model import losses
-from uni_moe.model.config import SLOT_KINDS, UniMoeConfig
+from uni_moe.model import decoding, losses
+from uni_moe.model.config import KINDS, SLOT_KINDS, UniMoeConfig
 from uni_moe.model.connectors import AudioConnector, ImageConnector, SpeechConnector
 from uni_moe.model.encoders.beats import Beats
 from uni_moe.model.generation import MediaGenerationMixin
@@ -38,6 +38,8 @@ from uni_moe.model.moe import SparseFeedForward
 from uni_moe.model.prompt import IGNORED
 from uni_moe.model.reading import MediaReadingMixin
 from uni_moe.model.router import Routing
+from uni_moe.model.routing_sums import RoutingSums, routing_sums
+from uni_moe.model.segments import Sequences, by_row, lay_out, route_of, take_route
 
 
 @dataclass
@@ -46,8 +48,9 @@ class UniMoeOutput(ModelOutput):  # type: ignore[misc] # transformers is untyped
 
     `loss` is that of the next token plus what the configuration weighs of `aux_losses` (name ->
     loss without its weight, only those that are on). `loss_sum_B` and `loss_tokens_B` split the
-    next token's loss by sequence. `routing` holds, per sparse layer, the decision for every
-    position whose attention mask is 1.
+    next token's loss by sequence: by row, or by segment where rows are packed. `routing` holds, per
+    sparse layer, the decision for every position that is no filling; `routing_sums` its sums by
+    modality.
     """
 
     loss: Tensor | None = None
@@ -56,6 +59,7 @@ class UniMoeOutput(ModelOutput):  # type: ignore[misc] # transformers is untyped
     loss_sum_B: Tensor | None = None
     loss_tokens_B: Tensor | None = None
     routing: Mapping[int, Routing] | None = None
+    routing_sums: Mapping[int, RoutingSums] | None = None
     aux_losses: Mapping[str, Tensor] | None = None
 
 
@@ -104,6 +108,7 @@ class UniMoeForConditionalGeneration(
                 config.audio_config.hidden_size, wide, config.audio_connector, **plain
             )
         self.language_model = LlamaForCausalLM(text)
+        take_route(text)
         for index in config.sparse_layers:
             self.language_model.model.layers[index].mlp = SparseFeedForward(
                 wide,
@@ -171,10 +176,12 @@ class UniMoeForConditionalGeneration(
         audio_padding: Tensor | None = None,
         speech_mel: Tensor | None = None,
         features: Mapping[str, Tensor] | None = None,
+        segment_BT: Tensor | None = None,
         use_cache: bool | None = None,  # noqa: FBT001
         logits_to_keep: int = 0,
         full_logits: bool = False,  # noqa: FBT001, FBT002
         output_routing: bool = False,  # noqa: FBT001, FBT002
+        output_routing_sums: bool = False,  # noqa: FBT001, FBT002
         **kwargs: Any,  # noqa: ANN401
     ) -> UniMoeOutput:
         """Read text and media, predict the next tokens.
@@ -192,10 +199,14 @@ class UniMoeForConditionalGeneration(
             audio_padding: True where a sample of these windows is padding.
             speech_mel: windows of speech, (N, mel bins, frames).
             features: kind -> what `encode` returned, instead of the four media above.
+            segment_BT: for packed rows, which sequence each position belongs to, counted from 0
+                over the batch; -1 is filling. None of them sees another, each counts its positions
+                anew. Takes the place of attention_mask and position_ids; there is no cache then.
             use_cache: return a cache.
             logits_to_keep: only the last so many positions' logits; 0 means all.
             full_logits: logits of all positions even though labels are given.
             output_routing: return every sparse layer's routing.
+            output_routing_sums: return its sums by modality, which stay on the device.
             kwargs: whatever else transformers passes on.
 
         Raises:
@@ -214,32 +225,75 @@ class UniMoeForConditionalGeneration(
             inputs_embeds = self._embed(input_ids, seen)
         kind_BT = self._kinds(input_ids, inputs_embeds)
         self._tell_kinds(kind_BT)
-        self._check_length(inputs_embeds.shape[1], past_key_values)
-        hidden = self.language_model.model(
-            inputs_embeds=inputs_embeds,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            use_cache=use_cache,
-            **kwargs,
+        sequences = by_row(kind_BT, attention_mask)
+        if segment_BT is not None:
+            assert past_key_values is None, "packed rows have no cache"
+            sequences, laid_out = lay_out(segment_BT)
+            position_ids, use_cache = laid_out.position_BT, False
+            attention_mask, more = route_of(
+                self.config.text_config, segment_BT, laid_out, inputs_embeds.dtype
+            )
+            kwargs |= more
+        self._check_length(sequences.longest, past_key_values)
+        h_BTD, past_key_values = self._decode(
+            inputs_embeds, attention_mask, position_ids, past_key_values, use_cache, kwargs
         )
-        h_BTD = hidden.last_hidden_state
-        out = UniMoeOutput(past_key_values=hidden.past_key_values)
+        out = UniMoeOutput(past_key_values=past_key_values)
         if labels is not None:
-            out.loss, out.loss_sum_B, out.loss_tokens_B = self._loss(h_BTD, labels)
+            out.loss, out.loss_sum_B, out.loss_tokens_B = self._loss(h_BTD, labels, sequences)
         if labels is None or full_logits:
-            out.logits = self.language_model.lm_head(h_BTD[:, -logits_to_keep:])
-        keep_BT = torch.ones_like(kind_BT, dtype=torch.bool)
-        if attention_mask is not None:
-            keep_BT = attention_mask[:, -kind_BT.shape[1] :].bool()
-        routing = self._collect_routing(keep_BT)
-        if output_routing:
-            out.routing = routing
-        if out.loss is not None:
-            out.aux_losses = losses.beside(self.config, routing, kind_BT, keep_BT)
-            for name, loss in out.aux_losses.items():
-                out.loss = out.loss + getattr(self.config, f"{name}_coefficient") * loss
+            out.logits = self._head(h_BTD[:, -logits_to_keep:])
+        routing = self._take_routing()
+        if output_routing_sums:
+            kind_T = kind_BT.where(sequences.keep_BT, len(KINDS)).flatten()
+            out.routing_sums = routing_sums(routing, kind_T)
+        if output_routing or out.loss is not None:
+            keep_BT = sequences.keep_BT
+            routing = {i: one.where(keep_BT.flatten()) for i, one in routing.items()}
+            out.routing = routing if output_routing else None
+            self._add_beside(out, routing, kind_BT[keep_BT], sequences.row_BT[keep_BT])
         return out
+
+    def _add_beside(
+        self, out: UniMoeOutput, routing: Mapping[int, Routing], kind_T: Tensor, row_T: Tensor
+    ) -> None:
+        """Add the losses beside the next token's to a loss that is asked for."""
+        if out.loss is None:
+            return
+        out.aux_losses = losses.beside(self.config, routing, kind_T, row_T)
+        for name, loss in out.aux_losses.items():
+            out.loss = out.loss + getattr(self.config, f"{name}_coefficient") * loss
+
+    def _decode(  # noqa: PLR0913 - what transformers' decoders read
+        self,
+        x_BTD: Tensor,
+        mask: Tensor | None,
+        position_ids: Tensor | None,
+        cache: Any,  # noqa: ANN401 - any cache or None
+        use_cache: bool | None,  # noqa: FBT001
+        asked: Mapping[str, Any],
+    ) -> tuple[Tensor, Any]:
+        """Run the decoder's layers; return the last hidden states and the cache."""
+        decoder = self.language_model.model
+        if decoding.is_step(decoder, x_BTD, mask, cache, asked):
+            return decoding.step(decoder, x_BTD, mask, position_ids, cache), cache
+        hidden = decoder(
+            inputs_embeds=x_BTD,
+            attention_mask=mask,
+            position_ids=position_ids,
+            past_key_values=cache,
+            use_cache=use_cache,
+            **asked,
+        )
+        return hidden.last_hidden_state, hidden.past_key_values
+
+    def _head(self, h_BTD: Tensor) -> Tensor:
+        """Return the logits of some positions."""
+        head = self.language_model.lm_head
+        if decoding.is_small(h_BTD):
+            return decoding.linear(head, h_BTD[:, 0])[:, None]
+        logits: Tensor = head(h_BTD)
+        return logits
 
     def _check_length(self, new: int, past: Any) -> None:  # noqa: ANN401 - any cache or None
         """Refuse positions that the language model was never trained on."""
@@ -254,18 +308,20 @@ class UniMoeForConditionalGeneration(
                 "`max_positions` of a tiny language model before it is trained.",
             )
 
-    def _loss(self, h_BTD: Tensor, labels_BT: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _loss(
+        self, h_BTD: Tensor, labels_BT: Tensor, sequences: Sequences
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Return mean cross-entropy, its sum and its tokens per sequence.
 
-        The head runs on labelled positions alone.
+        The head runs on labelled positions alone. The last position of a sequence predicts nothing.
         """
         target_BT = F.pad(labels_BT[:, 1:], (0, 1), value=IGNORED)
-        learned_BT = target_BT != IGNORED
+        learned_BT = (target_BT != IGNORED) & ~sequences.last_BT
         logits_LV = self.language_model.lm_head(h_BTD[learned_BT])
         loss_L = F.cross_entropy(logits_LV.float(), target_BT[learned_BT], reduction="none")
-        row_L = learned_BT.nonzero()[:, 0]
-        sum_B = torch.zeros(len(labels_BT), device=loss_L.device).index_add(0, row_L, loss_L)
-        tokens_B = learned_BT.sum(1)
+        row_L = sequences.row_BT[learned_BT]
+        sum_B = torch.zeros(sequences.count, device=loss_L.device).index_add(0, row_L, loss_L)
+        tokens_B = torch.bincount(row_L, minlength=sequences.count)
         return loss_L.sum() / tokens_B.sum().clamp(min=1), sum_B, tokens_B
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from uni_moe.errors import ConfigError, DataError
 from uni_moe.model.config import MAX_WINDOWS, SLOT_KINDS, UniMoeConfig
 from uni_moe.model.encoders.beats_features import RATE_HZ, filterbank, windows
 from uni_moe.model.prompt import IGNORED, Encoded, Message, Prompt, items
+from uni_moe.model.segments import FILLING
 
 INPUT_OF = {
     "image": "pixel_values",
@@ -128,13 +130,62 @@ class UniMoeProcessor(ProcessorMixin):  # type: ignore[misc] # transformers is u
 
     def rows(self, prepared: Prepared) -> int:
         """Return how many positions a medium takes in a sequence."""
+        return self.rows_each(prepared.kind) * len(prepared.values)
+
+    def positions(self, kind: str, duration_s: float | None) -> int:
+        """Return how many positions a medium takes, from what was measured of it alone.
+
+        Raises:
+            DataError: a sound has more windows than the published limit of 20, or its duration is
+                not known.
+        """
+        if kind in ("image", "video"):
+            return self.rows_each(kind)
+        if duration_s is None:
+            raise DataError(
+                f"Nobody knows how long a piece of {kind} is.",
+                cause="its reference holds no duration: it was ingested by an earlier version.",
+                remedy="run `dvc repro --force ingest`.",
+            )
+        return self.rows_each(kind) * self.windows(kind, duration_s)
+
+    def rows_each(self, kind: str) -> int:
+        """Return how many positions a picture, a film or one window of a sound takes."""
         per_value = {
             "image": self.image_rows,
             "video": self.image_rows,
             "audio": self.audio_rows,
             "speech": self.speech_rows,
         }
-        return per_value[prepared.kind] * len(prepared.values)
+        return per_value[kind]
+
+    def windows(self, kind: str, duration_s: float) -> int:
+        """Return in how many windows a sound is cut.
+
+        Raises:
+            DataError: they are more than the published limit of 20.
+        """
+        window_s = self.audio_window_s if kind == "audio" else self.speech_window_s
+        count = max(1, ceil(duration_s / window_s))
+        if count > MAX_WINDOWS:
+            raise DataError(
+                f"A sound of {duration_s:.0f} s has {count} windows of {window_s} s.",
+                cause=f"the model reads at most {MAX_WINDOWS} windows of one file.",
+                remedy="split the recording and ask about its parts.",
+            )
+        return count
+
+    def preparation(self, kind: str) -> dict[str, Any]:
+        """Return every setting that changes what `prepare` makes of a kind of media."""
+        if kind == "image":
+            return {"image_processor": self.image_processor.to_dict()}
+        if kind == "video":
+            own = {"video_frames": self.video_frames}
+            return {"image_processor": self.image_processor.to_dict(), **own}
+        if kind == "audio":
+            return {"window_s": self.audio_window_s, "mel_bins": self.mel_bins}
+        extractor = {"feature_extractor": self.feature_extractor.to_dict()}
+        return {"window_s": self.speech_window_s, **extractor}
 
     def encode(self, messages: Sequence[Message], rows: Sequence[int]) -> Encoded:
         """Tokenize a conversation whose slots take `rows` positions, in order."""
@@ -162,6 +213,27 @@ class UniMoeProcessor(ProcessorMixin):  # type: ignore[misc] # transformers is u
             "attention_mask": stack([[1] * len(one.input_ids) for one in encoded], 0),
             "labels": stack([one.labels for one in encoded], IGNORED),
         }
+
+    def pack(self, rows: Sequence[Sequence[Encoded]]) -> dict[str, Tensor]:
+        """Lay conversations one behind the other in rows: input_ids, labels and segment_BT, (B, T).
+
+        Segments are numbered in the order of the rows; what fills up a row is FILLING.
+        """
+        length = max(sum(len(one.input_ids) for one in row) for row in rows)
+        table: dict[str, list[list[int]]] = {"input_ids": [], "labels": [], "segment_BT": []}
+        number = 0
+        for row in rows:
+            ids = [i for one in row for i in one.input_ids]
+            labels = [label for one in row for label in one.labels]
+            segment = []
+            for one in row:
+                segment += [number] * len(one.input_ids)
+                number += 1
+            rest = length - len(ids)
+            table["input_ids"].append(ids + [self.tokenizer.pad_token_id] * rest)
+            table["labels"].append(labels + [IGNORED] * rest)
+            table["segment_BT"].append(segment + [FILLING] * rest)
+        return {name: torch.tensor(filled) for name, filled in table.items()}
 
     def __call__(
         self,
@@ -201,14 +273,9 @@ class UniMoeProcessor(ProcessorMixin):  # type: ignore[misc] # transformers is u
         return pixels
 
     def _sound(self, kind: str, sound: np.ndarray) -> Prepared:
+        self.windows(kind, len(sound) / RATE_HZ)  # before anything is computed of a long one
         window_s = self.audio_window_s if kind == "audio" else self.speech_window_s
         cut, masks = windows(sound, window_s)
-        if len(cut) > MAX_WINDOWS:
-            raise DataError(
-                f"A sound of {len(sound) / RATE_HZ:.0f} s has {len(cut)} windows of {window_s} s.",
-                cause=f"the model reads at most {MAX_WINDOWS} windows of one file.",
-                remedy="split the recording and ask about its parts.",
-            )
         if kind == "audio":
             values = torch.stack([filterbank(w, mel_bins=self.mel_bins) for w in cut])
             return Prepared(kind, values, torch.from_numpy(np.stack(masks)))

@@ -7,60 +7,21 @@ Shapes
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from uni_moe.errors import ConfigError, LineageError
-from uni_moe.model.config import KINDS, SLOT_KINDS, UniMoeConfig
-
-READERS = {  # kind of media -> its encoder and its connector
-    "image": ("vision_tower", "image_connector"),
-    "video": ("vision_tower", "image_connector"),
-    "audio": ("audio_tower", "audio_connector"),
-    "speech": ("speech_tower", "speech_connector"),
-}
+from uni_moe.errors import LineageError
+from uni_moe.model.config import KINDS, SLOT_KINDS
+from uni_moe.model.towers import READERS, TowersMixin
 
 
-class MediaReadingMixin:
+class MediaReadingMixin(TowersMixin):
     """What a network does with media before its decoder."""
 
-    config: UniMoeConfig
     language_model: Any
-    vision_tower: Any
-
-    def towers(self) -> list[nn.Module]:
-        """Return the frozen encoders that this network has."""
-        names = ("vision_tower", "audio_tower", "speech_tower")
-        return [getattr(self, name) for name in names if hasattr(self, name)]
-
-    @torch.no_grad()
-    def encode(self, kind: str, values: Tensor, padding: Tensor | None = None) -> Tensor:
-        """Run a frozen encoder: what it returns can be kept and given to `forward` again.
-
-        Shapes:
-            image (N, 3, H, W) -> (N, P, V); video (N, F, 3, H, W) -> (N, F, P, V);
-            audio (N, frames, 128) and padding (N, samples) -> (N, rows, V);
-            speech (N, mel bins, frames) -> (N, rows, V).
-
-        Raises:
-            ConfigError: this network was built without that encoder.
-        """
-        tower = self._reader(kind, 0)
-        values = values.to(next(tower.parameters()).dtype)
-        features: Tensor
-        if kind == "image":
-            features = self._see(values)
-        elif kind == "video":
-            frames = self._see(values.flatten(0, 1))
-            features = frames.view(*values.shape[:2], *frames.shape[1:])
-        elif kind == "audio":
-            features = tower(values, padding)
-        else:
-            features = tower(values).last_hidden_state
-        return features
 
     def connect(self, kind: str, features: Tensor) -> Tensor:
         """Return rows (N, rows, D) for what an encoder returned.
@@ -73,16 +34,6 @@ class MediaReadingMixin:
         rows: Tensor = connector(features)
         return rows
 
-    def _reader(self, kind: str, which: int) -> Any:  # noqa: ANN401 - an encoder or a connector
-        name = READERS[kind][which]
-        if not hasattr(self, name):
-            raise ConfigError(
-                f"This network cannot read {kind}: it has no {name}.",
-                cause="it was built for other modalities, without that encoder.",
-                remedy=f"leave {kind} out of the conversation, or use a model with that encoder.",
-            )
-        return getattr(self, name)
-
     def _kinds(self, input_ids: Tensor | None, embeds_BTD: Tensor) -> Tensor:
         """Return what each position holds, (B, T), as an index of KINDS."""
         text = KINDS.index("text")
@@ -91,22 +42,19 @@ class MediaReadingMixin:
         slot_BT = input_ids - int(self.config.text_config.vocab_size)
         return slot_BT.where(slot_BT >= 0, text)
 
-    def _see(self, pixels: Tensor) -> Tensor:
-        """Return the patches of the chosen hidden state, without the class token."""
-        out = self.vision_tower(pixel_values=pixels, output_hidden_states=True)
-        chosen: Tensor = out.hidden_states[self.config.vision_select_layer]
-        return chosen[:, 1:]
-
     def _embed(self, input_ids: Tensor, features: Mapping[str, Tensor]) -> Tensor:
         """Embed text and put the connectors' rows where the slots stand."""
         vocabulary = self.config.text_config.vocab_size
         in_text = input_ids < vocabulary
         embeds: Tensor = self.language_model.get_input_embeddings()(input_ids.where(in_text, 0))
+        if not features and bool(in_text.all()):  # every step of generation but the first
+            return self._with_idle(embeds, SLOT_KINDS)
         for kind in SLOT_KINDS:
             mask = input_ids == self.config.slot_id(kind)
             rows = int(mask.sum())
             if kind not in features:
                 found = 0
+                embeds = self._with_idle(embeds, (kind,))
             else:
                 vectors = self.connect(kind, features[kind]).flatten(0, 1)
                 found = vectors.shape[0]
@@ -120,3 +68,29 @@ class MediaReadingMixin:
             if rows:
                 embeds = embeds.masked_scatter(mask[..., None], vectors.to(embeds.dtype))
         return embeds
+
+    def _with_idle(self, embeds: Tensor, kinds: Sequence[str]) -> Tensor:
+        """Run connectors that learn on nothing, with no weight in the result.
+
+        Processes that learn together must have gradients of the same parameters in the same order,
+        whatever media each of them meets. What is frozen does not run.
+        """
+        if not (torch.is_grad_enabled() and getattr(self, "training", False)):
+            return embeds
+        for kind in kinds:
+            connector = getattr(self, READERS[kind][1], None)
+            if connector is not None and any(p.requires_grad for p in connector.parameters()):
+                rows = self.connect(kind, self._nothing(kind, embeds.device))
+                embeds = embeds + 0.0 * rows.sum().to(embeds.dtype)
+        return embeds
+
+    def _nothing(self, kind: str, device: torch.device) -> Tensor:
+        """Return one row of features that say nothing."""
+        config = self.config
+        if kind == "image":
+            return torch.zeros(1, 1, config.vision_config.hidden_size, device=device)
+        if kind == "video":
+            shape = (1, config.video_frames, 1, config.vision_config.hidden_size)
+            return torch.zeros(shape, device=device)
+        width = config.audio_config.hidden_size if kind == "audio" else config.speech_config.d_model
+        return torch.zeros(1, 1, width, device=device)

@@ -6,16 +6,15 @@ Shapes
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-@dataclass(frozen=True)
-class Routing:
-    """A layer's decision for every token."""
+class Routing(NamedTuple):
+    """A layer's decision for every token; a tuple, so that hooks find its tensors."""
 
     expert_TK: Tensor
     weight_TK: Tensor

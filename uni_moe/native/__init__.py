@@ -13,13 +13,21 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-_SOURCE = Path(__file__).with_name("mixture.c")
+import torch
+from torch import Tensor
+
+_FOLDER = Path(__file__).parent
+_SOURCES = ("mixture.c", "few.c")
 # Fast math only when compiling: a linker that is told so makes every process flush denormals.
 _COMPILE = ("-std=c11", "-O3", "-march=native", "-ffast-math", "-mprefer-vector-width=512")
 _LINK = ("-shared", "-fopenmp", "-lmvec", "-lm")
 _TIMEOUT_S = 60
+
+
+_TYPES = {torch.float32: "f32", torch.bfloat16: "bf16"}
 
 
 class Native:
@@ -27,7 +35,33 @@ class Native:
 
     def __init__(self, path: Path) -> None:
         self.build = path.stem.rpartition("-")[2]
-        self.functions = ctypes.CDLL(str(path))
+        self._functions = ctypes.CDLL(str(path))
+
+    def call(
+        self,
+        name: str,
+        dtype: torch.dtype,
+        tensors: Sequence[Tensor],
+        sizes: Sequence[int],
+        *last: ctypes.c_int | ctypes.c_float,
+    ) -> None:
+        """Call a function for this type of numbers; tensors are contiguous and lie on the CPU."""
+        assert all(one.is_contiguous() for one in tensors)
+        getattr(self._functions, f"{name}_{_TYPES[dtype]}")(
+            *(ctypes.c_void_p(one.data_ptr()) for one in tensors),
+            *(ctypes.c_int64(size) for size in sizes),
+            *last,
+        )
+
+
+def takes(dtype: torch.dtype) -> bool:
+    """Return whether our compiled code computes with numbers of this type."""
+    return dtype in _TYPES
+
+
+def threads() -> ctypes.c_int:
+    """Return the process's number of threads as the last argument of most functions."""
+    return ctypes.c_int(torch.get_num_threads())
 
 
 @functools.cache
@@ -47,17 +81,21 @@ def _built(compiler: str) -> Path:
     version = subprocess.run(
         [compiler, "--version"], capture_output=True, text=True, check=True, timeout=_TIMEOUT_S
     ).stdout
-    told = "\n".join([_SOURCE.read_text(), version, *_COMPILE, *_LINK, _processor()])
+    text = [path.read_text() for path in sorted(_FOLDER.glob("*.[ch]"))]
+    told = "\n".join([*text, version, *_COMPILE, *_LINK, _processor()])
     target = _cache() / f"mixture-{hashlib.sha256(told.encode()).hexdigest()[:16]}.so"
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as draft:
-            half, whole = Path(draft) / "mixture.o", Path(draft) / target.name
+            whole, sources = Path(draft) / target.name, [str(_FOLDER / name) for name in _SOURCES]
+            objects = [name.replace(".c", ".o") for name in _SOURCES]
             for command in (
-                [compiler, *_COMPILE, "-fopenmp", "-fPIC", "-c", str(_SOURCE), "-o", str(half)],
-                [compiler, str(half), *_LINK, "-o", str(whole)],
+                [compiler, *_COMPILE, "-fopenmp", "-fPIC", "-c", *sources],
+                [compiler, *objects, *_LINK, "-o", str(whole)],
             ):
-                subprocess.run(command, capture_output=True, check=True, timeout=_TIMEOUT_S)
+                subprocess.run(
+                    command, cwd=draft, capture_output=True, check=True, timeout=_TIMEOUT_S
+                )
             whole.replace(target)
     return target
 

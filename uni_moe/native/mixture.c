@@ -1,36 +1,10 @@
 /* The elementwise half of a mixture of experts: SwiGLU with a row's share, and the sum of visits.
 
-   Every row is computed by one thread and in one order, so the number of threads changes no bit.
-   bfloat16 is read and written as 16 bits and computed in float32. */
+   Every row is computed by one thread and in one order, so the number of threads changes no bit. */
 
 #include <math.h>
-#include <stdint.h>
-#include <string.h>
 
-typedef uint16_t bf16;
-
-static inline float get_f32(const float *p) { return *p; }
-static inline void put_f32(float *p, float x) { *p = x; }
-
-static inline float get_bf16(const bf16 *p)
-{
-    uint32_t bits = (uint32_t)*p << 16;
-    float x;
-    memcpy(&x, &bits, sizeof x);
-    return x;
-}
-
-static inline void put_bf16(bf16 *p, float x) /* to the nearest, ties to even */
-{
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-    *p = (bf16)((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : rounded); /* NaN stays NaN */
-}
-
-/* The compiler does not prove that a row's pointers never meet; they never do. */
-#define EACH _Pragma("GCC ivdep")
-#define ROWS _Pragma("omp parallel for if (threads > 1) num_threads(threads)")
+#include "numbers.h"
 
 /* out = silu(gate) * up * share; gate_up holds [gate | up] of a row. */
 #define FORWARD(T, GET, PUT)                                                                       \
@@ -102,7 +76,6 @@ static inline void put_bf16(bf16 *p, float x) /* to the nearest, ties to even */
         }                                                                                          \
     }
 
-typedef float f32;
 FORWARD(f32, get_f32, put_f32)
 FORWARD(bf16, get_bf16, put_bf16)
 BACKWARD(f32, get_f32, put_f32)

@@ -9,9 +9,24 @@ from uni_moe.data.captions import conversations
 from uni_moe.data.corpus import Corpus
 from uni_moe.errors import StageError
 from uni_moe.records import Sample
-from uni_moe.train.networks import encoder_of
+from uni_moe.train.networks import ENCODERS, encoder_of
 
 Conversations = Mapping[str, Mapping[str, Sample]]  # modality -> key -> conversation
+
+# The encoders whose foundation and connector dvc.yaml gives to an expert's stage: spoken questions
+# about pictures need eyes. A connector is aligned with its own encoder alone.
+_EXPERT_SEES = {
+    "image": ("image",),
+    "video": ("image",),
+    "audio": ("audio",),
+    "speech": ("image", "speech"),
+}
+
+
+def sight_of(stage: str) -> tuple[str, ...]:
+    """Return the encoders that a phase's stage has, by its name: `experts@speech`."""
+    name, _, item = stage.partition("@")
+    return {"align": (item,), "experts": _EXPERT_SEES.get(item, ())}.get(name, ENCODERS)
 
 
 def read_conversations(

@@ -24,7 +24,7 @@ from uni_moe.errors import ConfigError
 from uni_moe.model.encoders.beats import Beats, BeatsConfig
 from uni_moe.model.encoders.beats_features import RATE_HZ, filterbank, windows
 from uni_moe.platform import device
-from uni_moe.train.loop import StepLoss
+from uni_moe.train.batches import MicroBatch, StepLoss, whole_step
 from uni_moe.train.objectives import (
     Batch,
     CaptionObjective,
@@ -161,6 +161,11 @@ class EncoderLearner:
         self.words = pool.words()
         self.module = EncoderWithHeads(encoder, plan, len(self.words))
 
+    def micro_batches(self, step: int, rank: int, ranks: int) -> list[MicroBatch]:
+        """Return a step, computed at once: a tiny encoder learns in one process."""
+        assert (rank, ranks) == (0, 1)
+        return whole_step(self.batch(step), self.batch_size)
+
     def batch(self, step: int) -> Batch:
         """Draw media with replacement: a pure function of the seed and the step.
 
@@ -188,7 +193,7 @@ class EncoderLearner:
         if not chosen:
             return {}
         with torch.no_grad():
-            loss = self.module(self._batch(self.held_out, chosen[:256], 0)).loss
+            loss = self.module(self._batch(self.held_out, chosen[:256], 0)).total
         return {"all": float(loss)}
 
     def _batch(self, pool: Pool, picks: Sequence[int], step: int) -> Batch:

@@ -1,20 +1,42 @@
-"""The DeepSpeed engine behind four methods. The only importer of deepspeed.
+"""The DeepSpeed engine behind a few methods. The only importer of deepspeed.
 
-One process by default, on CPU or GPU, without a compiler, MPI or a launcher. More processes are
-not covered here.
+One process or many, on CPUs or GPUs, ZeRO 0 to 3, without a compiler or MPI. Weights and optimizer
+states leave and enter whole, by name, so what is kept fits any number of processes and any stage.
 """
 
 from __future__ import annotations
 
 import collections
-import datetime
 import logging
 import os
 import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from uni_moe.train.expert_parallel import ExpertSpread
+from uni_moe.train.partitions import MOMENTS, WEIGHT, Flat, Kept, Partitions, Spread
+from uni_moe.train.world import join
+
+_SPREADS_WEIGHTS = 3  # the ZeRO stage that does
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How the work is spread: it changes rounding and memory, not what is learned."""
+
+    zero_stage: int = 0
+    half_precision: bool = False
+    offload_optimizer: bool = False
+    expert_parallel: int = 1
+
+    @property
+    def stage(self) -> int:
+        """The ZeRO stage that runs: half precision needs one that keeps float32 copies."""
+        return max(self.zero_stage, int(self.half_precision or self.offload_optimizer))
 
 
 def bootstrap() -> Any:  # noqa: ANN401 - deepspeed is untyped
@@ -28,93 +50,159 @@ def bootstrap() -> Any:  # noqa: ANN401 - deepspeed is untyped
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "error")
     os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed asks for it
-    alone = "RANK" not in os.environ
     warnings.filterwarnings("ignore", message=r".*Please use `torch\.distributed\..*")
+    warnings.filterwarnings("ignore", message=r".*torch\.distributed\.\S+ is deprecated.*")
     import deepspeed
 
     deepspeed.utils.logger.setLevel(logging.ERROR)
     if on_cpu:
         deepspeed.ops.__compatible_ops__ = collections.defaultdict(bool)
-    if not torch.distributed.is_initialized():
-        backend = "gloo" if on_cpu else "nccl"
-        timeout = datetime.timedelta(minutes=10)
-        if alone:  # a store in memory: no port that another process could take first
-            store = torch.distributed.HashStore()  # type: ignore[attr-defined]
-            torch.distributed.init_process_group(
-                backend, store=store, rank=0, world_size=1, timeout=timeout
-            )
-        deepspeed.init_distributed(
-            dist_backend=backend, auto_mpi_discovery=False, verbose=False, timeout=timeout
-        )
+    join()
+    deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
     return deepspeed
 
 
 class Engine:
     """Optimizer steps over the parameters of `module` that require gradients.
 
-    `module` returns what the loop needs from a batch; its parameters are updated by AdamW. The
-    learning rate is given at every step, so no schedule has a state.
+    `module` returns what the loop needs from a micro-batch; its parameters are updated by AdamW.
+    The learning rate is given at every step, so no schedule has a state.
     """
 
     def __init__(
-        self, module: nn.Module, *, batch_size: int, weight_decay: float, clip_norm: float
+        self,
+        module: nn.Module,
+        *,
+        weight_decay: float,
+        clip_norm: float,
+        options: EngineOptions | None = None,
     ) -> None:
+        options = options or EngineOptions()
         deepspeed = bootstrap()
+        self.world = join()
+        self._module, self._clip_norm = module, clip_norm
+        self._spread = (
+            ExpertSpread(module, deepspeed.utils.groups, options.expert_parallel)
+            if options.expert_parallel > 1
+            else None
+        )
         named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
         self.names = [name for name, _ in named]
         self.parameters = [parameter for _, parameter in named]
         optimizer = torch.optim.AdamW(
             self.parameters, lr=0.0, weight_decay=weight_decay, fused=True
         )
-        config = {
-            "train_micro_batch_size_per_gpu": batch_size,
-            "gradient_accumulation_steps": 1,
-            "gradient_clipping": clip_norm,
-            "zero_optimization": {"stage": 0},
-            "zero_allow_untested_optimizer": True,
-            "zero_force_ds_cpu_optimizer": False,
-            "steps_per_print": 1_000_000_000,
-        }
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
-            model=module, optimizer=optimizer, model_parameters=self.parameters, config=config
+            model=module,
+            optimizer=optimizer,
+            model_parameters=self.parameters,
+            config=_config(options, clip_norm if self._spread is None else 0.0),
+            dist_init_required=False,
         )
+        if self._spread is not None:  # its gradients are averaged in groups of their own
+            self._engine.has_moe_layers = True
+        self._partitions = self._partitions_at(options.stage, optimizer, deepspeed)
 
-    def forward(self, batch: Any) -> Any:  # noqa: ANN401 - the module's own types
-        """Run the module on a batch."""
-        return self._engine(batch)
+    def forward(self, inputs: Any) -> Any:  # noqa: ANN401 - the module's own types
+        """Run the module on a micro-batch."""
+        return self._engine(inputs)
 
-    def step(self, loss: Tensor, learning_rate: float) -> float:
-        """Differentiate, clip, update; return the gradient's norm before clipping."""
-        self._engine.backward(loss)
-        norm = torch.linalg.vector_norm(
-            torch.stack(
-                [torch.linalg.vector_norm(p.grad) for p in self.parameters if p.grad is not None]
-            )
-        )
+    def backward(self, total: Tensor, count: float, *, last: bool) -> None:
+        """Differentiate a micro-batch's share of the step's loss.
+
+        Args:
+            total: this micro-batch's sum of losses.
+            count: what the step's sums are divided by, over all its micro-batches and ranks.
+            last: whether this is the step's last micro-batch.
+        """
+        self._engine.set_gradient_accumulation_boundary(last)
+        self._engine.backward(total * (self.world.size / count))  # DeepSpeed takes ranks' mean
+
+    def step(self, learning_rate: float) -> float:
+        """Clip and update; return the gradient's norm before clipping, over all ranks."""
+        norm = self._partitions.norm()
+        if self._spread is not None:
+            # DeepSpeed clips by the mean of ranks' norms, which is no norm of spread experts.
+            _clip(self.parameters, norm or 0.0, self._clip_norm)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         self._engine.step()
-        return float(norm)
+        return float(self._engine.get_global_grad_norm()) if norm is None else norm
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return weights and optimizer state by name: what resume needs."""
-        found: dict[str, Tensor] = {}
-        for name, parameter in zip(self.names, self.parameters, strict=True):
-            found[f"weight/{name}"] = parameter.detach()
-            for key, value in self._optimizer.state[parameter].items():
-                found[f"{key}/{name}"] = torch.as_tensor(value).detach()
-        return found
+        """Return whole weights and moments by name: what resume needs. All ranks read together."""
+        return {
+            f"{key}/{name}": self._partitions.read(parameter, key)
+            for name, parameter in zip(self.names, self.parameters, strict=True)
+            for key in (WEIGHT, *MOMENTS)
+        }
 
-    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Put back what `tensors` returned."""
-        keys = sorted({name.partition("/")[0] for name in tensors} - {"weight"})
-        with torch.no_grad():
-            for name, parameter in zip(self.names, self.parameters, strict=True):
-                parameter.copy_(tensors[f"weight/{name}"])
-                self._optimizer.state[parameter] = {
-                    key: tensors[f"{key}/{name}"].to(parameter.device, copy=True) for key in keys
-                }
+    def load_tensors(self, tensors: Mapping[str, Tensor], steps: int) -> None:
+        """Put back what `tensors` returned after so many steps."""
+        self._partitions.begin(steps)
+        for name, parameter in zip(self.names, self.parameters, strict=True):
+            for key in (WEIGHT, *MOMENTS):
+                self._partitions.write(parameter, key, tensors[f"{key}/{name}"])
+        self._partitions.written()
 
     def close(self) -> None:
-        """Release the engine's hooks and buffers."""
+        """Leave whole weights in the module and release the engine's hooks and buffers."""
+        parameters = dict(self._module.named_parameters())
+        with self._partitions.whole(list(parameters.values())):
+            values = {
+                name: p.detach().clone() if hasattr(p, "ds_id") else p.detach()
+                for name, p in parameters.items()
+            }
         self._engine.destroy()
+        for name, parameter in parameters.items():
+            parameter.data = values[name]
+        _forget(self._module)
+        if self._spread is not None:
+            self._spread.end()
+
+    def _partitions_at(
+        self,
+        stage: int,
+        optimizer: torch.optim.Optimizer,
+        deepspeed: Any,  # noqa: ANN401 - it is untyped
+    ) -> Partitions:
+        if stage == 0:
+            return Kept(optimizer, self.parameters, self._spread)
+        if stage == _SPREADS_WEIGHTS:
+            return Spread(self._engine, deepspeed, self.world)
+        return Flat(self._engine, deepspeed)
+
+
+def _config(options: EngineOptions, clip_norm: float) -> dict[str, Any]:
+    """Return DeepSpeed's configuration. Micro-batches are the loop's affair."""
+    place = {"device": "cpu"} if options.offload_optimizer else {"device": "none"}
+    return {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": clip_norm,
+        "bf16": {"enabled": options.half_precision},
+        "zero_optimization": {
+            "stage": options.stage,
+            "offload_optimizer": place,
+            "stage3_param_persistence_threshold": 0,  # every weight is spread, also small ones
+        },
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "steps_per_print": 1_000_000_000,
+    }
+
+
+def _clip(parameters: list[nn.Parameter], norm: float, most: float) -> None:
+    """Scale all gradients so that their norm is at most `most`, as torch does."""
+    for parameter in parameters:
+        if parameter.grad is not None:
+            parameter.grad.mul_(min(1.0, most / (norm + 1e-6)))
+
+
+def _forget(module: nn.Module) -> None:
+    """Take away what stage 3 left on parameters and modules, which are plain again."""
+    for one in module.modules():
+        one.__dict__["_parameters"] = dict(one.__dict__["_parameters"])
+    for parameter in module.parameters():
+        for name in [name for name in vars(parameter) if name.startswith("ds_")]:
+            delattr(parameter, name)

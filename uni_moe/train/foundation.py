@@ -63,7 +63,7 @@ def _train_encoder(ctx: StageContext, plan: EncoderTraining) -> None:
     learner = EncoderLearner(encoder, plan, pool, held_out, ctx.params.seed)
     states = open_states(ctx, _params(ctx), ids)
     results = train(
-        learner, _schedule(plan), states=states, run=ctx.run, title=f"foundation {ctx.item}"
+        learner, _schedule(ctx, plan), states=states, run=ctx.run, title=f"foundation {ctx.item}"
     )
     with ctx.artifact(
         ctx.layout.foundation(ctx.item), kind="foundation", params=_params(ctx), parents=parents
@@ -83,7 +83,7 @@ def _train_language(ctx: StageContext, plan: LanguageTraining) -> None:
     learner = LanguageLearner(language, plan, ctx.params.seed)
     states = open_states(ctx, _params(ctx), ids)
     results = train(
-        learner, _schedule(plan), states=states, run=ctx.run, title="foundation language"
+        learner, _schedule(ctx, plan), states=states, run=ctx.run, title="foundation language"
     )
     with ctx.artifact(
         ctx.layout.foundation("language"), kind="foundation", params=_params(ctx), parents=parents
@@ -94,15 +94,15 @@ def _train_language(ctx: StageContext, plan: LanguageTraining) -> None:
     states.clear()
 
 
-def _schedule(plan: EncoderTraining | LanguageTraining) -> Schedule:
+def _schedule(ctx: StageContext, plan: EncoderTraining | LanguageTraining) -> Schedule:
     return Schedule(
         steps=plan.steps,
-        batch_size=plan.batch_size,
         learning_rate=plan.learning_rate,
         warmup_share=plan.warmup_share,
         weight_decay=plan.weight_decay,
         clip_norm=plan.clip_norm,
         save_every_steps=plan.save_every_steps,
+        seed=ctx.params.seed,
     )
 
 

@@ -18,7 +18,7 @@ from uni_moe.errors import StageError
 from uni_moe.model.prompt import Prompt
 from uni_moe.platform import device
 from uni_moe.records import Sample
-from uni_moe.train.loop import StepLoss
+from uni_moe.train.batches import MicroBatch, StepLoss, whole_step
 from uni_moe.train.tokenizer import train_tokenizer
 
 IGNORED = -100
@@ -87,6 +87,11 @@ class LanguageLearner:
         self.batch_size = plan.batch_size
         self.module = _NextToken(language.model)
 
+    def micro_batches(self, step: int, rank: int, ranks: int) -> list[MicroBatch]:
+        """Return a step, computed at once: a tiny model learns in one process."""
+        assert (rank, ranks) == (0, 1)
+        return whole_step(self.batch(step), self.batch_size)
+
     def batch(self, step: int) -> Tensor:
         """Draw conversations with replacement: a pure function of the seed and the step."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
@@ -100,7 +105,7 @@ class LanguageLearner:
         self.module.eval()
         with torch.no_grad():
             ids_BT = _padded(self.language.validation).to(device())
-            return {"text": float(self.module(ids_BT).loss)}
+            return {"text": float(self.module(ids_BT).total)}
 
 
 class _NextToken(nn.Module):

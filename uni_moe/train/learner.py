@@ -11,10 +11,11 @@ from torch import nn
 from uni_moe.config import Phase
 from uni_moe.data.order import Order
 from uni_moe.examples import Example, ExampleMaker, collate
+from uni_moe.model.prompt import IGNORED
 from uni_moe.platform import device
 from uni_moe.records import Sample
+from uni_moe.train.batches import MicroBatch, Seen, StepLoss
 from uni_moe.train.conversations import Conversations
-from uni_moe.train.loop import StepLoss
 
 
 class PhaseLearner:
@@ -35,10 +36,19 @@ class PhaseLearner:
         self.train_set, self.validation_set = train, validation
         self.order = Order({name: list(rows) for name, rows in train.items()}, phase.blend, seed)
 
-    def batch(self, step: int) -> dict[str, Any]:
-        """Return the inputs of a step: a pure function of seed, blend and step."""
+    def micro_batches(self, step: int, rank: int, ranks: int) -> list[MicroBatch]:
+        """Return a rank's share of a step: which draws it holds follows from blend and step."""
         drawn = self.order.batch(step, self.phase.batch_size)
-        return self._inputs([self.train_set[modality][key] for modality, key in drawn])
+        mine = range(rank * len(drawn) // ranks, (rank + 1) * len(drawn) // ranks)
+        samples = [self.train_set[drawn[slot][0]][drawn[slot][1]] for slot in mine]
+        inputs = self._inputs(samples)
+        tokens = inputs["labels"][:, 1:].ne(IGNORED).sum(1).tolist()
+        seen = tuple(
+            Seen(slot, one.key, one.id, one.modality, one.source, count, 0)
+            for slot, one, count in zip(mine, samples, tokens, strict=True)
+        )
+        positions = int(inputs["attention_mask"].sum())
+        return [MicroBatch(inputs, float(sum(tokens)), len(samples), seen, positions)]
 
     def validate(self) -> dict[str, float]:
         """Return nats per token on the validation split, by modality."""
@@ -69,15 +79,22 @@ class PhaseModule(nn.Module):
         self.model = model
 
     def forward(self, batch: Mapping[str, Any]) -> StepLoss:
-        """Return the mean loss over the batch's tokens and (sum, tokens) by modality."""
+        """Return the batch's summed loss and (sum, tokens) by modality and by draw."""
         inputs = {name: value for name, value in batch.items() if name != "modalities"}
-        out = self.model(**inputs, use_cache=False)
+        out = self.model(**inputs, use_cache=False, output_routing_sums=self.training)
+        by_draw = torch.stack([out.loss_sum_B.detach(), out.loss_tokens_B], dim=1)
         parts: dict[str, tuple[float, float]] = {}
-        sums, tokens = out.loss_sum_B.tolist(), out.loss_tokens_B.tolist()
-        for modality, total, count in zip(batch["modalities"], sums, tokens, strict=True):
+        for modality, (total, count) in zip(batch["modalities"], by_draw.tolist(), strict=True):
             before = parts.get(modality, (0.0, 0.0))
             parts[modality] = (before[0] + total, before[1] + count)
-        return StepLoss(out.loss, {name: part for name, part in parts.items() if part[1]})
+        total = out.loss * out.loss_tokens_B.sum()
+        return StepLoss(
+            total,
+            {name: part for name, part in parts.items() if part[1]},
+            by_draw,
+            out.routing_sums or {},
+            {name: loss.detach() for name, loss in (out.aux_losses or {}).items()},
+        )
 
 
 def _modalities(examples: Sequence[Example]) -> list[str]:

@@ -1,153 +1,215 @@
-"""One loop for all trainings: the foundation's and the three phases'."""
+"""One loop for all trainings: the foundation's and the three phases', in one process or many."""
 
 from __future__ import annotations
 
-import math
+import hashlib
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
-from torch import Tensor, nn
+import torch
 from tqdm import tqdm
 
 from uni_moe import routes
-from uni_moe.errors import StageError
 from uni_moe.platform import machine, take
 from uni_moe.routes import Routes
 from uni_moe.runs import Run
-from uni_moe.train.engine import Engine
+from uni_moe.train.batches import Learner, MicroBatch, StepLoss, StepReport
+from uni_moe.train.engine import Engine, EngineOptions
+from uni_moe.train.guard import Decision, stopped
+from uni_moe.train.reporting import together
 from uni_moe.train.schedule import cosine_with_warmup
-from uni_moe.train.state import StateStore, TrainingState, random_state, restore_random
+from uni_moe.train.state import StateStore, TrainingState
+from uni_moe.train.watch import Watch
+from uni_moe.train.world import from_first, summed
 
-
-@dataclass(frozen=True)
-class StepLoss:
-    """The loss of one batch, and its parts: name -> (sum, count)."""
-
-    loss: Tensor
-    parts: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-
-
-class Learner(Protocol):
-    """Something that can be trained: a module, and batches as a pure function of the step."""
-
-    @property
-    def module(self) -> nn.Module:
-        """What learns: called with a batch, it returns a StepLoss."""
-
-    def batch(self, step: int) -> Any:  # noqa: ANN401 - the learner's own type
-        """Return the batch of a step, whatever happened before."""
-
-    def validate(self) -> dict[str, float]:
-        """Return the validation loss by modality."""
+_RECENT = 20  # steps whose mean loss is told at the end
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast."""
+    """How long and how fast. `seed` draws what dropout drops."""
 
     steps: int
-    batch_size: int
     learning_rate: float
     warmup_share: float
     weight_decay: float
     clip_norm: float
     save_every_steps: int
+    seed: int
 
 
-def train(
-    learner: Learner, schedule: Schedule, *, states: StateStore, run: Run, title: str
+def train(  # noqa: PLR0913 - a training has this many parts
+    learner: Learner,
+    schedule: Schedule,
+    *,
+    states: StateStore,
+    run: Run,
+    title: str,
+    options: EngineOptions | None = None,
+    watch: Watch | None = None,
 ) -> dict[str, Any]:
     """Train to the last step, from the last whole state if there is one; return what was found.
 
-    A training that goes on takes the routes that it began with: others would give other bits.
+    A training that goes on takes the routes that it began with: others would give other bits. All
+    ranks call this together; all return the same, and the module ends whole, in the trained state.
 
-    The result holds `validation_loss`: modality -> before and after, and `train_loss` of the last
-    steps. The module ends in the trained state.
+    The result holds `validation_loss`: modality -> before and after, `train_loss` of the last
+    steps, and `skipped_steps`, which the guard left out.
 
     Raises:
-        StageError: the loss is not a number. The last state stays.
+        StageError: a step went wrong, or a state could not be written. The last state stays.
         ConfigError: this machine lacks a route of a training that shall go on.
     """
     engine = Engine(
         learner.module,
-        batch_size=schedule.batch_size,
         weight_decay=schedule.weight_decay,
         clip_norm=schedule.clip_norm,
+        options=options,
     )
-    start, facts = _resume(engine, states, run)
+    watch = watch or Watch()
+    start, facts = _resume(engine, states, watch, run)
     if not facts:
+        watch.begin()
         begun = {"routes": routes.current().to_json(), "machine": machine()}
-        facts = {"before": learner.validate(), "recent": [], **begun}
-    began = time.monotonic()
-    run.event("training", step=start, steps=schedule.steps, parameters=len(engine.names))
-    with tqdm(total=schedule.steps, initial=start, desc=title, file=sys.stderr) as bar:
-        for step in range(start, schedule.steps):
-            row = _one_step(engine, learner, schedule, step)
-            facts["recent"] = [*facts["recent"], row["loss"]][-20:]
-            rate = (step + 1 - start) * schedule.batch_size / (time.monotonic() - began)
-            run.metric(step + 1, {**row, "samples_per_s": round(rate, 2)})
-            bar.set_postfix(loss=f"{row['loss']:.3f}", refresh=False)
-            bar.update()
-            if (step + 1) % schedule.save_every_steps == 0 and step + 1 < schedule.steps:
-                states.save(TrainingState(step + 1, engine.tensors(), random_state(), facts))
-                run.event("state", step=step + 1)
+        facts = {"before": learner.validate(), "recent": [], "skipped": [], **begun}
+    run.event(
+        "training",
+        step=start,
+        steps=schedule.steps,
+        parameters=len(engine.names),
+        ranks=engine.world.size,
+    )
+    try:
+        training = _Training(engine, learner, schedule, states, watch, run, start, facts)
+        training.run_to_the_end(title)
+    finally:
+        states.wait()
+    states.settle()
     after = learner.validate()
     engine.close()
     return {
         "steps": schedule.steps,
         "train_loss": sum(facts["recent"]) / len(facts["recent"]),
+        "skipped_steps": facts["skipped"],
         "validation_loss": {
             name: {"before": facts["before"][name], "after": after[name]} for name in sorted(after)
         },
     }
 
 
-def _resume(engine: Engine, states: StateStore, run: Run) -> tuple[int, dict[str, Any]]:
-    state = states.latest()
-    if state is None:
+@dataclass
+class _Training:
+    """A training at work; `facts` grows by what is found."""
+
+    engine: Engine
+    learner: Learner
+    schedule: Schedule
+    states: StateStore
+    watch: Watch
+    run: Run
+    step: int  # how many are done
+    facts: dict[str, Any]
+
+    def run_to_the_end(self, title: str) -> None:
+        """Take every step that is left."""
+        total, hidden = self.schedule.steps, not self.engine.world.is_first
+        with tqdm(
+            total=total, initial=self.step, desc=title, file=sys.stderr, disable=hidden
+        ) as bar:
+            while self.step < total:
+                if self.step + 1 in self.facts["skipped"]:
+                    self.step += 1
+                else:
+                    self._take_one(bar)
+                bar.n = self.step
+                bar.update(0)
+
+    def _take_one(self, bar: Any) -> None:  # noqa: ANN401 - tqdm is untyped
+        report = _one_step(self.engine, self.learner, self.schedule, self.step)
+        decision = self.watch.see(report, self.run, self.facts["skipped"])
+        for alarm in decision.alarms if self.engine.world.is_first else ():
+            tqdm.write(f"alarm at step {alarm.step}: {alarm.text}", file=sys.stderr)
+        if decision.action == "skip":
+            self._go_back(decision)
+            return
+        self.step += 1
+        self.facts["recent"] = [*self.facts["recent"], report.loss][-_RECENT:]
+        bar.set_postfix(loss=f"{report.loss:.3f}", refresh=False)
+        if self.step % self.schedule.save_every_steps == 0 and self.step < self.schedule.steps:
+            self._save()
+
+    def _save(self) -> None:
+        tensors = self.engine.tensors()
+        if self.engine.world.is_first:
+            self.facts["watch"] = self.watch.keep()
+            self.states.save(TrainingState(self.step, tensors, self.facts))
+            self.run.event("state", step=self.step)
+
+    def _go_back(self, decision: Decision) -> None:
+        """Return to the newest state; the step that went wrong is left out from now on."""
+        assert decision.alarm is not None
+        skipped = [*self.facts["skipped"], decision.alarm.step]
+        step, facts = _resume(self.engine, self.states, self.watch, self.run)
+        if not facts:
+            raise stopped(decision, decision.alarm.draws)  # there is nothing to go back to
+        self.step, self.facts = step, {**facts, "skipped": skipped}
+        self.run.event("skipped", step=decision.alarm.step, back_to=step)
+
+
+def _resume(
+    engine: Engine, states: StateStore, watch: Watch, run: Run
+) -> tuple[int, dict[str, Any]]:
+    """Put back the newest whole state, the same on every rank."""
+    step = from_first(states.newest() if engine.world.is_first else None)
+    if step is None:
         return 0, {}
+    state = states.at(step)
     take(Routes.from_json(state.facts["routes"]))
-    engine.load_tensors(dict(state.tensors))
-    restore_random(state.random)
-    here, began = machine(), state.facts["machine"]
-    other = {name: [began[name], here[name]] for name in here if here[name] != began[name]}
+    engine.load_tensors(state.tensors, state.step)
+    watch.resume(state.facts["watch"])
+    now, began = machine(), state.facts["machine"]
+    other = {name: [began[name], now[name]] for name in now if now[name] != began[name]}
     run.event("resumed", step=state.step, routes=state.facts["routes"], other_machine=other)
-    tqdm.write(f"continues at step {state.step}", file=sys.stderr)
-    if other:
-        tqdm.write(f"not to the bit: it began on another machine {other}", file=sys.stderr)
+    if engine.world.is_first:
+        tqdm.write(f"continues at step {state.step}", file=sys.stderr)
+        if other:
+            tqdm.write(f"not to the bit: it began on another machine {other}", file=sys.stderr)
     return state.step, dict(state.facts)
 
 
-def _one_step(engine: Engine, learner: Learner, schedule: Schedule, step: int) -> dict[str, float]:
+def _one_step(engine: Engine, learner: Learner, schedule: Schedule, step: int) -> StepReport:
     began = time.monotonic()
-    batch = learner.batch(step)
+    batches = learner.micro_batches(step, engine.world.rank, engine.world.size)
     waited = time.monotonic() - began
     learner.module.train()
-    result: StepLoss = engine.forward(batch)
-    loss = float(result.loss.detach())
-    if not math.isfinite(loss):
-        raise StageError(
-            f"The loss of step {step + 1} is {loss}.",
-            cause="a learning rate that is too high, or media that decode to nonsense.",
-            remedy="lower `learning_rate` of this phase in params.yaml and run again.",
-        )
+    torch.manual_seed(_dice(schedule.seed, step, engine.world.rank))
+    count = float(summed(torch.tensor(sum(one.count for one in batches), dtype=torch.float64)))
+    found = [_learn(engine, one, count, last=one is batches[-1]) for one in batches]
+    total = torch.stack([one.total.detach().double() for one in found]).sum().cpu()
+    loss = float(summed(total)) / count
     share = cosine_with_warmup(step, steps=schedule.steps, warmup_share=schedule.warmup_share)
     learning_rate = schedule.learning_rate * share
-    norm = engine.step(result.loss, learning_rate)
-    if not math.isfinite(norm):  # no state of these weights is saved: the last one stays
-        raise StageError(
-            f"The gradient of step {step + 1} is {norm}, at a loss of {loss}.",
-            cause="a learning rate that is too high, or media that decode to nonsense.",
-            remedy="lower `learning_rate` of this phase in params.yaml and run again.",
-        )
-    parts = {f"loss/{name}": total / count for name, (total, count) in result.parts.items()}
-    return {
-        "loss": loss,
-        **parts,
-        "learning_rate": learning_rate,
-        "gradient_norm": norm,
-        "wait_s": round(waited, 4),
-    }
+    norm = engine.step(learning_rate)
+    return StepReport(
+        step=step + 1,
+        loss=loss,
+        gradient_norm=norm,
+        learning_rate=learning_rate,
+        waited_s=waited,
+        took_s=time.monotonic() - began,
+        **vars(together(batches, found)),
+    )
+
+
+def _learn(engine: Engine, batch: MicroBatch, count: float, *, last: bool) -> StepLoss:
+    result: StepLoss = engine.forward(batch.inputs)
+    engine.backward(result.total, count, last=last)
+    return result
+
+
+def _dice(seed: int, step: int, rank: int) -> int:
+    """Return what a rank's random numbers of a step start from: no state has to be kept."""
+    text = f"dropout {seed} {step} {rank}".encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=7).digest(), "big")

@@ -5,33 +5,38 @@ What learns, from what and how long stands in params.yaml; this file builds, tra
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from uni_moe.artifacts import parent_ids, read_json, write_json
+from uni_moe.artifacts import Draft, parent_ids, read_json, write_json
 from uni_moe.config import Phase
 from uni_moe.data.corpus import Corpus, open_corpus
 from uni_moe.examples import ExampleMaker
+from uni_moe.feature_maker import open_features
 from uni_moe.model import adapters
 from uni_moe.model.network import UniMoeForConditionalGeneration
 from uni_moe.model.parts import learn
 from uni_moe.model.processor import UniMoeProcessor
 from uni_moe.platform import device, settle
 from uni_moe.stage import StageContext
+from uni_moe.train.accounting import account_for, token_counter
 from uni_moe.train.assemble import RECEIPT
 from uni_moe.train.conversations import (
     Conversations,
     check_not_empty,
     read_conversations,
+    sight_of,
     within_sight,
 )
+from uni_moe.train.engine import EngineOptions
 from uni_moe.train.learner import PhaseLearner
+from uni_moe.train.ledger import Ledger
 from uni_moe.train.loop import Schedule, train
 from uni_moe.train.networks import (
     CONNECTOR,
@@ -41,24 +46,32 @@ from uni_moe.train.networks import (
     encoder_of,
 )
 from uni_moe.train.state import StateStore, open_states
+from uni_moe.train.telemetry import Telemetry
+from uni_moe.train.watch import Watch
+from uni_moe.train.work import device_peak, work_of
+from uni_moe.train.world import here, join, leave
 
-# The encoders whose foundation and connector dvc.yaml gives to an expert's stage: spoken questions
-# about pictures need eyes. A connector is aligned with its own encoder alone.
-_EXPERT_SEES = {
-    "image": ("image",),
-    "video": ("image",),
-    "audio": ("audio",),
-    "speech": ("image", "speech"),
-}
 EXPERT = "expert.safetensors"
 ADAPTER = "adapter"
 
 
+def _together(phase: Callable[[StageContext], None]) -> Callable[[StageContext], None]:
+    """Let all ranks end together: the first one writes what all have made."""
+
+    @functools.wraps(phase)
+    def run(ctx: StageContext) -> None:
+        phase(ctx)
+        leave()
+
+    return run
+
+
+@_together
 def align(ctx: StageContext) -> None:
     """Train one connector on captions or transcripts; everything else is frozen."""
     phase = ctx.params.align[ctx.item]  # type: ignore[index] # dvc.yaml names known connectors
     params = _params(ctx, "align", ctx.item)
-    with _data(ctx, phase, (ctx.item,)) as (corpora, training, validation):
+    with _data(ctx, phase) as (corpora, training, validation):
         built = build_dense(
             ctx.layout,
             ctx.params.model,
@@ -69,22 +82,28 @@ def align(ctx: StageContext) -> None:
         parents = (*_corpora(ctx, phase), *built.parents)
         learn(built.model, phase.learns)
         model = built.model.to(device())
-        maker = ExampleMaker(corpora, built.processor, built.model)
         states = open_states(ctx, params, parent_ids(ctx.layout, *parents))
-        results = _train(ctx, phase, model, maker, training, validation, states)
+        ledger = _ledger(states)
+        with open_features(ctx, built.model, built.processor) as features:
+            maker = ExampleMaker(corpora, built.processor, built.model, features)
+            results = _train(ctx, phase, model, maker, training, validation, states, ledger)
+    if not here().is_first:
+        return
     with ctx.artifact(
         ctx.layout.aligned(ctx.item), kind="connector", params=params, parents=parents
     ) as draft:
         save_file(connector_state(model, ctx.item), draft.folder / CONNECTOR)
+        _account(ctx, phase, maker, ledger, draft)
         draft.results.update(results)
     states.clear()
 
 
+@_together
 def experts(ctx: StageContext) -> None:
     """Train one expert: low-rank adapters on the feed-forwards that will become sparse."""
     phase = ctx.params.experts[ctx.item]  # type: ignore[index] # dvc.yaml names known experts
     params = _params(ctx, "experts", ctx.item)
-    with _data(ctx, phase, _EXPERT_SEES[ctx.item]) as (corpora, training, validation):
+    with _data(ctx, phase) as (corpora, training, validation):
         encoders = _encoders(training, validation)
         built = build_dense(
             ctx.layout, ctx.params.model, encoders, aligned=encoders, seed=ctx.params.seed
@@ -93,9 +112,13 @@ def experts(ctx: StageContext) -> None:
         wrapped = _attach(ctx, phase, built.model)
         learned = learn(wrapped, phase.learns)
         wrapped.to(device())
-        maker = ExampleMaker(corpora, built.processor, built.model)
         states = open_states(ctx, params, parent_ids(ctx.layout, *parents))
-        results = _train(ctx, phase, wrapped, maker, training, validation, states)
+        ledger = _ledger(states)
+        with open_features(ctx, built.model, built.processor) as features:
+            maker = ExampleMaker(corpora, built.processor, built.model, features)
+            results = _train(ctx, phase, wrapped, maker, training, validation, states, ledger)
+    if not here().is_first:
+        return
     with ctx.artifact(
         ctx.layout.expert(ctx.item), kind="expert", params=params, parents=parents
     ) as draft:
@@ -115,16 +138,18 @@ def experts(ctx: StageContext) -> None:
             if group == "connector":
                 state = connector_state(merged, connector)
                 save_file(state, draft.folder / f"{connector}.{CONNECTOR}")
+        _account(ctx, phase, maker, ledger, draft)
         draft.results.update(results, learned=len(learned))
     states.clear()
 
 
+@_together
 def tune(ctx: StageContext) -> None:
     """Tune the assembled mixture on mixed data: the candidate."""
     phase = ctx.params.tune
     params = _params(ctx, "tune")
     parents = (*_corpora(ctx, phase), ctx.layout.assembled)
-    with _data(ctx, phase, ENCODERS) as (corpora, training, validation):
+    with _data(ctx, phase) as (corpora, training, validation):
         folder = ctx.layout.assembled
         ids = parent_ids(ctx.layout, *parents)
         base = UniMoeForConditionalGeneration.from_pretrained(folder, local_files_only=True)
@@ -132,9 +157,13 @@ def tune(ctx: StageContext) -> None:
         wrapped = _attach(ctx, phase, base)
         learned = learn(wrapped, phase.learns)
         wrapped.to(device())
-        maker = ExampleMaker(corpora, processor, base)
         states = open_states(ctx, params, ids)
-        results = _train(ctx, phase, wrapped, maker, training, validation, states)
+        ledger = _ledger(states)
+        with open_features(ctx, base, processor) as features:
+            maker = ExampleMaker(corpora, processor, base, features)
+            results = _train(ctx, phase, wrapped, maker, training, validation, states, ledger)
+    if not here().is_first:
+        return
     with ctx.artifact(ctx.layout.model, kind="model", params=params, parents=parents) as draft:
         if phase.lora is not None:
             _save_adapter(wrapped, draft.folder / ADAPTER)
@@ -144,6 +173,7 @@ def tune(ctx: StageContext) -> None:
         base.save_pretrained(draft.folder)
         processor.save_pretrained(draft.folder)
         write_json(draft.folder / RECEIPT, read_json(ctx.layout.assembled / RECEIPT))
+        _account(ctx, phase, maker, ledger, draft)
         draft.results.update(results, learned=len(learned))
     states.clear()
 
@@ -156,38 +186,88 @@ def _train(  # noqa: PLR0913 - the one place where a phase's things meet
     training: Conversations,
     validation: Conversations,
     states: StateStore,
+    ledger: Ledger,
 ) -> dict[str, Any]:
     learner = PhaseLearner(
         model, maker, phase, train=training, validation=validation, seed=ctx.params.seed
     )
     schedule = Schedule(
         steps=phase.steps,
-        batch_size=phase.batch_size,
         learning_rate=phase.learning_rate,
         warmup_share=phase.warmup_share,
         weight_decay=phase.weight_decay,
         clip_norm=phase.clip_norm,
         save_every_steps=phase.save_every_steps,
+        seed=ctx.params.seed,
     )
-    torch.manual_seed(ctx.params.seed)
-    results = train(learner, schedule, states=states, run=ctx.run, title=ctx.name)
+    options = EngineOptions(
+        zero_stage=ctx.machine.zero_stage,
+        offload_optimizer=ctx.machine.offload_optimizer,
+        expert_parallel=ctx.machine.expert_parallel if ctx.name == "tune" else 1,
+    )
+    peak = device_peak(half_precision=options.half_precision)
+    telemetry = Telemetry(
+        ctx.params.telemetry,
+        work=work_of(model),
+        peak_flops=None if peak is None else peak * here().size,
+    )
+    watch = Watch(
+        ctx.params.telemetry, telemetry=telemetry, ledger=ledger if here().is_first else None
+    )
+    with maker.model.towers_aside():
+        results = train(
+            learner,
+            schedule,
+            states=states,
+            run=ctx.run,
+            title=ctx.name,
+            options=options,
+            watch=watch,
+        )
     results["conversations"] = _counts(training)
     return results
 
 
+def _ledger(states: StateStore) -> Ledger:
+    """Return the ledger of a training; it lives beside the states that keep its positions."""
+    return Ledger(states.folder / "ledger")
+
+
+def _account(
+    ctx: StageContext, phase: Phase, maker: ExampleMaker, ledger: Ledger, draft: Draft
+) -> None:
+    """Put the ledger into the artifact, and hold the law that every sample is somewhere.
+
+    Raises:
+        StageError: it does not hold.
+    """
+    draft.results["ledger"] = ledger.write(draft.folder)
+    processor = maker.processor
+    draft.results["exposure"] = account_for(
+        draft.folder,
+        maker.corpora,
+        phase,
+        ctx.params.prepare.caption_prompts,
+        token_counter(processor.tokenizer, processor.system_prompt),
+    )
+
+
 @contextmanager
 def _data(
-    ctx: StageContext, phase: Phase, encoders: Collection[str]
+    ctx: StageContext, phase: Phase
 ) -> Iterator[tuple[dict[str, Corpus], Conversations, Conversations]]:
-    """Open the corpora of a phase's blend and read the conversations that these encoders read."""
+    """Open the corpora of a phase's blend, read the conversations that the stage's encoders can."""
     ctx.run.event("platform", **settle(ctx.params.platform))
+    join(ctx.machine.patience_s)
     corpora = {modality: open_corpus(ctx.layout.corpus(modality)) for modality in phase.blend}
     try:
         prompts = ctx.params.prepare.caption_prompts
         found = [
             read_conversations(corpora, name, phase, prompts) for name in ("train", "validation")
         ]
-        training, validation = (within_sight(conversations, encoders) for conversations in found)
+        training, validation = (
+            within_sight(conversations, sight_of(ctx.name)) for conversations in found
+        )
         check_not_empty(training, phase)
         unseen = {name: len(found[0][name]) - len(rows) for name, rows in training.items()}
         ctx.run.event("conversations", drawn_from=_counts(training), out_of_sight=unseen)
@@ -245,5 +325,6 @@ def _params(ctx: StageContext, *section: str) -> Mapping[str, Any]:
         "platform": ctx.params.section("platform"),
         "model": ctx.params.section("model"),
         "prepare": ctx.params.section("prepare"),
+        "telemetry": ctx.params.section("telemetry"),
         section[0]: ctx.params.section(*section),
     }

@@ -1,22 +1,27 @@
 """Training states: what resume needs, whole or absent, outside the artifacts.
 
 A state lives under the hash of everything that its training depends on, so it can never continue
-the wrong thing. Tensors are safetensors; nothing is pickled.
+the wrong thing. Its tensors are whole, under their names, so any number of processes goes on from
+it. They are safetensors; nothing is pickled. Random numbers follow from seed, step and rank, and
+the order of examples from the step, so neither is kept.
 """
 
 from __future__ import annotations
 
+import errno
+import json
 import shutil
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from uni_moe.artifacts import code_hash, files_of, read_json, whole_folder, write_json
+from uni_moe.errors import StageError
 from uni_moe.records import canonical_json, sha256_text
 from uni_moe.stage import StageContext
 
@@ -25,7 +30,7 @@ _KEY = 16  # letters of the hash in a folder's name
 _FACTS = "state.json"
 _HASHES = "hashes.json"
 _TENSORS = "tensors.safetensors"
-_RANDOM = "random/"
+_LOG = "states.jsonl"
 
 
 @dataclass(frozen=True)
@@ -34,51 +39,96 @@ class TrainingState:
 
     step: int
     tensors: Mapping[str, Tensor]
-    random: Mapping[str, Tensor]  # device -> state
     facts: Mapping[str, Any]
 
 
 class StateStore:
-    """The states of one training, newest last."""
+    """The states of one training, newest last. It writes beside the training that goes on.
+
+    `states.jsonl` keeps the hash of every state that ever was, also of those that are gone.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._writer: threading.Thread | None = None
+        self._trouble: Exception | None = None
 
     def save(self, state: TrainingState) -> None:
-        """Write a state, then drop all but the last few."""
-        target = self.folder / f"step-{state.step:08d}"
-        with whole_folder(target) as draft:
-            tensors = {name: t.detach().cpu().contiguous() for name, t in state.tensors.items()}
-            tensors |= {_RANDOM + place: one for place, one in state.random.items()}
-            save_file(tensors, draft / _TENSORS)
-            write_json(draft / _FACTS, {"step": state.step, "facts": dict(state.facts)})
-            write_json(draft / _HASHES, files_of(draft))
-        for old in self._folders()[:-KEEP]:
-            shutil.rmtree(old)
+        """Begin to write a state; what it holds is copied first, so training may go on.
 
-    def latest(self) -> TrainingState | None:
-        """Return the newest state whose bytes are what was written, None where there is none.
+        Raises:
+            StageError: the state before this one could not be written.
+        """
+        self.settle()
+        tensors = {name: t.detach().to("cpu", copy=True) for name, t in state.tensors.items()}
+        facts = json.loads(json.dumps({"step": state.step, "facts": dict(state.facts)}))
+        self._writer = threading.Thread(target=self._write, args=(state.step, tensors, facts))
+        self._writer.start()
+
+    def settle(self) -> None:
+        """Wait until what was saved is on the disk.
+
+        Raises:
+            StageError: it could not be written; the states before it are as they were.
+        """
+        self.wait()
+        trouble, self._trouble = self._trouble, None
+        if trouble is not None:
+            full = isinstance(trouble, OSError) and trouble.errno in (errno.ENOSPC, errno.EDQUOT)
+            raise StageError(
+                f"A training state could not be written to {self.folder}: {trouble}",
+                cause="the disk is full." if full else "the disk or its file system refused it.",
+                remedy="make room or mend it, then run the same command: it goes on from the last "
+                "whole state.",
+            ) from trouble
+
+    def wait(self) -> None:
+        """Wait until nothing is being written, however it ends."""
+        if self._writer is not None:
+            self._writer.join()
+            self._writer = None
+
+    def newest(self) -> int | None:
+        """Return the step of the newest state whose bytes are what was written; None without one.
 
         A torn state is passed over for the one before it: it can only come from a broken disk,
         because a state appears by one rename.
         """
-        for folder in reversed(self._folders()):
-            found = {name: h for name, h in files_of(folder).items() if name != _HASHES}
-            if _hashes(folder) != found:
-                continue
-            facts = read_json(folder / _FACTS)
-            tensors = load_file(folder / _TENSORS)
-            places = [name for name in tensors if name.startswith(_RANDOM)]
-            random = {name.removeprefix(_RANDOM): tensors.pop(name) for name in places}
-            return TrainingState(facts["step"], tensors, random, facts["facts"])
-        return None
+        self.settle()
+        whole = (folder for folder in reversed(self._folders()) if _is_whole(folder))
+        folder = next(whole, None)
+        return None if folder is None else int(folder.name.partition("-")[2])
+
+    def at(self, step: int) -> TrainingState:
+        """Return the state of a step that `newest` returned."""
+        folder = self._place(step)
+        facts = read_json(folder / _FACTS)
+        return TrainingState(facts["step"], load_file(folder / _TENSORS), facts["facts"])
 
     def clear(self) -> None:
         """Forget the training, and what the stage left under other keys: its artifact stands."""
+        self.settle()
         stage = self.folder.name.rpartition("-")[0]
         others = self.folder.parent.glob(f"{stage}-{'[0-9a-f]' * _KEY}")
         for folder in {self.folder, *others}:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def _write(self, step: int, tensors: dict[str, Tensor], facts: Mapping[str, Any]) -> None:
+        try:
+            with whole_folder(self._place(step)) as draft:
+                save_file({n: t.contiguous() for n, t in tensors.items()}, draft / _TENSORS)
+                write_json(draft / _FACTS, facts)
+                hashes = files_of(draft)
+                write_json(draft / _HASHES, hashes)
+            with (self.folder / _LOG).open("a", encoding="utf-8") as log:
+                log.write(json.dumps({"step": step, "files": hashes}) + "\n")
+            for old in self._folders()[:-KEEP]:
+                shutil.rmtree(old)
+        except Exception as error:  # noqa: BLE001 - told by the training's own thread
+            self._trouble = error
+
+    def _place(self, step: int) -> Path:
+        return self.folder / f"step-{step:08d}"
 
     def _folders(self) -> list[Path]:
         return sorted(self.folder.glob("step-*")) if self.folder.is_dir() else []
@@ -93,24 +143,10 @@ def open_states(
     return StateStore(ctx.layout.state / f"{ctx.name}-{key}")
 
 
-def random_state() -> dict[str, Tensor]:
-    """Return torch's random states: the CPU's, and every accelerator's that has one."""
-    found = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        found |= {f"cuda:{i}": one for i, one in enumerate(torch.cuda.get_rng_state_all())}
-    return found
-
-
-def restore_random(states: Mapping[str, Tensor]) -> None:
-    """Put back what `random_state` returned; devices that are not here are left out."""
-    torch.set_rng_state(states["cpu"])
-    for i in range(torch.cuda.device_count()):
-        if f"cuda:{i}" in states:
-            torch.cuda.set_rng_state(states[f"cuda:{i}"], i)
-
-
-def _hashes(folder: Path) -> Any:  # noqa: ANN401 - JSON, or None where it is absent or torn
+def _is_whole(folder: Path) -> bool:
+    found = {name: digest for name, digest in files_of(folder).items() if name != _HASHES}
     try:
-        return read_json(folder / _HASHES)
+        told: object = read_json(folder / _HASHES)
     except (OSError, ValueError):
-        return None
+        return False
+    return told == found

@@ -55,6 +55,8 @@ def test_a_corpus_gives_back_the_accepted_samples_by_split(layout):
         "splits": {"train": 3, "validation": 1, "test": 1},
         "sources": {"made": {"train": 3, "validation": 1, "test": 1}},
         "tasks": {"made/image": {"train": 3, "validation": 1, "test": 1}},
+        "listed": {"made": 6},
+        "quarantined": {"made": 1},
     }
 
 

@@ -76,7 +76,7 @@ def test_the_leash_ends_a_process_and_its_children_with_the_one_who_holds_it(tmp
     holder = (
         "import os, sys, time\n"
         "from pathlib import Path\n"
-        "from flows import leash\n"
+        "from uni_moe import leash\n"
         "leash.start('tests.unit.flows.family', [sys.argv[1]], folder=Path.cwd(), environment={})\n"
         "time.sleep(60)\n"
     )

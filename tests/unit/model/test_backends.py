@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from uni_moe.model.backends.base import LowRank, Weights, visits_of
 from uni_moe.model.backends.choose import FEW_EXPERTS, backend_of
 from uni_moe.model.backends.elementwise import NativeElementwise, TorchElementwise
+from uni_moe.model.backends.few import FEW_TOKENS, Few, are_few
 from uni_moe.model.backends.fused import Fused
 from uni_moe.model.backends.grouped import grouped
 from uni_moe.model.backends.plan import Plan
@@ -28,7 +29,7 @@ every_way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 
 
 def drawn(*, low_rank=False, dtype=torch.float32, experts=EXPERTS, seed=0, busy=EXPERTS):
-    """Return x, shares, visits and weights; only the first `busy` experts are visited."""
+    """Return x, shares, experts and weights; only the first `busy` experts are visited."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape, scale=1.0):
@@ -45,7 +46,7 @@ def drawn(*, low_rank=False, dtype=torch.float32, experts=EXPERTS, seed=0, busy=
         leave = LowRank(normal(experts, RANK, INNER), normal(experts, WIDTH, RANK), 0.25)
         weights = replace(weights, gate_up_delta=enter, down_delta=leave)
     share = torch.rand(TOKENS, chosen.shape[1], generator=generator).requires_grad_()
-    return normal(TOKENS, WIDTH), share, visits_of(chosen, experts), weights
+    return normal(TOKENS, WIDTH), share, chosen, weights
 
 
 def leaves(x, share, weights):
@@ -56,10 +57,10 @@ def leaves(x, share, weights):
     return found
 
 
-def run(way, x, share, visits, weights):
+def run(way, x, share, chosen, weights):
     """Return what comes out and the gradient of everything that went in."""
     asked = leaves(x, share, weights)
-    y = way(x, share, visits, weights)
+    y = way(x, share, chosen, weights)
     towards = torch.randn(y.shape, generator=torch.Generator().manual_seed(9)).to(y.dtype)
     found = torch.autograd.grad(y, list(asked.values()), towards)
     return {"y": y.detach(), **dict(zip(asked, found, strict=True))}
@@ -91,49 +92,74 @@ def test_half_precision_loses_no_more_than_its_own_rounding(way):
 
 @every_way
 def test_identical_experts_are_the_dense_feed_forward(way):
-    x, share, visits, weights = drawn()
+    x, share, chosen, weights = drawn()
     same = Weights(
         weights.gate_up_EJD[:1].expand(EXPERTS, -1, -1).contiguous(),
         weights.down_EDI[:1].expand(EXPERTS, -1, -1).contiguous(),
     )
     gate, up = F.linear(x, same.gate_up_EJD[0]).chunk(2, dim=-1)
     dense = F.linear(F.silu(gate) * up, same.down_EDI[0])
-    found = way(x, share.softmax(-1), visits, same)
+    found = way(x, share.softmax(-1), chosen, same)
     torch.testing.assert_close(found, dense, atol=1e-6, rtol=0)
+
+
+@pytest.mark.skipif(COMPILED is None, reason="this machine has no C compiler")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("tokens", [1, 3, TOKENS])
+def test_few_tokens_in_compiled_code_are_the_plain_way(tokens, dtype):
+    x, share, chosen, weights = drawn(dtype=dtype, experts=6, busy=5)
+    x, share, chosen = x[:tokens], share[:tokens], chosen[:tokens]
+    with torch.no_grad():
+        assert are_few(chosen, weights)
+        found = Few(COMPILED)(x, share, chosen, weights)
+        exact = Weights(weights.gate_up_EJD.float(), weights.down_EDI.float())
+        expected = reference(x.float(), share, chosen, exact)
+    bound = 1e-5 if dtype is torch.float32 else 0.04
+    torch.testing.assert_close(found.float(), expected, atol=bound, rtol=bound)
+
+
+def test_few_tokens_are_few_without_gradients_and_without_adapters():
+    _, _, chosen, weights = drawn()
+    assert not are_few(chosen, weights)
+    with torch.no_grad():
+        assert are_few(chosen, weights)
+        assert not are_few(chosen, drawn(low_rank=True)[3])
+        assert not are_few(chosen, drawn(dtype=torch.float64)[3])
+        assert not are_few(chosen.repeat(FEW_TOKENS, 1), weights)
 
 
 @every_way
 def test_a_token_that_is_no_number_spoils_its_own_row_and_no_other(way):
-    x, share, visits, weights = drawn()
+    x, share, chosen, weights = drawn()
     with torch.no_grad():
         x[5, 3] = torch.nan
-    y = way(x, share, visits, weights)
+    y = way(x, share, chosen, weights)
     assert y[5].isnan().all()
     assert y[torch.arange(TOKENS) != 5].isfinite().all()
 
 
 @every_way
 def test_frozen_weights_get_no_gradient_and_adapters_do(way):
-    x, share, visits, weights = drawn(low_rank=True)
+    x, share, chosen, weights = drawn(low_rank=True)
     frozen = replace(
         weights, gate_up_EJD=weights.gate_up_EJD.detach(), down_EDI=weights.down_EDI.detach()
     )
-    way(x, share, visits, frozen).sum().backward()
+    way(x, share, chosen, frozen).sum().backward()
     assert weights.gate_up_EJD.grad is None
     assert all(leaf.grad is not None for leaf in (x, share, weights.down_delta.down_ErI))
 
 
 @every_way
 def test_columns_of_another_tensor_are_as_good_as_rows_of_their_own(way):
-    x, share, visits, weights = drawn()
+    x, share, chosen, weights = drawn()
     wide = torch.cat([x, x], dim=1).detach().requires_grad_()
-    a = way(wide[:, :WIDTH], share, visits, weights)
-    torch.testing.assert_close(a, way(x, share, visits, weights), atol=0, rtol=0)
+    a = way(wide[:, :WIDTH], share, chosen, weights)
+    torch.testing.assert_close(a, way(x, share, chosen, weights), atol=0, rtol=0)
 
 
 def test_rows_are_rounded_up_and_everybody_is_found_again():
-    *_, visits, _ = drawn(busy=3)
-    plan = Plan.of(visits, 8)
+    *_, chosen, _ = drawn(busy=3)
+    plan = Plan.of(visits_of(chosen, EXPERTS), 8)
     assert all((rows.stop - rows.start) % 8 == 0 for rows in plan.rows)
     assert [e for e, _ in plan.busy()] == [0, 1, 2]
     for token in range(TOKENS):
@@ -155,7 +181,7 @@ def test_rows_are_rounded_up_and_everybody_is_found_again():
 def test_a_layer_runs_as_the_process_chose_and_as_it_can(route, experts, width, device, wanted):
     with torch.device(device):
         weights = Weights(torch.empty(experts, 16, width), torch.empty(experts, width, 8))
-    found = backend_of(Routes(experts=route), weights)
+    found = backend_of(Routes(experts=route), torch.zeros(99, 2, dtype=torch.long), weights)
     assert found is wanted or type(found) is wanted
 
 

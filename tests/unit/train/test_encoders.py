@@ -49,7 +49,7 @@ def test_held_out_captions_of_unknown_words_are_passed_over():
 def test_every_objective_trains_the_encoder():
     made = learner(["a cat", "a dog", None], "caption", "reconstruct", "contrast")
     result = made.module(made.batch(0))
-    result.loss.backward()
+    result.total.backward()
     assert set(result.parts) == {"caption", "reconstruct", "contrast"}
     grad = made.module.encoder.embeddings.patch_embedding.weight.grad
     assert grad.abs().sum() > 0

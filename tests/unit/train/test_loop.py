@@ -14,19 +14,20 @@ from uni_moe.native import native
 from uni_moe.platform import take
 from uni_moe.routes import Routes
 from uni_moe.runs import start_run
+from uni_moe.train.batches import StepLoss, whole_step
 from uni_moe.train.engine import Engine
-from uni_moe.train.loop import Schedule, StepLoss, train
+from uni_moe.train.loop import Schedule, train
 from uni_moe.train.schedule import cosine_with_warmup
 from uni_moe.train.state import StateStore
 
 SCHEDULE = Schedule(
     steps=20,
-    batch_size=4,
     learning_rate=1e-2,
     warmup_share=0.1,
     weight_decay=0.01,
     clip_norm=0.5,
     save_every_steps=6,
+    seed=3,
 )
 
 
@@ -48,15 +49,18 @@ class ToyLearner:
         self.module = Toy(dropout)
         self.stop_at = stop_at
 
-    def batch(self, step):
+    def micro_batches(self, step, _rank, _ranks):
         if step == self.stop_at:
             raise KeyboardInterrupt
+        return whole_step(self.batch(step), 4)
+
+    def batch(self, step):
         return torch.randn(4, 6, generator=torch.Generator().manual_seed(step))
 
     def validate(self):
         self.module.eval()
         with torch.no_grad():
-            return {"toy": float(self.module(self.batch(999)).loss)}
+            return {"toy": float(self.module(self.batch(999)).total)}
 
 
 def run_training(folder, learner, schedule=SCHEDULE):
@@ -71,7 +75,7 @@ def test_the_loop_equals_plain_torch(tmp_path):
     by_hand = ToyLearner().module
     optimizer = torch.optim.AdamW(by_hand.layer.parameters(), lr=0.0, weight_decay=0.01)
     for step in range(20):
-        by_hand(ToyLearner().batch(step)).loss.backward()
+        by_hand(ToyLearner().batch(step)).total.backward()
         nn.utils.clip_grad_norm_(by_hand.layer.parameters(), 0.5)
         rate = 1e-2 * cosine_with_warmup(step, steps=20, warmup_share=0.1)
         optimizer.param_groups[0]["lr"] = rate
@@ -96,12 +100,12 @@ def test_a_torn_state_is_passed_over_for_the_one_before(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run_training(tmp_path, ToyLearner(stop_at=15))
     states = StateStore(tmp_path / "state")
-    newest = sorted((tmp_path / "state").iterdir())[-1]
+    newest = sorted((tmp_path / "state").glob("step-*"))[-1]
     file = newest / "tensors.safetensors"
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
     file.write_bytes(bytes(data))
-    assert states.latest().step == 6
+    assert states.newest() == 6
 
 
 def test_frozen_parameters_stay(tmp_path):
@@ -128,8 +132,9 @@ def test_a_gradient_that_is_no_number_stops_the_stage(tmp_path):
 
 ONE_STEP = (
     "import torch; from torch import nn; from uni_moe.train.engine import Engine;"
-    "m = nn.Linear(2, 2); e = Engine(m, batch_size=1, weight_decay=0.0, clip_norm=1.0);"
-    "e.step(e.forward(torch.ones(1, 2)).sum(), 0.1); e.close(); print('stepped')"
+    "m = nn.Linear(2, 2); e = Engine(m, weight_decay=0.0, clip_norm=1.0);"
+    "e.backward(e.forward(torch.ones(1, 2)).sum(), 1.0, last=True); e.step(0.1);"
+    "e.close(); print('stepped')"
 )
 
 
@@ -150,7 +155,7 @@ def test_deepspeed_needs_no_compiler():
 
 
 def test_a_process_that_trains_may_start_another_that_does():
-    engine = Engine(nn.Linear(2, 2), batch_size=1, weight_decay=0.0, clip_norm=1.0)
+    engine = Engine(nn.Linear(2, 2), weight_decay=0.0, clip_norm=1.0)
     done = one_step(dict(os.environ))  # no rank, port or address of this process is handed on
     engine.close()
     assert "stepped" in done.stdout, done.stderr
@@ -176,7 +181,7 @@ def test_a_training_goes_on_by_the_routes_it_began_with(tmp_path):
 def test_a_training_does_not_go_on_where_its_routes_are_lacking(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         run_training(tmp_path, ToyLearner(stop_at=13))
-    for folder in (tmp_path / "state").iterdir():
+    for folder in (tmp_path / "state").glob("step-*"):
         facts = read_json(folder / "state.json")
         facts["facts"]["routes"]["elementwise"] = "native"
         write_json(folder / "state.json", facts)

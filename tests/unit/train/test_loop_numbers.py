@@ -12,8 +12,9 @@ from torch import nn
 from uni_moe.artifacts import Layout
 from uni_moe.runs import start_run
 from uni_moe.stage import StageContext
+from uni_moe.train.batches import StepLoss, whole_step
 from uni_moe.train.engine import Engine
-from uni_moe.train.loop import Schedule, StepLoss, train
+from uni_moe.train.loop import Schedule, train
 from uni_moe.train.schedule import cosine_with_warmup
 from uni_moe.train.state import StateStore, open_states
 
@@ -39,11 +40,11 @@ class SlopeLearner:
         self.stop_at = stop_at
         self.modes = []
 
-    def batch(self, step):
+    def micro_batches(self, step, _rank, _ranks):
         if step == self.stop_at:
             raise KeyboardInterrupt
         self.modes.append(self.module.training)
-        return torch.tensor([3.0, 4.0 + step])
+        return whole_step(torch.tensor([3.0, 4.0 + step]), 2)
 
     def validate(self):
         self.module.eval()
@@ -53,12 +54,12 @@ class SlopeLearner:
 def schedule(**changes):
     fields = {
         "steps": 30,
-        "batch_size": 2,
         "learning_rate": 0.1,
         "warmup_share": 0.1,
         "weight_decay": 0.0,
         "clip_norm": 1.0,
         "save_every_steps": 10,
+        "seed": 0,
     }
     return Schedule(**(fields | changes))
 
@@ -104,12 +105,12 @@ def test_validation_is_told_before_and_after(tmp_path):
 def test_states_are_saved_between_the_steps_and_not_after_the_last(tmp_path):
     _, _, events, states = trained(tmp_path, SlopeLearner(), schedule())
     assert [row["step"] for row in events if row["event"] == "state"] == [10, 20]
-    assert states.latest().step == 20
+    assert states.newest() == 20
 
 
 def test_only_the_last_two_states_are_kept(tmp_path):
     _, _, _, states = trained(tmp_path, SlopeLearner(), schedule(save_every_steps=4))
-    kept = sorted(int(folder.name.partition("-")[2]) for folder in states.folder.iterdir())
+    kept = sorted(int(folder.name.partition("-")[2]) for folder in states.folder.glob("step-*"))
     assert kept == [24, 28]
 
 
@@ -124,16 +125,17 @@ def test_what_was_validated_before_survives_a_stop(tmp_path):
 
 
 def test_the_norm_is_the_gradients_before_clipping():
-    engine = Engine(Slope(), batch_size=1, weight_decay=0.0, clip_norm=0.5)
-    loss = engine.forward(torch.tensor([3.0, -4.0])).loss
-    assert engine.step(loss, 0.1) == pytest.approx(5.0)
+    engine = Engine(Slope(), weight_decay=0.0, clip_norm=0.5)
+    engine.backward(engine.forward(torch.tensor([3.0, -4.0])).total, 1.0, last=True)
+    assert engine.step(0.1) == pytest.approx(5.0)
     engine.close()
 
 
 def test_weights_shrink_by_decay_times_rate():
     module = Slope()
-    engine = Engine(module, batch_size=1, weight_decay=0.5, clip_norm=1.0)
-    engine.step(engine.forward(torch.zeros(2)).loss, 0.1)
+    engine = Engine(module, weight_decay=0.5, clip_norm=1.0)
+    engine.backward(engine.forward(torch.zeros(2)).total, 1.0, last=True)
+    engine.step(0.1)
     engine.close()
     assert module.total() == pytest.approx(10.0 * (1 - 0.1 * 0.5))
 

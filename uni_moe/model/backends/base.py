@@ -57,8 +57,8 @@ def visits_of(expert_TK: Tensor, experts: int) -> Visits:
     return Visits(flat.argsort(stable=True), load, expert_TK.shape[1])
 
 
-Backend = Callable[[Tensor, Tensor, Visits, Weights], Tensor]
-"""(x_TD, share_TK in float32, visits, weights) -> y_TD, each token's weighted sum of experts."""
+Backend = Callable[[Tensor, Tensor, Tensor, Weights], Tensor]
+"""(x_TD, share_TK in float32, expert_TK, weights) -> y_TD, each token's weighted sum of experts."""
 
 
 def combine(y_RD: Tensor, visits: Visits) -> Tensor:

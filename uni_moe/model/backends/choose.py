@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import functools
 
+from torch import Tensor
+
 from uni_moe.model.backends.base import Backend, Weights
 from uni_moe.model.backends.elementwise import NativeElementwise, TorchElementwise
+from uni_moe.model.backends.few import Few, are_few
 from uni_moe.model.backends.fused import Fused
 from uni_moe.model.backends.grouped import ALIGNED, grouped
 from uni_moe.model.backends.reference import reference
-from uni_moe.native import native
+from uni_moe.native import Native, native
 from uni_moe.routes import Routes
 
 # Beyond, the loop's own cost per expert outweighs what it saves (measured with E = 64).
 FEW_EXPERTS = 16
 
 
-def backend_of(routes: Routes, weights: Weights) -> Backend:
-    """Return how these experts run.
+def backend_of(routes: Routes, expert_TK: Tensor, weights: Weights) -> Backend:
+    """Return how these experts run on these visits.
 
     The fused way is for CPUs and few experts; a grouped product takes aligned rows alone.
     """
     experts, width, inner = weights.down_EDI.shape
     on_cpu = weights.down_EDI.device.type == "cpu"
+    if routes.experts == "fused" and on_cpu and are_few(expert_TK, weights):
+        return _few(routes.elementwise)
     if routes.experts == "fused" and on_cpu and experts <= FEW_EXPERTS:
         return _fused(routes.elementwise)
     is_aligned = width % ALIGNED == 0 and inner % ALIGNED == 0
@@ -31,8 +36,16 @@ def backend_of(routes: Routes, weights: Weights) -> Backend:
 
 @functools.cache
 def _fused(elementwise: str) -> Fused:
-    if elementwise == "torch":
-        return Fused(TorchElementwise())
+    return Fused(TorchElementwise() if elementwise == "torch" else NativeElementwise(_native()))
+
+
+@functools.cache
+def _few(elementwise: str) -> Backend:
+    """Rounding rows up does not pay for few tokens: without compiled code the plain way is best."""
+    return reference if elementwise == "torch" else Few(_native())
+
+
+def _native() -> Native:
     built = native()
     assert built is not None, "a route was chosen that this machine does not have"
-    return Fused(NativeElementwise(built))
+    return built

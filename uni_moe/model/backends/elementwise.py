@@ -9,15 +9,12 @@ Shapes
 
 from __future__ import annotations
 
-import ctypes
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from uni_moe.native import Native
-
-_TYPES = {torch.float32: "f32", torch.bfloat16: "bf16"}
+from uni_moe.native import Native, threads
 
 
 class Elementwise(Protocol):
@@ -78,7 +75,7 @@ class NativeElementwise:
     """By our compiled code, on the CPU, in float32 or bfloat16, on contiguous rows."""
 
     def __init__(self, native: Native) -> None:
-        self._functions = native.functions
+        self._native = native
 
     def forward(self, gate_up: Tensor, share: Tensor, out: Tensor) -> None:
         """See Elementwise."""
@@ -104,9 +101,4 @@ class NativeElementwise:
     def _call(
         self, name: str, like: Tensor, tensors: tuple[Tensor, ...], sizes: tuple[int, ...]
     ) -> None:
-        assert all(one.is_contiguous() for one in tensors)
-        getattr(self._functions, f"{name}_{_TYPES[like.dtype]}")(
-            *(ctypes.c_void_p(one.data_ptr()) for one in tensors),
-            *(ctypes.c_int64(size) for size in sizes),
-            ctypes.c_int(torch.get_num_threads()),
-        )
+        self._native.call(name, like.dtype, tensors, sizes, threads())

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from uni_moe.model.backends.base import LowRank, Visits, Weights
+from uni_moe.model.backends.base import LowRank, Weights, visits_of
 from uni_moe.model.backends.elementwise import Elementwise
 from uni_moe.model.backends.plan import Plan
 from uni_moe.model.backends.stacks import Gradients, Stack, low_rows
@@ -33,9 +33,12 @@ class Fused:
 
     elementwise: Elementwise
 
-    def __call__(self, x_TD: Tensor, share_TK: Tensor, visits: Visits, weights: Weights) -> Tensor:
+    def __call__(
+        self, x_TD: Tensor, share_TK: Tensor, expert_TK: Tensor, weights: Weights
+    ) -> Tensor:
         """Run every expert on its visits."""
         first, second = weights.gate_up_delta, weights.down_delta
+        visits = visits_of(expert_TK, len(weights.down_EDI))
         out: Tensor = _Experts.apply(  # type: ignore[no-untyped-call] # torch types lack it
             x_TD,
             share_TK,

@@ -6,13 +6,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from uni_moe.model.backends.base import LowRank, Visits, Weights, combine
+from uni_moe.model.backends.base import LowRank, Weights, combine, visits_of
 
 ALIGNED = 8  # rows must be multiples of 16 bytes, in half precision too
 
 
-def grouped(x_TD: Tensor, share_TK: Tensor, visits: Visits, weights: Weights) -> Tensor:
+def grouped(x_TD: Tensor, share_TK: Tensor, expert_TK: Tensor, weights: Weights) -> Tensor:
     """Run all experts by `torch.nn.functional.grouped_mm`, low-rank deltas by two more of them."""
+    visits = visits_of(expert_TK, len(weights.down_EDI))
     ends_E = torch.tensor(visits.load, device=x_TD.device).cumsum(0).to(torch.int32)
     x_RD = x_TD[visits.token_R]
     gate, up = _linear(x_RD, weights.gate_up_EJD, weights.gate_up_delta, ends_E).chunk(2, dim=-1)

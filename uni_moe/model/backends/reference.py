@@ -6,18 +6,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from uni_moe.model.backends.base import LowRank, Visits, Weights, combine
+from uni_moe.model.backends.base import LowRank, Weights, combine, visits_of
 
 _Pairs = tuple[tuple[Tensor, Tensor, float], ...]
 
 
-def reference(x_TD: Tensor, share_TK: Tensor, visits: Visits, weights: Weights) -> Tensor:
+def reference(x_TD: Tensor, share_TK: Tensor, expert_TK: Tensor, weights: Weights) -> Tensor:
     """Run each expert on its visits; an expert without visits runs on no rows.
 
     Every expert is always called, so every one has a gradient and ranks cannot diverge.
     """
     # unbind, not [e]: its gradient fills one stack instead of one stack per expert.
     gate_up, down = weights.gate_up_EJD.unbind(0), weights.down_EDI.unbind(0)
+    visits = visits_of(expert_TK, len(down))
     enter, leave = _pairs(weights.gate_up_delta), _pairs(weights.down_delta)
     out = []
     for e, piece in enumerate(torch.split(x_TD[visits.token_R], visits.load)):

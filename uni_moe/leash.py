@@ -27,7 +27,7 @@ def start(
 ) -> subprocess.Popen[str]:
     """Start a Python module as the head of a process group that ends with us at the latest."""
     return subprocess.Popen(
-        [sys.executable, "-m", "flows.leash", module, *arguments],
+        [sys.executable, "-m", "uni_moe.leash", module, *arguments],
         cwd=folder,
         env={**os.environ, **environment},
         stdin=subprocess.PIPE,

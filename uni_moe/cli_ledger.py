@@ -1,0 +1,149 @@
+"""The command's words for ledgers: check, show, prove.
+
+Heavy imports happen inside, so that help and errors come at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from uni_moe.artifacts import CARD, Layout, read_card
+from uni_moe.errors import DataError, LineageError
+
+Command = Callable[[str, Callable[..., int | None], str], argparse.ArgumentParser]
+
+
+def add_words(command: Command) -> None:
+    """Add the words to the parser; `command` makes one."""
+    ledger = command("ledger", _check, "which sample was learned from at which step")
+    words = ledger.add_subparsers(metavar="WORD", required=True)
+    for word, call, text in (
+        ("check", _check, "recompute ledgers from seed, params and corpus, and compare"),
+        ("show", _show, "the steps that learned from a sample"),
+        ("prove", _prove, "a short proof that a ledger holds a sample, for its root"),
+    ):
+        sub = words.add_parser(word, help=text, description=text)
+        sub.set_defaults(call=call)
+        if word != "check":
+            sub.add_argument("sample", help="a key, or the beginning of an id (8 letters or more)")
+        sub.add_argument(
+            "names",
+            nargs="*",
+            metavar="NAME",
+            help="a phase (tune, align@image) or a registered model; default: every phase here",
+        )
+        sub.add_argument("--json", action="store_true", help="as JSON")
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from uni_moe.train.ledger_check import check
+
+    layout = Layout(arguments.workspace.resolve())
+    found = []
+    for folder in _folders(layout, arguments.names):
+        found.append(check(layout, folder))
+        if not arguments.json:
+            print(found[-1].text(), flush=True)
+    if arguments.json:
+        print(json.dumps([one.to_json() for one in found], indent=1))
+    return LineageError.exit_code if any(one.problems for one in found) else 0
+
+
+def _show(arguments: argparse.Namespace) -> None:
+    layout = Layout(arguments.workspace.resolve())
+    found = [row for row, _ in _exposures(layout, arguments)]
+    if arguments.json:
+        print(json.dumps(found, indent=1))
+        return
+    for row in found:
+        cut = f", {row['truncated']} positions cut away" if row["truncated"] else ""
+        print(
+            f"{row['stage']}  step {row['step']}  slot {row['slot']}  rank {row['rank']}  "
+            f"{row['key']}  {row['tokens']} tokens{cut}"
+        )
+
+
+def _prove(arguments: argparse.Namespace) -> None:
+    from uni_moe.data.exposures import FILE, leaf_of, read_entries
+    from uni_moe.merkle import leads_to, path_to
+
+    layout = Layout(arguments.workspace.resolve())
+    proofs: list[dict[str, Any]] = []
+    leaves: dict[Path, list[bytes]] = {}
+    for row, folder in _exposures(layout, arguments):
+        if folder not in leaves:
+            leaves[folder] = [leaf_of(entry) for entry in read_entries(folder / FILE)]
+        own, card = leaves[folder], read_card(folder)
+        path = path_to(row["index"], own)
+        place: dict[str, Any] = {"index": row["index"], "size": len(own)}
+        root = card.results["ledger"]["root"]
+        if not leads_to(bytes.fromhex(root), leaf=own[row["index"]], path=path, **place):
+            raise LineageError(
+                f"The ledger of {row['stage']} does not lead to the root in its card.",
+                cause="the file was changed since.",
+                remedy="`uni-moe ledger check` names the first entry that differs.",
+            )
+        told = {"leaf": own[row["index"]].hex(), "path": [step.hex() for step in path]}
+        proofs.append({"entry": row, "card": card.id, "root": root, **place, **told})
+    if arguments.json:
+        print(json.dumps(proofs, indent=1))
+        return
+    for one in proofs:
+        row = one["entry"]
+        print(
+            f"{row['stage']}  step {row['step']}  {row['key']}: entry {one['index']} of "
+            f"{one['size']}, {len(one['path'])} hashes lead to the root {one['root']}"
+        )
+
+
+def _exposures(
+    layout: Layout, arguments: argparse.Namespace
+) -> Iterator[tuple[dict[str, Any], Path]]:
+    """Return the exposures of a sample as rows with their ledger's folder."""
+    from uni_moe.data.exposures import find
+
+    seen = False
+    for folder in _folders(layout, arguments.names):
+        stage = read_card(folder).stage
+        for index, entry in find(folder, arguments.sample):
+            seen = True
+            yield {"stage": stage, "index": index, **entry._asdict()}, folder
+    if not seen:
+        raise DataError(
+            f"No ledger here has seen {arguments.sample!r}.",
+            cause="it was held out, refused or not reached, or no sample has this key or id.",
+            remedy="keys stand in the manifests, `artifacts/samples/*/manifest.parquet`.",
+        )
+
+
+def _folders(layout: Layout, names: Sequence[str]) -> list[Path]:
+    """Return the artifacts that are named: phases by their stages, models by the registry."""
+    phases = _phases(layout)
+    if names:
+        return [phases[name] if name in phases else _registered(layout, name) for name in names]
+    there = [folder for folder in phases.values() if (folder / CARD).is_file()]
+    if not there:
+        raise LineageError(
+            f"No phase has been trained in {layout.root}.",
+            cause="there is no artifact of align, experts or tune.",
+            remedy="run `uni-moe run` or `dvc repro` first, or name a registered model.",
+        )
+    return there
+
+
+def _phases(layout: Layout) -> dict[str, Path]:
+    return {
+        **{f"align@{name}": layout.aligned(name) for name in ("image", "audio", "speech")},
+        **{f"experts@{n}": layout.expert(n) for n in ("image", "video", "audio", "speech")},
+        "tune": layout.model,
+    }
+
+
+def _registered(layout: Layout, name: str) -> Path:
+    from uni_moe.registry.read import find
+
+    return find(layout, name).model_folder

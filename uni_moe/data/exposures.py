@@ -1,0 +1,119 @@
+"""The table of exposures: which draw was learned at which step of a phase.
+
+One row a draw, ordered by step and slot. The hash of a row covers everything but the rank, which
+only says where a draw was computed; so the root of the rows is the same on any number of processes.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate, islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from uni_moe.merkle import leaf_hash
+
+FILE = "ledger.parquet"
+_GROUP_ROWS = 65_536
+_LEAST_OF_AN_ID = 8  # letters, so that a short word means no id
+
+# column -> (type, what it says)
+COLUMNS: dict[str, tuple[pa.DataType, str]] = {
+    "step": (pa.int32(), "the optimizer step, counted from 1"),
+    "rank": (pa.int32(), "the process that computed the draw; no part of the row's hash"),
+    "slot": (pa.int32(), "its place in the step's global batch, counted from 0"),
+    "sample": (pa.string(), "the conversation's id: the hash of its turns and media"),
+    "key": (pa.string(), "the conversation's key"),
+    "modality": (pa.string(), "the modality it was drawn for"),
+    "source": (pa.string(), "the source it comes from"),
+    "tokens": (pa.int32(), "tokens that bore loss"),
+    "truncated": (pa.int32(), "positions that were cut away"),
+}
+SCHEMA = pa.schema(
+    [pa.field(n, kind, nullable=False, metadata={"doc": doc}) for n, (kind, doc) in COLUMNS.items()]
+)
+
+
+class Entry(NamedTuple):
+    """One draw of one step, in the order of COLUMNS."""
+
+    step: int
+    rank: int
+    slot: int
+    sample: str
+    key: str
+    modality: str
+    source: str
+    tokens: int
+    truncated: int
+
+
+def leaf_of(entry: Entry) -> bytes:
+    """Return the hash of an entry: of its columns but the rank as one line of text.
+
+    They stand with a space between, and only the key, which is last, can hold one itself.
+    """
+    step, _, slot, sample, key, modality, source, tokens, truncated = entry
+    line = f"{step} {slot} {tokens} {truncated} {sample} {modality} {source} {key}"
+    return leaf_hash(line.encode())
+
+
+def write_entries(file: Path, entries: Iterable[Entry]) -> None:
+    """Write entries in groups of a fixed size. The same entries give the same bytes."""
+    with pq.ParquetWriter(file, SCHEMA, compression="zstd", version="2.6") as writer:
+        remaining = iter(entries)
+        while rows := tuple(islice(remaining, _GROUP_ROWS)):
+            writer.write_table(_table(rows), row_group_size=_GROUP_ROWS)
+
+
+def read_entries(*files: Path) -> Iterator[Entry]:
+    """Return the entries of files, one file after the other, a group at a time."""
+    for file in files:
+        with pq.ParquetFile(file) as table:
+            for batch in table.iter_batches(_GROUP_ROWS):
+                columns = [batch.column(name).to_pylist() for name in COLUMNS]
+                yield from map(Entry._make, zip(*columns, strict=True))
+
+
+def find(folder: Path, sample: str) -> Iterator[tuple[int, Entry]]:
+    """Return the exposures of a sample in a folder's ledger: place, counted from 0, and entry.
+
+    A sample is named by its key, which also means its caption, or by the beginning of its
+    conversation's id.
+    """
+    keys = {sample, f"{sample}#caption"}
+    by_id = len(sample) >= _LEAST_OF_AN_ID
+    first = 0
+    with pq.ParquetFile(folder / FILE) as table:
+        for group in range(table.num_row_groups):
+            columns = table.read_row_group(group, ["key", "sample"])
+            told = zip(*(column.to_pylist() for column in columns.itercolumns()), strict=True)
+            hits = [
+                place
+                for place, (key, one) in enumerate(told)
+                if key in keys or (by_id and one.startswith(sample))
+            ]
+            if hits:
+                rows = table.read_row_group(group).take(hits).select(list(COLUMNS)).to_pylist()
+                yield from ((first + p, Entry(**r)) for p, r in zip(hits, rows, strict=True))
+            first += columns.num_rows
+
+
+def _table(rows: Sequence[Entry]) -> Any:  # noqa: ANN401 - pyarrow is untyped
+    columns = zip(*rows, strict=True)
+    arrays = [_array(values, item.type) for values, item in zip(columns, SCHEMA, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=SCHEMA)
+
+
+def _array(values: Sequence[Any], kind: Any) -> Any:  # noqa: ANN401 - pyarrow is untyped
+    """Return a column, from buffers: `pa.array` would import pandas, for seconds."""
+    if kind == pa.int32():
+        return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(array("i", values))])
+    texts = [text.encode() for text in values]
+    ends = array("i", accumulate(map(len, texts), initial=0))
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(b"".join(texts))]
+    return pa.Array.from_buffers(kind, len(values), buffers)

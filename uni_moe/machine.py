@@ -1,0 +1,108 @@
+"""The machine profile: how a stage of training is spread over processes and nodes.
+
+`machine.yaml` lies in the workspace, is tracked by nobody and changes no hash: it says where work
+is done, never what is learned. Without it a stage runs in one process, here.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, cast
+
+import yaml
+
+from uni_moe.config import FeatureCacheSettings, build
+from uni_moe.errors import ConfigError, bullets
+from uni_moe.yaml_text import parse_yaml
+
+FILE = "machine.yaml"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """How many processes train together, who starts them, and how they share the work.
+
+    `processes` counts one node's. `rendezvous` is HOST:PORT where nodes meet; `hostfile` is
+    DeepSpeed's; `slurm` holds further words for srun. `patience_s` is how long a rank waits for
+    another. `features` says what of frozen encoders is kept on disk.
+    """
+
+    launcher: Literal["none", "torchrun", "deepspeed", "slurm"] = "none"
+    processes: int = 1
+    nodes: int = 1
+    rendezvous: str | None = None
+    hostfile: str | None = None
+    slurm: tuple[str, ...] = ()
+    zero_stage: int = 0
+    expert_parallel: int = 1
+    offload_optimizer: bool = False
+    activation_checkpointing: bool = False
+    patience_s: float = 600.0
+    features: FeatureCacheSettings = field(default_factory=FeatureCacheSettings)
+
+    @property
+    def world(self) -> int:
+        """How many processes there are on all nodes."""
+        return self.processes * self.nodes
+
+
+def load_machine(root: Path) -> Machine:
+    """Read a workspace's machine profile; `UNI_MOE_MACHINE` may name another file.
+
+    Raises:
+        ConfigError: it is not YAML, or lists every key that is wrong.
+    """
+    named = os.environ.get("UNI_MOE_MACHINE")
+    path = Path(named) if named else root / FILE
+    if not named and not path.is_file():
+        return Machine()
+    problems: list[str] = []
+    try:
+        data = parse_yaml(path.read_text(encoding="utf-8")) or {}
+        found = cast("Machine", build(Machine, data, "", problems))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        problems.append(str(error))
+    if not problems:
+        problems = _rules(found)
+    if problems:
+        raise ConfigError(
+            f"{path} has {len(problems)} problem(s):{bullets(problems)}",
+            cause="keys that are unknown or of the wrong type, or values that do not go together.",
+            remedy="mend the lines named above; README.md, “To a cluster”, has examples.",
+        )
+    return found
+
+
+def _rules(machine: Machine) -> list[str]:
+    """Return what types cannot say; combinations that cannot work end here, before any start."""
+    told = {
+        "processes: must be at least 1": machine.processes < 1,
+        "nodes: must be at least 1": machine.nodes < 1,
+        "zero_stage: must be 0, 1, 2 or 3": machine.zero_stage not in (0, 1, 2, 3),
+        "patience_s: must be above 0": machine.patience_s <= 0,
+        "launcher: `none` starts one process; name torchrun, deepspeed or slurm for more": (
+            machine.launcher == "none" and machine.world > 1
+        ),
+        "rendezvous: HOST:PORT is needed where several nodes meet": (
+            machine.nodes > 1
+            and machine.launcher in ("torchrun", "slurm")
+            and machine.rendezvous is None
+        ),
+        "hostfile: DeepSpeed's launcher needs it for several nodes": (
+            machine.nodes > 1 and machine.launcher == "deepspeed" and machine.hostfile is None
+        ),
+        "expert_parallel: must be at least 1": machine.expert_parallel < 1,
+        "expert_parallel: must divide the number of processes": (
+            machine.expert_parallel > 0 and machine.world % machine.expert_parallel != 0
+        ),
+        "expert_parallel: works at `zero_stage: 0` alone: DeepSpeed would clip by the mean of the "
+        "ranks' norms, which is not one process's norm; set `zero_stage` to 0 (adapters' optimizer "
+        "states are small), or `expert_parallel` to 1 and `zero_stage` to 3, which spreads frozen "
+        "experts, too": machine.expert_parallel > 1 and machine.zero_stage > 0,
+        "offload_optimizer: not with `expert_parallel`, which works at ZeRO stage 0": (
+            machine.expert_parallel > 1 and machine.offload_optimizer
+        ),
+    }
+    return [problem for problem, is_so in told.items() if is_so]

@@ -1,0 +1,97 @@
+"""What became of every sample that a phase's corpora list, by its ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from uni_moe.config import Phase
+from uni_moe.data.captions import conversations
+from uni_moe.data.conservation import (
+    Accepted,
+    Accounts,
+    Group,
+    Listed,
+    accounts_of,
+    conserve,
+    exposures_of,
+)
+from uni_moe.data.corpus import Corpus
+from uni_moe.data.exposures import FILE, read_entries
+from uni_moe.model.config import SLOT_KINDS
+from uni_moe.model.prompt import IGNORED, Prompt
+from uni_moe.records import SPLITS, Sample
+
+TokensOf = Callable[[Sample], int]
+
+
+def account_for(
+    ledger: Path,
+    corpora: Mapping[str, Corpus],
+    phase: Phase,
+    prompts: Mapping[str, str],
+    tokens_of: TokensOf,
+) -> dict[str, Any]:
+    """Return, for a card, what became of every source's samples: source -> modality -> account.
+
+    Args:
+        ledger: the folder that holds the phase's ledger.
+        corpora: modality -> corpus, those of the phase's blend.
+        phase: its tasks say which conversations a sample has.
+        prompts: modality -> the prompt that asks for a caption.
+        tokens_of: how many tokens of a conversation bear loss.
+
+    Raises:
+        StageError: the ledger does not account for everything.
+    """
+    accounts = accounts_of(
+        _listed(corpora),
+        _accepted(corpora, phase, prompts, tokens_of),
+        exposures_of(read_entries(ledger / FILE)),
+    )
+    conserve(accounts)
+    return _by_source(accounts)
+
+
+def token_counter(tokenizer: Any, system_prompt: str) -> TokensOf:  # noqa: ANN401 - any fast one
+    """Return what counts a conversation's loss-bearing tokens; its media are not needed for it."""
+    prompt, slot_ids = Prompt(system_prompt), dict.fromkeys(SLOT_KINDS, 0)
+
+    def count(sample: Sample) -> int:
+        messages = [turn.to_message() for turn in sample.turns]
+        rows = [1] * len(sample.media)
+        encoded = prompt.encode(messages, tokenizer, rows=rows, slot_ids=slot_ids)
+        return sum(label != IGNORED for label in encoded.labels)
+
+    return count
+
+
+def _listed(corpora: Mapping[str, Corpus]) -> dict[Group, Listed]:
+    found = {}
+    for modality, corpus in corpora.items():
+        quarantined = corpus.card.results["quarantined"]
+        for source, count in corpus.card.results["listed"].items():
+            found[Group(source, modality)] = Listed(count, quarantined.get(source, 0))
+    return found
+
+
+def _accepted(
+    corpora: Mapping[str, Corpus],
+    phase: Phase,
+    prompts: Mapping[str, str],
+    tokens_of: TokensOf,
+) -> Iterator[Accepted]:
+    for modality, corpus in corpora.items():
+        for split in SPLITS:
+            for sample in corpus.samples(split):
+                own = conversations([sample], phase.tasks, prompts)
+                tokens = {one.key: tokens_of(one) for one in own}
+                yield Accepted(Group(sample.source, modality), split, tokens)
+
+
+def _by_source(accounts: Accounts) -> dict[str, Any]:
+    found: dict[str, dict[str, Any]] = {}
+    for group, account in accounts.items():
+        found.setdefault(group.source, {})[group.modality] = account.to_json()
+    return found

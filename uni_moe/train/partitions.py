@@ -1,0 +1,205 @@
+"""Where DeepSpeed keeps weights and moments at each ZeRO stage, read and written whole.
+
+Stage 0 keeps all of it on every rank. Stages 1 and 2 keep weights whole and spread float32 copies
+and moments over the ranks, as pieces of flat buffers. Stage 3 spreads the weights, too.
+
+Reading gathers, so all ranks read together and in the same order. The keys are `weight`, `exp_avg`
+and `exp_avg_sq` (AdamW's moments); all are float32 where the engine trains in half precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from uni_moe.train.expert_parallel import ExpertSpread
+from uni_moe.train.world import World
+
+WEIGHT = "weight"
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class Partitions(Protocol):
+    """One stage's way."""
+
+    def norm(self) -> float | None:
+        """Return the gradient's norm before the update; None where only the update tells it."""
+
+    def begin(self, steps: int) -> None:
+        """Make room for moments, as after so many steps, before they are written."""
+
+    def read(self, parameter: nn.Parameter, key: str) -> Tensor:
+        """Return what belongs to a parameter, whole."""
+
+    def write(self, parameter: nn.Parameter, key: str, value: Tensor) -> None:
+        """Put back what `read` returned."""
+
+    def written(self) -> None:
+        """Let weights that are computed with follow what was written."""
+
+    def whole(self, parameters: Sequence[nn.Parameter]) -> Any:  # noqa: ANN401 - a context
+        """Hold parameters whole on every rank while the block runs, to read only."""
+
+
+class Kept:
+    """Stage 0: everything on every rank, but experts that are spread."""
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        parameters: list[nn.Parameter],
+        spread: ExpertSpread | None = None,
+    ) -> None:
+        self._optimizer, self._parameters, self._spread = optimizer, parameters, spread
+
+    def norm(self) -> float:
+        """See Partitions."""
+        if self._spread is None:
+            return float(_norm(self._parameters))
+        there = [p for p in self._parameters if self._spread.holds(p)]
+        here = [p for p in self._parameters if not self._spread.holds(p)]
+        squares = self._spread.summed(_norm(there).square())
+        return float((_norm(here).square() + squares).sqrt())
+
+    def begin(self, steps: int) -> None:
+        """See Partitions."""
+        for parameter in self._parameters:
+            self._optimizer.state[parameter] = _fresh(parameter, steps)
+
+    def read(self, parameter: nn.Parameter, key: str) -> Tensor:
+        """See Partitions."""
+        found = self._here(parameter, key)
+        if self._spread is not None and self._spread.holds(parameter):
+            return self._spread.whole(parameter, found)
+        return found
+
+    def write(self, parameter: nn.Parameter, key: str, value: Tensor) -> None:
+        """See Partitions."""
+        if self._spread is not None and self._spread.holds(parameter):
+            value = self._spread.mine(parameter, value)
+        with torch.no_grad():
+            self._here(parameter, key).copy_(value)
+
+    def _here(self, parameter: nn.Parameter, key: str) -> Tensor:
+        if key == WEIGHT:
+            return parameter.detach()
+        found: Tensor = self._optimizer.state[parameter][key]
+        return found
+
+    def written(self) -> None:
+        """See Partitions: nothing follows."""
+
+    @contextmanager
+    def whole(self, parameters: Sequence[nn.Parameter]) -> Iterator[None]:  # noqa: ARG002
+        """See Partitions: they are."""
+        yield
+
+
+class Flat:
+    """Stages 1 and 2: pieces of flat float32 buffers, one buffer for each group of parameters."""
+
+    def __init__(self, engine: Any, deepspeed: Any) -> None:  # noqa: ANN401 - both are untyped
+        self._zero, self._safe = engine.optimizer, deepspeed.utils
+
+    def norm(self) -> float | None:
+        """See Partitions."""
+        return None
+
+    def begin(self, steps: int) -> None:
+        """See Partitions. It links pieces as DeepSpeed's own first step does (a private method)."""
+        for buffer in self._zero.single_partition_of_fp32_groups:
+            self._zero.optimizer.state[buffer] = _fresh(buffer, steps)
+        self._zero._lazy_init_hp_params_optimizer_state()  # noqa: SLF001
+
+    def read(self, parameter: nn.Parameter, key: str) -> Tensor:
+        """See Partitions."""
+        return _read(self._safe, parameter, key)
+
+    def write(self, parameter: nn.Parameter, key: str, value: Tensor) -> None:
+        """See Partitions."""
+        value = value.to(parameter.device, torch.float32)
+        if key == WEIGHT:
+            self._safe.safe_set_full_fp32_param(parameter, value)
+        else:
+            self._safe.safe_set_full_optimizer_state(parameter, value, key)
+
+    def written(self) -> None:
+        """See Partitions."""
+        self._zero.update_lp_params()
+
+    @contextmanager
+    def whole(self, parameters: Sequence[nn.Parameter]) -> Iterator[None]:  # noqa: ARG002
+        """See Partitions: they are."""
+        yield
+
+
+class Spread:
+    """Stage 3: weights are spread, too, each padded to equal shares."""
+
+    def __init__(self, engine: Any, deepspeed: Any, world: World) -> None:  # noqa: ANN401
+        self._zero, self._deepspeed, self._world = engine.optimizer, deepspeed, world
+
+    def norm(self) -> float | None:
+        """See Partitions."""
+        return None
+
+    def begin(self, steps: int) -> None:
+        """See Partitions."""
+        for buffer in self._zero.fp32_partitioned_groups_flat:
+            self._zero.optimizer.state[buffer] = _fresh(buffer, steps)
+
+    def read(self, parameter: nn.Parameter, key: str) -> Tensor:
+        """See Partitions."""
+        return _read(self._deepspeed.utils, parameter, key)
+
+    def write(self, parameter: nn.Parameter, key: str, value: Tensor) -> None:
+        """See Partitions."""
+        spread: Any = parameter  # DeepSpeed adds where its shares lie
+        share, rank, safe = spread.ds_tensor.ds_numel, self._world.rank, self._deepspeed.utils
+        flat = value.to(spread.ds_tensor.device, torch.float32).flatten()
+        padded = F.pad(flat, (0, share * self._world.size - flat.numel()))
+        mine = padded[share * rank : share * (rank + 1)]
+        if key == WEIGHT:
+            safe.safe_set_local_fp32_param(parameter, mine)
+        else:
+            safe.safe_set_local_optimizer_state(parameter, mine, key)
+
+    def written(self) -> None:
+        """See Partitions, by the method that DeepSpeed's own loading takes (a private one)."""
+        for group in range(len(self._zero.fp16_groups)):
+            self._zero._reassign_or_swap_out_partitioned_parameters(group)  # noqa: SLF001
+
+    @contextmanager
+    def whole(self, parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+        """See Partitions."""
+        with self._deepspeed.zero.GatheredParameters(list(parameters)):
+            yield
+
+
+def _read(safe: Any, parameter: nn.Parameter, key: str) -> Tensor:  # noqa: ANN401
+    """Gather a spread tensor by DeepSpeed's public functions."""
+    found: Tensor = (
+        safe.safe_get_full_fp32_param(parameter)
+        if key == WEIGHT
+        else safe.safe_get_full_optimizer_state(parameter, key)
+    )
+    return found
+
+
+def _norm(parameters: Sequence[nn.Parameter]) -> Tensor:
+    found = [torch.linalg.vector_norm(p.grad) for p in parameters if p.grad is not None]
+    return torch.linalg.vector_norm(torch.stack(found)) if found else torch.zeros(())
+
+
+def _fresh(like: Tensor, steps: int) -> dict[str, Tensor]:
+    """Return AdamW's state of a tensor after so many steps, moments at zero."""
+    plain = like.detach()
+    return {
+        "step": torch.tensor(float(steps), device=plain.device),
+        **{key: torch.zeros_like(plain, memory_format=torch.preserve_format) for key in MOMENTS},
+    }

@@ -1,0 +1,83 @@
+"""How much a step computes and how much a device could: both by estimate.
+
+The utilization that follows (MFU) counts the language model alone: attention's products of
+positions, connectors, encoders and recomputed activations are left out, so it is rather too low.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from uni_moe.model.moe import SparseFeedForward
+
+_HEAD, _EMBEDDING = "lm_head.", "embed_tokens."
+# Dense peaks in FLOP/s, (bfloat16, float32 without tensor cores), from NVIDIA's data sheets. The
+# first name that a device's name holds counts.
+_PEAKS: tuple[tuple[str, float, float], ...] = (
+    ("H200", 989e12, 67e12),
+    ("H100 PCIe", 756e12, 51e12),
+    ("H100 NVL", 835e12, 60e12),
+    ("H100", 989e12, 67e12),
+    ("A100", 312e12, 19.5e12),
+    ("L40S", 362e12, 91.6e12),
+    ("L4", 121e12, 30.3e12),
+)
+
+
+@dataclass(frozen=True)
+class Work:
+    """Floating point operations of a training step, for each position and each learned label."""
+
+    flops_per_position: float
+    flops_per_label: float
+
+    def of(self, positions: int, labels: int) -> float:
+        """Return the operations of a step."""
+        return positions * self.flops_per_position + labels * self.flops_per_label
+
+
+def work_of(model: nn.Module) -> Work:
+    """Estimate what one position costs: 2 per touched weight forward, 2 back, 2 if it learns.
+
+    A weight is touched when a position passes it: of packed experts only as many as it visits. The
+    head runs on labels alone; an embedding is looked up.
+    """
+    visited = _visited_shares(model)
+    position = label = 0.0
+    for name, parameter in model.named_parameters():
+        if "language_model." not in name or _EMBEDDING in name:
+            continue
+        share = next((s for prefix, s in visited.items() if name.startswith(prefix)), 1.0)
+        flops = parameter.numel() * share * (6 if parameter.requires_grad else 4)
+        if _HEAD in name:
+            label += flops
+        else:
+            position += flops
+    return Work(position, label)
+
+
+def peak_flops(device_name: str, *, half_precision: bool) -> float | None:
+    """Return what a device can do in a second, None where it is not known."""
+    for name, half, single in _PEAKS:
+        if name in device_name:
+            return half if half_precision else single
+    return None
+
+
+def device_peak(*, half_precision: bool) -> float | None:
+    """Return what this process's device can do in a second; a processor's peak is not known."""
+    if not torch.cuda.is_available():
+        return None
+    return peak_flops(torch.cuda.get_device_name(), half_precision=half_precision)
+
+
+def _visited_shares(model: nn.Module) -> dict[str, float]:
+    """Return, for the names of each layer's experts, which share of them one position visits."""
+    return {
+        f"{name}.experts.": layer.router.top_k / len(layer.router.weight)
+        for name, layer in model.named_modules()
+        if isinstance(layer, SparseFeedForward)
+    }

@@ -180,18 +180,15 @@ class Ours:
                 seed=0,
             )
         learn(module, TUNED_PARTS if shape.what == "tune" else ("language",))
-        self._engine = Engine(
-            PhaseModule(module).train(),
-            batch_size=shape.batch,
-            weight_decay=0.0,
-            clip_norm=CLIP_NORM,
-        )
+        self._engine = Engine(PhaseModule(module).train(), weight_decay=0.0, clip_norm=CLIP_NORM)
 
     def __call__(self, batch: Mapping[str, Any]) -> float:
         """Make a step; return its loss."""
+        labels = int((batch["labels"][:, 1:] != IGNORED).sum())
         result = self._engine.forward({**batch, "modalities": ["text"] * len(batch["input_ids"])})
-        self._engine.step(result.loss, RATE)
-        return float(result.loss.detach())
+        self._engine.backward(result.total, labels, last=True)
+        self._engine.step(RATE)
+        return float(result.total.detach()) / labels
 
 
 class Published:

@@ -53,7 +53,7 @@ def _parser(*, add_help: bool) -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=_positive, default=1, help="default: %(default)s")
     parser.add_argument("--device", choices=["cpu", "cuda"], help="default: cuda where it is")
     parser.add_argument(
-        "--burst-s", type=float, default=0.3, help="seconds of each in a round: %(default)s"
+        "--burst-s", type=float, default=0.2, help="seconds of each in a round: %(default)s"
     )
     parser.add_argument(
         "--heap-gb", type=float, default=2.0, help="a grown heap to begin with: %(default)s"

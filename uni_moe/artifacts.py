@@ -21,6 +21,7 @@ CARD = "card.json"
 _AROUND = (
     "uni_moe.cli",
     "uni_moe.cli_ledger",
+    "uni_moe.cli_features",
     "uni_moe.cli_models",
     "uni_moe.__main__",
     "uni_moe.alone",

@@ -19,7 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from uni_moe import cli_ledger, cli_models, launch
+from uni_moe import cli_features, cli_ledger, cli_models, launch
 from uni_moe.alone import end_with_starter, only_one
 from uni_moe.artifacts import Layout
 from uni_moe.config import Gate, Params, load_params
@@ -129,6 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     start.add_argument("stage", choices=[*phases, "tune"], metavar="PHASE")
     start.add_argument("--print", action="store_true", help="say the command, start nothing")
     start.add_argument("--json", action="store_true", help="the command as JSON; starts nothing")
+    cli_features.add_words(command)
     index = command("index", _index, "import cards and run folders into the database")
     index.add_argument("--rebuild", action="store_true", help="drop the database first")
     for stage, (_, items, text) in STAGES.items():

@@ -1,12 +1,8 @@
-"""Examples: conversations with their media, as tensors for the network.
-
-Frozen encoders cost once: what they return is kept by the content of the medium while the stage
-runs. Each medium is encoded alone, so that its features do not depend on which batch met it first.
-"""
+"""Examples: conversations with their media, as tensors for the network."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,61 +10,69 @@ import torch
 from torch import Tensor
 
 from uni_moe.data.corpus import Corpus
-from uni_moe.data.media import load
 from uni_moe.errors import DataError
+from uni_moe.feature_maker import FeatureMaker
 from uni_moe.model.config import SLOT_KINDS
 from uni_moe.model.network import UniMoeForConditionalGeneration
 from uni_moe.model.processor import UniMoeProcessor
 from uni_moe.model.prompt import Encoded
+from uni_moe.platform import device
+from uni_moe.recent import Recent
 from uni_moe.records import MediaRef, Sample
+
+_EXAMPLES_BYTES = 2**28
+_TOKEN_BYTES = 48  # of one position in Python's lists, at most
 
 
 @dataclass(frozen=True)
 class Example:
-    """One tokenized conversation and the features of its media, in slot order."""
+    """One tokenized conversation. It holds no features: they are looked up when asked for."""
 
     modality: str
     encoded: Encoded
-    features: tuple[tuple[str, Tensor], ...]
+    media: tuple[MediaRef, ...]
+    look_up: Callable[[MediaRef], Tensor]
+
+    @property
+    def features(self) -> tuple[tuple[str, Tensor], ...]:
+        """The kind and the features of each of its media, in slot order."""
+        return tuple((ref.kind, self.look_up(ref)) for ref in self.media)
 
 
 class ExampleMaker:
-    """Turns samples into examples, remembering features by content."""
+    """Turns samples into examples, remembering those it made of late."""
 
     def __init__(
         self,
         corpora: Mapping[str, Corpus],
         processor: UniMoeProcessor,
         model: UniMoeForConditionalGeneration,
+        features: FeatureMaker | None = None,
     ) -> None:
+        """Without a maker of features, the model's own are remembered while this one lives."""
         self.corpora, self.processor, self.model = corpora, processor, model
-        self._features: dict[str, tuple[Tensor, int]] = {}
-        self._examples: dict[tuple[str, bool], Example] = {}
+        self.feature_maker = features or FeatureMaker(model, processor)
+        self._examples: Recent[tuple[str, bool], Example] = Recent(_EXAMPLES_BYTES)
 
     def example(self, sample: Sample, *, to_answer: bool = False) -> Example:
         """Return the example of a sample; `to_answer` ends before the reference answer."""
         key = (sample.key, to_answer)
-        if key not in self._examples:
-            self._examples[key] = self._make(sample, to_answer=to_answer)
-        return self._examples[key]
+        found = self._examples.get(key)
+        if found is None:
+            found = self._make(sample, to_answer=to_answer)
+            self._examples.put(key, found, _TOKEN_BYTES * len(found.encoded.input_ids))
+        return found
 
     def features(self, ref: MediaRef, corpus: Corpus) -> tuple[Tensor, int]:
         """Return what the encoder says of one medium, and the positions it takes."""
-        if ref.content not in self._features:
-            medium = load(ref, corpus.media(ref), video_frames=self.processor.video_frames)
-            ready = self.processor.prepare(ref.kind, medium)
-            device = next(self.model.parameters()).device
-            padding = None if ready.padding is None else ready.padding.to(device)
-            found = self.model.encode(ref.kind, ready.values.to(device), padding)
-            self._features[ref.content] = found, self.processor.rows(ready)
-        return self._features[ref.content]
+        return self.feature_maker.features(ref, corpus)
 
     def _make(self, sample: Sample, *, to_answer: bool) -> Example:
         corpus = self.corpora[sample.modality]
         turns = sample.turns[:-1] if to_answer else sample.turns
-        found = [(ref.kind, *self.features(ref, corpus)) for ref in sample.media]
+        rows = [self.feature_maker.rows(ref, corpus) for ref in sample.media]
         messages = [turn.to_message() for turn in turns]
-        encoded = self.processor.encode(messages, [rows for _, _, rows in found])
+        encoded = self.processor.encode(messages, rows)
         most = self.model.config.text_config.max_position_embeddings
         if len(encoded.input_ids) > most:
             raise DataError(
@@ -79,8 +83,11 @@ class ExampleMaker:
                 remedy="shorten it, take it out of its source, or raise `max_positions` of a tiny "
                 "language model.",
             )
-        features = tuple((kind, tensor) for kind, tensor, _ in found)
-        return Example(sample.modality, encoded, features)
+
+        def look_up(ref: MediaRef) -> Tensor:
+            return self.features(ref, corpus)[0]
+
+        return Example(sample.modality, encoded, sample.media, look_up)
 
 
 def collate(
@@ -93,6 +100,15 @@ def collate(
     for kind in SLOT_KINDS:
         own = [t for example in examples for k, t in example.features if k == kind]
         if own:
-            features[kind] = torch.cat(own)
+            features[kind] = stacked(own)
     batch["features"] = features
     return batch
+
+
+def stacked(features: Sequence[Tensor]) -> Tensor:
+    """Join features of one kind; where there is an accelerator, in memory that it copies fast."""
+    if device().type == "cpu":
+        return torch.cat(list(features))
+    shape = (sum(map(len, features)), *features[0].shape[1:])
+    joined = torch.empty(shape, dtype=features[0].dtype, pin_memory=True)
+    return torch.cat(list(features), out=joined)

@@ -7,13 +7,13 @@ is done, never what is learned. Without it a stage runs in one process, here.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast
 
 import yaml
 
-from uni_moe.config import build
+from uni_moe.config import FeatureCacheSettings, build
 from uni_moe.errors import ConfigError, bullets
 from uni_moe.yaml_text import parse_yaml
 
@@ -26,7 +26,7 @@ class Machine:
 
     `processes` counts one node's. `rendezvous` is HOST:PORT where nodes meet; `hostfile` is
     DeepSpeed's; `slurm` holds further words for srun. `patience_s` is how long a rank waits for
-    another.
+    another. `features` says what of frozen encoders is kept on disk.
     """
 
     launcher: Literal["none", "torchrun", "deepspeed", "slurm"] = "none"
@@ -40,6 +40,7 @@ class Machine:
     offload_optimizer: bool = False
     activation_checkpointing: bool = False
     patience_s: float = 600.0
+    features: FeatureCacheSettings = field(default_factory=FeatureCacheSettings)
 
     @property
     def world(self) -> int:

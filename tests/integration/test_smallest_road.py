@@ -5,6 +5,7 @@ What the training stages leave is held to the files that they started from, weig
 
 import copy
 import importlib
+import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
@@ -18,7 +19,10 @@ from tests.house.code_deps import GRAPH, ROOT
 from tests.house.test_graph import data_edges
 from uni_moe.artifacts import CARD, Layout, read_card, verified_card
 from uni_moe.cli import STAGES
-from uni_moe.config import Params, parse_params
+from uni_moe.config import FeatureCacheSettings, Params, parse_params
+from uni_moe.data.kept_features import kept_features
+from uni_moe.machine import Machine
+from uni_moe.records import MEDIA_KINDS
 from uni_moe.runs import start_run
 from uni_moe.stage import StageContext
 
@@ -79,7 +83,7 @@ def declared_params():
     return found
 
 
-def smallest_params():
+def smallest_data():
     """Return the smoke recipe with one step everywhere and a handful of samples."""
     data = yaml.safe_load((ROOT / "uni_moe/recipes/smoke.yaml").read_text())
     data["sources"][0] |= {
@@ -92,7 +96,7 @@ def smallest_params():
     for plan in (*trainings, *phases):
         plan |= {"steps": 1, "batch_size": 2}
     data["evaluate"] |= {"max_new_tokens": 2, "max_items": 2, "knock_out_items": 1}
-    return parse_params(data)
+    return data
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +105,7 @@ def road(tmp_path_factory):
     root = tmp_path_factory.mktemp("declared")
     (root / "data").mkdir()
     shutil.copytree(ROOT / "data_contracts", root / "data_contracts")
-    layout, whole, asked = Layout(root), smallest_params(), {}
+    layout, whole, asked = Layout(root), parse_params(smallest_data()), {}
     for stage, sections in declared_params().items():
         module, _, function = STAGES[stage.partition("@")[0]][0].partition(":")
         shown = hidden(whole, "", sections)
@@ -144,7 +148,7 @@ def test_what_is_hidden_cannot_be_used(use):
 
 
 def test_values_outside_the_declared_sections_are_hidden():
-    whole = smallest_params()
+    whole = parse_params(smallest_data())
     shown = hidden(whole, "", {"align.audio", "model.system_prompt", "seed"})
     assert (shown.seed, shown.model.system_prompt) == (whole.seed, "")
     assert shown.align["audio"] == whole.align["audio"]
@@ -250,3 +254,64 @@ def test_an_artifacts_parents_are_what_dvc_watches_for_its_stage(layout):
         if card.stage == "validate":  # each modality's verdict is of its own samples
             inputs &= set(card.parents)
         assert card.parents == {parent: ids[parent] for parent in inputs}, name
+
+
+def told_of_features(layout, stage):
+    """Return what the runs of a stage told of its features, in the order of time."""
+    files = layout.runs.glob(f"*-{stage.replace('@', '-')}-*/events.jsonl")
+    events = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    told = [event for event in events if event["event"] == "features"]
+    return sorted(told, key=lambda event: event["time"])
+
+
+ALIGNED = tuple(f"align@{name}" for name in ("image", "audio", "speech"))
+SEEING = (*ALIGNED, *(f"experts@{name}" for name in MEDIA_KINDS), "tune", "evaluate")
+
+
+def test_stages_share_what_their_encoders_saw(layout):
+    told = {stage: told_of_features(layout, stage)[0] for stage in SEEING}
+    encoded = sum(one.get("encoded", 0) for one in told.values())
+    kept = kept_features(layout.state / "features")
+    assert encoded == sum(one.media for one in kept) > 0
+    assert sorted(one.kind for one in kept) == sorted(MEDIA_KINDS)
+    assert told["tune"].get("encoded", 0) == 0
+    assert told["tune"]["read"] > 0
+
+
+def run_again(layout, stage, *caches):
+    """Run a stage once with each of these settings, whose bytes must be those of before."""
+    name, _, item = stage.partition("@")
+    places = {"align": layout.aligned, "experts": layout.expert}
+    target = places[name](item) if item else {"tune": layout.model, "evaluate": layout.report}[name]
+    before = read_card(target)
+    module, _, function = STAGES[name][0].partition(":")
+    for settings in caches:
+        with start_run(layout, stage, {}) as run:
+            getattr(importlib.import_module(module), function)(
+                StageContext(
+                    stage, layout, parse_params(smallest_data()), run, Machine(features=settings)
+                )
+            )
+        after = read_card(target)
+        assert (after.files, after.results) == (before.files, before.results)
+    return told_of_features(layout, stage)[-len(caches) :]
+
+
+@pytest.fixture
+def again(layout, tmp_path):
+    """Return a workspace of the test's own, to run stages in."""
+    return Layout(shutil.copytree(layout.root, tmp_path / "copy"))
+
+
+@pytest.mark.parametrize("stage", ["align@image", "experts@speech", "tune"])
+def test_a_stage_makes_the_same_bytes_whether_features_are_kept_or_computed(again, stage):
+    off = FeatureCacheSettings(**dict.fromkeys(MEDIA_KINDS, False))
+    warm, computed = run_again(again, stage, FeatureCacheSettings(), off)
+    assert (warm.get("encoded", 0), computed.get("read", 0)) == (0, 0)
+    assert warm["read"] == computed["encoded"] > 0
+
+
+def test_a_model_that_is_judged_again_is_shown_kept_features(again):
+    (warm,) = run_again(again, "evaluate", FeatureCacheSettings())
+    assert warm.get("encoded", 0) == 0
+    assert warm["read"] > 0

@@ -22,6 +22,7 @@ from uni_moe.evaluate.metrics import VERSION
 from uni_moe.evaluate.page import page
 from uni_moe.evaluate.pictures import draw
 from uni_moe.examples import ExampleMaker
+from uni_moe.feature_maker import open_features
 from uni_moe.model.network import UniMoeForConditionalGeneration
 from uni_moe.model.processor import UniMoeProcessor
 from uni_moe.platform import device, settle
@@ -91,13 +92,12 @@ def _examined(
         model: Any = UniMoeForConditionalGeneration.from_pretrained(folder, local_files_only=True)
         model.eval().to(device())
         processor = UniMoeProcessor.from_pretrained(folder, local_files_only=True)
-        examined = {
-            # A maker for each modality: it remembers features, and they are not needed after it.
-            modality: examine(
-                rows, corpora[modality], ExampleMaker(corpora, processor, model), plan, seed
-            )
-            for modality, rows in items.items()
-        }
+        with open_features(ctx, model, processor) as features:
+            maker = ExampleMaker(corpora, processor, model, features)
+            examined = {
+                modality: examine(rows, corpora[modality], maker, plan, seed)
+                for modality, rows in items.items()
+            }
     finally:
         for corpus in corpora.values():
             corpus.close()

@@ -16,8 +16,8 @@ from torch import Tensor
 from uni_moe.errors import ConfigError
 from uni_moe.model.config import KINDS, UniMoeConfig
 from uni_moe.model.moe import SparseFeedForward
-from uni_moe.model.reading import READERS
 from uni_moe.model.router import Routing
+from uni_moe.model.towers import READERS
 
 
 class MixturesMixin:

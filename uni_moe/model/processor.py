@@ -130,7 +130,7 @@ class UniMoeProcessor(ProcessorMixin):  # type: ignore[misc] # transformers is u
 
     def rows(self, prepared: Prepared) -> int:
         """Return how many positions a medium takes in a sequence."""
-        return self._rows_of(prepared.kind) * len(prepared.values)
+        return self.rows_each(prepared.kind) * len(prepared.values)
 
     def positions(self, kind: str, duration_s: float | None) -> int:
         """Return how many positions a medium takes, from what was measured of it alone.
@@ -140,21 +140,31 @@ class UniMoeProcessor(ProcessorMixin):  # type: ignore[misc] # transformers is u
                 not known.
         """
         if kind in ("image", "video"):
-            return self._rows_of(kind)
+            return self.rows_each(kind)
         if duration_s is None:
             raise DataError(
                 f"Nobody knows how long a piece of {kind} is.",
                 cause="its reference holds no duration: it was ingested by an earlier version.",
                 remedy="run `dvc repro --force ingest`.",
             )
-        return self._rows_of(kind) * self._windows(kind, duration_s)
+        return self.rows_each(kind) * self.windows(kind, duration_s)
 
-    def _rows_of(self, kind: str) -> int:
-        """Return the positions of one picture, film or window of sound."""
-        rows = {"audio": self.audio_rows, "speech": self.speech_rows}
-        return rows.get(kind, self.image_rows)
+    def rows_each(self, kind: str) -> int:
+        """Return how many positions a picture, a film or one window of a sound takes."""
+        per_value = {
+            "image": self.image_rows,
+            "video": self.image_rows,
+            "audio": self.audio_rows,
+            "speech": self.speech_rows,
+        }
+        return per_value[kind]
 
-    def _windows(self, kind: str, duration_s: float) -> int:
+    def windows(self, kind: str, duration_s: float) -> int:
+        """Return in how many windows a sound is cut.
+
+        Raises:
+            DataError: they are more than the published limit of 20.
+        """
         window_s = self.audio_window_s if kind == "audio" else self.speech_window_s
         count = max(1, ceil(duration_s / window_s))
         if count > MAX_WINDOWS:
@@ -164,6 +174,18 @@ class UniMoeProcessor(ProcessorMixin):  # type: ignore[misc] # transformers is u
                 remedy="split the recording and ask about its parts.",
             )
         return count
+
+    def preparation(self, kind: str) -> dict[str, Any]:
+        """Return every setting that changes what `prepare` makes of a kind of media."""
+        if kind == "image":
+            return {"image_processor": self.image_processor.to_dict()}
+        if kind == "video":
+            own = {"video_frames": self.video_frames}
+            return {"image_processor": self.image_processor.to_dict(), **own}
+        if kind == "audio":
+            return {"window_s": self.audio_window_s, "mel_bins": self.mel_bins}
+        extractor = {"feature_extractor": self.feature_extractor.to_dict()}
+        return {"window_s": self.speech_window_s, **extractor}
 
     def encode(self, messages: Sequence[Message], rows: Sequence[int]) -> Encoded:
         """Tokenize a conversation whose slots take `rows` positions, in order."""
@@ -251,7 +273,7 @@ class UniMoeProcessor(ProcessorMixin):  # type: ignore[misc] # transformers is u
         return pixels
 
     def _sound(self, kind: str, sound: np.ndarray) -> Prepared:
-        self._windows(kind, len(sound) / RATE_HZ)  # before anything is computed of a long one
+        self.windows(kind, len(sound) / RATE_HZ)  # before anything is computed of a long one
         window_s = self.audio_window_s if kind == "audio" else self.speech_window_s
         cut, masks = windows(sound, window_s)
         if kind == "audio":

@@ -7,79 +7,21 @@ Shapes
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from uni_moe.errors import ConfigError, LineageError
-from uni_moe.model.config import KINDS, SLOT_KINDS, UniMoeConfig
-
-READERS = {  # kind of media -> its encoder and its connector
-    "image": ("vision_tower", "image_connector"),
-    "video": ("vision_tower", "image_connector"),
-    "audio": ("audio_tower", "audio_connector"),
-    "speech": ("speech_tower", "speech_connector"),
-}
+from uni_moe.errors import LineageError
+from uni_moe.model.config import KINDS, SLOT_KINDS
+from uni_moe.model.towers import READERS, TowersMixin
 
 
-TOWERS = ("vision_tower", "audio_tower", "speech_tower")
-
-
-class MediaReadingMixin:
+class MediaReadingMixin(TowersMixin):
     """What a network does with media before its decoder."""
 
-    config: UniMoeConfig
     language_model: Any
-    vision_tower: Any
-
-    def towers(self) -> list[nn.Module]:
-        """Return the frozen encoders that this network has."""
-        return [getattr(self, name) for name in TOWERS if hasattr(self, name)]
-
-    @contextmanager
-    def towers_aside(self) -> Iterator[None]:
-        """Hide the frozen encoders from who trains the network, while they still can be used.
-
-        They are no part of its modules while the block runs, so nobody spreads, casts, averages or
-        saves what does not learn.
-        """
-        names = [name for name in TOWERS if hasattr(self, name)]
-        modules, own = self.__dict__["_modules"], self.__dict__
-        try:
-            own.update({name: modules.pop(name) for name in names})
-            yield
-        finally:
-            for name in names:
-                setattr(self, name, own.pop(name))
-
-    @torch.no_grad()
-    def encode(self, kind: str, values: Tensor, padding: Tensor | None = None) -> Tensor:
-        """Run a frozen encoder: what it returns can be kept and given to `forward` again.
-
-        Shapes:
-            image (N, 3, H, W) -> (N, P, V); video (N, F, 3, H, W) -> (N, F, P, V);
-            audio (N, frames, 128) and padding (N, samples) -> (N, rows, V);
-            speech (N, mel bins, frames) -> (N, rows, V).
-
-        Raises:
-            ConfigError: this network was built without that encoder.
-        """
-        tower = self._reader(kind, 0)
-        values = values.to(next(tower.parameters()).dtype)
-        features: Tensor
-        if kind == "image":
-            features = self._see(values)
-        elif kind == "video":
-            frames = self._see(values.flatten(0, 1))
-            features = frames.view(*values.shape[:2], *frames.shape[1:])
-        elif kind == "audio":
-            features = tower(values, padding)
-        else:
-            features = tower(values).last_hidden_state
-        return features
 
     def connect(self, kind: str, features: Tensor) -> Tensor:
         """Return rows (N, rows, D) for what an encoder returned.
@@ -92,16 +34,6 @@ class MediaReadingMixin:
         rows: Tensor = connector(features)
         return rows
 
-    def _reader(self, kind: str, which: int) -> Any:  # noqa: ANN401 - an encoder or a connector
-        name = READERS[kind][which]
-        if not hasattr(self, name):
-            raise ConfigError(
-                f"This network cannot read {kind}: it has no {name}.",
-                cause="it was built for other modalities, without that encoder.",
-                remedy=f"leave {kind} out of the conversation, or use a model with that encoder.",
-            )
-        return getattr(self, name)
-
     def _kinds(self, input_ids: Tensor | None, embeds_BTD: Tensor) -> Tensor:
         """Return what each position holds, (B, T), as an index of KINDS."""
         text = KINDS.index("text")
@@ -109,12 +41,6 @@ class MediaReadingMixin:
             return embeds_BTD.new_full(embeds_BTD.shape[:2], text, dtype=torch.long)
         slot_BT = input_ids - int(self.config.text_config.vocab_size)
         return slot_BT.where(slot_BT >= 0, text)
-
-    def _see(self, pixels: Tensor) -> Tensor:
-        """Return the patches of the chosen hidden state, without the class token."""
-        out = self.vision_tower(pixel_values=pixels, output_hidden_states=True)
-        chosen: Tensor = out.hidden_states[self.config.vision_select_layer]
-        return chosen[:, 1:]
 
     def _embed(self, input_ids: Tensor, features: Mapping[str, Tensor]) -> Tensor:
         """Embed text and put the connectors' rows where the slots stand."""

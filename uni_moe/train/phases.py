@@ -5,7 +5,8 @@ What learns, from what and how long stands in params.yaml; this file builds, tra
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from uni_moe.artifacts import Draft, parent_ids, read_json, write_json
 from uni_moe.config import Phase
 from uni_moe.data.corpus import Corpus, open_corpus
 from uni_moe.examples import ExampleMaker
+from uni_moe.feature_maker import open_features
 from uni_moe.model import adapters
 from uni_moe.model.network import UniMoeForConditionalGeneration
 from uni_moe.model.parts import learn
@@ -47,12 +49,24 @@ from uni_moe.train.state import StateStore, open_states
 from uni_moe.train.telemetry import Telemetry
 from uni_moe.train.watch import Watch
 from uni_moe.train.work import device_peak, work_of
-from uni_moe.train.world import here, join
+from uni_moe.train.world import here, join, leave
 
 EXPERT = "expert.safetensors"
 ADAPTER = "adapter"
 
 
+def _together(phase: Callable[[StageContext], None]) -> Callable[[StageContext], None]:
+    """Let all ranks end together: the first one writes what all have made."""
+
+    @functools.wraps(phase)
+    def run(ctx: StageContext) -> None:
+        phase(ctx)
+        leave()
+
+    return run
+
+
+@_together
 def align(ctx: StageContext) -> None:
     """Train one connector on captions or transcripts; everything else is frozen."""
     phase = ctx.params.align[ctx.item]  # type: ignore[index] # dvc.yaml names known connectors
@@ -68,10 +82,11 @@ def align(ctx: StageContext) -> None:
         parents = (*_corpora(ctx, phase), *built.parents)
         learn(built.model, phase.learns)
         model = built.model.to(device())
-        maker = ExampleMaker(corpora, built.processor, built.model)
         states = open_states(ctx, params, parent_ids(ctx.layout, *parents))
         ledger = _ledger(states)
-        results = _train(ctx, phase, model, maker, training, validation, states, ledger)
+        with open_features(ctx, built.model, built.processor) as features:
+            maker = ExampleMaker(corpora, built.processor, built.model, features)
+            results = _train(ctx, phase, model, maker, training, validation, states, ledger)
     if not here().is_first:
         return
     with ctx.artifact(
@@ -83,6 +98,7 @@ def align(ctx: StageContext) -> None:
     states.clear()
 
 
+@_together
 def experts(ctx: StageContext) -> None:
     """Train one expert: low-rank adapters on the feed-forwards that will become sparse."""
     phase = ctx.params.experts[ctx.item]  # type: ignore[index] # dvc.yaml names known experts
@@ -96,10 +112,11 @@ def experts(ctx: StageContext) -> None:
         wrapped = _attach(ctx, phase, built.model)
         learned = learn(wrapped, phase.learns)
         wrapped.to(device())
-        maker = ExampleMaker(corpora, built.processor, built.model)
         states = open_states(ctx, params, parent_ids(ctx.layout, *parents))
         ledger = _ledger(states)
-        results = _train(ctx, phase, wrapped, maker, training, validation, states, ledger)
+        with open_features(ctx, built.model, built.processor) as features:
+            maker = ExampleMaker(corpora, built.processor, built.model, features)
+            results = _train(ctx, phase, wrapped, maker, training, validation, states, ledger)
     if not here().is_first:
         return
     with ctx.artifact(
@@ -126,6 +143,7 @@ def experts(ctx: StageContext) -> None:
     states.clear()
 
 
+@_together
 def tune(ctx: StageContext) -> None:
     """Tune the assembled mixture on mixed data: the candidate."""
     phase = ctx.params.tune
@@ -139,10 +157,11 @@ def tune(ctx: StageContext) -> None:
         wrapped = _attach(ctx, phase, base)
         learned = learn(wrapped, phase.learns)
         wrapped.to(device())
-        maker = ExampleMaker(corpora, processor, base)
         states = open_states(ctx, params, ids)
         ledger = _ledger(states)
-        results = _train(ctx, phase, wrapped, maker, training, validation, states, ledger)
+        with open_features(ctx, base, processor) as features:
+            maker = ExampleMaker(corpora, processor, base, features)
+            results = _train(ctx, phase, wrapped, maker, training, validation, states, ledger)
     if not here().is_first:
         return
     with ctx.artifact(ctx.layout.model, kind="model", params=params, parents=parents) as draft:

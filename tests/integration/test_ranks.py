@@ -1,0 +1,202 @@
+"""Many processes train what one trains: real launchers, real ranks on loopback, the real `tune`."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from tests.house.code_deps import ROOT
+from tests.integration.test_smallest_road import declared_params, smallest_data
+from uni_moe.cli import main
+
+STEPS, TIMEOUT_S = 6, 240
+MACHINES = {
+    "zero 0": {"zero_stage": 0},
+    "zero 1": {"zero_stage": 1},
+    "zero 2": {"zero_stage": 2},
+    "zero 3": {"zero_stage": 3},
+    "experts": {"expert_parallel": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def assembled(tmp_path_factory):
+    """A workspace with everything that tune reads, made by stages of one step each."""
+    root = tmp_path_factory.mktemp("ranks")
+    (root / "data").mkdir()
+    shutil.copytree(ROOT / "data_contracts", root / "data_contracts")
+    data = smallest_data()
+    data["tune"] |= {"steps": STEPS, "batch_size": 6, "save_every_steps": 2}
+    (root / "params.yaml").write_text(yaml.safe_dump(data))
+    for stage in declared_params():
+        if stage.partition("@")[0] not in ("tune", "evaluate"):
+            assert main(["--workspace", str(root), stage]) == 0
+    return root
+
+
+def command(root, machine):
+    """Return how `tune` is started in a workspace on a machine, and in which environment."""
+    profile = root / f"{'-'.join(map(str, machine.values())) or 'one'}.yaml"
+    profile.write_text(yaml.safe_dump(machine))
+    environment = {**os.environ, "UNI_MOE_MACHINE": str(profile)}
+    return [sys.executable, "-m", "uni_moe", "--workspace", str(root), "tune"], environment
+
+
+def tuned(root, **machine):
+    """Run `tune` to its end; return every step's numbers and the adapter."""
+    words, environment = command(root, machine)
+    done = subprocess.run(
+        words, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+    )
+    assert done.returncode == 0, done.stderr[:4000]
+    return numbers(root), load_file(root / "artifacts/model/adapter/adapter_model.safetensors")
+
+
+def numbers(root):
+    """Return the rows of the newest run."""
+    newest = sorted((root / "runs").glob("*-tune-*"))[-1]
+    return [json.loads(line) for line in (newest / "metrics.jsonl").read_text().splitlines()]
+
+
+def two(**machine):
+    return {"launcher": "torchrun", "processes": 2, **machine}
+
+
+@pytest.fixture(scope="module")
+def alone(assembled):
+    """What one process does."""
+    return tuned(assembled)
+
+
+def agree(found, expected):
+    (rows, adapter), (expected_rows, expected_adapter) = found, expected
+    assert [row["step"] for row in rows] == [row["step"] for row in expected_rows]
+    for row, by_one in zip(rows, expected_rows, strict=True):
+        for name in ("loss", "gradient_norm"):
+            assert row[name] == pytest.approx(by_one[name], rel=1e-5)
+    assert adapter.keys() == expected_adapter.keys()
+    for name, tensor in adapter.items():
+        torch.testing.assert_close(tensor, expected_adapter[name], atol=2e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("machine", MACHINES.values(), ids=MACHINES)
+def test_two_ranks_train_what_one_trains(machine, assembled, alone):
+    agree(tuned(assembled, **two(**machine)), alone)
+
+
+def start(root, machine):
+    words, environment = command(root, machine)
+    return subprocess.Popen(
+        words, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def ranks():
+    """Return the process ids of all ranks that run `tune`."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+            environment = (folder / "environ").read_bytes()
+        except OSError:
+            continue
+        if b"tune" in words and b"UNI_MOE_LAUNCH=" in environment and b"\0RANK=" in environment:
+            found.append(int(folder.name))
+    return found
+
+
+def wait_for(what, seconds=TIMEOUT_S):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = what()
+        if found:
+            return found
+        time.sleep(0.02)
+    raise AssertionError("it did not come")
+
+
+def has_state(root):
+    return any(folder.name > "step-00000001" for folder in (root / "state").glob("tune-*/step-*"))
+
+
+def kill_all(process):
+    """End a launcher and all its ranks at once, as a power cut would."""
+    for pid in (process.pid, *ranks()):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.wait()
+    wait_for(lambda: not ranks())
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(two(zero_stage=2), {}), ({}, two(expert_parallel=2))]
+)
+def test_resume_with_another_number_of_ranks_goes_on(before, after, assembled, alone):
+    process = start(assembled, before)
+    wait_for(lambda: has_state(assembled))
+    kill_all(process)
+    rows, _ = tuned(assembled, **after)
+    assert rows[0]["step"] > 1
+    for row in rows:
+        expected = alone[0][row["step"] - 1]
+        assert row["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+
+
+def test_resume_after_all_ranks_were_killed_ends_in_the_same_bits(assembled):
+    machine = two(zero_stage=1)
+    _, expected = tuned(assembled, **machine)
+    process = start(assembled, machine)
+    wait_for(lambda: has_state(assembled))
+    kill_all(process)
+    _, found = tuned(assembled, **machine)
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+def test_the_other_ranks_stop_when_one_dies(assembled):
+    process = start(assembled, two())
+    wait_for(lambda: (assembled / "state").is_dir() and len(ranks()) == 2)
+    time.sleep(1.0)
+    began = time.monotonic()
+    os.kill(max(ranks()), signal.SIGKILL)
+    _, said = process.communicate(timeout=60)
+    assert time.monotonic() - began < 60
+    assert process.returncode == 6
+    assert "remedy: " in said
+    assert not ranks()
+    shutil.rmtree(assembled / "state")
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def test_two_nodes_train_as_ranks_of_one(assembled, alone):
+    machine = {
+        "launcher": "torchrun",
+        "processes": 1,
+        "nodes": 2,
+        "rendezvous": f"127.0.0.1:{free_port()}",
+    }
+    other = start(assembled, machine)
+    try:
+        agree(tuned(assembled, **machine), alone)
+        assert other.wait(timeout=60) == 0
+    finally:
+        other.kill()
+
+
+def test_deepspeeds_launcher_starts_ranks(assembled, alone):
+    agree(tuned(assembled, launcher="deepspeed", processes=2, zero_stage=2), alone)

@@ -1,0 +1,87 @@
+"""Media in a corpus, and makers of their features whose encoders can be counted."""
+
+import hashlib
+import io
+from collections import Counter
+
+import numpy as np
+import soundfile
+
+from tests.unit.evaluate.tiny_model import medium, network
+from uni_moe.artifacts import write_artifact
+from uni_moe.config import FeatureCacheSettings
+from uni_moe.data.features import FeatureCache
+from uni_moe.data.shards import ShardWriter
+from uni_moe.feature_maker import FeatureMaker
+from uni_moe.records import MEDIA_KINDS, MediaRef
+
+SETTINGS = {"spare_share": 0.0}
+
+
+def sound(number, windows):
+    """Return a tone of so many windows of a second, the last one half full."""
+    wave = np.sin(np.arange(int(16_000 * (windows - 0.5))) * 0.02 * (number + 1)) * 0.5
+    stream = io.BytesIO()
+    soundfile.write(stream, wave.astype(np.float32), 16_000, format="WAV")
+    return stream.getvalue()
+
+
+def made(kind, number):
+    if kind in ("audio", "speech"):
+        return sound(number, 1 + number % 3)
+    return medium(kind, number)
+
+
+def write_media(folder, count):
+    """Write a corpus's shards; return the references, all kinds in turn."""
+    refs = []
+    with write_artifact(folder, stage="p", kind="corpus", params={}, parents={}) as draft:
+        writer = ShardWriter(draft.folder)
+        for number in range(count):
+            for kind in MEDIA_KINDS:
+                data = made(kind, number)
+                sha = hashlib.sha256(data).hexdigest()
+                shard, members = writer.add([data], [sha], ["x.bin"])
+                refs.append(MediaRef(kind, sha, members, len(data), shard))
+        writer.close()
+    return refs
+
+
+def maker(cache, tell=None, *, parts=None, **settings):
+    """Return a maker of features of the tiny network, and what it tells."""
+    model, processor = parts or network()
+    chosen = FeatureCacheSettings(**(SETTINGS | settings))
+    held = None if cache is None else FeatureCache(cache, chosen, tell or fail)
+    return FeatureMaker(model, processor, chosen, held)
+
+
+def fail(trouble):
+    raise AssertionError(str(trouble))
+
+
+def counting(features):
+    """Let a maker's encoders be counted as they run, by kind."""
+    ran = Counter()
+    encode = features.towers.encode
+
+    def counted(kind, values, padding=None):
+        ran[kind] += 1
+        return encode(kind, values, padding)
+
+    features.towers.encode = counted
+    return ran
+
+
+def rank(number, shelf, cache, parts, ready, answers):
+    """See half of the media, then the whole; tell how many were encoded in each epoch."""
+    corpus, refs = shelf
+    features = maker(cache, parts=parts)
+    ran = counting(features)
+    for ref in refs[number::2]:
+        features.features(ref, corpus)
+    features.publish()
+    first = sum(ran.values())
+    ready.wait(timeout=60)
+    for ref in refs:
+        features.features(ref, corpus)
+    answers.put((first, sum(ran.values()) - first))

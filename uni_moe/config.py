@@ -27,7 +27,10 @@ Part = Literal[
     "connector.image",
     "connector.audio",
     "connector.speech",
+    "projection.audio",
+    "projection.speech",
     "router",
+    "modality_adapters",
     "lora.attention",
     "lora.feed_forward",
     "lora.experts",
@@ -225,7 +228,8 @@ class QueryConnector:
 class ModelShape:
     """The parts of the network that the foundation does not fix."""
 
-    sparse_layers: tuple[int, ...]
+    # Decoder layers that become mixtures: a list, or a layout (interval: every second layer).
+    sparse_layers: tuple[int, ...] | Literal["all", "interval", "first_half", "second_half"]
     experts_per_token: int
     vision_select_layer: int  # which of the vision tower's hidden states; -2 as published
     video_frames: int
@@ -268,6 +272,23 @@ class Phase:
 
 
 @dataclass(frozen=True)
+class RoutingLosses:
+    """What is added to the loss of the next token, each off at 0; see uni_moe.model.losses."""
+
+    balance: float  # all experts are visited alike
+    target: float  # a modality's tokens go to the experts wished for it
+    divergence: float  # modalities of one sample are routed differently
+    expert_targets: Mapping[str, tuple[int, ...]]  # modality -> slots wished for its tokens
+
+
+@dataclass(frozen=True)
+class TunePhase(Phase):
+    """The phase that has a mixture to tune."""
+
+    losses: RoutingLosses
+
+
+@dataclass(frozen=True)
 class Guard:
     """What a phase does when a step's loss or gradient is no number, or leaps far above the usual.
 
@@ -306,6 +327,7 @@ class Assembly:
 
     slots: tuple[Literal["base", "image", "video", "audio", "speech"], ...]
     connectors_from: Mapping[str, str]  # connector -> the expert whose connector survives
+    modality_adapters: bool  # a linear map per modality in front of every router
 
 
 @dataclass(frozen=True)
@@ -343,7 +365,7 @@ class Params:
     align: Mapping[Connector, Phase]
     experts: Mapping[ExpertName, Phase]
     assembly: Assembly
-    tune: Phase
+    tune: TunePhase
     telemetry: Telemetry
     evaluate: Evaluate
     gate: Gate
@@ -458,6 +480,10 @@ def _build_union(
     choices = [argument for argument in arguments if argument is not type(None)]
     if len(choices) == 1:
         return build(choices[0], value, where, problems)
+    named = [choice for choice in choices if typing.get_origin(choice) is Literal]
+    if named:  # a name, or what it stands for
+        others = [choice for choice in choices if choice not in named]
+        return build((named if isinstance(value, str) else others)[0], value, where, problems)
     kinds = {typing.get_args(typing.get_type_hints(c)["kind"])[0]: c for c in choices}
     kind = value.get("kind") if isinstance(value, Mapping) else None
     if kind not in kinds:

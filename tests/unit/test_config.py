@@ -83,6 +83,24 @@ def changed(path, value):
         (["foundation", "language", "tiny", "heads"], 7, "hidden_size: must be a multiple"),
         (["foundation", "image", "tiny", "warmup_share"], 1.5, "warmup_share: must lie in [0, 1)"),
         (["platform"], 3, "platform: expected keys and values, found 3"),
+        (["model", "sparse_layers"], "thirds", "model.sparse_layers: 'thirds' is not one of 'all'"),
+        (["model", "sparse_layers"], 2, "model.sparse_layers: expected a list, found 2"),
+        (["tune", "losses", "balance"], -1.0, "tune.losses.balance: must be at least 0"),
+        (["tune", "losses", "target"], 1.0, "tune.losses.target: stands without expert_targets"),
+        (["tune", "losses", "expert_targets"], {"image": [5]}, "are not all slots of 0 to 4"),
+        (["tune", "losses", "expert_targets"], {"smell": [0]}, "smell: no such modality"),
+        (["align", "image", "losses"], {}, "align.image.losses: unknown key"),
+        (["tune", "learns"], ["router", "modality_adapters"], "assembly.modality_adapters: true"),
+        (
+            ["tune", "learns"],
+            ["connector.speech", "projection.speech"],
+            "projection.speech is a part of connector.speech",
+        ),
+        (
+            ["experts", "speech", "learns"],
+            ["lora.feed_forward", "projection.speech"],
+            "connector.speech learns with experts; name the one that stays",
+        ),
     ],
 )
 def test_a_wrong_key_is_named_with_its_place(path, value, said):

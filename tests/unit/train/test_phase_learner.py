@@ -37,7 +37,7 @@ class Counting(nn.Module):
         sums = (labels * learned).sum(1).float() * (2 if self.training else 1)
         tokens = learned.sum(1)
         loss = sums.sum() / tokens.sum().clamp(min=1)
-        beside = {"routing_sums": None, "aux_losses": None}
+        beside = {"routing_sums": None, "aux_losses": {"balance": loss / 2}}
         return SimpleNamespace(loss=loss, loss_sum_B=sums, loss_tokens_B=tokens, **beside)
 
 
@@ -113,6 +113,12 @@ def test_a_batchs_parts_are_the_sums_and_tokens_of_its_modalities():
 def modalities(made, step):
     (whole,) = made.micro_batches(step, 0, 1)
     return whole.inputs["modalities"]
+
+
+def test_what_stands_beside_the_loss_is_told_by_its_name():
+    made, module = learner(), PhaseModule(Counting()).eval()
+    found = module(made._inputs([sample("image", [4, 6]), sample("text", [2])]))
+    assert {name: float(loss) for name, loss in found.auxiliary.items()} == {"balance": 2.0}
 
 
 def test_batches_follow_the_blend_and_the_seed_whatever_came_before():

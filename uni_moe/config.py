@@ -417,14 +417,14 @@ def parse_params(data: object, *, name: str = "params.yaml") -> Params:
     return typing.cast("Params", params)
 
 
-def phase_of(section: Mapping[str, Any]) -> Phase:
-    """Return the phase that a card's params hold: what `Params.section` wrote.
+def phase_of(stage: str, section: Mapping[str, Any]) -> Phase:
+    """Return the phase of a stage from its card's params: what `Params.section` wrote.
 
     Raises:
         ConfigError: it was written by a version with other keys.
     """
     problems: list[str] = []
-    phase = build(Phase, section, "", problems)
+    phase = build(TunePhase if stage == "tune" else Phase, section, "", problems)
     if problems:
         raise ConfigError(
             f"A card's params are not those of this version:{bullets(problems)}",

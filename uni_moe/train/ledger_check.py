@@ -83,7 +83,7 @@ def check(layout: Layout, folder: Path) -> Checked:
     """
     card = read_card(folder)
     facts = ledger_facts(card, folder)
-    phase = phase_of(_section(card))
+    phase = phase_of(card.stage, _section(card))
     expected, kept = Tree(), Tree()
     with _training(layout, card, phase) as training:
         wanted = expected_entries(

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -85,7 +86,7 @@ def encoder(root: Path, sizes: dict[str, int], dtype: torch.dtype, count: int) -
         return FeatureMaker(model, processor, SETTINGS, FeatureCache(root / "x", SETTINGS, trouble))
 
     def epoch(features: FeatureMaker) -> list[float]:
-        return [timed(lambda ref=ref: features.features(ref, corpus)) for ref in refs]
+        return [timed(partial(features.features, ref, corpus)) for ref in refs]
 
     first = maker()
     first.features(refs[0], corpus)  # makes the identity of the encoder, which is told apart
@@ -123,8 +124,8 @@ def store(root: Path, count: int) -> dict[str, Any]:
     kept_s = (time.perf_counter() - began) / count
     reader = FeatureCache(root, SETTINGS, trouble).store("image", about)
     reader.get(names[0])
-    read = [timed(lambda name=name: reader.get(name)) for name in names]
-    check = [timed(lambda array=array: checksum_of("x", array)) for array in arrays[:50]]
+    read = [timed(partial(reader.get, name)) for name in names]
+    check = [timed(partial(checksum_of, "x", array)) for array in arrays[:50]]
     size_bytes = sum(f.stat().st_size for f in root.rglob("*.safetensors"))
     return {
         "media": count,

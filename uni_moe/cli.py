@@ -19,7 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from uni_moe import cli_features, cli_ledger, cli_models, launch
+from uni_moe import cli_data, cli_features, cli_ledger, cli_models, launch
 from uni_moe.alone import end_with_starter, only_one
 from uni_moe.artifacts import Layout
 from uni_moe.config import Gate, Params, load_params
@@ -122,6 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     again.add_argument("model", nargs="?", help="version or id; default: the champion")
     register = command("register", _register, "register and judge the model in artifacts/ alone")
     register.add_argument("--reason", default="by hand", help="why; kept with the version")
+    cli_data.add_words(command)
     cli_models.add_words(command)
     cli_ledger.add_words(command)
     start = command(

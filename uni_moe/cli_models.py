@@ -74,9 +74,11 @@ def _surgery_words(sub: argparse.ArgumentParser) -> None:
 
 
 def _size(arguments: argparse.Namespace) -> None:
+    from uni_moe.checkpoints.tables import telling_of
     from uni_moe.model.architectures import size_of
 
-    size = size_of(_described(arguments))
+    with telling_of(arguments.model / "config.json" if arguments.model else Path("params.yaml")):
+        size = size_of(_described(arguments))
     print(json.dumps(size.to_json(), indent=1) if arguments.json else size.text())
 
 
@@ -163,16 +165,16 @@ def _surgery(arguments: argparse.Namespace) -> None:
 
 def _operated(arguments: argparse.Namespace) -> Mapping[str, Any]:
     """Do what is asked for and return the receipt."""
-    from uni_moe.checkpoints import operating
+    from uni_moe.checkpoints import operating, reshaping
 
     model, out = arguments.model, arguments.out
     if arguments.undo:
         return operating.undo(model, out)
     if arguments.merge:
-        return operating.merge_adapter(model, arguments.merge, out)
+        return reshaping.merge_adapter(model, arguments.merge, out)
     if arguments.upcycle:
         layers = arguments.layers or "interval"
-        return operating.upcycle(
+        return reshaping.upcycle(
             model,
             arguments.upcycle.split(","),
             _numbers(layers) if layers[:1].isdecimal() else layers,

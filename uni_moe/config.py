@@ -10,7 +10,7 @@ import difflib
 import types
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from uni_moe.config_rules import rules
 from uni_moe.errors import ConfigError, bullets
 from uni_moe.yaml_text import parse_yaml
 
+_Section = typing.TypeVar("_Section")
 Connector = Literal["image", "audio", "speech"]
 ExpertName = Literal["image", "video", "audio", "speech"]
 # Parts of the network that a phase may train; uni_moe.model.parts says which parameters they are.
@@ -250,25 +251,45 @@ class Lora:
 
 
 @dataclass(frozen=True)
+class Packing:
+    """How the conversations of a step lie in rows, and what happens to one that is too long.
+
+    A row takes `row_positions` positions at most, several conversations one behind the other; null
+    gives each a row of its own. `rows` of them are computed at once; null takes all of a step. What
+    is longer than a row, or than the language model reads, is refused, or loses its end.
+    """
+
+    row_positions: int | None
+    rows: int | None
+    on_too_long: Literal["refuse", "truncate"]
+
+
+@dataclass(frozen=True)
 class Phase:
     """One training phase: what learns, from what, how long.
 
     `learns` names parts of the model. `blend` weighs modalities against each
-    other; a modality without weight is not drawn. `tasks` says which conversations are drawn:
-    `caption` (captions and transcripts), `answer` (questions), or both.
+    other; a modality without weight is not drawn. `sources` says how often a sample of a source is
+    drawn beside one of another of its modality; without a weight it is 1. `tasks` says which
+    conversations are drawn: `caption` (captions and transcripts), `answer` (questions), or both.
+    A step draws `batch_size` conversations, or as many as have `batch_positions` positions
+    together. Without `packing` a step is computed at once, each conversation in a row of its own.
     """
 
     learns: tuple[Part, ...]
     blend: Mapping[str, float]
     tasks: tuple[Literal["caption", "answer"], ...]
     steps: int
-    batch_size: int
     learning_rate: float
     warmup_share: float
     weight_decay: float
     clip_norm: float
     save_every_steps: int
     lora: Lora | None
+    batch_size: int | None = None
+    batch_positions: int | None = None
+    sources: Mapping[str, float] = field(default_factory=dict)
+    packing: Packing | None = None
 
 
 @dataclass(frozen=True)
@@ -281,7 +302,7 @@ class RoutingLosses:
     expert_targets: Mapping[str, tuple[int, ...]]  # modality -> slots wished for its tokens
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TunePhase(Phase):
     """The phase that has a mixture to tune."""
 
@@ -417,21 +438,21 @@ def parse_params(data: object, *, name: str = "params.yaml") -> Params:
     return typing.cast("Params", params)
 
 
-def phase_of(stage: str, section: Mapping[str, Any]) -> Phase:
-    """Return the phase of a stage from its card's params: what `Params.section` wrote.
+def of_card(kind: type[_Section], section: Mapping[str, Any]) -> _Section:
+    """Return a section that a card's params hold: what `Params.section` wrote.
 
     Raises:
         ConfigError: it was written by a version with other keys.
     """
     problems: list[str] = []
-    phase = build(TunePhase if stage == "tune" else Phase, section, "", problems)
+    found = build(kind, section, "", problems)
     if problems:
         raise ConfigError(
             f"A card's params are not those of this version:{bullets(problems)}",
             cause="its artifact was made by another version of the project.",
             remedy="use that version, or let the stage run again.",
         )
-    return typing.cast("Phase", phase)
+    return typing.cast("_Section", found)
 
 
 def build(kind: Any, value: object, where: str, problems: list[str]) -> Any:  # noqa: ANN401, PLR0911, C901

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from math import inf
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,7 @@ _RANGES: dict[str, _Rule] = {
             *("video_frames", "query_tokens", "layers", "heads", "width", "intermediate_size"),
             *("window_s", "vocab_size", "hidden_size", "max_positions", "max_new_tokens"),
             *("max_items", "count", "image_size", "patch_size", "mel_bins", "patience_steps"),
+            *("batch_positions", "row_positions", "rows"),
         ),
         _COUNT,
     ),
@@ -109,6 +112,7 @@ def rules(params: Params) -> list[str]:
     phases |= {f"experts.{key}": phase for key, phase in params.experts.items()}
     for where, phase in phases.items():
         problems += _phase_rules(where, phase) + _learn_rules(where, phase)
+        problems += _draw_rules(where, phase, names)
     return problems + _shape_rules(params)
 
 
@@ -317,6 +321,21 @@ def _shape_rules(params: Params) -> list[str]:
         problems.append(
             "foundation.language.tiny.hidden_size: must be a multiple of heads, each of even width"
         )
+    return problems
+
+
+def _draw_rules(where: str, phase: Phase, sources: Sequence[str]) -> list[str]:
+    """A step is cut one way, and weighs sources that there are."""
+    problems = []
+    if (phase.batch_size is None) == (phase.batch_positions is None):
+        problems.append(f"{where}: give either `batch_size` or `batch_positions`, not both")
+    for name, weight in phase.sources.items():
+        if name not in sources:
+            near = difflib.get_close_matches(name, sources, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            problems.append(f"{where}.sources.{name}: no source has this name{hint}")
+        elif not 0 < weight < inf:
+            problems.append(f"{where}.sources.{name}: must be above 0, found {weight}")
     return problems
 
 

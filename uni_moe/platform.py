@@ -23,7 +23,7 @@ from uni_moe.routes import Routes
 # A fast route for float32 must agree with the plain one to this share of the largest value.
 ROUTE_TOLERANCE = 1e-6
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's numbers
-_KEPT_BYTES, _NEVER_TRIMMED = 1 << 30, (1 << 31) - 1
+_KEPT_BYTES, _NEVER_TRIMMED = 1 << 30, -1
 
 
 def settle(choice: Platform) -> dict[str, Any]:

@@ -308,8 +308,7 @@ def test_stages_share_what_their_encoders_saw(layout):
     kept = kept_features(layout.state / "features")
     assert encoded == sum(one.media for one in kept) > 0
     assert sorted(one.kind for one in kept) == sorted(MEDIA_KINDS)
-    assert told["tune"].get("encoded", 0) == 0
-    assert told["tune"]["read"] > 0
+    assert told["tune"]["read"] > told["tune"].get("encoded", 0)  # it draws media new to all, too
 
 
 def run_again(layout, stage, *caches):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from uni_moe.config import load_params, parse_params, phase_of
+from uni_moe.config import Phase, TunePhase, load_params, of_card, parse_params
 from uni_moe.errors import ConfigError
 
 PARAMS = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
@@ -17,6 +17,7 @@ SENTENCES = {
     "count": 9,
     "answers": {"What?": ["a"]},
 }
+PACKING = {"row_positions": 512, "rows": 1, "on_too_long": "refuse"}
 SHARDED = {"kind": "sharded", "name": "set", "path": "../set", "tasks": ["t"]}
 
 
@@ -103,6 +104,17 @@ def changed(path, value):
             ["lora.feed_forward", "projection.speech"],
             "connector.speech learns with experts; name the one that stays",
         ),
+        (["tune", "batch_size"], None, "tune: give either `batch_size` or `batch_positions`"),
+        (["tune", "batch_positions"], 4096, "tune: give either `batch_size` or `batch_positions`"),
+        (["align", "image", "batch_size"], 0, "align.image.batch_size: must be at least 1"),
+        (["tune", "sources"], {"playgruond": 2.0}, "did you mean 'playground'?"),
+        (["tune", "sources"], {"playground": 0.0}, "tune.sources.playground: must be above 0"),
+        (["tune", "sources"], {"playground": float("inf")}, "sources.playground: must be above 0"),
+        (["tune", "sources"], {"playground": "twice"}, "expected a number, found 'twice'"),
+        (["tune", "packing"], {"row_positions": 512}, "tune.packing.on_too_long: missing"),
+        (["tune", "packing"], PACKING | {"row_positions": 0}, "row_positions: must be at least 1"),
+        (["tune", "packing"], PACKING | {"rows": 0}, "tune.packing.rows: must be at least 1"),
+        (["tune", "packing"], PACKING | {"on_too_long": "cut"}, "'cut' is not one of 'refuse'"),
     ],
 )
 def test_a_wrong_key_is_named_with_its_place(path, value, said):
@@ -130,6 +142,18 @@ def test_a_file_that_is_not_yaml_names_the_line(tmp_path):
     (tmp_path / "params.yaml").write_text("seed: [1\n")
     with pytest.raises(ConfigError, match="line 2"):
         load_params(tmp_path / "params.yaml")
+
+
+def test_a_phase_may_weigh_sources_pack_rows_and_cut_steps_by_positions():
+    data = changed(["tune", "packing"], PACKING)
+    data["tune"] |= {"sources": {"playground": 2}, "batch_positions": 4096}
+    del data["tune"]["batch_size"]
+    tune = parse_params(data).tune
+    assert (tune.batch_size, tune.batch_positions) == (None, 4096)
+    assert tune.sources == {"playground": 2.0}
+    assert (tune.packing.row_positions, tune.packing.rows) == (512, 1)
+    plain = parse_params(changed(["tune", "packing"], None)).tune
+    assert (plain.packing, plain.sources, plain.batch_positions) == (None, {}, None)
 
 
 def test_a_section_is_plain_json():
@@ -162,10 +186,12 @@ def test_a_phase_comes_back_from_a_cards_params(stage, path):
         for name in ("align", "experts")
         for item, phase in getattr(params, name).items()
     }
-    assert json.dumps(asdict(phase_of(stage, section))) == json.dumps(asdict(phases[stage]))
+    assert json.dumps(
+        asdict(of_card(TunePhase if stage == "tune" else Phase, section))
+    ) == json.dumps(asdict(phases[stage]))
 
 
 def test_params_of_a_card_of_another_version_are_refused():
     section = parse_params(PARAMS).section("tune") | {"unheard_of": 1}
     with pytest.raises(ConfigError, match="unheard_of: unknown key"):
-        phase_of("tune", section)
+        of_card(TunePhase, section)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from uni_moe.checkpoints.operating import read_model
+from uni_moe.checkpoints.folders import read_model
 from uni_moe.checkpoints.receipts import Receipt, adapter_of, donor_of, read_receipt
 from uni_moe.model.difference import Finding, compare
 

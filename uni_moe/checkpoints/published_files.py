@@ -6,7 +6,6 @@ files win, in the order in which the published loader reads them.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from uni_moe.checkpoints.published_adapters import (
     put_peft,
     short,
 )
+from uni_moe.checkpoints.tables import read_table
 from uni_moe.checkpoints.tensors import TensorFile, shards_of
 from uni_moe.errors import DataError
 
@@ -87,7 +87,7 @@ def read_published(folders: Sequence[Path], experts: Sequence[Path] = ()) -> Pub
         )
     for folder in folders:
         if (folder / "config.json").is_file():
-            config |= _json(folder / "config.json")
+            config |= read_table(folder / "config.json")
     shards = [(path, folder) for folder in folders for path in shards_of(folder)]
     if not config or not shards:
         missing = "config.json" if not config else "shard (model*.safetensors, pytorch_model*.bin)"
@@ -182,7 +182,7 @@ def _put_adapter(found: Published, folder: Path) -> None:
             cause="without its rank and alpha an adapter has no scale.",
             remedy="fetch adapter_config.json into the folder.",
         )
-    told = _json(folder / "adapter_config.json")
+    told = read_table(folder / "adapter_config.json")
     check_peft(told, path)
     file = TensorFile(path)
     for name in file.shapes:
@@ -198,21 +198,3 @@ def plain(name: str) -> str:
     for theirs, ours in _ONE_NAME:
         name = name.replace(theirs, ours)
     return name
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(
-            f"{path} is not JSON: {error}",
-            cause="the file was not fetched whole, or was changed by hand.",
-            remedy="fetch it again.",
-        ) from error
-    if not isinstance(data, dict):
-        raise DataError(
-            f"{path} holds no keys and values.",
-            cause="it is not what its name says.",
-            remedy="fetch it again.",
-        )
-    return data

@@ -18,6 +18,7 @@ from transformers import (
 from uni_moe.artifacts import sha256_file, whole_folder, write_json
 from uni_moe.checkpoints.published_adapters import Source, merged, misfits, short
 from uni_moe.checkpoints.published_files import Published, read_published
+from uni_moe.checkpoints.tables import telling_of
 from uni_moe.checkpoints.tensors import write_shards
 from uni_moe.checkpoints.towers import PREPROCESSOR, Towers, find_towers
 from uni_moe.checkpoints.whole import check_absent, wanted
@@ -119,10 +120,12 @@ def plan_of(
             published.put(Source(file, stored, name))
     published.left.update(towers.left)
     shapes = {name: source.shape for name, source in published.weights.items()}
-    config = config_from_published(
-        published.config, shapes, vision=towers.vision, speech=towers.speech, audio=towers.audio
-    )
-    plan = plan_import(shapes, wanted(config), hearing)
+    with telling_of(folders[-1] / "config.json"):
+        config = config_from_published(
+            published.config, shapes, vision=towers.vision, speech=towers.speech, audio=towers.audio
+        )
+        needed = wanted(config)
+    plan = plan_import(shapes, needed, hearing)
     home = next((folder for folder in folders if (folder / _TOKENIZER).is_file()), None)
     return Import(config, plan, published, towers, home)
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from uni_moe.artifacts import read_json
+from uni_moe.checkpoints.tables import read_table
 from uni_moe.model.assembly import BASE, RECEIPT
 from uni_moe.model.surgery import SELF, Surgery
 
@@ -24,8 +24,7 @@ _SLOT = re.compile(r".*\[(\d+)\]")
 def read_receipt(model: Path) -> Receipt | None:
     """Return a model's receipt; None where surgery never touched it."""
     file = model / RECEIPT
-    found: Receipt | None = read_json(file) if file.is_file() else None
-    return found
+    return read_table(file) if file.is_file() else None
 
 
 def slot_names(plan: Surgery, earlier: Receipt | None) -> list[str]:

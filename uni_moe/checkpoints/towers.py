@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from transformers import CLIPVisionConfig, WhisperConfig
 
 from uni_moe.checkpoints.published_adapters import short
 from uni_moe.checkpoints.published_beats import HEARING, BeatsFile
+from uni_moe.checkpoints.tables import read_table, telling_of
 from uni_moe.checkpoints.tensors import TensorFile, shards_of
 from uni_moe.errors import ConfigError
 from uni_moe.model.encoders.beats import BeatsConfig
@@ -79,7 +79,7 @@ def find_towers(
         where["audio"] = place
         within = any(name.startswith(HEARING) for name in inside)
         if hearing == "speech":
-            speech = WhisperConfig.from_dict(_config(place))
+            speech = _whisper_config(place)
             files += [] if within else _tower_files(place, _whisper_name, left)
         else:
             file = BeatsFile(_beats_path(place))
@@ -113,13 +113,19 @@ def _config(folder: Path) -> dict[str, Any]:
             cause="a tower is a folder in Hugging Face layout.",
             remedy="fetch the tower whole.",
         )
-    data: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return data
+    return read_table(file)
 
 
 def _clip_config(folder: Path) -> CLIPVisionConfig:
     told = _config(folder)
-    return CLIPVisionConfig.from_dict(told.get("vision_config", told))
+    with telling_of(folder / "config.json"):
+        return CLIPVisionConfig.from_dict(told.get("vision_config", told))
+
+
+def _whisper_config(folder: Path) -> WhisperConfig:
+    told = _config(folder)
+    with telling_of(folder / "config.json"):
+        return WhisperConfig.from_dict(told)
 
 
 def _tower_files(

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from uni_moe.artifacts import read_json
+from uni_moe.checkpoints.tables import read_table, telling_of
 from uni_moe.checkpoints.tensors import Shape, TensorFile, shards_of
-from uni_moe.errors import ConfigError, DataError, LineageError, bullets
+from uni_moe.errors import ConfigError, LineageError, bullets
 from uni_moe.model.config import UniMoeConfig
 from uni_moe.model.network import UniMoeForConditionalGeneration
 
@@ -36,15 +36,8 @@ def read_config(folder: Path) -> UniMoeConfig:
         DataError: config.json is broken.
     """
     file = folder / "config.json"
-    try:
-        told = read_json(file) if file.is_file() else {}
-        kind = told.get("model_type")
-    except (ValueError, AttributeError) as error:
-        raise DataError(
-            f"{file} cannot be read: {error}",
-            cause="it is cut short, or was changed by hand.",
-            remedy="copy it again.",
-        ) from error
+    told = read_table(file) if file.is_file() else {}
+    kind = told.get("model_type")
     if kind != UniMoeConfig.model_type:
         raise ConfigError(
             f"{folder} holds no model of ours.",
@@ -52,7 +45,8 @@ def read_config(folder: Path) -> UniMoeConfig:
             remedy="give a folder that a training, an import or save_pretrained wrote; a published "
             "one becomes ours by `uni-moe import-official`.",
         )
-    return UniMoeConfig.from_pretrained(folder)
+    with telling_of(file):
+        return UniMoeConfig.from_pretrained(folder)
 
 
 def wanted(config: UniMoeConfig) -> dict[str, Shape]:
@@ -79,7 +73,9 @@ def whole_model(folder: Path, config: UniMoeConfig) -> list[TensorFile]:
         )
     files = [TensorFile(path) for path in paths]
     found = {name: shape for file in files for name, shape in file.shapes.items()}
-    problems = list(_differences(found, wanted(config)))
+    with telling_of(folder / "config.json"):
+        needed = wanted(config)
+    problems = list(_differences(found, needed))
     if problems:
         raise LineageError(
             f"The weights in {folder} are not those that its config.json describes:"

@@ -141,7 +141,8 @@ class UniMoeProcessor(MediaPreparingMixin, ChatMixin):
 
         Segments are numbered in the order of the rows; what fills up a row is FILLING.
         """
-        length = max(sum(len(one.input_ids) for one in row) for row in rows)
+        longest = max((sum(len(one.input_ids) for one in row) for row in rows), default=0)
+        length, rows = max(1, longest), rows or [[]]  # without a conversation: one of filling
         table: dict[str, list[list[int]]] = {"input_ids": [], "labels": [], "segment_BT": []}
         number = 0
         for row in rows:

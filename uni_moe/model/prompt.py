@@ -55,6 +55,27 @@ class Encoded:
             self.labels.append(one if is_label else IGNORED)
 
 
+def cut(encoded: Encoded, rows: Sequence[int], most: int, first_slot: int) -> tuple[Encoded, int]:
+    """Return the beginning of a conversation, at most `most` positions, and how many media it has.
+
+    A medium that does not fit whole is left out, with everything behind it.
+
+    Args:
+        encoded: the conversation.
+        rows: for every medium in order, the positions it takes.
+        most: how many positions are kept at most.
+        first_slot: ids from here on stand for a row of a medium.
+    """
+    slots = [at for at, one in enumerate(encoded.input_ids) if one >= first_slot]
+    kept = begun = 0
+    for count in rows:
+        if slots[begun + count - 1] >= most:
+            most = min(most, slots[begun])
+            break
+        kept, begun = kept + 1, begun + count
+    return Encoded(encoded.input_ids[:most], encoded.labels[:most]), kept
+
+
 @dataclass(frozen=True)
 class Prompt:
     """The template. An empty system sentence leaves its place out."""

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 _FOLDER = Path(__file__).parent
-_SOURCES = ("mixture.c", "few.c")
+_SOURCES = ("mixture.c", "low_rank.c", "few.c")
 # Fast math only when compiling: a linker that is told so makes every process flush denormals.
 _COMPILE = ("-std=c11", "-O3", "-march=native", "-ffast-math", "-mprefer-vector-width=512")
 _LINK = ("-shared", "-fopenmp", "-lmvec", "-lm")

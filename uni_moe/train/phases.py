@@ -33,6 +33,7 @@ from uni_moe.train.conversations import (
     Conversations,
     check_not_empty,
     read_conversations,
+    read_holes,
     sight_of,
     within_sight,
 )
@@ -87,7 +88,7 @@ def align(ctx: StageContext) -> None:
         states = open_states(ctx, params, parent_ids(ctx.layout, *parents))
         ledger = _ledger(states)
         with open_features(ctx, built.model, built.processor) as features:
-            maker = ExampleMaker(corpora, built.processor, built.model, features)
+            maker = ExampleMaker(corpora, built.processor, built.model, features, phase.packing)
             results = _train(ctx, phase, model, maker, training, validation, states, ledger)
     if not here().is_first:
         return
@@ -117,7 +118,7 @@ def experts(ctx: StageContext) -> None:
         states = open_states(ctx, params, parent_ids(ctx.layout, *parents))
         ledger = _ledger(states)
         with open_features(ctx, built.model, built.processor) as features:
-            maker = ExampleMaker(corpora, built.processor, built.model, features)
+            maker = ExampleMaker(corpora, built.processor, built.model, features, phase.packing)
             results = _train(ctx, phase, wrapped, maker, training, validation, states, ledger)
     if not here().is_first:
         return
@@ -161,7 +162,7 @@ def tune(ctx: StageContext) -> None:
         states = open_states(ctx, params, ids)
         ledger = _ledger(states)
         with open_features(ctx, base, processor) as features:
-            maker = ExampleMaker(corpora, processor, base, features)
+            maker = ExampleMaker(corpora, processor, base, features, phase.packing)
             results = _train(ctx, phase, wrapped, maker, training, validation, states, ledger)
     if not here().is_first:
         return
@@ -189,8 +190,16 @@ def _train(  # noqa: PLR0913 - the one place where a phase's things meet
     states: StateStore,
     ledger: Ledger,
 ) -> dict[str, Any]:
+    holes = read_holes(maker.corpora, "train", phase, sight_of(ctx.name))
     learner = PhaseLearner(
-        model, maker, phase, train=training, validation=validation, seed=ctx.params.seed
+        model,
+        maker,
+        phase,
+        name=ctx.name,
+        train=training,
+        validation=validation,
+        seed=ctx.params.seed,
+        holes=holes,
     )
     schedule = Schedule(
         steps=phase.steps,

@@ -3,7 +3,7 @@ import json
 import torch
 
 from tests.unit.checkpoints.conftest import load
-from uni_moe.checkpoints import operating
+from uni_moe.checkpoints import reshaping
 from uni_moe.cli import main
 
 
@@ -68,7 +68,7 @@ def test_nothing_is_half_written(dense, tmp_path):
 def test_a_shard_is_split_where_it_grows_too_large(dense, tmp_path, monkeypatch):
     folder, model = dense
     monkeypatch.setattr("uni_moe.checkpoints.tensors.MOST_BYTES", 4000)
-    operating.upcycle(folder, ["base", "base"], "all", seed=0, top_k=None, out=tmp_path / "mixture")
+    reshaping.upcycle(folder, ["base", "base"], "all", seed=0, top_k=None, out=tmp_path / "mixture")
     shards = list((tmp_path / "mixture").glob("model-*.safetensors"))
     assert len(shards) > 2
     assert torch.equal(

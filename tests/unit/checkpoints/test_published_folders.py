@@ -219,12 +219,25 @@ def test_a_pickle_that_wants_to_run_code_is_refused(published, tmp_path, capsys)
     assert "code ran" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "mm_projector.bin", "config.json"])
+@pytest.mark.parametrize(
+    "file",
+    ["model.safetensors", "mm_projector.bin", "config.json", "vision_tower/config.json"],
+)
 def test_a_file_cut_short_is_named(published, tmp_path, file):
     folder, _ = published()
     data = (folder / file).read_bytes()
     (folder / file).write_bytes(data[: len(data) // 2])
     assert file in refused([folder], tmp_path / "back", DataError)
+
+
+@pytest.mark.parametrize(
+    ("file", "key"), [("config.json", "hidden_size"), ("audio_tower/config.json", "d_model")]
+)
+def test_a_size_that_is_none_is_named_with_its_file(published, tmp_path, file, key):
+    folder, _ = published()
+    told = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps({**told, key: "wide"}))
+    assert f"{file} describes no network" in refused([folder], tmp_path / "back", ConfigError)
 
 
 def test_a_tower_that_is_nowhere_is_asked_for(published, tmp_path):

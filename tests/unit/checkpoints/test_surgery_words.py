@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.unit.checkpoints.conftest import load
-from uni_moe.checkpoints.operating import read_model
+from uni_moe.checkpoints.folders import read_model
 from uni_moe.cli import main
 from uni_moe.model import adapters
 from uni_moe.model.merging import BASE_NOTE

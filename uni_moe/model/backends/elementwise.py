@@ -14,11 +14,14 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from uni_moe.model.backends.thin import NativeThin, Thin, TorchThin
 from uni_moe.native import Native, threads
 
 
 class Elementwise(Protocol):
-    """Three operations that write into what they are given."""
+    """Three operations that write into what they are given; `thin` runs low-rank deltas alike."""
+
+    thin: Thin
 
     def forward(self, gate_up: Tensor, share: Tensor, out: Tensor) -> None:
         """Write silu(gate) * up * share into out, (R, I)."""
@@ -40,6 +43,9 @@ class Elementwise(Protocol):
 
 class TorchElementwise:
     """By torch's operations."""
+
+    def __init__(self) -> None:
+        self.thin: Thin = TorchThin()
 
     def forward(self, gate_up: Tensor, share: Tensor, out: Tensor) -> None:
         """See Elementwise."""
@@ -76,6 +82,7 @@ class NativeElementwise:
 
     def __init__(self, native: Native) -> None:
         self._native = native
+        self.thin: Thin = NativeThin(native)
 
     def forward(self, gate_up: Tensor, share: Tensor, out: Tensor) -> None:
         """See Elementwise."""

@@ -22,6 +22,7 @@ from uni_moe.model.backends.base import LowRank, Weights, visits_of
 from uni_moe.model.backends.elementwise import Elementwise
 from uni_moe.model.backends.plan import Plan
 from uni_moe.model.backends.stacks import Gradients, Stack, low_rows
+from uni_moe.model.backends.thin import filled
 
 # Measured: 8 beats 1 (a new shape in nearly every step) and 16 and more (idle rows).
 PAD_ROWS = 8
@@ -54,7 +55,9 @@ class Fused:
 
 
 def _factors(delta: LowRank | None) -> tuple[Tensor | None, Tensor | None]:
-    return (delta.down_ErI, delta.up_EOr.contiguous()) if delta else (None, None)
+    if delta is None:
+        return None, None
+    return filled(delta.down_ErI), filled(delta.up_EOr.transpose(1, 2))
 
 
 class _Experts(torch.autograd.Function):
@@ -67,10 +70,10 @@ class _Experts(torch.autograd.Function):
         share_TK: Tensor,
         gate_up_EJD: Tensor,
         down1_ErD: Tensor | None,
-        up1_EJr: Tensor | None,
+        up1_ErJ: Tensor | None,
         down_EDI: Tensor,
         down2_ErI: Tensor | None,
-        up2_EDr: Tensor | None,
+        up2_ErD: Tensor | None,
         plan: Plan,
         elementwise: Elementwise,
         scales: tuple[float, float],
@@ -78,8 +81,9 @@ class _Experts(torch.autograd.Function):
         x_PD, share_P = x_TD.index_select(0, plan.token_P), plan.shares(share_TK)
         gate_up_PJ = x_TD.new_empty(len(x_PD), gate_up_EJD.shape[1])
         act_PI, y_PD = x_TD.new_empty(len(x_PD), down_EDI.shape[2]), torch.empty_like(x_PD)
-        enter = Stack(scales[0], gate_up_EJD, down1_ErD, up1_EJr, low_rows(x_PD, down1_ErD))
-        leave = Stack(scales[1], down_EDI, down2_ErI, up2_EDr, low_rows(x_PD, down2_ErI))
+        low1_Pr, low2_Pr = low_rows(x_PD, down1_ErD), low_rows(x_PD, down2_ErI)
+        enter = Stack(elementwise.thin, scales[0], gate_up_EJD, down1_ErD, up1_ErJ, low1_Pr)
+        leave = Stack(elementwise.thin, scales[1], down_EDI, down2_ErI, up2_ErD, low2_Pr)
         for e, rows in plan.busy():
             enter.run(e, rows, x_PD[rows], gate_up_PJ[rows])
             elementwise.forward(gate_up_PJ[rows], share_P[rows], act_PI[rows])
@@ -96,7 +100,7 @@ class _Experts(torch.autograd.Function):
         plan, elementwise, learns = ctx.plan, ctx.elementwise, ctx.needs_input_grad
         x_TD, share_P, gate_up_PJ, *kept = ctx.saved_tensors
         enter, leave = (
-            Stack(scale, *tensors)
+            Stack(elementwise.thin, scale, *tensors)
             for scale, tensors in zip(ctx.scales, (kept[:4], kept[4:]), strict=True)
         )
         idle = [e for e, rows in enumerate(plan.rows) if rows.stop == rows.start]

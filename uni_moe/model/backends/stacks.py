@@ -2,7 +2,7 @@
 
 Shapes
     E  experts    P  rows, ordered by expert    I  what a matrix reads    O  what it returns
-    r  rank of the delta
+    r  rank of the delta, filled up (see thin)
 """
 
 from __future__ import annotations
@@ -13,45 +13,51 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from uni_moe.model.backends.thin import Thin
+
 
 @dataclass(frozen=True)
 class Stack:
     """y = x @ (weight + scale * up @ down) of one expert, without multiplying the delta out.
 
-    `low_Pr` keeps x @ down for the way back.
+    `low_Pr` keeps x @ down for the way back, in float32.
     """
 
+    thin: Thin
     scale: float
     weight_EOI: Tensor
     down_ErI: Tensor | None
-    up_EOr: Tensor | None
+    up_ErO: Tensor | None
     low_Pr: Tensor | None
 
     def tensors(self) -> list[Tensor | None]:
         """Return what autograd shall keep."""
-        return [self.weight_EOI, self.down_ErI, self.up_EOr, self.low_Pr]
+        return [self.weight_EOI, self.down_ErI, self.up_ErO, self.low_Pr]
 
     def run(self, e: int, rows: slice, x: Tensor, out: Tensor) -> None:
         """Write expert e's rows."""
         torch.mm(x, self.weight_EOI[e].t(), out=out)
-        if self.down_ErI is not None and self.up_EOr is not None and self.low_Pr is not None:
+        if self.down_ErI is not None and self.up_ErO is not None and self.low_Pr is not None:
             low = self.low_Pr[rows]
-            torch.mm(x, self.down_ErI[e].t(), out=low)
-            out.addmm_(low, self.up_EOr[e].t(), alpha=self.scale)
+            self.thin.read(x, self.down_ErI[e], 1.0, low)
+            self.thin.add(low, self.up_ErO[e], self.scale, out)
 
     def back(self, e: int, d_y: Tensor, out: Tensor) -> Tensor | None:
         """Write the gradient of x; return that of x @ down."""
         torch.mm(d_y, self.weight_EOI[e], out=out)
-        if self.down_ErI is None or self.up_EOr is None:
+        if self.down_ErI is None or self.up_ErO is None:
             return None
-        d_low = torch.mm(d_y, self.up_EOr[e]).mul_(self.scale)
-        out.addmm_(d_low, self.down_ErI[e])
+        d_low = d_y.new_empty(len(d_y), self.up_ErO.shape[1], dtype=torch.float32)
+        self.thin.read(d_y, self.up_ErO[e], self.scale, d_low)
+        self.thin.add(d_low, self.down_ErI[e], 1.0, out)
         return d_low
 
 
 def low_rows(x: Tensor, down_ErI: Tensor | None) -> Tensor | None:
     """Return room for x @ down, (P, r)."""
-    return None if down_ErI is None else x.new_empty(len(x), down_ErI.shape[1])
+    if down_ErI is None:
+        return None
+    return x.new_empty(len(x), down_ErI.shape[1], dtype=torch.float32)
 
 
 class Gradients:
@@ -75,7 +81,7 @@ class Gradients:
         if self.weight is not None:
             torch.mm(d_y.t(), x, out=self.weight[e])
         if self.down is not None and d_low is not None:
-            torch.mm(d_low.t(), x, out=self.down[e])
+            self._stack.thin.learn(d_low, x, 1.0, self.down[e])
         if self.up is not None and self._stack.low_Pr is not None:
-            torch.mm(d_y.t(), self._stack.low_Pr[rows], out=self.up[e])
-            self.up[e].mul_(self._stack.scale)
+            low = self._stack.low_Pr[rows]
+            self._stack.thin.learn(low, d_y, self._stack.scale, self.up[e])

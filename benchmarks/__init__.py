@@ -1,0 +1,1 @@
+"""How fast ours is beside its peers: one command per question, on this machine."""

@@ -1,0 +1,258 @@
+"""How fast answers are written, beside transformers' generate and beside what memory allows.
+
+Both networks have the same weights, and both are asked through their public `generate`. The floor
+is every active weight multiplied once per token: no network can do less, and what it takes is
+mostly reading.
+
+Shapes
+    B  prompts    T  positions
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import LlamaConfig, MixtralConfig, MixtralForCausalLM
+
+from benchmarks.answers import Bar, Case, Claim, at_least, rows_of
+from benchmarks.peers import DTYPES
+from benchmarks.places import Run
+from benchmarks.rounds import OURS, TUNED, Contender, Measured, middle
+from benchmarks.setup import Setup
+from uni_moe.model.config import UniMoeConfig
+from uni_moe.model.network import UniMoeForConditionalGeneration
+
+FLOOR = "floor: active weights once"
+PEERS = {"mixtral eager": "eager", "mixtral grouped": "grouped_mm"}
+_FIRST_WORD = 3  # ids below are padding, begin and end
+_CHECKED = 3  # prompts whose tokens are compared
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of both networks, and how much they read and write."""
+
+    batch: int = 1
+    dtype: str = "float32"
+    width: int = 512
+    inner: int = 1376
+    layers: int = 8
+    heads: int = 8
+    experts: int = 4
+    top_k: int = 2
+    vocabulary: int = 8000
+    prompt: int = 32
+    new: int = 24
+
+    def __str__(self) -> str:
+        """Return how tables call it."""
+        return (
+            f"batch {self.batch}, {self.dtype}, {self.layers} layers H={self.width} "
+            f"I={self.inner} E={self.experts} top-{self.top_k}, prompt {self.prompt} + {self.new}"
+        )
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Which of the cases, and how much is read and written."""
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--dtype", nargs="+", choices=list(DTYPES), default=list(DTYPES))
+    for name in ("width", "inner", "layers", "heads", "experts", "prompt", "new"):
+        default = getattr(Shape(), name)
+        parser.add_argument(f"--{name}", type=int, default=default, help="default: %(default)s")
+
+
+def answer(setup: Setup, options: argparse.Namespace) -> Iterator[Case]:
+    """Measure every batch size in every precision."""
+    names = ("width", "inner", "layers", "heads", "experts", "prompt", "new")
+    base = replace(Shape(), **{name: getattr(options, name) for name in names})
+    for batch in options.batch:
+        for dtype in options.dtype:
+            yield _case(setup, replace(base, batch=batch, dtype=dtype))
+
+
+def _case(setup: Setup, shape: Shape) -> Case:
+    build = partial(runs, shape, setup.seed, setup.device)
+    measured = setup.compare(partial(build, with_ours=True), partial(build, with_ours=False))
+    alone = shape.batch == 1
+    ours, floor = Contender(OURS), Contender(FLOOR)
+    peers = [one for one in measured.seconds if one not in (ours, floor)]
+    claims = [
+        Claim(ours, floor),
+        Claim(floor, ours, at_least(0.65) if alone else None),
+        *(Claim(one, ours, _bar(one, alone=alone)) for one in peers),
+    ]
+    facts: dict[str, Any] = {"identical_tokens": agreement(shape, setup.seed, setup.device)}
+    facts |= {f"tokens_per_s, {one}": speed for one, speed in _speeds(measured, shape).items()}
+    return Case(str(shape), rows_of(measured, claims), facts)
+
+
+def _bar(peer: Contender, *, alone: bool) -> Bar | None:
+    if peer.setting != TUNED:
+        return None
+    return at_least(1.35 if alone else 1.0)
+
+
+def _speeds(measured: Measured, shape: Shape) -> dict[str, float]:
+    tokens = shape.batch * shape.new
+    return {str(one): round(tokens / middle(s)[1], 1) for one, s in measured.seconds.items()}
+
+
+def runs(shape: Shape, seed: int, device: str, *, with_ours: bool) -> dict[str, Run]:
+    """Build both networks from one set of weights, and the floor."""
+    ours = network(shape, seed, device)
+    theirs = mixtral(shape, ours)
+    found: dict[str, Run] = {
+        name: partial(_theirs, theirs, way, shape, device) for name, way in PEERS.items()
+    }
+    if not with_ours:
+        return found
+    return {OURS: partial(_generate, ours, shape, device), **found, FLOOR: floor(ours, shape)}
+
+
+def network(shape: Shape, seed: int, device: str) -> UniMoeForConditionalGeneration:
+    """Return our network, all layers sparse, without encoders."""
+    torch.manual_seed(seed)
+    config = UniMoeConfig(
+        LlamaConfig(**_text(shape)),
+        sparse_layers="all",
+        num_experts=shape.experts,
+        experts_per_token=shape.top_k,
+    )
+    model = UniMoeForConditionalGeneration(config).to(device, DTYPES[shape.dtype])
+    return model.eval()
+
+
+def mixtral(shape: Shape, ours: UniMoeForConditionalGeneration) -> Any:  # noqa: ANN401 - untyped
+    """Return transformers' network with the weights of ours, none of them copied."""
+    config = MixtralConfig(
+        **_text(shape), num_local_experts=shape.experts, num_experts_per_tok=shape.top_k
+    )
+    with torch.device("meta"):
+        model = MixtralForCausalLM(config)
+    state = {
+        name.removeprefix("language_model.").replace(".router.", ".gate."): tensor
+        for name, tensor in ours.state_dict().items()
+    }
+    model.load_state_dict(state, assign=True)
+    model.model.rotary_emb = type(model.model.rotary_emb)(config)  # has buffers, no weights
+    return model.to(ours.device).eval()
+
+
+def _text(shape: Shape) -> dict[str, Any]:
+    return {
+        "vocab_size": shape.vocabulary,
+        "hidden_size": shape.width,
+        "intermediate_size": shape.inner,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.heads,
+        "max_position_embeddings": 4096,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10_000.0,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
+
+
+def _theirs(
+    model: Any,  # noqa: ANN401 - transformers is untyped here
+    implementation: str,
+    shape: Shape,
+    device: str,
+    index: int,
+) -> Callable[[], Tensor]:
+    model.set_experts_implementation(implementation)
+    return _generate(model, shape, device, index)
+
+
+def _generate(
+    model: Any,  # noqa: ANN401 - transformers is untyped here
+    shape: Shape,
+    device: str,
+    index: int,
+) -> Callable[[], Tensor]:
+    """Prepare a greedy answer to prompts of their own, always of the same length."""
+    generator = torch.Generator().manual_seed(index)
+    size = (shape.batch, shape.prompt)
+    ids_BT = torch.randint(_FIRST_WORD, shape.vocabulary, size, generator=generator).to(device)
+    mask_BT = torch.ones_like(ids_BT)
+
+    def call() -> Tensor:
+        written: Tensor = model.generate(
+            input_ids=ids_BT,
+            attention_mask=mask_BT,
+            do_sample=False,
+            min_new_tokens=shape.new,
+            max_new_tokens=shape.new,
+        )
+        return written[:, shape.prompt :]
+
+    return call
+
+
+def floor(model: UniMoeForConditionalGeneration, shape: Shape) -> Run:
+    """Return what multiplies every active weight once per token, and does nothing else.
+
+    A batch visits as many experts as there are, each with its even share of rows.
+    """
+    visits = shape.batch * shape.top_k
+    hit = min(shape.experts, visits)
+    attention, experts, head = active_weights(model)
+
+    def once(token: int) -> None:
+        for layer, weights in enumerate(attention):
+            for weight in weights:
+                F.linear(rows[shape.batch, weight.shape[1]], weight)
+            for e in range(hit):
+                gate_up, down = experts[layer][(token + e) % shape.experts]
+                F.linear(rows[visits // hit, shape.width], gate_up)
+                F.linear(rows[visits // hit, shape.inner], down)
+        F.linear(rows[shape.batch, shape.width], head)
+
+    rows = {
+        (count, wide): torch.ones(count, wide, dtype=head.dtype, device=head.device)
+        for count in (shape.batch, visits // hit)
+        for wide in (shape.width, shape.inner)
+    }
+
+    def call() -> None:
+        with torch.inference_mode():
+            for token in range(shape.new):
+                once(token)
+
+    return lambda _: call
+
+
+def active_weights(
+    model: UniMoeForConditionalGeneration,
+) -> tuple[list[list[Tensor]], list[list[tuple[Tensor, Tensor]]], Tensor]:
+    """Return per layer the attention's matrices and the experts' pairs of them, and the head."""
+    attention: list[list[Tensor]] = []
+    experts: list[list[tuple[Tensor, Tensor]]] = []
+    for layer in model.language_model.model.layers:
+        names = ("q_proj", "k_proj", "v_proj", "o_proj")
+        attention.append([layer.self_attn.get_submodule(name).weight for name in names])
+        stacks = layer.mlp.experts
+        experts.append(list(zip(stacks.gate_up_proj, stacks.down_proj, strict=True)))
+    head = model.get_output_embeddings().get_parameter("weight")
+    return attention, experts, head
+
+
+def agreement(shape: Shape, seed: int, device: str) -> str:
+    """Return how many tokens both networks write alike, in a few batches."""
+    ours = network(shape, seed, device)
+    theirs = mixtral(shape, ours)
+    same = total = 0
+    for index in range(_CHECKED):
+        a = _generate(ours, shape, device, index)()
+        b = _theirs(theirs, "eager", shape, device, index)()
+        same, total = same + int((a == b).sum()), total + a.numel()
+    return f"{same} of {total}"

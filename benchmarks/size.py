@@ -1,0 +1,79 @@
+"""The paper's four models on the meta device: parameters, and what counting them costs.
+
+They are counted in a process of its own, whose time and memory include its imports.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing import get_context
+
+from benchmarks import machine
+from benchmarks.answers import Bar, Case, Row, at_most
+from benchmarks.setup import Setup
+
+PAPER = {  # layout, experts -> billions of parameters of the language model: all, activated
+    ("interval", 4): (13.2, 8.9),
+    ("all", 4): (19.7, 11.1),
+    ("interval", 8): (21.9, 8.9),
+    ("all", 8): (37.0, 11.1),
+}
+TOLERANCE_B = 0.1  # as the paper rounds
+SECONDS, GIGABYTES = 30.0, 2.0
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What the other process found: billions of parameters, seconds, and its peak of memory."""
+
+    found: dict[tuple[str, int], tuple[float, float]]
+    seconds: dict[tuple[str, int], float]
+    peak_gb: float
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """It has none of its own; rounds are not repeated."""
+    del parser
+
+
+def answer(setup: Setup, options: argparse.Namespace) -> Iterator[Case]:
+    """Count all four models once."""
+    del setup, options
+    began = time.perf_counter()
+    with get_context("spawn").Pool(1) as pool:
+        counted = pool.apply(count)
+    yield case_of(counted, time.perf_counter() - began)
+
+
+def count() -> Counted:
+    """Build every model without its memory and count it."""
+    from uni_moe.model.architectures import ARCHITECTURES, size_of
+    from uni_moe.model.config import UniMoeConfig
+
+    found, seconds = {}, {}
+    for layout, experts in PAPER:
+        began = time.perf_counter()
+        language = ARCHITECTURES["llama-7b"]()
+        size = size_of(UniMoeConfig(language, sparse_layers=layout, num_experts=experts))
+        found[layout, experts] = size.language / 1e9, size.activated / 1e9
+        seconds[layout, experts] = time.perf_counter() - began
+    return Counted(found, seconds, machine.peak_bytes() / 1e9)
+
+
+def case_of(counted: Counted, seconds: float) -> Case:
+    """Hold what was counted against the paper, and what it took against the bars."""
+    rows = []
+    for (layout, experts), wanted in PAPER.items():
+        took = counted.seconds[layout, experts]
+        pairs = zip(("total", "activated"), wanted, counted.found[layout, experts], strict=True)
+        for name, paper, found in pairs:
+            what = f"{layout}, {experts} experts: {found:.2f} B {name}"
+            bar = Bar(TOLERANCE_B, at_most=True, where="B")
+            rows.append(Row(what, f"paper's {paper} B, off by", took, [abs(found - paper)], bar))
+    rows.append(Row("all, seconds with imports", "", seconds, [seconds], at_most(SECONDS)))
+    peak = [counted.peak_gb]
+    rows.append(Row("all, peak memory in GB", "", seconds, peak, at_most(GIGABYTES)))
+    return Case("language models of the paper, meta device, wall clock", rows)

@@ -1,0 +1,154 @@
+"""Whatever is measured beside ours computes the same from the same weights, or as much."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import decode, layer, lora, peers, step
+from benchmarks.peers import Sizes, Stacks
+from uni_moe.platform import take
+from uni_moe.routes import Routes
+
+SIZES = Sizes(tokens=24, width=16, inner=24, experts=4, top_k=2, dtype="float32")
+TINY = decode.Shape(batch=3, width=16, inner=24, layers=2, heads=2, vocabulary=50, prompt=5, new=6)
+SMALL = step.Shape(positions=24, width=16, inner=24, layers=2, heads=2, vocabulary=60, rank=2)
+others = pytest.mark.parametrize("name", [one for one in peers.LAYERS if one != "ours"])
+
+
+def passes(built, sizes=SIZES):
+    """Return what comes out and the gradient of the input."""
+    x, towards = layer.inputs(sizes, 0, "cpu")(5)
+    y = built(x)
+    y.backward(towards)
+    return y.detach(), x.grad
+
+
+def packed(built):
+    """Return the gradients of a layer's weights, as ours packs them."""
+    grads = {name: p.grad for name, p in built.named_parameters() if p.grad is not None}
+    experts = [name for name in grads if "gate_proj" in name]
+    if not experts:
+        return sorted(grads.values(), key=torch.numel)
+    prefixes = [name.partition("gate_proj")[0] for name in experts]
+    both = [
+        torch.cat([grads[f"{one}{part}_proj.weight"] for part in ("gate", "up")])
+        for one in prefixes
+    ]
+    down = [grads[f"{one}down_proj.weight"] for one in prefixes]
+    (router,) = [grad for name, grad in grads.items() if "experts" not in name]
+    return [router, torch.stack(down), torch.stack(both)]
+
+
+@others
+@pytest.mark.parametrize("experts", [4, 9])
+def test_a_peers_layer_computes_what_ours_does(name, experts):
+    sizes = replace(SIZES, experts=experts)
+    stacks = Stacks.draw(sizes, 1)
+    ours, theirs = peers.ours(stacks), peers.LAYERS[name](stacks)
+    for a, b in zip(passes(ours, sizes), passes(theirs, sizes), strict=True):
+        torch.testing.assert_close(b, a, atol=1e-5, rtol=1e-4)
+    for a, b in zip(packed(ours), packed(theirs), strict=True):
+        torch.testing.assert_close(b, a, atol=1e-5, rtol=1e-4)
+
+
+@others
+def test_a_peers_layer_does_so_in_half_precision(name):
+    sizes = replace(SIZES, dtype="bfloat16")
+    stacks = Stacks.draw(sizes, 1)
+    wanted, found = passes(peers.ours(stacks), sizes), passes(peers.LAYERS[name](stacks), sizes)
+    assert found[0].dtype == torch.bfloat16
+    for a, b in zip(wanted, found, strict=True):
+        torch.testing.assert_close(b, a, atol=0.06, rtol=0.06)
+
+
+@pytest.mark.parametrize("name", [one for one in lora.LAYERS if one != "ours"])
+def test_a_peers_adapters_compute_what_ours_do(name):
+    stacks, factors = Stacks.draw(SIZES, 1), lora.Factors.draw(SIZES, 3, 2)
+    ours, theirs = lora.ours(stacks, factors), lora.LAYERS[name](stacks, factors)
+    bare = passes(peers.ours(stacks))[0]
+    found = passes(ours)
+    assert (found[0] - bare).abs().max() > 0.01
+    for a, b in zip(found, passes(theirs), strict=True):
+        torch.testing.assert_close(b, a, atol=1e-5, rtol=1e-4)
+    learned = [
+        {name for name, p in one.named_parameters() if p.grad is not None} for one in (ours, theirs)
+    ]
+    assert all("lora_" in name for names in learned for name in names)
+    assert len(learned[0]) == 4
+
+
+def flops(built, x):
+    with FlopCounterMode(display=False) as counter:
+        built(x).sum().backward()
+    return counter.get_total_flops()
+
+
+def test_the_dense_layer_computes_as_much_as_the_visited_experts():
+    stacks = Stacks.draw(SIZES, 1)
+    x, _ = layer.inputs(SIZES, 0, "cpu")(0)
+    wide, _ = layer.inputs(replace(SIZES, tokens=SIZES.tokens * SIZES.top_k), 0, "cpu")(0)
+    router = 3 * 2 * SIZES.tokens * SIZES.width * SIZES.experts
+    assert flops(peers.loop(stacks), x) - router == flops(peers.dense(stacks), wide)
+
+
+def test_every_call_reads_an_input_of_its_own_and_the_same_for_all():
+    draw, again = layer.inputs(SIZES, 0, "cpu"), layer.inputs(SIZES, 0, "cpu")
+    stacks = Stacks.draw(SIZES, 0)
+    assert torch.equal(draw(3)[0], again(3)[0])
+    loads = {
+        tuple((draw(i)[0] @ stacks.router_ED.T).topk(2).indices.flatten().bincount(minlength=4))
+        for i in range(8)
+    }
+    assert len(loads) > 4
+
+
+def test_both_networks_write_the_same_words():
+    written, total = decode.agreement(TINY, 0, "cpu").split(" of ")
+    assert written == total == "54"
+
+
+def test_the_floor_reads_every_active_weight_once():
+    model = decode.network(replace(TINY, batch=1), 0, "cpu")
+    with FlopCounterMode(display=False) as counter:
+        decode.floor(model, replace(TINY, batch=1, new=1))(0)()
+    inactive = 2 * 2 * 3 * 16 * 24  # layers, idle experts, matrices
+    weights = [p.numel() for name, p in model.named_parameters() if p.dim() > 1]
+    embeddings, routers = 50 * 16, 2 * 4 * 16
+    assert counter.get_total_flops() == 2 * (sum(weights) - inactive - embeddings - routers)
+
+
+def losses(trainer, shape, steps=4):
+    return [trainer(step.draw(shape, index)) for index in range(steps)]
+
+
+def test_full_steps_of_both_ways_have_the_same_losses():
+    shape = replace(SMALL, what="full")
+    take(Routes())
+    model = step.network(shape, 0)
+    theirs = losses(step.Published(step.published(shape, model)), shape)
+    ours = losses(step.Ours(model, shape), shape)
+    assert len(set(ours)) == 4
+    assert ours == pytest.approx(theirs, rel=1e-5)
+
+
+def test_steps_with_adapters_begin_alike_and_train_as_many_linear_maps():
+    shape = replace(SMALL, what="tune")
+    model = step.network(shape, 0)
+    wrapped = step.published(shape, model)
+    first = losses(step.Published(wrapped), shape, steps=1)
+    assert losses(step.Ours(model, shape), shape, steps=1) == pytest.approx(first, rel=1e-5)
+    learned = [name for name, p in wrapped.named_parameters() if p.requires_grad]
+    attention, experts, routers = 2 * 4 * 2, 1 * 4 * 3 * 2, 1
+    assert len(learned) == attention + experts + routers
+
+
+def test_a_batch_is_filled_and_labelled_as_told():
+    shape = step.Shape(batch=64)
+    batch = step.draw(shape, 0)
+    filled = batch["attention_mask"].float().mean()
+    labelled = (batch["labels"] != step.IGNORED).sum() / batch["attention_mask"].sum()
+    assert float(filled) == pytest.approx(shape.filled_share, abs=0.05)
+    assert float(labelled) == pytest.approx(shape.label_share, abs=0.01)
+    assert not (batch["labels"] != step.IGNORED)[batch["attention_mask"] == 0].any()

@@ -1,0 +1,75 @@
+"""The process beside this one: what it runs, and how it fails."""
+
+import os
+
+import pytest
+import torch
+
+from benchmarks.places import Apart, Clock, Here, places
+from benchmarks.rounds import OURS, SHIPPED, TUNED
+from uni_moe.errors import StageError
+
+CLOCK = Clock(threads=1, device="cpu")
+
+
+def runs():
+    def sleepless(_):
+        return lambda: sum(range(20_000))
+
+    def broken(_):
+        return lambda: os._exit(3)
+
+    return {"count": sleepless, "broken": broken}
+
+
+def test_a_process_apart_measures_and_tells_when_it_is_gone():
+    apart = Apart(runs, CLOCK)
+    try:
+        assert apart.names == ["count", "broken"]
+        assert 0 < apart.burst("count", 0, 3).seconds < 1
+        with pytest.raises(StageError, match="gives no answer") as error:
+            apart.burst("broken", 0, 1)
+        assert "ended with 3" in str(error.value)
+    finally:
+        apart.close()
+
+
+def test_without_peers_as_shipped_there_is_no_second_process():
+    with places(CLOCK, runs, None) as found:
+        assert list(found) == [TUNED]
+        assert SHIPPED not in found
+
+
+def test_a_burst_is_as_long_as_its_middle_call_and_inputs_are_not_counted():
+    asked = []
+
+    def prepare(index):
+        asked.append(index)
+        sum(range(3_000_000))
+        rounds = 5_000_000 if index == 7 else 10
+        return lambda: sum(range(rounds))
+
+    burst = Here({"one": prepare}, CLOCK).burst("one", 6, 3)
+    assert asked == [6, 7, 8]
+    assert burst.seconds < 0.005
+    assert burst.peak_bytes is None
+
+
+def test_ours_alone_pays_for_determinism():
+    seen = []
+
+    def prepare(_):
+        return lambda: seen.append(torch.are_deterministic_algorithms_enabled())
+
+    here = Here({OURS: prepare, "peer": prepare}, CLOCK)
+    here.burst("peer", 0, 1)
+    here.burst(OURS, 0, 1)
+    assert seen == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("threads", "device", "said"),
+    [(1, "cpu", "CPU time"), (2, "cpu", "wall"), (1, "cuda", "wall")],
+)
+def test_cpu_time_is_taken_where_one_thread_computes_alone(threads, device, said):
+    assert str(Clock(threads, device)).startswith(said)

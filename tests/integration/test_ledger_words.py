@@ -206,3 +206,36 @@ def test_a_ledger_that_was_touched_proves_nothing(layout, capsys):
     write_entries(layout.aligned("audio") / FILE, change(entries))
     assert ledger(layout, "prove", entries[4].key) == 5
     assert "does not lead to the root" in capsys.readouterr().err
+
+
+def test_removed_and_refused_samples_are_accounted_for(layout):
+    keys = sorted(entry.key for entry in entries_of(layout))
+    gone = keys[0].removesuffix("#caption")
+    assert main(["--workspace", str(layout.root), "remove", gone]) == 0
+    for stage in ("ingest", "validate", "prepare@audio", PHASE):
+        assert main(["--workspace", str(layout.root), stage]) == 0
+    results = read_card(layout.aligned("audio")).results
+    samples = results["exposure"]["playground"]["audio"]["samples"]
+    assert (samples["listed"], samples["removed"]) == (7, 1)
+    assert samples["listed"] == sum(count for name, count in samples.items() if name != "listed")
+    assert gone not in {entry.key.removesuffix("#caption") for entry in entries_of(layout)}
+    assert ledger(layout, "check") == 0
+
+
+@pytest.mark.parametrize(("positions", "nothing"), [(26, False), (20, True)])
+def test_tokens_that_were_cut_away_are_accounted_for(layout, positions, nothing):
+    file = layout.root / "params.yaml"
+    data = yaml.safe_load(file.read_text())
+    data["align"]["audio"]["packing"] = {
+        "row_positions": positions,
+        "rows": None,
+        "on_too_long": "truncate",
+    }
+    file.write_text(yaml.safe_dump(data))
+    assert main(["--workspace", str(layout.root), PHASE]) == 0
+    account = read_card(layout.aligned("audio")).results["exposure"]["playground"]["audio"]
+    samples, tokens = account["samples"], account["tokens"]
+    assert (samples["truncated_to_nothing"] > 0) == nothing
+    assert tokens["truncated"] + tokens["truncated_to_nothing"] > 0
+    assert tokens["accepted"] == sum(n for name, n in tokens.items() if name != "accepted")
+    assert ledger(layout, "check") == 0

@@ -52,7 +52,7 @@ class Learner:
         if self.plant and step + 1 == PLANTED:
             self._collapse(self.module.model.sparse_layers()[1].router)
         ids = torch.randint(0, 50, (4, 12), generator=torch.Generator().manual_seed(step))
-        inputs = {"input_ids": ids, "labels": ids, "modalities": ["text"] * 4}
+        inputs = {"input_ids": ids, "labels": ids}
         named = tuple(seen(slot, f"{step}-{slot}", modality="text", tokens=11) for slot in range(4))
         return [MicroBatch(inputs, 44.0, 4, named, positions=48)]
 

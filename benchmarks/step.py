@@ -185,7 +185,7 @@ class Ours:
     def __call__(self, batch: Mapping[str, Any]) -> float:
         """Make a step; return its loss."""
         labels = int((batch["labels"][:, 1:] != IGNORED).sum())
-        result = self._engine.forward({**batch, "modalities": ["text"] * len(batch["input_ids"])})
+        result = self._engine.forward(batch)
         self._engine.backward(result.total, labels, last=True)
         self._engine.step(RATE)
         return float(result.total.detach()) / labels

@@ -211,10 +211,7 @@ class Ours:
     def __call__(self, batch: Mapping[str, Any]) -> float:
         """Make a step; return its loss."""
         labels = int((batch["labels"][:, 1:] != IGNORED).sum())
-        sequences = len(batch["input_ids"])
-        if "segment_BT" in batch:
-            sequences = int(batch["segment_BT"].max()) + 1
-        result = self._engine.forward({**batch, "modalities": ["text"] * sequences})
+        result = self._engine.forward(batch)
         self._engine.backward(result.total, labels, last=True)
         self._engine.step(RATE)
         return float(result.total.detach()) / labels

@@ -57,12 +57,16 @@ def command(root, machine):
 
 
 def tuned(root, **machine):
-    """Run `tune` to its end; return every step's numbers and the adapter."""
+    """Run `tune` to its end; return every step's numbers and the adapter.
+
+    The ledger is what seed, params and corpus say, whoever computed a draw.
+    """
     words, environment = command(root, machine)
     done = subprocess.run(
         words, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
     )
     assert done.returncode == 0, done.stderr[:4000]
+    assert main(["--workspace", str(root), "ledger", "check", "tune"]) == 0
     return numbers(root), load_file(root / "artifacts/model/adapter/adapter_model.safetensors")
 
 

@@ -1,10 +1,12 @@
 import copy
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import yaml
 
-from uni_moe.config import load_params, parse_params
+from uni_moe.config import Phase, TunePhase, load_params, of_card, parse_params
 from uni_moe.errors import ConfigError
 
 PARAMS = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
@@ -166,3 +168,30 @@ def test_a_key_that_stands_twice_is_refused_with_its_line(tmp_path):
     with pytest.raises(ConfigError, match="'seed' stands twice") as error:
         load_params(tmp_path / "params.yaml")
     assert f"line {len(text.splitlines()) + 1}" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("stage", "path"),
+    [
+        ("tune", ("tune",)),
+        ("align@image", ("align", "image")),
+        ("experts@speech", ("experts", "speech")),
+    ],
+)
+def test_a_phase_comes_back_from_a_cards_params(stage, path):
+    params = parse_params(PARAMS)
+    section = json.loads(json.dumps(params.section(*path)))
+    phases = {"tune": params.tune} | {
+        f"{name}@{item}": phase
+        for name in ("align", "experts")
+        for item, phase in getattr(params, name).items()
+    }
+    assert json.dumps(
+        asdict(of_card(TunePhase if stage == "tune" else Phase, section))
+    ) == json.dumps(asdict(phases[stage]))
+
+
+def test_params_of_a_card_of_another_version_are_refused():
+    section = parse_params(PARAMS).section("tune") | {"unheard_of": 1}
+    with pytest.raises(ConfigError, match="unheard_of: unknown key"):
+        of_card(TunePhase, section)

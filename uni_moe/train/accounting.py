@@ -68,11 +68,13 @@ def token_counter(tokenizer: Any, system_prompt: str) -> TokensOf:  # noqa: ANN4
 
 
 def _listed(corpora: Mapping[str, Corpus]) -> dict[Group, Listed]:
+    """Return what the corpora's cards say. A removed sample is in no manifest, but was listed."""
     found = {}
     for modality, corpus in corpora.items():
-        quarantined = corpus.card.results["quarantined"]
-        for source, count in corpus.card.results["listed"].items():
-            found[Group(source, modality)] = Listed(count, quarantined.get(source, 0))
+        told = [corpus.card.results[name] for name in ("listed", "quarantined", "removed")]
+        for source in sorted(set().union(*told)):
+            there, quarantined, removed = (counts.get(source, 0) for counts in told)
+            found[Group(source, modality)] = Listed(there + removed, quarantined, removed)
     return found
 
 

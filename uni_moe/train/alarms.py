@@ -66,8 +66,9 @@ class Alarm:
 class Leaps:
     """Finds losses and gradients that are no numbers or leap above those of the steps before.
 
-    A leap goes off once, however many steps it lasts; its steps count for those that follow, so
-    that a training which stays on a new level is not told at every step.
+    Judging begins when half of the window is filled. A leap goes off once, however many steps it
+    lasts; its steps count for those that follow, so that a training which stays on a new level is
+    not told at every step.
 
     Source: the median and its absolute deviation as robust scale, Rousseeuw and Croux 1993.
     """
@@ -101,7 +102,7 @@ class Leaps:
     def _judge(self, step: int, name: str, value: float) -> Alarm | None:
         earlier, limit = self._earlier[name], self._rules.spike_deviations
         now = math.log(max(value, 0.0) + _FLOORS[name])
-        score = deviations(now, earlier) if len(earlier) >= self._rules.window_steps // 4 else 0.0
+        score = deviations(now, earlier) if len(earlier) >= self._rules.window_steps // 2 else 0.0
         usual = math.exp(median(earlier)) - _FLOORS[name] if earlier else value
         earlier.append(now)
         was_high, self._high[name] = self._high[name], score > limit

@@ -110,35 +110,29 @@ class PhaseLearner:
             _seen(slots[at], samples[at], example)
             for at, example in zip(drawn, examples, strict=True)
         )
-        inputs = {**_to(inputs, device()), "modalities": [one.modality for one in examples]}
+        inputs = _to(inputs, device())
         tokens = float(sum(one.tokens for one in seen))
         positions = sum(len(one.encoded.input_ids) for one in examples)
         return MicroBatch(inputs, tokens, len(seen), seen, positions)
 
 
 class PhaseModule(nn.Module):
-    """Calls the network and splits its loss by modality."""
+    """Calls the network and splits its loss by draw. Nothing leaves the device."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, batch: Mapping[str, Any]) -> StepLoss:
-        """Return the batch's summed loss and (sum, tokens) by modality and by draw."""
-        inputs = {name: value for name, value in batch.items() if name != "modalities"}
-        out = self.model(**inputs, use_cache=False, output_routing_sums=self.training)
-        by_draw = torch.stack([out.loss_sum_B.detach(), out.loss_tokens_B], dim=1)
-        parts: dict[str, tuple[float, float]] = {}
-        for modality, (total, count) in zip(batch["modalities"], by_draw.tolist(), strict=True):
-            before = parts.get(modality, (0.0, 0.0))
-            parts[modality] = (before[0] + total, before[1] + count)
+        """Return the batch's summed loss and (sum, tokens) by draw."""
+        out = self.model(**batch, use_cache=False, output_routing_sums=self.training)
         total = out.loss * out.loss_tokens_B.sum()
+        by_draw = torch.stack([out.loss_sum_B.detach(), out.loss_tokens_B], dim=1)
         return StepLoss(
             total,
-            {name: part for name, part in parts.items() if part[1]},
-            by_draw,
-            out.routing_sums or {},
-            {name: loss.detach() for name, loss in (out.aux_losses or {}).items()},
+            by_draw=by_draw,
+            routing=out.routing_sums or {},
+            auxiliary={name: loss.detach() for name, loss in (out.aux_losses or {}).items()},
         )
 
 

@@ -101,11 +101,25 @@ class Ledger:
         return {"entries": found.size, "root": found.root().hex()}
 
     def _flush(self) -> None:
-        if self._waiting:
-            part = self._folder / f"part-{self._waiting[0].step:08d}-{self._step:08d}.parquet"
+        """Write what waits as a part.
+
+        Raises:
+            StageError: the disk refuses it; the parts before it are as they were.
+        """
+        if not self._waiting:
+            return
+        part = self._folder / f"part-{self._waiting[0].step:08d}-{self._step:08d}.parquet"
+        try:
             with whole_file(part) as draft:
                 write_entries(draft, self._waiting)
-            self._waiting = []
+        except OSError as error:
+            raise StageError(
+                f"The ledger could not be written to {self._folder}: {error}",
+                cause="the disk is full, or it refused the file.",
+                remedy="make room or mend it, then run the same command: it goes on from the last "
+                "whole state.",
+            ) from error
+        self._waiting = []
 
     def _parts(self) -> list[Path]:
         return sorted(self._folder.glob("part-*.parquet"))

@@ -81,12 +81,13 @@ def train(  # noqa: PLR0913 - a training has this many parts
         parameters=len(engine.names),
         ranks=engine.world.size,
     )
+    training = _Training(engine, learner, schedule, states, watch, run, start, facts)
     try:
-        training = _Training(engine, learner, schedule, states, watch, run, start, facts)
         training.run_to_the_end(title)
     finally:
         states.wait()
     states.settle()
+    facts = training.facts
     after = learner.validate()
     engine.close()
     return {
@@ -167,7 +168,8 @@ def _resume(
         return 0, {}
     state = states.at(step)
     take(Routes.from_json(state.facts["routes"]))
-    engine.load_tensors(state.tensors, state.step)
+    updates = state.step - sum(left_out <= state.step for left_out in state.facts["skipped"])
+    engine.load_tensors(state.tensors, updates)
     watch.resume(state.facts["watch"])
     now, began = machine(), state.facts["machine"]
     other = {name: [began[name], now[name]] for name in now if now[name] != began[name]}

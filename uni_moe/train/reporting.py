@@ -46,7 +46,7 @@ def together(batches: Sequence[MicroBatch], found: Sequence[StepLoss]) -> Togeth
 
 
 def share_of(batches: Sequence[MicroBatch], found: Sequence[StepLoss]) -> Share:
-    """Return a rank's share; the device is waited for once for draws and once for routing."""
+    """Return a rank's share; the device is waited for once for draws, routing and the rest."""
     named = [one.by_draw for one in found if one.by_draw is not None]
     tables = [stacked(one.routing) for one in found if one.routing]
     return Share(
@@ -57,7 +57,7 @@ def share_of(batches: Sequence[MicroBatch], found: Sequence[StepLoss]) -> Share:
         draws=sum(one.draws for one in batches),
         positions=sum(one.positions for one in batches),
         parts=_added(one.parts for one in found),
-        auxiliary=_added(_weighted(b, one) for b, one in zip(batches, found, strict=True)),
+        auxiliary=_auxiliary(batches, found),
     )
 
 
@@ -84,11 +84,18 @@ def joined(shares: Sequence[Share]) -> Together:
     )
 
 
-def _weighted(batch: MicroBatch, found: StepLoss) -> dict[str, tuple[float, float]]:
+def _auxiliary(
+    batches: Sequence[MicroBatch], found: Sequence[StepLoss]
+) -> dict[str, tuple[float, float]]:
     """Return the losses beside the next token's, each weighed by what its micro-batch counts."""
-    return {
-        name: (float(loss) * batch.count, batch.count) for name, loss in found.auxiliary.items()
-    }
+    told = [(batch.count, one.auxiliary) for batch, one in zip(batches, found, strict=True)]
+    names = [name for _, losses in told for name in losses]
+    if not names:
+        return {}
+    values = torch.stack([loss.double() for _, losses in told for loss in losses.values()]).tolist()
+    counts = [count for count, losses in told for _ in losses]
+    rows = zip(names, values, counts, strict=True)
+    return _added({name: (value * count, count)} for name, value, count in rows)
 
 
 def _added(parts: Iterable[Mapping[str, tuple[float, float]]]) -> dict[str, tuple[float, float]]:

@@ -57,6 +57,7 @@ def test_a_corpus_gives_back_the_accepted_samples_by_split(layout):
         "tasks": {"made/image": {"train": 3, "validation": 1, "test": 1}},
         "listed": {"made": 6},
         "quarantined": {"made": 1},
+        "removed": {},
     }
 
 

@@ -11,19 +11,20 @@ def seen(slot, key, *, modality="image", source="cats", tokens=4, truncated=0):
     return Seen(slot, f"{source}/{key}", f"id of {key}", modality, source, tokens, truncated)
 
 
-def report(step, draws=(), *, losses=None, ranks=1, loss=2.0, gradient_norm=1.0, **more):
-    """Return a step's report; draws are Seen, computed in turn by the ranks."""
-    losses = losses or [loss * one.tokens for one in draws]
+def report(step, named=(), *, losses=None, ranks=1, loss=2.0, gradient_norm=1.0, **more):
+    """Return a step's report; `named` are Seen, computed in turn by the ranks."""
+    losses = losses or [loss * one.tokens for one in named]
     return StepReport(
         step=step,
         loss=loss,
         gradient_norm=gradient_norm,
         learning_rate=1e-3,
-        seen=tuple((one.slot % ranks, one) for one in draws),
-        by_draw=tuple((total, one.tokens) for total, one in zip(losses, draws, strict=True)),
+        seen=tuple((one.slot % ranks, one) for one in named),
+        by_draw=tuple((total, one.tokens) for total, one in zip(losses, named, strict=True)),
         routing=more.pop("routing", {}),
         waited_s=more.pop("waited_s", 0.01),
         took_s=more.pop("took_s", 0.1),
+        draws=len(named),
         **more,
     )
 

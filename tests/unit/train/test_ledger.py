@@ -153,3 +153,12 @@ def test_one_step_is_never_recorded_twice(tmp_path):
     ledger = recorded(tmp_path / "ledger", range(1, 4))
     with pytest.raises(AssertionError, match="step 3 comes after step 3"):
         ledger.add(step_of(3))
+
+
+def test_a_disk_that_refuses_the_ledger_is_told(tmp_path):
+    (tmp_path / "ledger").write_text("a file stands where the folder should")
+    ledger = Ledger(tmp_path / "ledger")
+    ledger.add(step_of(1))
+    with pytest.raises(StageError, match="ledger could not be written") as told:
+        ledger.position()
+    assert "last whole state" in told.value.remedy

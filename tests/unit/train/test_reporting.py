@@ -1,0 +1,57 @@
+"""One report from the shares of all ranks."""
+
+import torch
+
+from tests.unit.train.reports import routed, seen
+from uni_moe.train.batches import MicroBatch, StepLoss
+from uni_moe.train.reporting import joined, share_of, together
+
+
+def micro(draws, losses, *, routing=None, **more):
+    """Return a micro-batch and what was computed of it."""
+    tokens = [one.tokens for one in draws]
+    by_draw = torch.tensor([losses, tokens], dtype=torch.float32).T.reshape(-1, 2)
+    batch = MicroBatch({}, float(sum(tokens)), len(draws), tuple(draws), positions=10 * len(draws))
+    return batch, StepLoss(torch.tensor(0.0), by_draw=by_draw, routing=routing or {}, **more)
+
+
+def share(*made):
+    return share_of([batch for batch, _ in made], [found for _, found in made])
+
+
+def test_draws_of_all_ranks_stand_by_slot():
+    first = share(micro([seen(3, "d"), seen(0, "a")], [3.0, 0.5]), micro([seen(4, "e")], [4.0]))
+    second = share(micro([seen(1, "b", tokens=2)], [1.0]), micro([], []))
+    found = joined([first, second])
+    assert [(rank, one.slot) for rank, one in found.seen] == [(0, 0), (1, 1), (0, 3), (0, 4)]
+    assert found.by_draw == ((0.5, 4), (1.0, 2), (3.0, 4), (4.0, 4))
+    assert (found.draws, found.positions) == (4, 40)
+
+
+def test_routing_adds_up_over_micro_batches_and_ranks():
+    one, two = routed([6, 2, 2]), routed([1, 4, 5], kind="text")
+    first = share(
+        micro([seen(0, "a")], [1.0], routing={0: one, 2: two}),
+        micro([seen(1, "b")], [1.0], routing={0: two, 2: two}),
+    )
+    second = share(micro([], []))  # a rank that had nothing to route
+    found = joined([first, second, first]).routing
+    assert torch.equal(found[0].table_MX, 2 * (one.table_MX + two.table_MX))
+    assert torch.equal(found[2].table_MX, 4 * two.table_MX)
+
+
+def test_losses_beside_the_next_tokens_are_means_over_tokens():
+    made = [
+        micro([seen(0, "a", tokens=3)], [1.0], auxiliary={"balance": torch.tensor(1.0)}),
+        micro([seen(1, "b", tokens=1)], [1.0], auxiliary={"balance": torch.tensor(2.0)}),
+        micro([], [], auxiliary={}),
+    ]
+    assert joined([share(*made)]).auxiliary == {"balance": 1.25}
+
+
+def test_a_learner_without_named_draws_is_counted():
+    batch = MicroBatch({}, 1.0, 8)
+    found = StepLoss(torch.tensor(2.0), {"caption": (6.0, 3.0)})
+    told = together([batch], [found])
+    assert (told.draws, told.seen, told.by_draw, told.routing) == (8, (), (), {})
+    assert told.parts == {"caption": 2.0}

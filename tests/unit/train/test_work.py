@@ -1,0 +1,59 @@
+"""Operations of a step against a count by hand."""
+
+import pytest
+from transformers import LlamaConfig
+
+from uni_moe.model.config import UniMoeConfig
+from uni_moe.model.network import UniMoeForConditionalGeneration
+from uni_moe.train.work import peak_flops, work_of
+
+WIDTH, INNER, LAYERS, VOCABULARY = 8, 12, 2, 40
+ATTENTION = 4 * WIDTH * WIDTH
+NORMS = 2 * WIDTH
+FEED_FORWARD = 3 * WIDTH * INNER
+
+
+def network(sparse=()):
+    text = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=WIDTH,
+        intermediate_size=INNER,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+    )
+    return UniMoeForConditionalGeneration(UniMoeConfig(text, sparse_layers=sparse, num_experts=5))
+
+
+def test_a_frozen_weight_costs_four_and_one_that_learns_six():
+    model = network().requires_grad_(requires_grad=False)
+    weights = LAYERS * (ATTENTION + NORMS + FEED_FORWARD) + WIDTH
+    found = work_of(model)
+    assert found.flops_per_position == 4 * weights
+    assert found.flops_per_label == 4 * WIDTH * VOCABULARY
+    model.language_model.model.layers[0].mlp.requires_grad_(requires_grad=True)
+    assert work_of(model).flops_per_position == 4 * weights + 2 * FEED_FORWARD
+    assert found.of(10, 3) == 10 * found.flops_per_position + 3 * found.flops_per_label
+
+
+def test_of_a_mixture_only_the_visited_experts_cost():
+    model = network(sparse=[0]).requires_grad_(requires_grad=False)
+    mixture = 2 * FEED_FORWARD + 5 * WIDTH
+    weights = LAYERS * (ATTENTION + NORMS) + FEED_FORWARD + mixture + WIDTH
+    assert work_of(model).flops_per_position == pytest.approx(4 * weights)
+
+
+@pytest.mark.parametrize(
+    ("name", "half", "peak"),
+    [
+        ("NVIDIA H200", True, 989e12),
+        ("NVIDIA H100 80GB HBM3", True, 989e12),
+        ("NVIDIA H100 PCIe", True, 756e12),
+        ("NVIDIA A100-SXM4-80GB", False, 19.5e12),
+        ("NVIDIA L40S", True, 362e12),
+        ("NVIDIA L4", True, 121e12),
+        ("Someone's device", True, None),
+    ],
+)
+def test_the_peaks_of_known_devices(name, half, peak):
+    assert peak_flops(name, half_precision=half) == peak

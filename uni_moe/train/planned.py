@@ -73,10 +73,15 @@ def _sizes(part: str, chosen: EncoderFoundation | LanguageFoundation, root: Path
         return TINY[part](chosen.tiny.architecture).module.config
 
 
+def sizes_in(part: str, folder: Path) -> PreTrainedConfig:
+    """Return what config.json says of a part of the foundation; no weight is read."""
+    return _READ[part](read_json(folder / "config.json"))
+
+
 def _pretrained(part: str, folder: Path) -> PreTrainedConfig:
     file = folder / "config.json"
     if file.is_file():
-        return _READ[part](read_json(file))
+        return sizes_in(part, folder)
     known = ARCHITECTURES.get(folder.name)
     if known is None:
         raise ConfigError(

@@ -18,7 +18,7 @@ from uni_moe.data.tombstones import FILE as TOMBSTONES
 from uni_moe.data.tombstones import Tombstone, read_tombstones, refused_ones, write_tombstones
 from uni_moe.data.validated import QUARANTINE, read_accepted, read_quarantine
 from uni_moe.errors import LineageError
-from uni_moe.records import SPLITS, Card, MediaRef, Sample, canonical_json
+from uni_moe.records import SPLITS, Card, MediaRef, Sample, canonical_json, source_of
 from uni_moe.stage import StageContext
 
 __all__ = ["Corpus", "caption_sample", "conversations", "counts_of", "open_corpus", "prepare"]
@@ -46,9 +46,11 @@ def prepare(ctx: StageContext) -> None:
         for split in SPLITS:
             chosen = sorted((s for s in accepted if s.split == split), key=lambda s: s.key)
             _write_split(draft.folder, split, chosen, shards)
-        gone = [*read_tombstones(samples / TOMBSTONES), *refused_ones(read_quarantine(validated))]
-        write_tombstones(draft.folder / TOMBSTONES, gone)
+        taken_out = read_tombstones(samples / TOMBSTONES)
+        refused = refused_ones(read_quarantine(validated))
+        write_tombstones(draft.folder / TOMBSTONES, [*taken_out, *refused])
         draft.results |= counts_of(accepted)
+        draft.results["removed"] = dict(Counter(sorted(source_of(one.key) for one in taken_out)))
         draft.results["listed"] = count_by_source(samples / FILE)
         draft.results["quarantined"] = count_by_source(validated / QUARANTINE)
         ctx.run.event("prepared", modality=ctx.item, **draft.results)

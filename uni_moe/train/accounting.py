@@ -70,9 +70,12 @@ def token_counter(tokenizer: Any, system_prompt: str) -> TokensOf:  # noqa: ANN4
 def _listed(corpora: Mapping[str, Corpus]) -> dict[Group, Listed]:
     found = {}
     for modality, corpus in corpora.items():
-        quarantined = corpus.card.results["quarantined"]
-        for source, count in corpus.card.results["listed"].items():
-            found[Group(source, modality)] = Listed(count, quarantined.get(source, 0))
+        results = corpus.card.results
+        listed, refused, removed = (results[n] for n in ("listed", "quarantined", "removed"))
+        for source in sorted({*listed, *removed}):
+            gone = removed.get(source, 0)
+            counted = Listed(listed.get(source, 0) + gone, refused.get(source, 0), gone)
+            found[Group(source, modality)] = counted
     return found
 
 

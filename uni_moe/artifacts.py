@@ -22,6 +22,7 @@ _AROUND = (
     "uni_moe.cli",
     "uni_moe.cli_ledger",
     "uni_moe.cli_features",
+    "uni_moe.cli_data",
     "uni_moe.cli_models",
     "uni_moe.__main__",
     "uni_moe.alone",

@@ -19,7 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from uni_moe import cli_features, cli_ledger, cli_models, launch
+from uni_moe import cli_data, cli_features, cli_ledger, cli_models, launch
 from uni_moe.alone import end_with_starter, only_one
 from uni_moe.artifacts import Layout
 from uni_moe.config import Gate, Params, load_params
@@ -107,6 +107,8 @@ def _parser() -> argparse.ArgumentParser:
     command("refresh", _refresh, "bring a workspace's graph up to this version of the code")
     ask = command("ask", _ask, "ask the champion about a picture, film, sound or speech")
     ask.add_argument("question")
+    ask.add_argument("--model", type=Path, metavar="FOLDER", help="ask this one, not the champion")
+    ask.add_argument("--max-new-tokens", type=int, metavar="N", help="default: as in params.yaml")
     for kind in MEDIA_KINDS:
         ask.add_argument(f"--{kind}", type=Path, action="append", default=[], metavar="FILE")
     ask.add_argument("--json", action="store_true", help="as JSON")
@@ -120,6 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     again.add_argument("model", nargs="?", help="version or id; default: the champion")
     register = command("register", _register, "register and judge the model in artifacts/ alone")
     register.add_argument("--reason", default="by hand", help="why; kept with the version")
+    cli_data.add_words(command)
     cli_models.add_words(command)
     cli_ledger.add_words(command)
     start = command(
@@ -340,6 +343,26 @@ def _recipes(_: argparse.Namespace) -> None:
 
 
 def _ask(arguments: argparse.Namespace) -> None:
+    if arguments.model is not None:
+        folder, name, most = _any_model(arguments)
+    else:
+        folder, name, most = _champion(arguments)
+    from uni_moe.evaluate.ask import answer
+
+    said = answer(
+        folder,
+        arguments.question,
+        images=arguments.image,
+        videos=arguments.video,
+        audio=arguments.audio,
+        speech=arguments.speech,
+        max_new_tokens=arguments.max_new_tokens or most,
+    )
+    print(json.dumps({"model": name, "answer": said}) if arguments.json else said)
+
+
+def _champion(arguments: argparse.Namespace) -> tuple[Path, str, int]:
+    """Return the champion's folder, its name, and how long it may answer."""
     layout = _layout(arguments)
     params = load_params(layout.params)
     _quiet(params)
@@ -350,20 +373,24 @@ def _ask(arguments: argparse.Namespace) -> None:
         raise ConfigError(
             "There is no champion to ask.",
             cause="no model of this workspace has passed the gate.",
-            remedy="run `uni-moe run`, or look at `uni-moe models` for the verdicts.",
+            remedy="run `uni-moe run`, look at `uni-moe models` for the verdicts, or ask another "
+            "model by --model.",
         )
-    from uni_moe.evaluate.ask import answer
+    return current.folder / "model", current.model, params.evaluate.max_new_tokens
 
-    said = answer(
-        current.folder / "model",
-        arguments.question,
-        images=arguments.image,
-        videos=arguments.video,
-        audio=arguments.audio,
-        speech=arguments.speech,
-        max_new_tokens=params.evaluate.max_new_tokens,
-    )
-    print(json.dumps({"model": current.model, "answer": said}) if arguments.json else said)
+
+def _any_model(arguments: argparse.Namespace) -> tuple[Path, str, int]:
+    """Return the same of a model's folder; no workspace is needed, but the model must be whole."""
+    if arguments.max_new_tokens is None:
+        raise ConfigError(
+            "--model needs --max-new-tokens.",
+            cause="no params.yaml says how long this model may answer.",
+            remedy="add, say, --max-new-tokens 64.",
+        )
+    from uni_moe.checkpoints.whole import read_config, whole_model
+
+    whole_model(arguments.model, read_config(arguments.model))
+    return arguments.model, str(arguments.model), arguments.max_new_tokens
 
 
 def _lineage(arguments: argparse.Namespace) -> None:

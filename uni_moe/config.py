@@ -10,7 +10,7 @@ import difflib
 import types
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from uni_moe.config_rules import rules
 from uni_moe.errors import ConfigError, bullets
 from uni_moe.yaml_text import parse_yaml
 
+_Section = typing.TypeVar("_Section")
 Connector = Literal["image", "audio", "speech"]
 ExpertName = Literal["image", "video", "audio", "speech"]
 # Parts of the network that a phase may train; uni_moe.model.parts says which parameters they are.
@@ -27,7 +28,10 @@ Part = Literal[
     "connector.image",
     "connector.audio",
     "connector.speech",
+    "projection.audio",
+    "projection.speech",
     "router",
+    "modality_adapters",
     "lora.attention",
     "lora.feed_forward",
     "lora.experts",
@@ -225,7 +229,8 @@ class QueryConnector:
 class ModelShape:
     """The parts of the network that the foundation does not fix."""
 
-    sparse_layers: tuple[int, ...]
+    # Decoder layers that become mixtures: a list, or a layout (interval: every second layer).
+    sparse_layers: tuple[int, ...] | Literal["all", "interval", "first_half", "second_half"]
     experts_per_token: int
     vision_select_layer: int  # which of the vision tower's hidden states; -2 as published
     video_frames: int
@@ -246,25 +251,62 @@ class Lora:
 
 
 @dataclass(frozen=True)
+class Packing:
+    """How the conversations of a step lie in rows, and what happens to one that is too long.
+
+    A row takes `row_positions` positions at most, several conversations one behind the other; null
+    gives each a row of its own. `rows` of them are computed at once; null takes all of a step. What
+    is longer than a row, or than the language model reads, is refused, or loses its end.
+    """
+
+    row_positions: int | None
+    rows: int | None
+    on_too_long: Literal["refuse", "truncate"]
+
+
+@dataclass(frozen=True)
 class Phase:
     """One training phase: what learns, from what, how long.
 
     `learns` names parts of the model. `blend` weighs modalities against each
-    other; a modality without weight is not drawn. `tasks` says which conversations are drawn:
-    `caption` (captions and transcripts), `answer` (questions), or both.
+    other; a modality without weight is not drawn. `sources` says how often a sample of a source is
+    drawn beside one of another of its modality; without a weight it is 1. `tasks` says which
+    conversations are drawn: `caption` (captions and transcripts), `answer` (questions), or both.
+    A step draws `batch_size` conversations, or as many as have `batch_positions` positions
+    together. Without `packing` a step is computed at once, each conversation in a row of its own.
     """
 
     learns: tuple[Part, ...]
     blend: Mapping[str, float]
     tasks: tuple[Literal["caption", "answer"], ...]
     steps: int
-    batch_size: int
     learning_rate: float
     warmup_share: float
     weight_decay: float
     clip_norm: float
     save_every_steps: int
     lora: Lora | None
+    batch_size: int | None = None
+    batch_positions: int | None = None
+    sources: Mapping[str, float] = field(default_factory=dict)
+    packing: Packing | None = None
+
+
+@dataclass(frozen=True)
+class RoutingLosses:
+    """What is added to the loss of the next token, each off at 0; see uni_moe.model.losses."""
+
+    balance: float  # all experts are visited alike
+    target: float  # a modality's tokens go to the experts wished for it
+    divergence: float  # modalities of one sample are routed differently
+    expert_targets: Mapping[str, tuple[int, ...]]  # modality -> slots wished for its tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class TunePhase(Phase):
+    """The phase that has a mixture to tune."""
+
+    losses: RoutingLosses
 
 
 @dataclass(frozen=True)
@@ -306,6 +348,7 @@ class Assembly:
 
     slots: tuple[Literal["base", "image", "video", "audio", "speech"], ...]
     connectors_from: Mapping[str, str]  # connector -> the expert whose connector survives
+    modality_adapters: bool  # a linear map per modality in front of every router
 
 
 @dataclass(frozen=True)
@@ -343,7 +386,7 @@ class Params:
     align: Mapping[Connector, Phase]
     experts: Mapping[ExpertName, Phase]
     assembly: Assembly
-    tune: Phase
+    tune: TunePhase
     telemetry: Telemetry
     evaluate: Evaluate
     gate: Gate
@@ -395,21 +438,21 @@ def parse_params(data: object, *, name: str = "params.yaml") -> Params:
     return typing.cast("Params", params)
 
 
-def phase_of(section: Mapping[str, Any]) -> Phase:
-    """Return the phase that a card's params hold: what `Params.section` wrote.
+def of_card(kind: type[_Section], section: Mapping[str, Any]) -> _Section:
+    """Return a section that a card's params hold: what `Params.section` wrote.
 
     Raises:
         ConfigError: it was written by a version with other keys.
     """
     problems: list[str] = []
-    phase = build(Phase, section, "", problems)
+    found = build(kind, section, "", problems)
     if problems:
         raise ConfigError(
             f"A card's params are not those of this version:{bullets(problems)}",
             cause="its artifact was made by another version of the project.",
             remedy="use that version, or let the stage run again.",
         )
-    return typing.cast("Phase", phase)
+    return typing.cast("_Section", found)
 
 
 def build(kind: Any, value: object, where: str, problems: list[str]) -> Any:  # noqa: ANN401, PLR0911, C901
@@ -458,6 +501,10 @@ def _build_union(
     choices = [argument for argument in arguments if argument is not type(None)]
     if len(choices) == 1:
         return build(choices[0], value, where, problems)
+    named = [choice for choice in choices if typing.get_origin(choice) is Literal]
+    if named:  # a name, or what it stands for
+        others = [choice for choice in choices if choice not in named]
+        return build((named if isinstance(value, str) else others)[0], value, where, problems)
     kinds = {typing.get_args(typing.get_type_hints(c)["kind"])[0]: c for c in choices}
     kind = value.get("kind") if isinstance(value, Mapping) else None
     if kind not in kinds:

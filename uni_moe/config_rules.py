@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from math import inf
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from uni_moe.config import EncoderTraining, Params, Phase
+    from uni_moe.config import EncoderTraining, Params, Phase, RoutingLosses
 
 _Rule = tuple[str, Callable[[float], bool]]
 _COUNT: _Rule = ("must be at least 1", lambda x: x >= 1)
@@ -26,12 +28,16 @@ _RANGES: dict[str, _Rule] = {
             *("video_frames", "query_tokens", "layers", "heads", "width", "intermediate_size"),
             *("window_s", "vocab_size", "hidden_size", "max_positions", "max_new_tokens"),
             *("max_items", "count", "image_size", "patch_size", "mel_bins", "patience_steps"),
+            *("batch_positions", "row_positions", "rows"),
         ),
         _COUNT,
     ),
     **dict.fromkeys(("learning_rate", "clip_norm", "alpha", "spike_deviations"), _POSITIVE),
     **dict.fromkeys(
-        ("seed", "weight_decay", "knock_out_items", "validation", "test", "most_skips"),
+        (
+            *("seed", "weight_decay", "knock_out_items", "validation", "test", "most_skips"),
+            *("balance", "target", "divergence"),
+        ),
         _NOT_NEGATIVE,
     ),
     **dict.fromkeys(
@@ -46,6 +52,7 @@ _RANGES: dict[str, _Rule] = {
     "min_over_chance": ("must lie in [-1, 1]", lambda x: -1 <= x <= 1),
 }
 _MEDIA = ("image", "video", "audio", "speech")
+_CONNECTORS = ("image", "audio", "speech")
 _ARCHITECTURE = {
     "image": {"image_size", "patch_size", "width", "layers", "heads"},
     "audio": {"width", "layers", "heads", "window_s"},
@@ -96,12 +103,16 @@ def rules(params: Params) -> list[str]:
     problems += [said for said, kept in simple.items() if not kept]
     problems += _layer_rules(params)
     problems += _assembly_rules(params)
+    problems += _loss_rules(params.tune.losses, len(params.assembly.slots))
+    if "modality_adapters" in params.tune.learns and not params.assembly.modality_adapters:
+        problems.append("tune.learns: modality_adapters asks for assembly.modality_adapters: true")
     problems += _blend_rules(params)
     phases: dict[str, Phase] = {"tune": params.tune}
     phases |= {f"align.{key}": phase for key, phase in params.align.items()}
     phases |= {f"experts.{key}": phase for key, phase in params.experts.items()}
     for where, phase in phases.items():
         problems += _phase_rules(where, phase) + _learn_rules(where, phase)
+        problems += _draw_rules(where, phase, names)
     return problems + _shape_rules(params)
 
 
@@ -172,7 +183,10 @@ def _layer_rules(params: Params) -> list[str]:
     layers = params.model.sparse_layers
     tiny = params.foundation.language.tiny
     problems = []
-    if not layers or len(set(layers)) != len(layers) or min(layers) < 0:
+    if isinstance(layers, str):
+        if tiny is not None and layers == "first_half" and tiny.layers < 2:
+            problems.append("model.sparse_layers: the first half of one layer holds none")
+    elif not layers or len(set(layers)) != len(layers) or min(layers) < 0:
         problems.append("model.sparse_layers: at least one, from 0 on, each once")
     elif tiny is not None and max(layers) >= tiny.layers:
         problems.append(
@@ -213,7 +227,8 @@ def _assembly_rules(params: Params) -> list[str]:
     ]
     for connector, expert in chosen.items():
         phase = params.experts.get(expert)  # type: ignore[call-overload] # any name may stand there
-        if phase is None or f"connector.{connector}" not in phase.learns:
+        parts = {f"connector.{connector}", f"projection.{connector}"}
+        if phase is None or not parts & set(phase.learns):
             problems.append(
                 f"assembly.connectors_from.{connector}: experts.{expert} trains no such connector"
             )
@@ -221,12 +236,28 @@ def _assembly_rules(params: Params) -> list[str]:
         part.partition(".")[2]
         for phase in params.experts.values()
         for part in phase.learns
-        if part.startswith("connector.")
+        if part.startswith(("connector.", "projection."))
     }
     problems += [
         f"assembly.connectors_from: connector.{name} learns with experts; name the one that stays"
         for name in sorted(learned - set(chosen))
     ]
+    return problems
+
+
+def _loss_rules(losses: RoutingLosses, slots: int) -> list[str]:
+    """Experts are wished for modalities and slots that there are, and only where it counts."""
+    problems = [
+        f"tune.losses.expert_targets.{kind}: {list(wished)} are not all slots of 0 to {slots - 1}"
+        for kind, wished in losses.expert_targets.items()
+        if not wished or not all(0 <= slot < slots for slot in wished)
+    ]
+    problems += [
+        f"tune.losses.expert_targets.{kind}: no such modality"
+        for kind in sorted(set(losses.expert_targets) - {"text", *_MEDIA})
+    ]
+    if losses.target > 0 and not losses.expert_targets:
+        problems.append("tune.losses.target: stands without expert_targets")
     return problems
 
 
@@ -249,15 +280,22 @@ def _learn_rules(where: str, phase: Phase) -> list[str]:
     """What a phase trains must be what its stage saves: anything else would be lost in silence."""
     kind, _, item = where.partition(".")
     parts = set(phase.learns)
-    connectors = {f"connector.{name}" for name in ("image", "audio", "speech")}
+    connectors = {f"connector.{name}" for name in _CONNECTORS}
+    connectors |= {f"projection.{name}" for name in ("audio", "speech")}
+    mixture = {"lora.attention", "lora.experts", "router", "modality_adapters"}
     needed, allowed = {
         "align": ({f"connector.{item}"}, {f"connector.{item}"}),
         "experts": ({"lora.feed_forward"}, {"lora.feed_forward", *connectors}),
-        "tune": (set(), {"lora.attention", "lora.experts", "router", *connectors}),
+        "tune": (set(), mixture | connectors),
     }[kind]
     problems = [
         f"{where}.learns: {part} would be lost; this phase keeps {', '.join(sorted(allowed))}"
         for part in sorted(parts - allowed)
+    ]
+    problems += [
+        f"{where}.learns: projection.{name} is a part of connector.{name}; name one of them"
+        for name in _CONNECTORS
+        if {f"connector.{name}", f"projection.{name}"} <= parts
     ]
     return problems + [
         f"{where}.learns: {part} is what this phase is for" for part in sorted(needed - parts)
@@ -283,6 +321,21 @@ def _shape_rules(params: Params) -> list[str]:
         problems.append(
             "foundation.language.tiny.hidden_size: must be a multiple of heads, each of even width"
         )
+    return problems
+
+
+def _draw_rules(where: str, phase: Phase, sources: Sequence[str]) -> list[str]:
+    """A step is cut one way, and weighs sources that there are."""
+    problems = []
+    if (phase.batch_size is None) == (phase.batch_positions is None):
+        problems.append(f"{where}: give either `batch_size` or `batch_positions`, not both")
+    for name, weight in phase.sources.items():
+        if name not in sources:
+            near = difflib.get_close_matches(name, sources, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            problems.append(f"{where}.sources.{name}: no source has this name{hint}")
+        elif not 0 < weight < inf:
+            problems.append(f"{where}.sources.{name}: must be above 0, found {weight}")
     return problems
 
 

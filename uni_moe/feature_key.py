@@ -20,7 +20,7 @@ from torch import nn
 
 from uni_moe import routes
 from uni_moe.artifacts import sha256_file
-from uni_moe.model.processor import UniMoeProcessor
+from uni_moe.model.preparing import MediaPreparingMixin
 from uni_moe.model.towers import TowersMixin
 
 # What stands between a file and its features; a test holds it to the imports.
@@ -34,13 +34,13 @@ CODE = (
     "uni_moe.feature_maker",
     "uni_moe.model.encoders.beats",
     "uni_moe.model.encoders.beats_features",
-    "uni_moe.model.processor",
+    "uni_moe.model.preparing",
     "uni_moe.model.towers",
 )
 PACKAGES = ("av", "numpy", "pillow", "soundfile", "soxr", "torch", "transformers")
 
 
-def encoder_facts(kind: str, towers: TowersMixin, processor: UniMoeProcessor) -> dict[str, Any]:
+def encoder_facts(kind: str, towers: TowersMixin, processor: MediaPreparingMixin) -> dict[str, Any]:
     """Return, as plain JSON, what features of a kind depend on beside the medium."""
     tower = towers.tower(kind)
     facts = {

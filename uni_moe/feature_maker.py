@@ -26,7 +26,7 @@ from uni_moe.data.media import Media, load
 from uni_moe.errors import UniMoeError
 from uni_moe.feature_key import encoder_facts
 from uni_moe.model.encoders.beats_features import RATE_HZ
-from uni_moe.model.processor import UniMoeProcessor
+from uni_moe.model.preparing import MediaPreparingMixin
 from uni_moe.model.towers import TowersMixin
 from uni_moe.recent import Recent
 from uni_moe.records import MediaKind, MediaRef
@@ -50,7 +50,7 @@ class FeatureMaker:
     def __init__(
         self,
         towers: TowersMixin,
-        processor: UniMoeProcessor,
+        processor: MediaPreparingMixin,
         settings: FeatureCacheSettings | None = None,
         cache: FeatureCache | None = None,
     ) -> None:
@@ -150,7 +150,7 @@ class FeatureMaker:
 
 @contextmanager
 def open_features(
-    ctx: StageContext, towers: TowersMixin, processor: UniMoeProcessor
+    ctx: StageContext, towers: TowersMixin, processor: MediaPreparingMixin
 ) -> Iterator[FeatureMaker]:
     """Make features for a stage, with its workspace's cache; the run tells what became of it."""
 

@@ -104,5 +104,15 @@ def _rules(machine: Machine) -> list[str]:
         "offload_optimizer: not with `expert_parallel`, which works at ZeRO stage 0": (
             machine.expert_parallel > 1 and machine.offload_optimizer
         ),
+        **_of_features(machine.features),
     }
     return [problem for problem, is_so in told.items() if is_so]
+
+
+def _of_features(settings: FeatureCacheSettings) -> dict[str, bool]:
+    limit = settings.limit_bytes
+    return {
+        "features.memory_bytes: must be at least 0": settings.memory_bytes < 0,
+        "features.limit_bytes: must be at least 0, or null": limit is not None and limit < 0,
+        "features.spare_share: must be between 0 and 1": not 0 <= settings.spare_share <= 1,
+    }

@@ -80,7 +80,8 @@ class MediaRef:
     `members` are files of the tar shard `shard`, relative to the artifact's folder: one file, the
     frames of a video in order, or several sounds to be joined with `gap_ms` of silence between.
     `sha256` is the hash of the members' bytes (of their hashes, where there are several).
-    `frames` picks frames of a film. `track` picks a track of a file that holds both.
+    `frames` picks frames of a film. `track` picks a track of a file that holds both. `duration_s`
+    is that of a sound or film as it will be read.
     """
 
     kind: MediaKind
@@ -91,6 +92,7 @@ class MediaRef:
     gap_ms: int | None = None
     frames: tuple[int, ...] | None = None
     track: Literal["video", "audio"] | None = None
+    duration_s: float | None = None
 
     @property
     def content(self) -> str:
@@ -163,6 +165,11 @@ class Sample:
         if fields.get("choices") is not None:
             fields["choices"] = tuple(fields["choices"])
         return cls(**fields)
+
+
+def source_of(key: str) -> str:
+    """Return the source that a key belongs to: what stands before its first slash."""
+    return key.partition("/")[0]
 
 
 def modality_of(kinds: Iterable[str]) -> str:

@@ -26,6 +26,22 @@ def recipes() -> dict[str, str]:
     return found
 
 
+def recipe_file(name: str) -> Path:
+    """Return a recipe's params file.
+
+    Raises:
+        ConfigError: there is no such recipe.
+    """
+    file = PACKAGE / "recipes" / f"{name}.yaml"
+    if name not in recipes():
+        raise ConfigError(
+            f"There is no recipe {name!r}.",
+            cause="recipes are files that come with the package.",
+            remedy=f"choose one of: {', '.join(recipes())}.",
+        )
+    return file
+
+
 def make_workspace(folder: Path, recipe: str) -> Path:
     """Make a workspace from a recipe and return its full path.
 
@@ -35,13 +51,7 @@ def make_workspace(folder: Path, recipe: str) -> Path:
     Raises:
         ConfigError: the recipe is unknown, or the folder holds something.
     """
-    source = PACKAGE / "recipes" / f"{recipe}.yaml"
-    if not source.is_file():
-        raise ConfigError(
-            f"There is no recipe {recipe!r}.",
-            cause="recipes are files that come with the package.",
-            remedy=f"choose one of: {', '.join(recipes())}.",
-        )
+    source = recipe_file(recipe)
     folder = folder.resolve()
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(

@@ -83,8 +83,16 @@ def declared_params():
     return found
 
 
+LOSSES = {
+    "balance": 0.01,
+    "target": 0.1,
+    "divergence": 0.1,
+    "expert_targets": {"image": [1], "video": [2], "audio": [3], "speech": [4, 0]},
+}
+
+
 def smallest_data():
-    """Return the smoke recipe with one step everywhere and a handful of samples."""
+    """Return the smoke recipe with one step everywhere, few samples, and every part that learns."""
     data = yaml.safe_load((ROOT / "uni_moe/recipes/smoke.yaml").read_text())
     data["sources"][0] |= {
         "train": {"text": 40, "image": 6, "video": 4, "audio": 4, "speech": 6},
@@ -95,6 +103,11 @@ def smallest_data():
     phases = [*data["align"].values(), *data["experts"].values(), data["tune"]]
     for plan in (*trainings, *phases):
         plan |= {"steps": 1, "batch_size": 2}
+    data["model"]["sparse_layers"] = "interval"
+    data["assembly"] |= {"modality_adapters": True, "connectors_from": {"speech": "speech"}}
+    data["experts"]["speech"]["learns"] = ["lora.feed_forward", "projection.speech"]
+    data["tune"]["learns"][-2:] = ["projection.audio", "connector.speech", "modality_adapters"]
+    data["tune"] |= {"losses": LOSSES, "batch_size": 8}
     data["evaluate"] |= {"max_new_tokens": 2, "max_items": 2, "knock_out_items": 1}
     return data
 
@@ -171,8 +184,16 @@ def test_an_aligned_connector_is_alone_in_its_file_and_has_learned(layout):
         aligned = weights(layout.aligned(connector), "connector")
         start = f"{connector}_connector."
         assert {n for n in assembled if n.startswith(start)} == set(aligned)
-        assert all(torch.equal(assembled[name], tensor) for name, tensor in aligned.items())
+        trained_on = {n for n, t in aligned.items() if not torch.equal(assembled[n], t)}
+        learned = connector == "speech"  # with its expert, as the params say
+        assert trained_on == {f"{start}projector.{n}" for n in ("weight", "bias") if learned}
     assert weights(layout.aligned("speech"), "connector")["speech_connector.query_tokens"].any()
+
+
+def test_a_projection_that_learns_with_an_expert_survives_with_it(layout):
+    donor = weights(layout.expert("speech"), "speech.connector")
+    assembled = weights(layout.assembled)
+    assert all(torch.equal(assembled[name], tensor) for name, tensor in donor.items())
 
 
 def feed_forward(layer, part):
@@ -218,10 +239,23 @@ def test_tuning_changes_the_parts_that_learn_and_no_other(layout):
     before, after = weights(layout.assembled), weights(layout.model)
     assert before.keys() == after.keys()
     changed = {name for name, tensor in before.items() if not torch.equal(after[name], tensor)}
-    learning = ("self_attn.", "mlp.experts.", "mlp.router.", "_connector.")
+    learning = ("self_attn.", "mlp.experts.", "mlp.router.", "mlp.adapters.", "_connector.")
     assert all(any(part in name for part in learning) for name in changed)
     for part in learning:
         assert any(part in name for name in changed), part
+    of_sound = {name for name in changed if name.startswith("audio_connector.")}
+    assert of_sound == {"audio_connector.projector.weight", "audio_connector.projector.bias"}
+
+
+def test_losses_of_the_routing_are_logged_and_the_model_remembers_them(layout):
+    (run,) = [folder for folder in layout.runs.iterdir() if "tune" in folder.name]
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    beside = {f"auxiliary/{name}" for name in ("balance", "target", "divergence")}
+    assert all(beside <= set(row) and min(row[name] for name in beside) > 0 for row in rows)
+    config = json.loads((layout.model / "config.json").read_text())
+    assert config["expert_targets"] == LOSSES["expert_targets"]
+    assert config["balance_coefficient"] == LOSSES["balance"]
+    assert config["modality_adapters"]
 
 
 def test_a_tuned_attention_is_the_assembled_one_and_its_scaled_adapters(layout):
@@ -274,8 +308,7 @@ def test_stages_share_what_their_encoders_saw(layout):
     kept = kept_features(layout.state / "features")
     assert encoded == sum(one.media for one in kept) > 0
     assert sorted(one.kind for one in kept) == sorted(MEDIA_KINDS)
-    assert told["tune"].get("encoded", 0) == 0
-    assert told["tune"]["read"] > 0
+    assert told["tune"]["read"] > told["tune"].get("encoded", 0)  # it draws media new to all, too
 
 
 def run_again(layout, stage, *caches):

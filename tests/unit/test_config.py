@@ -15,6 +15,7 @@ SENTENCES = {
     "count": 9,
     "answers": {"What?": ["a"]},
 }
+PACKING = {"row_positions": 512, "rows": 1, "on_too_long": "refuse"}
 SHARDED = {"kind": "sharded", "name": "set", "path": "../set", "tasks": ["t"]}
 
 
@@ -83,6 +84,35 @@ def changed(path, value):
         (["foundation", "language", "tiny", "heads"], 7, "hidden_size: must be a multiple"),
         (["foundation", "image", "tiny", "warmup_share"], 1.5, "warmup_share: must lie in [0, 1)"),
         (["platform"], 3, "platform: expected keys and values, found 3"),
+        (["model", "sparse_layers"], "thirds", "model.sparse_layers: 'thirds' is not one of 'all'"),
+        (["model", "sparse_layers"], 2, "model.sparse_layers: expected a list, found 2"),
+        (["tune", "losses", "balance"], -1.0, "tune.losses.balance: must be at least 0"),
+        (["tune", "losses", "target"], 1.0, "tune.losses.target: stands without expert_targets"),
+        (["tune", "losses", "expert_targets"], {"image": [5]}, "are not all slots of 0 to 4"),
+        (["tune", "losses", "expert_targets"], {"smell": [0]}, "smell: no such modality"),
+        (["align", "image", "losses"], {}, "align.image.losses: unknown key"),
+        (["tune", "learns"], ["router", "modality_adapters"], "assembly.modality_adapters: true"),
+        (
+            ["tune", "learns"],
+            ["connector.speech", "projection.speech"],
+            "projection.speech is a part of connector.speech",
+        ),
+        (
+            ["experts", "speech", "learns"],
+            ["lora.feed_forward", "projection.speech"],
+            "connector.speech learns with experts; name the one that stays",
+        ),
+        (["tune", "batch_size"], None, "tune: give either `batch_size` or `batch_positions`"),
+        (["tune", "batch_positions"], 4096, "tune: give either `batch_size` or `batch_positions`"),
+        (["align", "image", "batch_size"], 0, "align.image.batch_size: must be at least 1"),
+        (["tune", "sources"], {"playgruond": 2.0}, "did you mean 'playground'?"),
+        (["tune", "sources"], {"playground": 0.0}, "tune.sources.playground: must be above 0"),
+        (["tune", "sources"], {"playground": float("inf")}, "sources.playground: must be above 0"),
+        (["tune", "sources"], {"playground": "twice"}, "expected a number, found 'twice'"),
+        (["tune", "packing"], {"row_positions": 512}, "tune.packing.on_too_long: missing"),
+        (["tune", "packing"], PACKING | {"row_positions": 0}, "row_positions: must be at least 1"),
+        (["tune", "packing"], PACKING | {"rows": 0}, "tune.packing.rows: must be at least 1"),
+        (["tune", "packing"], PACKING | {"on_too_long": "cut"}, "'cut' is not one of 'refuse'"),
     ],
 )
 def test_a_wrong_key_is_named_with_its_place(path, value, said):
@@ -110,6 +140,18 @@ def test_a_file_that_is_not_yaml_names_the_line(tmp_path):
     (tmp_path / "params.yaml").write_text("seed: [1\n")
     with pytest.raises(ConfigError, match="line 2"):
         load_params(tmp_path / "params.yaml")
+
+
+def test_a_phase_may_weigh_sources_pack_rows_and_cut_steps_by_positions():
+    data = changed(["tune", "packing"], PACKING)
+    data["tune"] |= {"sources": {"playground": 2}, "batch_positions": 4096}
+    del data["tune"]["batch_size"]
+    tune = parse_params(data).tune
+    assert (tune.batch_size, tune.batch_positions) == (None, 4096)
+    assert tune.sources == {"playground": 2.0}
+    assert (tune.packing.row_positions, tune.packing.rows) == (512, 1)
+    plain = parse_params(changed(["tune", "packing"], None)).tune
+    assert (plain.packing, plain.sources, plain.batch_positions) == (None, {}, None)
 
 
 def test_a_section_is_plain_json():

@@ -40,6 +40,9 @@ def with_value(path, value):
         ("gate.min_over_chance", [-1.0, 1.0], [-1.01, 1.01]),
         ("model.experts_per_token", [1, 5], [0, 6]),
         ("model.sparse_layers", [[0], [0, 3]], [[], [4], [-1], [1, 1]]),
+        ("model.sparse_layers", ["all", "interval", "first_half", "second_half"], ["half", ""]),
+        ("tune.losses.balance", [0.0, 9.0], [-1.0e-9]),
+        ("assembly.modality_adapters", [True, False], [1, "yes"]),
     ],
 )
 def test_ranges_end_where_they_say(path, taken, refused):

@@ -10,8 +10,9 @@ from tests.unit.evaluate.tiny_model import network
 from uni_moe import routes
 from uni_moe.feature_key import CODE, encoder_facts, weights_hash
 from uni_moe.model.network import UniMoeForConditionalGeneration
+from uni_moe.model.preparing import MediaPreparingMixin
 from uni_moe.model.processor import UniMoeProcessor
-from uni_moe.model.towers import Towers
+from uni_moe.model.towers import TowersMixin
 from uni_moe.records import MEDIA_KINDS
 from uni_moe.train.pretrained import load_tower
 
@@ -47,7 +48,9 @@ def test_a_network_that_was_saved_and_loaded_has_the_same_facts(parts, tmp_path)
 def test_an_encoder_of_the_foundation_is_the_networks(parts, tmp_path, part):
     model, processor = parts
     getattr(model, TOWER[part]).save_pretrained(tmp_path)
-    alone = Towers(model.config, {TOWER[part]: load_tower(part, tmp_path)})
+    alone = TowersMixin()
+    alone.config = model.config
+    setattr(alone, TOWER[part], load_tower(part, tmp_path))
     assert encoder_facts(part, alone, processor) == encoder_facts(part, model, processor)
 
 
@@ -144,8 +147,8 @@ def test_the_code_between_a_file_and_its_features_counts():
         "uni_moe.errors",
         "uni_moe.records",
         "uni_moe.model.config",
-        "uni_moe.model.prompt",
     }
+    assert UniMoeProcessor.prepare is MediaPreparingMixin.prepare
     assert used - computing == carries_no_number_of_a_feature
     assert graph.find_modules_directly_imported_by("uni_moe.feature_maker") & used <= {
         *CODE,

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from uni_moe.artifacts import whole_folder, write_json
-from uni_moe.checkpoints.tensors import shards_of, write_shards
-from uni_moe.errors import ConfigError
+from uni_moe.checkpoints.tensors import TensorFile, write_shards
+from uni_moe.checkpoints.whole import check_absent, read_config, whole_model
+from uni_moe.errors import LineageError, bullets
 from uni_moe.model.config import UniMoeConfig
-from uni_moe.model.published.config import config_to_published
+from uni_moe.model.processor import UniMoeProcessor
+from uni_moe.model.published.config import config_to_published, unpublished
 from uni_moe.model.published.names import Hearing, Style
 from uni_moe.model.published.plan import take_out
 
@@ -46,26 +47,16 @@ def export_published(model: Path, out: Path, *, style: Style = "experts") -> dic
         ConfigError: `out` exists, or `model` is none of ours.
         LineageError: the model has parts that no published variant has.
     """
-    if out.exists():
-        raise ConfigError(
-            f"{out} exists.",
-            cause="an export never writes over something.",
-            remedy="name another folder.",
-        )
-    if not (model / "config.json").is_file():
-        raise ConfigError(
-            f"{model} is no model.",
-            cause="there is no config.json in it.",
-            remedy="give a folder that an import, a training or save_pretrained wrote.",
-        )
-    config = UniMoeConfig.from_pretrained(model)
-    hearing = _hearing(config)
+    check_absent(out)
+    config = read_config(model)
+    _check_published(config, style)
+    files, told = whole_model(model, config), config_to_published(config, style)
     with whole_folder(out) as draft:
-        told = config_to_published(config, style)
         sides: dict[str, dict[str, Tensor]] = {name: {} for name in (*_SIDE, *_TOWERS)}
-        sizes = write_shards(draft, _language(model, sides, hearing, style, config.num_experts))
+        sizes = write_shards(draft, _language(files, sides, config, style))
         _write_sides(draft, sides)
         _write_towers(draft, sides, config)
+        _write_preprocessors(model, draft)
         write_json(draft / "config.json", told)
         for name in _TOKENIZER:
             if (model / name).is_file():
@@ -73,25 +64,34 @@ def export_published(model: Path, out: Path, *, style: Style = "experts") -> dic
     return sizes
 
 
+def _check_published(config: UniMoeConfig, style: Style) -> None:
+    problems = unpublished(config, style)
+    if problems:
+        raise LineageError(
+            f"The published layout cannot hold this model:{bullets(problems)}",
+            cause="the published code would load it and compute something else.",
+            remedy="keep such a model in our own layout; it loads by from_pretrained.",
+        )
+
+
 def _language(
-    model: Path,
+    files: Sequence[TensorFile],
     sides: Mapping[str, dict[str, Tensor]],
-    hearing: Hearing | None,
+    config: UniMoeConfig,
     style: Style,
-    experts: int,
 ) -> Iterator[tuple[str, Tensor]]:
     """Return the language model's tensors; put what belongs into other files aside."""
     homes: dict[str, str | tuple[str, ...]] = {**_SIDE, **_TOWERS}
-    for path in shards_of(model):
-        with safe_open(path, "pt") as file:
-            for ours in file.keys():  # noqa: SIM118 - not a mapping
-                found = take_out({ours: file.get_tensor(ours)}, hearing, style, experts)
-                for name, tensor in found.items():
-                    home = next((h for h, p in homes.items() if name.startswith(p)), None)
-                    if home is None:
-                        yield name, tensor
-                    else:
-                        sides[home][name] = tensor
+    hearing = _hearing(config)
+    for file in files:
+        for ours in file.shapes:
+            found = take_out({ours: file.read(ours)}, hearing, style, config.num_experts)
+            for name, tensor in found.items():
+                home = next((h for h, p in homes.items() if name.startswith(p)), None)
+                if home is None:
+                    yield name, tensor
+                else:
+                    sides[home][name] = tensor
 
 
 def _write_sides(draft: Path, sides: Mapping[str, dict[str, Tensor]]) -> None:
@@ -122,13 +122,36 @@ def _write_towers(
         folder.mkdir()
         named = [("model.encoder." + n.removeprefix(prefix), t) for n, t in sorted(audio.items())]
         write_shards(folder, iter(named))
-        write_json(folder / "config.json", _plain(config.speech_config))
+        write_json(folder / "config.json", _whole_whisper(config))
     else:
         cfg = {k: v for k, v in _plain(config.audio_config).items() if isinstance(v, int | float)}
         weights = {name.removeprefix(prefix): tensor for name, tensor in audio.items()}
         for layer in range(1, config.audio_config.encoder_layers):
             weights[_TABLE.format(layer)] = weights[_TABLE.format(0)]
         torch.save({"cfg": cfg, "model": weights}, draft / "audio_tower.pt")
+
+
+def _whole_whisper(config: UniMoeConfig) -> dict[str, Any]:
+    """Return the tower's configuration; the published aligner reads its decoder's sizes there."""
+    shape = config.speech_connector or {}
+    return _plain(config.speech_config) | {
+        "decoder_layers": shape["layers"],
+        "decoder_attention_heads": shape["heads"],
+        "decoder_ffn_dim": shape["intermediate_size"],
+    }
+
+
+def _write_preprocessors(model: Path, draft: Path) -> None:
+    """Put what prepares media beside the encoders, where a model has a processor."""
+    if not (model / "processor_config.json").is_file():
+        return
+    processor = UniMoeProcessor.from_pretrained(model, local_files_only=True)
+    for name, part in (
+        ("vision_tower", processor.image_processor),
+        ("audio_tower", processor.feature_extractor),
+    ):
+        if part is not None and (draft / name).is_dir():
+            part.save_pretrained(draft / name)
 
 
 def _plain(config: Any) -> dict[str, Any]:  # noqa: ANN401 - any configuration of transformers

@@ -6,88 +6,89 @@ files win, in the order in which the published loader reads them.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from uni_moe.checkpoints.tensors import Shape, TensorFile, shards_of
+from uni_moe.checkpoints.published_adapters import (
+    Deltas,
+    Source,
+    check_peft,
+    is_half,
+    put_built_in,
+    put_peft,
+    short,
+)
+from uni_moe.checkpoints.tables import read_table
+from uni_moe.checkpoints.tensors import TensorFile, shards_of
 from uni_moe.errors import DataError
 
 _ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
 _FIRST = ("mm_projector.bin", "non_lora_trainables.bin")
 _LAST = ("mm_audio_aligner.bin", "mlp_gates.bin", "fm_adapter.bin")
 _RANK_FILE = re.compile(r"(\d+)_mlp_experts\.bin")
-_LORA = re.compile(r"(?P<target>.+)\.lora_(?P<side>[AB])(\.default)?\.weight")
-_BUILT_IN_LORA = re.compile(r"(?P<target>.+_proj)_lora_(?P<side>[AB])\.weight")
-_LOCAL = re.compile(r"(.*\.deepspeed_experts\.)(\d+)(\..*)")
-
-
-@dataclass(frozen=True)
-class Source:
-    """A tensor in a file."""
-
-    file: TensorFile
-    name: str
-
-    @property
-    def shape(self) -> Shape:
-        """The tensor's shape."""
-        return self.file.shapes[self.name]
-
-    def read(self) -> Tensor:
-        """Return the tensor."""
-        return self.file.read(self.name)
-
-    def __str__(self) -> str:
-        """Return the file's name and the tensor's."""
-        return f"{self.file.path.name}: {self.name}"
-
-
-@dataclass
-class Delta:
-    """A low-rank adapter of one weight: W + scale * B A."""
-
-    scale: float
-    a: Source | None = None
-    b: Source | None = None
+_EXPERT = re.compile(r"(.*\.mlp\.experts\.)(\d+)(\..*)")
+_DENSE = re.compile(r"model\.layers\.(\d+)\.mlp\.(gate|up|down)_proj\.weight")
+# The 8-expert variant's names of what the others have too. Its release stands on their base, whose
+# tensors it replaces; under two names both would count.
+_ONE_NAME = (
+    (".mlp.deepspeed_moe.experts.deepspeed_experts.", ".mlp.experts."),
+    (".mlp.deepspeed_moe.gate.wg.", ".mlp.gate."),
+)
 
 
 @dataclass
 class Published:
     """A published checkpoint, nothing merged yet.
 
-    `weights` maps the published name to the tensor that counts, `deltas` the name of a weight to
-    its adapters, `replaced` names tensors that a later file overrides.
+    `weights` maps a published name (that of the 4-expert variants where there are two) to the
+    tensor that counts, `deltas` the name of a weight to its adapters. `replaced` names tensors that
+    a later file overrides, `left` those that nobody needs, with the reason.
     """
 
     config: Mapping[str, Any]
     weights: dict[str, Source] = field(default_factory=dict)
-    deltas: dict[str, list[Delta]] = field(default_factory=dict)
+    deltas: Deltas = field(default_factory=dict)
     replaced: list[str] = field(default_factory=list)
+    left: dict[str, str] = field(default_factory=dict)
 
-    def put(self, name: str, source: Source) -> None:
+    def put(self, source: Source) -> None:
         """Note a tensor; it takes the place of an earlier one."""
-        if name in self.weights:
-            self.replaced.append(f"{self.weights[name]} (by {source.file.path.name})")
-        self.weights[name] = source
+        if source.known_as in self.weights:
+            earlier = self.weights[source.known_as]
+            self.replaced.append(f"{earlier} (by {short(source.file.path)})")
+        self.weights[source.known_as] = source
+
+    def halves(self) -> dict[str, Source]:
+        """Return the halves of all adapters by published name."""
+        every = [delta for own in self.deltas.values() for delta in own]
+        return {half.known_as: half for delta in every for half in delta.halves()}
 
 
-def read_published(folders: Sequence[Path]) -> Published:
+def read_published(folders: Sequence[Path], experts: Sequence[Path] = ()) -> Published:
     """Look into a checkpoint's folders, base first; a later one's files win.
+
+    Args:
+        folders: base first, then what was trained on top of it.
+        experts: stage-2 expert files in slot order; they replace what the shards have there.
 
     Raises:
         DataError: there is no config.json or no shard, or a file is broken.
     """
     config: dict[str, Any] = {}
+    absent = [str(folder) for folder in folders if not folder.is_dir()]
+    if absent:
+        raise DataError(
+            f"There is no folder {', '.join(absent)}.",
+            cause="a checkpoint is a folder on this machine; nothing is fetched here.",
+            remedy="give the folder's path.",
+        )
     for folder in folders:
         if (folder / "config.json").is_file():
-            config |= _json(folder / "config.json")
-    shards = [path for folder in folders for path in shards_of(folder)]
+            config |= read_table(folder / "config.json")
+    shards = [(path, folder) for folder in folders for path in shards_of(folder)]
     if not config or not shards:
         missing = "config.json" if not config else "shard (model*.safetensors, pytorch_model*.bin)"
         raise DataError(
@@ -96,43 +97,62 @@ def read_published(folders: Sequence[Path]) -> Published:
             remedy="give the folder of the base weights as --base when FOLDER is an adapter's.",
         )
     found = Published(config)
-    for path in shards:
-        _put_all(found, path)
+    for path, folder in shards:
+        _put_all(found, path, folder)
     for folder in folders:
         _put_named(found, folder, _FIRST)
         _put_rank_files(found, folder)
         _put_adapter(found, folder)
     for folder in folders:
         _put_named(found, folder, _LAST)
+    _put_experts(found, experts)
     return found
 
 
 def _put_named(found: Published, folder: Path, names: Sequence[str]) -> None:
     for name in names:
         if (folder / name).is_file():
-            _put_all(found, folder / name)
+            _put_all(found, folder / name, folder / name)
 
 
-def _put_all(found: Published, path: Path) -> None:
+def _put_all(found: Published, path: Path, origin: Path) -> None:
     file = TensorFile(path)
     for name in file.shapes:
-        _put(found, _plain(name), Source(file, name))
+        _put(found, Source(file, name, plain(name)), origin)
 
 
-def _put(found: Published, name: str, source: Source) -> None:
+def _put(found: Published, source: Source, origin: Path) -> None:
     """Note a tensor as a weight, or as one half of an adapter that lives beside its weight."""
-    built_in = _BUILT_IN_LORA.fullmatch(name)
-    if built_in is None:
-        found.put(name, source)
-        return
-    rank, alpha = found.config.get("lora_r"), found.config.get("lora_alpha")
-    if not rank or not alpha:
-        raise DataError(
-            f"{source} is an adapter, but config.json does not say its scale.",
-            cause="`lora_r` and `lora_alpha` are missing.",
-            remedy="take the config.json of the 8-expert release.",
-        )
-    _half(found, built_in["target"] + ".weight", built_in["side"], source, alpha / rank)
+    if is_half(source.known_as):
+        put_built_in(found.deltas, source, found.config, origin)
+    else:
+        found.put(source)
+
+
+def _put_experts(found: Published, experts: Sequence[Path]) -> None:
+    """Put whole feed-forwards into the slots of the layers that are mixtures.
+
+    What a rank trained on top of them has been read before, and stays.
+    """
+    routed = {
+        name.partition(".layers.")[2].partition(".")[0]
+        for name in found.weights
+        if name.endswith(".mlp.gate.weight")
+    }
+    for slot, path in enumerate(experts):
+        file = TensorFile(path)
+        for name in file.shapes:
+            match = _DENSE.fullmatch(plain(name))
+            if match and match[1] in routed:
+                target = f"model.layers.{match[1]}.mlp.experts.{slot}.{match[2]}_proj.weight"
+                source, earlier = Source(file, name, target), found.weights.get(target)
+                if earlier is not None and _RANK_FILE.fullmatch(earlier.file.path.name):
+                    found.replaced.append(f"{source} (by {short(earlier.file.path)})")
+                else:
+                    found.put(source)
+            else:
+                why = "its layer is no mixture here" if match else "no part of a feed-forward"
+                found.left[f"{short(path)}: {name}"] = why
 
 
 def _put_rank_files(found: Published, folder: Path) -> None:
@@ -144,12 +164,12 @@ def _put_rank_files(found: Published, folder: Path) -> None:
     }
     for rank, path in sorted(ranks.items()):
         file = TensorFile(path)
-        local = [int(match[2]) for name in file.shapes if (match := _LOCAL.fullmatch(_plain(name)))]
+        local = [int(match[2]) for name in file.shapes if (match := _EXPERT.fullmatch(plain(name)))]
         own = max(local, default=0) + 1
         for name in file.shapes:
-            match = _LOCAL.fullmatch(_plain(name))
-            counted = f"{match[1]}{rank * own + int(match[2])}{match[3]}" if match else _plain(name)
-            _put(found, counted, Source(file, name))
+            match = _EXPERT.fullmatch(plain(name))
+            counted = f"{match[1]}{rank * own + int(match[2])}{match[3]}" if match else plain(name)
+            _put(found, Source(file, name, counted), path)
 
 
 def _put_adapter(found: Published, folder: Path) -> None:
@@ -162,57 +182,19 @@ def _put_adapter(found: Published, folder: Path) -> None:
             cause="without its rank and alpha an adapter has no scale.",
             remedy="fetch adapter_config.json into the folder.",
         )
-    told = _json(folder / "adapter_config.json")
+    told = read_table(folder / "adapter_config.json")
+    check_peft(told, path)
     file = TensorFile(path)
     for name in file.shapes:
-        match = _LORA.fullmatch(_plain(name))
-        if match is None:
-            _put(found, _plain(name), Source(file, name))
-            continue
-        scale = told["lora_alpha"] / told["r"]
-        _half(found, match["target"] + ".weight", match["side"], Source(file, name), scale)
+        source = Source(file, name, plain(name))
+        if not put_peft(found.deltas, source, told, path):
+            found.put(source)
 
 
-def _half(found: Published, target: str, side: str, source: Source, scale: float) -> None:
-    """Put A and B of one file together."""
-    deltas = found.deltas.setdefault(target, [])
-    own = next((d for d in deltas if (d.a or d.b).file is source.file), None)  # type: ignore[union-attr]
-    if own is None:
-        own = Delta(scale)
-        deltas.append(own)
-    if side == "A":
-        own.a = source
-    else:
-        own.b = source
-
-
-def _plain(name: str) -> str:
-    """Take away what peft and the trainer put in front of a name."""
+def plain(name: str) -> str:
+    """Take away what peft and the trainer put around a name; one name for what has two."""
     name = name.removeprefix("base_model.model.")
-    return name.removeprefix("model.") if name.startswith("model.model.") else name
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(
-            f"{path} is not JSON: {error}",
-            cause="the file was not fetched whole, or was changed by hand.",
-            remedy="fetch it again.",
-        ) from error
-    if not isinstance(data, dict):
-        raise DataError(
-            f"{path} holds no keys and values.",
-            cause="it is not what its name says.",
-            remedy="fetch it again.",
-        )
-    return data
-
-
-def half_adapters(deltas: Mapping[str, Sequence[Delta]]) -> Iterator[str]:
-    """Return the adapters whose other half is missing, for a person."""
-    for target, own in sorted(deltas.items()):
-        for delta in own:
-            if delta.a is None or delta.b is None:
-                yield f"the adapter of {target} has no {'A' if delta.a is None else 'B'}"
+    name = name.removeprefix("model.") if name.startswith("model.model.") else name
+    for theirs, ours in _ONE_NAME:
+        name = name.replace(theirs, ours)
+    return name

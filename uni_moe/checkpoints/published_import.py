@@ -2,69 +2,88 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
-from transformers import AutoTokenizer, CLIPImageProcessorPil, WhisperFeatureExtractor
-
-from uni_moe.artifacts import whole_folder, write_json
-from uni_moe.checkpoints.published_files import (
-    Delta,
-    Published,
-    Source,
-    half_adapters,
-    read_published,
+from transformers import (
+    AutoTokenizer,
+    CLIPImageProcessorPil,
+    LlamaConfig,
+    WhisperFeatureExtractor,
 )
-from uni_moe.checkpoints.tensors import Shape, TensorFile, write_shards
-from uni_moe.checkpoints.towers import Towers, find_towers
+
+from uni_moe.artifacts import sha256_file, whole_folder, write_json
+from uni_moe.checkpoints.published_adapters import Source, merged, misfits, short
+from uni_moe.checkpoints.published_files import Published, read_published
+from uni_moe.checkpoints.tables import telling_of
+from uni_moe.checkpoints.tensors import write_shards
+from uni_moe.checkpoints.towers import PREPROCESSOR, Towers, find_towers
+from uni_moe.checkpoints.whole import check_absent, wanted
 from uni_moe.errors import ConfigError, LineageError, bullets
 from uni_moe.model.config import UniMoeConfig
-from uni_moe.model.network import UniMoeForConditionalGeneration
 from uni_moe.model.processor import UniMoeProcessor
+from uni_moe.model.prompt import VICUNA
 from uni_moe.model.published.config import config_from_published
 from uni_moe.model.published.names import hearing_of
 from uni_moe.model.published.plan import ImportPlan, bring_in, plan_import
 
 RECEIPT = "import.json"
-SYSTEM = (  # the Vicuna v1.1 template, which all published variants use
-    "A chat between a curious user and an artificial intelligence assistant. "
-    "The assistant gives helpful, detailed, and polite answers to the user's questions."
-)
-_DENSE = re.compile(r"model\.layers\.(\d+)\.mlp\.(gate|up|down)_proj\.weight")
+_TOKENIZER = "tokenizer_config.json"
 
 
 @dataclass(frozen=True)
 class Import:
-    """What an import will do: the configuration, every key's fate, and where tensors come from."""
+    """What an import will do: the configuration, every key's fate, and where tensors come from.
+
+    `tokenizer` is the folder that holds one; without it the model gets no processor.
+    """
 
     config: UniMoeConfig
     plan: ImportPlan
     published: Published
     towers: Towers
+    tokenizer: Path | None
 
     def text(self) -> str:
         """Return every key with what becomes of it, for a person."""
-        merged = [
-            f"merged   {len(deltas)} adapter(s) into {name}"
-            for name, deltas in sorted(self.published.deltas.items())
+        found = self.published
+        lines = self.plan.lines({name: str(source) for name, source in found.weights.items()})
+        lines += [f"ignored  {key}: {why}" for key, why in sorted(found.left.items())]
+        lines += [
+            f"merged   {half} into {target}"
+            for target, deltas in sorted(found.deltas.items())
+            for delta in deltas
+            for half in delta.halves()
         ]
-        replaced = [f"replaced {line}" for line in sorted(self.published.replaced)]
-        return "\n".join([self.plan.text(), *merged, *replaced])
+        lines += [f"replaced {line}" for line in sorted(found.replaced)]
+        if self.tokenizer is None:
+            lines.append(f"note     no {_TOKENIZER} is there: the model gets no processor")
+        return "\n".join(lines)
 
     def receipt(self) -> dict[str, Any]:
-        """Return every published key with what became of it."""
+        """Return every published key with what became of it, and the files by hash."""
         sources = self.published.weights
+        left = {str(sources[name]): why for name, why in self.plan.ignored.items()}
         return {
-            "used": {name: str(sources[name]) for name in sorted(self.plan.used)},
-            "merged": {n: len(d) for n, d in sorted(self.published.deltas.items())},
-            "ignored": dict(self.plan.ignored),
+            "used": {str(sources[name]): where for name, where in self.plan.places().items()},
+            "merged": {
+                str(half): target
+                for target, deltas in sorted(self.published.deltas.items())
+                for delta in deltas
+                for half in delta.halves()
+            },
+            "ignored": dict(sorted({**left, **self.published.left}.items())),
             "replaced": sorted(self.published.replaced),
+            "processor": self.tokenizer is not None,
+            "read": {short(path): sha256_file(path) for path in self._files()},
         }
+
+    def _files(self) -> list[Path]:
+        every = (*self.published.weights.values(), *self.published.halves().values())
+        return sorted({source.file.path for source in every})
 
 
 def plan_of(
@@ -87,8 +106,7 @@ def plan_of(
         DataError: a file is missing or broken, or wants to run code.
         ConfigError: the checkpoint asks for what was never published, or a tower is not found.
     """
-    published = read_published(folders)
-    _put_experts(published, experts)
+    published = read_published(folders, experts)
     hearing = hearing_of(published.weights)
     towers = find_towers(
         published.config,
@@ -99,13 +117,17 @@ def plan_of(
     )
     for file, names in towers.files:
         for name, stored in names.items():
-            published.put(name, Source(file, stored))
+            published.put(Source(file, stored, name))
+    published.left.update(towers.left)
     shapes = {name: source.shape for name, source in published.weights.items()}
-    config = config_from_published(
-        published.config, shapes, vision=towers.vision, speech=towers.speech, audio=towers.audio
-    )
-    plan = plan_import(shapes, wanted(config), hearing)
-    return Import(config, plan, published, towers)
+    with telling_of(folders[-1] / "config.json"):
+        config = config_from_published(
+            published.config, shapes, vision=towers.vision, speech=towers.speech, audio=towers.audio
+        )
+        needed = wanted(config)
+    plan = plan_import(shapes, needed, hearing)
+    home = next((folder for folder in folders if (folder / _TOKENIZER).is_file()), None)
+    return Import(config, plan, published, towers, home)
 
 
 def import_published(found: Import, out: Path) -> dict[str, int]:
@@ -115,57 +137,24 @@ def import_published(found: Import, out: Path) -> dict[str, int]:
         LineageError: a key is missing or has no place, or an adapter does not fit the base.
         ConfigError: `out` exists.
     """
-    if out.exists():
-        raise ConfigError(
-            f"{out} exists.",
-            cause="an import never writes over something.",
-            remedy="name another folder.",
-        )
+    check_absent(out)
     found.plan.check()
     _check_deltas(found.published)
+    processor = _processor(found)  # before anything is written: it may be refused
     with whole_folder(out) as draft:
         sizes = write_shards(draft, bring_in(found.plan, lambda name: _read(found.published, name)))
         found.config.architectures = ["UniMoeForConditionalGeneration"]
         found.config.save_pretrained(draft)
-        _save_processor(found, draft)
+        if processor is not None:
+            processor.save_pretrained(draft)
         write_json(draft / RECEIPT, found.receipt())
     return sizes
 
 
-def wanted(config: UniMoeConfig) -> dict[str, Shape]:
-    """Return name -> shape of a network's tensors, without their memory."""
-    with torch.device("meta"):
-        model = UniMoeForConditionalGeneration(config)
-    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-
-
-def _put_experts(published: Published, experts: Sequence[Path]) -> None:
-    routed = {
-        name.partition(".layers.")[2].partition(".")[0]
-        for name in published.weights
-        if name.endswith((".mlp.gate.weight", ".deepspeed_moe.gate.wg.weight"))
-    }
-    for slot, path in enumerate(experts):
-        file = TensorFile(path)
-        for name in file.shapes:
-            match = _DENSE.fullmatch(name)
-            if match and match[1] in routed:
-                target = f"model.layers.{match[1]}.mlp.experts.{slot}.{match[2]}_proj.weight"
-                published.put(target, Source(file, name))
-
-
 def _check_deltas(published: Published) -> None:
-    problems = list(half_adapters(published.deltas))
-    for target, deltas in sorted(published.deltas.items()):
-        source = published.weights.get(target)
-        if source is None:
-            problems.append(f"there is no {target} for its adapter")
-            continue
-        for delta in deltas:
-            if delta.a is not None and delta.b is not None:
-                made = (delta.b.shape[0], delta.a.shape[1])
-                if made != source.shape or delta.b.shape[1] != delta.a.shape[0]:
-                    problems.append(f"the adapter of {target} makes {made}, not {source.shape}")
+    every = {**published.halves(), **published.weights}
+    shapes = {name: source.shape for name, source in every.items()}
+    problems = list(misfits(published.deltas, shapes))
     if problems:
         raise LineageError(
             f"The adapter does not fit the base:{bullets(problems)}",
@@ -176,44 +165,53 @@ def _check_deltas(published: Published) -> None:
 
 def _read(published: Published, name: str) -> Tensor:
     """Return a published tensor with its adapters merged, in its own precision."""
-    tensor = published.weights[name].read()
-    deltas = published.deltas.get(name, [])
-    if not deltas:
-        return tensor
-    whole = tensor.float()
-    for delta in deltas:
-        whole = whole + _product(delta)
-    return whole.to(tensor.dtype)
+    return merged(published.weights[name], published.deltas)
 
 
-def _product(delta: Delta) -> Tensor:
-    assert delta.a is not None
-    assert delta.b is not None
-    return delta.scale * (delta.b.read().float() @ delta.a.read().float())
+def _processor(found: Import) -> UniMoeProcessor | None:
+    """Return the processor; a checkpoint without a tokenizer has nothing to make one of.
 
-
-def _save_processor(found: Import, draft: Path) -> None:
-    """Write the processor; a checkpoint of weights alone has no tokenizer to make one of."""
-    folders: Mapping[str, Path] = found.towers.folders
-    home = next(
-        (f for f in _homes(found.published) if (f / "tokenizer_config.json").is_file()), None
-    )
-    if home is None:
-        return
-    vision, audio = folders.get("vision"), folders.get("audio")
-    image = feature = None
-    if vision is not None and (vision / "preprocessor_config.json").is_file():
-        image = CLIPImageProcessorPil.from_pretrained(vision)
-    if found.config.speech_config is not None and audio is not None:
-        feature = WhisperFeatureExtractor.from_pretrained(audio)
-    UniMoeProcessor.for_model(
+    Raises:
+        ConfigError: a tower does not say how its media are prepared, or the tokenizer cannot be
+            read.
+    """
+    if found.tokenizer is None:
+        return None
+    vision, audio = found.towers.folders.get("vision"), found.towers.folders.get("audio")
+    hears = audio is not None and found.config.speech_config is not None
+    image = None if vision is None else CLIPImageProcessorPil.from_pretrained(_said(vision))
+    feature = WhisperFeatureExtractor.from_pretrained(_said(audio)) if audio and hears else None
+    return UniMoeProcessor.for_model(
         found.config,
-        tokenizer=AutoTokenizer.from_pretrained(home),
+        tokenizer=_tokenizer(found.tokenizer),
         image_processor=image,
         feature_extractor=feature,
-        system_prompt=SYSTEM,
-    ).save_pretrained(draft)
+        system_prompt=VICUNA,
+    )
 
 
-def _homes(published: Published) -> list[Path]:
-    return sorted({source.file.path.parent for source in published.weights.values()})
+def _said(tower: Path) -> Path:
+    if not (tower / PREPROCESSOR).is_file():
+        raise ConfigError(
+            f"There is no {PREPROCESSOR} in {tower}.",
+            cause="it says how media are prepared for this encoder; a guess would mislead it.",
+            remedy="fetch the tower whole.",
+        )
+    return tower
+
+
+def _tokenizer(folder: Path) -> Any:  # noqa: ANN401 - any tokenizer of transformers
+    """Return the tokenizer by its own configuration.
+
+    The published config.json calls the model a llava; transformers takes the tokenizer of such a
+    model for another than it says it is, and then no text would start with a space.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(folder, config=LlamaConfig(), local_files_only=True)
+    except (ValueError, OSError, ImportError, KeyError) as error:
+        raise ConfigError(
+            f"The tokenizer in {folder} cannot be read: {str(error).partition(chr(10))[0]}",
+            cause="a file of it is missing, or it is a tokenizer.model and the packages that read "
+            "one are not installed.",
+            remedy="fetch the tokenizer whole, or `pip install sentencepiece protobuf`.",
+        ) from error

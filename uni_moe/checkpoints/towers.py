@@ -2,52 +2,46 @@
 
 from __future__ import annotations
 
-import json
-import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
 from transformers import CLIPVisionConfig, WhisperConfig
 
-from uni_moe.checkpoints.tensors import Shape, TensorFile, shards_of
-from uni_moe.errors import ConfigError, DataError
+from uni_moe.checkpoints.published_adapters import short
+from uni_moe.checkpoints.published_beats import HEARING, BeatsFile
+from uni_moe.checkpoints.tables import read_table, telling_of
+from uni_moe.checkpoints.tensors import TensorFile, shards_of
+from uni_moe.errors import ConfigError
 from uni_moe.model.encoders.beats import BeatsConfig
 
+PREPROCESSOR = "preprocessor_config.json"
 _VISION = "model.vision_tower.vision_tower."
-_HEARING = "model.audio_tower.audio_tower."
+_UNREAD = {  # of a tower's whole model: what begins like this, and why nobody reads it here
+    "text_model.": "CLIP's text model is never run",
+    "text_projection.": "CLIP's text model is never run",
+    "visual_projection.": "CLIP's common space is never used",
+    "logit_scale": "CLIP's common space is never used",
+    "model.decoder.": "of Whisper the encoder alone is run",
+    "decoder.": "of Whisper the encoder alone is run",
+    "proj_out.": "of Whisper the encoder alone is run",
+}
 
 
 @dataclass(frozen=True)
 class Towers:
-    """The encoders' configurations, and their weights under published names."""
+    """The encoders' configurations, and their weights under published names.
+
+    `left` says of a tower's other tensors why nobody needs them.
+    """
 
     vision: CLIPVisionConfig | None
     speech: WhisperConfig | None
     audio: BeatsConfig | None
     files: tuple[tuple[TensorFile, Mapping[str, str]], ...]  # file, published name -> name in it
     folders: Mapping[str, Path]
-
-
-class BeatsFile(TensorFile):
-    """The published BEATs file: {"cfg": its sizes, "model": its weights}."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            found = torch.load(path, map_location="cpu", weights_only=True)
-            self.cfg: dict[str, Any] = dict(found["cfg"])
-            self._loaded: Mapping[str, Tensor] = found["model"]
-        except (pickle.UnpicklingError, OSError, RuntimeError, KeyError, TypeError) as error:
-            raise DataError(
-                f"{path} is no BEATs checkpoint: {str(error).partition(chr(10))[0]}",
-                cause='it should hold {"cfg": …, "model": …} and nothing that runs code.',
-                remedy="fetch BEATs_iter3_plus_AS2M.pt again.",
-            ) from error
-        self.shapes: dict[str, Shape] = {n: tuple(t.shape) for n, t in self._loaded.items()}
+    left: Mapping[str, str]
 
 
 def find_towers(
@@ -73,25 +67,25 @@ def find_towers(
     vision = speech = audio = None
     files: list[tuple[TensorFile, Mapping[str, str]]] = []
     where: dict[str, Path] = {}
+    left: dict[str, str] = {}
     if "model.mm_projector.0.weight" in inside:
         place = _find("vision", told.get("mm_vision_tower"), folders, given.get("vision"))
         where["vision"] = place
         vision = _clip_config(place)
         if not any(name.startswith(_VISION) for name in inside):
-            files += _tower_files(place, _clip_name)
+            files += _tower_files(place, _clip_name, left)
     if hearing is not None:
         place = _find("audio", told.get("mm_audio_tower"), folders, given.get("audio"))
         where["audio"] = place
-        within = any(name.startswith(_HEARING) for name in inside)
+        within = any(name.startswith(HEARING) for name in inside)
         if hearing == "speech":
-            speech = WhisperConfig.from_dict(_config(place))
-            files += [] if within else _tower_files(place, _whisper_name)
+            speech = _whisper_config(place)
+            files += [] if within else _tower_files(place, _whisper_name, left)
         else:
             file = BeatsFile(_beats_path(place))
-            known = BeatsConfig().to_dict().keys()
-            audio = BeatsConfig(**{k: v for k, v in file.cfg.items() if k in known})
-            files += [] if within else [(file, {_HEARING + name: name for name in file.shapes})]
-    return Towers(vision, speech, audio, tuple(files), where)
+            audio = file.config
+            files += [] if within else [(file, {HEARING + name: name for name in file.shapes})]
+    return Towers(vision, speech, audio, tuple(files), where, left)
 
 
 def _find(kind: str, told: str | None, folders: Sequence[Path], given: Path | None) -> Path:
@@ -119,16 +113,25 @@ def _config(folder: Path) -> dict[str, Any]:
             cause="a tower is a folder in Hugging Face layout.",
             remedy="fetch the tower whole.",
         )
-    data: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return data
+    return read_table(file)
 
 
 def _clip_config(folder: Path) -> CLIPVisionConfig:
     told = _config(folder)
-    return CLIPVisionConfig.from_dict(told.get("vision_config", told))
+    with telling_of(folder / "config.json"):
+        return CLIPVisionConfig.from_dict(told.get("vision_config", told))
 
 
-def _tower_files(folder: Path, named: Any) -> list[tuple[TensorFile, Mapping[str, str]]]:  # noqa: ANN401
+def _whisper_config(folder: Path) -> WhisperConfig:
+    told = _config(folder)
+    with telling_of(folder / "config.json"):
+        return WhisperConfig.from_dict(told)
+
+
+def _tower_files(
+    folder: Path, named: Callable[[str], str], left: dict[str, str]
+) -> list[tuple[TensorFile, Mapping[str, str]]]:
+    """Return a tower's files with the published names of what is read; note the rest in `left`."""
     paths = shards_of(folder)
     if not paths:
         raise ConfigError(
@@ -139,26 +142,24 @@ def _tower_files(folder: Path, named: Any) -> list[tuple[TensorFile, Mapping[str
     found: list[tuple[TensorFile, Mapping[str, str]]] = []
     for path in paths:
         file = TensorFile(path)
-        names = {published: name for name in file.shapes if (published := named(name))}
+        names = {}
+        for name in file.shapes:
+            why = next((why for start, why in _UNREAD.items() if name.startswith(start)), None)
+            if why is None:
+                names[named(name)] = name
+            else:
+                left[f"{short(path)}: {name}"] = why
         found.append((file, names))
     return found
 
 
-def _clip_name(name: str) -> str | None:
-    """CLIP's own folder also holds a text model, which nobody reads here."""
-    if name.startswith("vision_model."):
-        return _VISION + name
-    if name.startswith(("text_model.", "logit_scale", "text_projection", "visual_projection")):
-        return None
-    return _VISION + "vision_model." + name
+def _clip_name(name: str) -> str:
+    """CLIP's own folder says vision_model, its tower's alone says nothing."""
+    return _VISION + "vision_model." + name.removeprefix("vision_model.")
 
 
-def _whisper_name(name: str) -> str | None:
-    """Of Whisper only the encoder is read."""
-    for prefix in ("model.encoder.", "encoder."):
-        if name.startswith(prefix):
-            return _HEARING + name.removeprefix(prefix)
-    return None
+def _whisper_name(name: str) -> str:
+    return HEARING + name.removeprefix("model.").removeprefix("encoder.")
 
 
 def _beats_path(place: Path) -> Path:

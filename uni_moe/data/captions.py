@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -11,6 +11,7 @@ from uni_moe.errors import ConfigError
 from uni_moe.records import MEDIA_KINDS, MediaKind, Sample, Turn, sample_id
 
 Task = Literal["caption", "answer"]
+CAPTION = "#caption"  # behind the key of the sample that it belongs to
 
 
 def conversations(
@@ -40,10 +41,10 @@ def caption_sample(sample: Sample, prompts: Mapping[str, str]) -> Sample | None:
     Raises:
         ConfigError: there is no prompt for the modality.
     """
-    carrier = _carrier(sample)
-    if carrier is None or sample.split == "test":
+    found = carrier([ref.kind for ref in sample.media], sample.caption, sample.transcript)
+    if found is None or sample.split == "test":
         return None
-    kind, words = carrier
+    kind, words = found
     if kind not in prompts:
         raise ConfigError(
             f"There is no prompt that asks for the caption of {kind}.",
@@ -57,7 +58,7 @@ def caption_sample(sample: Sample, prompts: Mapping[str, str]) -> Sample | None:
     )
     return replace(
         sample,
-        key=f"{sample.key}#caption",
+        key=sample.key + CAPTION,
         id=sample_id(turns, [ref.sha256 for ref in media]),
         task=f"{sample.source}/caption",
         turns=turns,
@@ -68,19 +69,20 @@ def caption_sample(sample: Sample, prompts: Mapping[str, str]) -> Sample | None:
     )
 
 
-def _carrier(sample: Sample) -> tuple[MediaKind, str] | None:
+def carrier(
+    kinds: Collection[MediaKind], caption: str | None, transcript: str | None
+) -> tuple[MediaKind, str] | None:
     """Return the kind of media that carries the sample's words, and the words.
 
     A transcript belongs to speech where there is any, else to a film: there it is read from lips.
     A caption belongs to the last of picture, film and sound that is there. A caption of speech
     alone says how it sounds, not what is said, so it answers no prompt of ours.
     """
-    kinds = {ref.kind for ref in sample.media}
-    if sample.transcript and "speech" in kinds:
-        return "speech", sample.transcript
+    if transcript and "speech" in kinds:
+        return "speech", transcript
     shown: list[MediaKind] = [kind for kind in MEDIA_KINDS if kind in kinds and kind != "speech"]
-    if sample.caption and shown:
-        return shown[-1], sample.caption
-    if sample.transcript and "video" in kinds:
-        return "video", sample.transcript
+    if caption and shown:
+        return shown[-1], caption
+    if transcript and "video" in kinds:
+        return "video", transcript
     return None

@@ -14,7 +14,9 @@ from uni_moe.artifacts import read_card, verified_card
 from uni_moe.data.captions import caption_sample, conversations
 from uni_moe.data.manifest import FILE, count_by_source, sample_of
 from uni_moe.data.shards import ShardReader, ShardWriter
-from uni_moe.data.validated import QUARANTINE, read_accepted
+from uni_moe.data.tombstones import FILE as TOMBSTONES
+from uni_moe.data.tombstones import Tombstone, read_tombstones, refused_ones, write_tombstones
+from uni_moe.data.validated import QUARANTINE, read_accepted, read_quarantine
 from uni_moe.errors import LineageError
 from uni_moe.records import SPLITS, Card, MediaRef, Sample, canonical_json
 from uni_moe.stage import StageContext
@@ -25,7 +27,8 @@ __all__ = ["Corpus", "caption_sample", "conversations", "counts_of", "open_corpu
 def prepare(ctx: StageContext) -> None:
     """Write the corpus of the modality that the stage's name holds: `prepare@image`.
 
-    Captions are not stored: `captions.conversations` derives them.
+    Captions are not stored: `captions.conversations` derives them. Of samples that were taken out
+    or refused there are tombstones.
 
     Raises:
         LineageError: the accepted samples were judged from other samples than those here.
@@ -43,6 +46,8 @@ def prepare(ctx: StageContext) -> None:
         for split in SPLITS:
             chosen = sorted((s for s in accepted if s.split == split), key=lambda s: s.key)
             _write_split(draft.folder, split, chosen, shards)
+        gone = [*read_tombstones(samples / TOMBSTONES), *refused_ones(read_quarantine(validated))]
+        write_tombstones(draft.folder / TOMBSTONES, gone)
         draft.results |= counts_of(accepted)
         draft.results["listed"] = count_by_source(samples / FILE)
         draft.results["quarantined"] = count_by_source(validated / QUARANTINE)
@@ -72,6 +77,11 @@ class Corpus:
         assert split in SPLITS, f"{split} is no split"
         with (self.folder / f"{split}.jsonl").open(encoding="utf-8", newline="\n") as lines:
             return [Sample.from_json(json.loads(line)) for line in lines]
+
+    def tombstones(self, split: str) -> list[Tombstone]:
+        """Return what is left of the split's samples that were taken out or refused."""
+        assert split in SPLITS, f"{split} is no split"
+        return [one for one in read_tombstones(self.folder / TOMBSTONES) if one.split == split]
 
     def media(self, ref: MediaRef) -> list[bytes]:
         """Return the files of one piece of media, in order.

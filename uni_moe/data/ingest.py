@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +25,8 @@ from uni_moe.data.sources import open_sources
 from uni_moe.data.sources.base import RawMedia, RawSample, unique_names
 from uni_moe.data.sources.problems import Problem
 from uni_moe.data.split import split_of
+from uni_moe.data.tombstones import FILE as TOMBSTONES
+from uni_moe.data.tombstones import Tombstone, by_modality, read_tombstones, write_tombstones
 from uni_moe.errors import DataError
 from uni_moe.records import (
     MODALITIES,
@@ -34,6 +36,7 @@ from uni_moe.records import (
     modality_of,
     sample_id,
     sha256_text,
+    source_of,
 )
 from uni_moe.stage import StageContext
 
@@ -41,10 +44,19 @@ from uni_moe.stage import StageContext
 def ingest(ctx: StageContext) -> None:
     """Read all sources and write one artifact of samples per modality, also where it is empty.
 
+    Samples that an operator took out are not read, whether or not their source still lists them.
+
     Raises:
-        DataError: a source as a whole cannot be read.
+        DataError: a source as a whole, or the list of samples taken out, cannot be read.
     """
     sources = open_sources(ctx.params.sources, ctx.layout.root)
+    names = {source.name for source in sources}
+    taken_out = [
+        one
+        for one in read_tombstones(ctx.layout.root / ctx.params.raw / TOMBSTONES)
+        if source_of(one.key) in names
+    ]
+    gone = {one.key for one in taken_out}
     reader = _Reader()
     with ExitStack() as stack:
         desks = {
@@ -69,10 +81,13 @@ def ingest(ctx: StageContext) -> None:
                 file=sys.stderr,
             )
             for raw in samples:
+                if f"{source.name}/{raw.name}" in gone:
+                    continue
                 desk = desks[modality_of(media.kind for media in raw.media)]
                 desk.take(source.name, raw, reader, ctx.params.split)
-        for modality, desk in desks.items():
-            desk.finish()
+        for modality, left in by_modality(taken_out).items():
+            desk = desks[modality]
+            desk.finish(left)
             ctx.run.event("ingested", modality=modality, **desk.draft.results)
 
 
@@ -154,15 +169,17 @@ class _Desk:
         )
         self.rows.append(_row(source, raw, reads, refs, shares))
 
-    def finish(self) -> None:
-        """Write the manifest and the results."""
+    def finish(self, taken_out: Sequence[Tombstone]) -> None:
+        """Write the manifest, what is left of samples taken out, and the results."""
         self.shards.close()
         write_manifest(self.draft.folder, self.rows)
+        write_tombstones(self.draft.folder / TOMBSTONES, taken_out)
         codes = Counter(
             code for row in self.rows for code in (row["problem_codes"] or "").split(",") if code
         )
         self.draft.results |= {
             "listed": len(self.rows),
+            "taken_out": len(taken_out),
             "with_problems": sum(row["problem_codes"] is not None for row in self.rows),
             "problems": dict(sorted(codes.items())),
             "sources": dict(sorted(Counter(row["source"] for row in self.rows).items())),
@@ -173,6 +190,7 @@ class _Desk:
 
     def _pack(self, media: RawMedia, read: _Read) -> MediaRef:
         shard, members = self.shards.add(read.files, read.sha256, media.names)
+        assert read.facts is not None
         return MediaRef(
             kind=media.kind,
             sha256=read.hash,
@@ -182,6 +200,7 @@ class _Desk:
             gap_ms=media.gap_ms,
             frames=media.frames,
             track=media.track,
+            duration_s=read.facts.duration_s,
         )
 
 

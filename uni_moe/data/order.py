@@ -1,36 +1,60 @@
-"""The order in which a phase meets its examples: a pure function of blend, seed and position.
+"""The order in which a phase meets its examples: a pure function of (seed, phase, blend, step).
 
-Positions are cut into short blocks. The blend fixes how many draws of each modality a block holds,
-the seed shuffles them. Each modality passes through its keys in epochs; in an epoch a key's place
-follows from a hash of (seed, epoch, key). So any position is found without playing the earlier
-ones, restarts and workers change nothing, and a removed key leaves the others in their order.
+Modalities take turns as the blend says, and within a modality its sources, where they are weighed.
+Each pool of keys is passed through in epochs; in an epoch a key's seat follows from a hash of
+(seed, phase, epoch, key). So any position is found without playing the earlier ones, and restarts,
+workers and processes change nothing. A key that went leaves a hole: it keeps its seats, what should
+be drawn there is absent, and nobody else moves.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fractions import Fraction
 from functools import lru_cache
-from itertools import pairwise
-from math import ceil, lcm
+from typing import NamedTuple
 
+from uni_moe.data.blend import Turns, exact, shuffle
 from uni_moe.errors import DataError, bullets
+from uni_moe.records import source_of
 
-Draw = tuple[str, str]  # modality, key
+_EPOCHS = 4  # kept in memory, of each pool: a step may stand between two of them
+
+
+class Draw(NamedTuple):
+    """A key that a step draws. `slot` is its place in the step, holes counted too."""
+
+    slot: int
+    modality: str
+    key: str
 
 
 class Order:
     """The endless order of a phase's examples.
 
-    At the end of every block each modality was drawn as often as the blend says, to within one
-    draw, however long the order runs. Modalities that the blend does not name are not drawn.
+    Modalities that the blend does not name are not drawn. Sources of one weight are one pool, drawn
+    as often as it has keys; a pool of twice the weight draws each of its keys twice as often.
     """
 
-    def __init__(
-        self, groups: Mapping[str, Sequence[str]], blend: Mapping[str, float], seed: int
+    def __init__(  # noqa: PLR0913 - what an order follows from
+        self,
+        groups: Mapping[str, Sequence[str]],
+        blend: Mapping[str, float],
+        seed: int,
+        *,
+        phase: str = "",
+        sources: Mapping[str, float] | None = None,
+        holes: Mapping[str, Collection[str]] | None = None,
     ) -> None:
-        """Take each modality's keys, in any order.
+        """Plan the order.
+
+        Args:
+            groups: each modality's keys, in any order.
+            blend: the weights of modalities.
+            seed: shuffles all.
+            phase: shuffles all, too: two phases meet their examples in different orders.
+            sources: how often a key of a source is drawn beside one of a source without a weight.
+            holes: by modality, the keys that went.
 
         Raises:
             DataError: the blend names a modality without keys.
@@ -42,65 +66,41 @@ class Order:
                 cause="these modalities have no accepted training example for the phase's tasks.",
                 remedy="take them out of the phase's `blend` in params.yaml, or add samples.",
             )
-        self._seed = seed
-        self._keys = {modality: tuple(groups[modality]) for modality in sorted(blend)}
-        for modality, keys in self._keys.items():
-            assert len(set(keys)) == len(keys), f"a key of {modality} stands twice"
-        self._shares = _whole_numbers([blend[modality] for modality in self._keys])
-        # The rarest modality has room for one draw in a block, so no count is ever negative.
-        self._block_size = ceil(Fraction(sum(self._shares), min(self._shares)))
-        self._block = lru_cache(maxsize=2)(self._make_block)
-        self._epoch = lru_cache(maxsize=2 * len(self._keys))(self._make_epoch)
+        self._told = (seed, phase)
+        self._turns = Turns(blend, *self._told, "blend")
+        self._holes = {name: frozenset((holes or {}).get(name, ())) for name in blend}
+        self._pools: dict[str, dict[str, tuple[str, ...]]] = {}
+        self._shares: dict[str, Turns] = {}
+        for modality in blend:
+            self._weigh(modality, [*groups[modality], *self._holes[modality]], sources or {})
+        self._epoch = lru_cache(maxsize=_EPOCHS * sum(map(len, self._pools.values())))(self.epoch)
 
-    def batch(self, step: int, batch_size: int) -> list[Draw]:
-        """Return the draws of one optimizer step; steps count from 0."""
-        first = step * batch_size
-        return [self.at(position) for position in range(first, first + batch_size)]
+    def at(self, position: int) -> tuple[str, str]:
+        """Return the modality and the key at a position, counted from 0; it may be a hole."""
+        modality, turn = self._turns.at(position)
+        pool, turn = self._shares[modality].at(turn)
+        epoch, place = divmod(turn, len(self._pools[modality][pool]))
+        return modality, self._epoch(modality, pool, epoch)[place]
 
-    def at(self, position: int) -> Draw:
-        """Return the draw at a position, counted from 0."""
-        block, place = divmod(position, self._block_size)
-        modality, turn = self._block(block)[place]
-        epoch, place = divmod(turn, len(self._keys[modality]))
-        return modality, self._epoch(modality, epoch)[place]
+    def draws(self, first: int, last: int) -> list[Draw]:
+        """Return what is drawn at positions from `first` to before `last`; holes are left out."""
+        found = [Draw(slot, *self.at(first + slot)) for slot in range(last - first)]
+        return [draw for draw in found if draw.key not in self._holes[draw.modality]]
 
-    def _make_block(self, block: int) -> tuple[tuple[str, int], ...]:
-        """Return a block's draws: the modality, and the how-manieth draw of it this is."""
-        before, after = self._drawn(block), self._drawn(block + 1)
-        draws = [
-            (modality, turn)
-            for modality, start, end in zip(self._keys, before, after, strict=True)
-            for turn in range(start, end)
-        ]
-        seats = sorted(range(len(draws)), key=lambda i: _hash(self._seed, "blend", block, i))
-        modalities = [draws[i][0] for i in seats]
-        turns = {modality: iter([t for m, t in draws if m == modality]) for modality in self._keys}
-        return tuple((modality, next(turns[modality])) for modality in modalities)
+    def epoch(self, modality: str, pool: str, number: int) -> tuple[str, ...]:
+        """Return a pool's keys in the order of one epoch, those that went among them."""
 
-    def _drawn(self, blocks: int) -> list[int]:
-        """Return how often each modality is drawn in the first blocks; the sum is exact."""
-        total, drawn = sum(self._shares), blocks * self._block_size
-        edges, running = [0], 0
-        for share in self._shares:
-            running += share
-            edges.append(drawn * running // total)
-        return [right - left for left, right in pairwise(edges)]
+        def seat(key: str) -> tuple[bytes, str]:
+            return shuffle(*self._told, "epoch", number, key), key
 
-    def _make_epoch(self, modality: str, epoch: int) -> tuple[str, ...]:
-        return tuple(
-            sorted(
-                self._keys[modality], key=lambda key: (_hash(self._seed, "epoch", epoch, key), key)
-            )
-        )
+        return tuple(sorted(self._pools[modality][pool], key=seat))
 
-
-def _whole_numbers(weights: Sequence[float]) -> list[int]:
-    """Return whole numbers in exactly the proportion of the weights as they are written."""
-    written = [Fraction(repr(weight)) for weight in weights]
-    common = lcm(*(weight.denominator for weight in written))
-    return [int(weight * common) for weight in written]
-
-
-def _hash(*parts: object) -> bytes:
-    text = "\0".join(map(str, parts)).encode("utf-8", errors="surrogatepass")
-    return hashlib.blake2b(text, digest_size=16).digest()
+    def _weigh(self, modality: str, keys: Sequence[str], sources: Mapping[str, float]) -> None:
+        """Divide a modality's keys into pools by the weights of their sources."""
+        assert len(set(keys)) == len(keys), f"a key of {modality} stands twice"
+        pools: dict[Fraction, list[str]] = {}
+        for key in keys:
+            pools.setdefault(exact(sources.get(source_of(key), 1.0)), []).append(key)
+        self._pools[modality] = {str(weight): tuple(pool) for weight, pool in pools.items()}
+        shares = {str(weight): weight * len(pool) for weight, pool in pools.items()}
+        self._shares[modality] = Turns(shares, *self._told, "sources", modality)

@@ -11,7 +11,7 @@ import torch
 from uni_moe.config import Platform
 from uni_moe.data.media import Media, decode_image, decode_sound, decode_video
 from uni_moe.data.sources.base import slots_first
-from uni_moe.errors import DataError, bullets
+from uni_moe.errors import ConfigError, DataError, bullets
 from uni_moe.model.config import UniMoeConfig
 from uni_moe.model.network import UniMoeForConditionalGeneration
 from uni_moe.model.processor import UniMoeProcessor
@@ -34,9 +34,11 @@ def answer(  # noqa: PLR0913 - one argument per kind of media
     """Return the model's answer. Media stand in front of the question, as in training.
 
     Raises:
+        ConfigError: the model has no processor.
         DataError: files are missing or cannot be decoded (all of them at once), or the model has
             no encoder for a kind of media.
     """
+    _check_processor(model_folder)
     settle(Platform.auto(threads=torch.get_num_threads()))
     processor = UniMoeProcessor.from_pretrained(model_folder, local_files_only=True)
     files: dict[MediaKind, Sequence[Path]] = {
@@ -58,6 +60,15 @@ def answer(  # noqa: PLR0913 - one argument per kind of media
     return said.strip()
 
 
+def _check_processor(folder: Path) -> None:
+    if not (folder / "processor_config.json").is_file():
+        raise ConfigError(
+            f"{folder} has no processor.",
+            cause="it was imported without a tokenizer, or only its weights were copied.",
+            remedy="import it again from a folder that holds its tokenizer.",
+        )
+
+
 def decoded(
     files: Mapping[MediaKind, Sequence[Path]], frames: int
 ) -> list[tuple[MediaKind, Media]]:
@@ -75,11 +86,11 @@ def decoded(
             except OSError as error:
                 problems.append(f"{path}: {error.strerror}")
             except DataError as error:
-                problems.append(f"{path}: {error.what} {error.cause}")
+                problems.append(f"{path}: {error.what} {error.cause} {error.remedy}")
     if problems:
         raise DataError(
             f"{len(problems)} file(s) cannot be shown to the model:{bullets(problems)}",
-            cause="the files are missing, or are not what the option says.",
+            cause="the files are missing, or are not what the option says; each is told above.",
             remedy="give a picture to --image, a film to --video, a sound to --audio or --speech.",
         )
     return media

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft import (
+    LoraConfig,
+    PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
+    set_peft_model_state_dict,
+)
 from peft.tuners.lora.layer import ParamWrapper
 from torch import Tensor, nn
 
 from uni_moe.errors import ConfigError, LineageError
 from uni_moe.model.backends.base import LowRank
 from uni_moe.model.experts import Experts
+from uni_moe.model.merging import digest, plan_merge, precision
 
 _LAYER = r".*language_model\.model\.layers\.({layers})\."
 _ATTENTION = _LAYER + r"self_attn\.(q|k|v|o)_proj"
@@ -128,6 +135,44 @@ def adapter_config(wrapped: nn.Module) -> dict[str, Any]:
     return {k: sorted(v) if isinstance(v, set) else v for k, v in config.items()}
 
 
+def base_note(wrapped: nn.Module) -> dict[str, str]:
+    """Return the hash of the weights that have adapters, as they lie under them."""
+    base = _peft(wrapped).get_base_model()
+    under = {name.replace(_WRAPPED, ""): p for name, p in _under_adapters(base)}
+    ordered = [under[name] for name in sorted(under)]
+    return {"sha256": digest(ordered), "dtype": precision(ordered)}
+
+
+def load(
+    model: nn.Module, config: Mapping[str, Any], state: Mapping[str, Tensor], *, learn: bool = False
+) -> nn.Module:
+    """Wrap the model with saved adapters, ours or stock peft's; packed ones run by their factors.
+
+    Args:
+        model: the network that they were trained on.
+        config: what adapter_config.json says.
+        state: the adapters' tensors.
+        learn: whether they shall go on learning.
+
+    Raises:
+        LineageError: they were trained on a network of other parts or sizes; nothing is changed.
+    """
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    plan = plan_merge(shapes, found, rank=config["r"], alpha=config["lora_alpha"])
+    built = LoraConfig(**{**config, "inference_mode": not learn})
+    wrapped = factored(get_peft_model(model, built))
+    told = set_peft_model_state_dict(_peft(wrapped), dict(state))
+    made = len(adapter_state(wrapped))
+    if told.unexpected_keys or made != 2 * len(plan.folds):
+        raise LineageError(
+            f"{len(plan.folds)} adapters are saved, but their configuration makes {made // 2}.",
+            cause="adapter_config.json is not the one that was saved with the tensors.",
+            remedy="give both files of one adapter.",
+        )
+    return wrapped
+
+
 def merge(wrapped: nn.Module) -> nn.Module:
     """Fold the adapters into the base weights and return the base model.
 
@@ -138,8 +183,7 @@ def merge(wrapped: nn.Module) -> nn.Module:
     base = _peft(wrapped).get_base_model()
     before = {
         name.replace(_WRAPPED, ""): parameter.detach().clone()
-        for name, parameter in base.named_parameters()
-        if _WRAPPED in name and ".lora_" not in name
+        for name, parameter in _under_adapters(base)
     }
     merged: nn.Module = _peft(wrapped).merge_and_unload()
     after = dict(merged.named_parameters())
@@ -156,6 +200,13 @@ def merge(wrapped: nn.Module) -> nn.Module:
 def _peft(wrapped: nn.Module) -> PeftModel:
     assert isinstance(wrapped, PeftModel)
     return wrapped
+
+
+def _under_adapters(base: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Return the weights that have an adapter, router rows and the like beside them left out."""
+    for name, parameter in base.named_parameters():
+        if _WRAPPED in name and ".lora_" not in name:
+            yield name, parameter
 
 
 def _learned(wrapped: nn.Module) -> int:

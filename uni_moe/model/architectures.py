@@ -16,7 +16,7 @@ from uni_moe.model.encoders.beats import BeatsConfig
 from uni_moe.model.network import UniMoeForConditionalGeneration
 
 ARCHITECTURES: Mapping[str, Callable[[], PreTrainedConfig]] = {
-    "llama-7b": lambda: LlamaConfig(
+    "vicuna-7b-v1.5": lambda: LlamaConfig(
         vocab_size=32_000,
         hidden_size=4096,
         intermediate_size=11_008,
@@ -49,7 +49,7 @@ ARCHITECTURES: Mapping[str, Callable[[], PreTrainedConfig]] = {
         max_source_positions=1500,
         max_target_positions=448,
     ),
-    "beats-iter3-plus": BeatsConfig,
+    "BEATs_iter3_plus_AS2M": BeatsConfig,
 }
 
 
@@ -65,10 +65,24 @@ class Size:
     activated: int
     encoders: int
     connectors: int
+    mixture: str  # how the language model is sparse, for a person
 
-    def to_json(self) -> dict[str, int]:
+    def to_json(self) -> dict[str, int | str]:
         """Return the counts as a JSON object."""
-        return dict(vars(self))
+        total = self.language + self.encoders + self.connectors
+        return {**vars(self), "total": total}
+
+    def text(self) -> str:
+        """Return the counts for a person."""
+        told = self.to_json()
+        rows = {
+            "language model": f"{_amount(self.language)}  {self.mixture}",
+            "for one token": _amount(self.activated),
+            "encoders": f"{_amount(self.encoders)}  frozen",
+            "connectors": _amount(self.connectors),
+            "all": _amount(int(told["total"])),
+        }
+        return "\n".join(f"{name:15}{row}".rstrip() for name, row in rows.items())
 
 
 def size_of(config: UniMoeConfig) -> Size:
@@ -93,4 +107,22 @@ def size_of(config: UniMoeConfig) -> Size:
         activated=language - resting,
         encoders=count("vision_tower", "audio_tower", "speech_tower"),
         connectors=count("image_connector", "audio_connector", "speech_connector"),
+        mixture=_mixture(config),
     )
+
+
+def _mixture(config: UniMoeConfig) -> str:
+    sparse, layers = len(config.sparse_layers), config.text_config.num_hidden_layers
+    if not sparse:
+        return "dense"
+    visited = f"{config.experts_per_token} of {config.num_experts} experts"
+    return f"{visited} for each token in {sparse} of {layers} layers"
+
+
+def _amount(count: int) -> str:
+    size, unit = next(
+        (size, unit)
+        for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "K"), (1, " "))
+        if count >= size or size == 1
+    )
+    return f"{count / size:7.1f} {unit}"

@@ -16,6 +16,8 @@ from torch import Tensor
 from uni_moe.errors import LineageError, bullets
 
 BASE = "base"
+RECEIPT = "receipt.json"  # beside the weights of every model that surgery made
+DISSOLVE = "dissolve"  # what undoes an assembly
 State = Mapping[str, Tensor]
 _LAYERS = "language_model.model.layers"
 
@@ -45,13 +47,31 @@ class AssemblyPlan:
     router_seed: int
 
     def receipt(self) -> dict[str, Any]:
-        """Return the plan as JSON: the origin of every expert tensor."""
+        """Return the plan as JSON: the origin of every expert tensor.
+
+        It is undone where a slot holds the base's own feed-forwards.
+        """
+        slot = self.slots.index(BASE) if BASE in self.slots else None
         return {
+            "operation": {"name": "upcycle"},
+            "inverse": None if slot is None else {"name": DISSOLVE, "slot": slot},
+            "earlier": None,
             "sparse_layers": list(self.sparse_layers),
             "slots": list(self.slots),
             "router": {"start": "normal", "std": 0.02, "seed": self.router_seed},
             "origins": [asdict(origin) for origin in self.origins],
         }
+
+
+def tuned(receipt: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the receipt of a mixture after training: the same slots, other tensors."""
+    return {
+        "operation": {"name": "tune"},
+        "inverse": None,
+        "earlier": dict(receipt),
+        "slots": list(receipt["slots"]),
+        "origins": [],
+    }
 
 
 def plan_assembly(
@@ -125,6 +145,21 @@ def assemble(plan: AssemblyPlan, base: State, experts: Mapping[str, State]) -> d
 
 
 _PARTS = ("gate", "up", "down")
+
+
+def dissolve(mixture: State, sparse_layers: Sequence[int], slot: int) -> dict[str, Tensor]:
+    """Return the dense network whose feed-forwards are one slot of every mixture; undoes assembly.
+
+    Routers, the other slots and adapters in front of routers are left out.
+    """
+    lost = tuple(f"{_LAYERS}.{layer}.mlp." for layer in sparse_layers)
+    state = {name: tensor for name, tensor in mixture.items() if not name.startswith(lost)}
+    for start in lost:
+        gate, up = mixture[f"{start}experts.gate_up_proj"][slot].chunk(2)
+        down = mixture[f"{start}experts.down_proj"][slot]
+        for part, tensor in zip(_PARTS, (gate, up, down), strict=True):
+            state[f"{start}{part}_proj.weight"] = tensor.clone()
+    return state
 
 
 def _sha256(tensor: Tensor) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -13,6 +14,7 @@ State = Mapping[str, Tensor]
 Kind = Literal["identical", "permuted", "low rank", "replaced", "changed", "only in A", "only in B"]
 MOST_RANK = 64  # a difference of a higher rank is no adapter's
 _SLACK = 1e-3  # share of the difference's norm that rounding may leave outside its rank
+_ROUTER = ".mlp.router.weight"
 _LAYERS = "language_model.model.layers"
 
 
@@ -20,17 +22,18 @@ _LAYERS = "language_model.model.layers"
 class Finding:
     """How one expert (or one tensor, with `slot` None) of B relates to A.
 
-    `norm` is the Frobenius norm of the difference, `share` the same over A's norm; `source` the
-    slot of A that a permuted expert was; `rank` the largest rank of the difference where it is
-    low; `origin` the donor that a receipt names.
+    `norm` is the Frobenius norm of the difference, `share` the same over A's norm (both None where
+    shapes differ or A is zero); `source` the slot of A that a permuted expert was; `rank` the
+    largest rank of the difference where it is low; `origin` the donor or adapter that a receipt
+    names. The feed-forward of a dense layer counts as its only expert.
     """
 
     layer: int | None
     slot: int | None
     name: str
     kind: Kind
-    norm: float = 0.0
-    share: float = 0.0
+    norm: float | None = 0.0
+    share: float | None = 0.0
     rank: int | None = None
     source: int | None = None
     origin: str | None = None
@@ -43,15 +46,31 @@ class Finding:
         """Return the finding for a person."""
         place = self.name if self.slot is None else f"layer {self.layer:3} expert {self.slot:3}"
         if self.kind == "permuted":
-            return f"{place}  permuted: expert {self.source} of A"
-        size = f"norm {self.norm:.4g} ({self.share:.2%})"
-        if self.kind == "low rank":
-            return f"{place}  low-rank delta: rank {self.rank}, {size}"
-        if self.kind == "replaced":
-            return f"{place}  replaced: by {self.origin}, {size}"
-        if self.kind == "changed":
-            return f"{place}  changed: {size}"
-        return f"{place}  {self.kind}"
+            which = (
+                "its rows follow the experts"
+                if self.source is None
+                else f"expert {self.source} of A"
+            )
+            return f"{place}  permuted: {which}"
+        size = "of another shape" if self.norm is None else f"norm {self.norm:.4g}"
+        size += "" if self.share is None else f" ({self.share:.2%})"
+        by = "" if self.origin is None else f" by {self.origin}"
+        rank = "" if self.rank is None else f"rank {self.rank}, "
+        said = {
+            "low rank": f"LoRA delta{by}: {rank}{size}",
+            "replaced": f"replaced{by}: {size}",
+            "changed": f"changed: {size}",
+            "only in B": f"only in B{'' if self.origin is None else f': from {self.origin}'}",
+        }
+        return f"{place}  {said.get(self.kind, self.kind)}"
+
+
+def summary(found: Sequence[Finding]) -> str:
+    """Return how many experts and other tensors differ, for a person."""
+    kinds = Counter(one.kind for one in found if one.slot is not None)
+    experts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "none"
+    others = sum(one.slot is None for one in found)
+    return f"experts: {experts}; other tensors that differ: {others}"
 
 
 def compare(a: State, b: State, layers_a: Sequence[int], layers_b: Sequence[int]) -> list[Finding]:
@@ -66,12 +85,23 @@ def compare(a: State, b: State, layers_a: Sequence[int], layers_b: Sequence[int]
     found: list[Finding] = []
     for layer in sorted({*layers_a, *layers_b}):
         found += _experts(a, b, layer)
-    rest = sorted(name for name in {*a, *b} if ".mlp.experts." not in name)
+    mixed = tuple(f"{_LAYERS}.{layer}.mlp." for layer in {*layers_a, *layers_b})
+    rest = sorted(
+        name
+        for name in {*a, *b}
+        if ".mlp.experts." not in name
+        and not (name.startswith(mixed) and name.endswith("_proj.weight"))
+    )
     for name in rest:
         if name not in a or name not in b:
             found.append(Finding(None, None, name, "only in B" if name in b else "only in A"))
         elif not _same(a[name], b[name]):
-            found.append(_measured(None, None, name, [a[name]], [b[name]]))
+            turned = name.endswith(_ROUTER) and _same_rows(a[name], b[name])
+            found.append(
+                Finding(None, None, name, "permuted")
+                if turned
+                else _measured(None, None, name, [a[name]], [b[name]])
+            )
     return found
 
 
@@ -94,10 +124,11 @@ def _experts(a: State, b: State, layer: int) -> list[Finding]:
 
 
 def _slots(state: State, layer: int) -> list[tuple[Tensor, ...]]:
-    """Return each expert's gate, up and down."""
+    """Return each expert's gate, up and down; those of a dense layer are its only expert's."""
     prefix = f"{_LAYERS}.{layer}.mlp.experts."
     if prefix + "down_proj" not in state:
-        return []
+        names = [f"{_LAYERS}.{layer}.mlp.{part}_proj.weight" for part in ("gate", "up", "down")]
+        return [tuple(state[name] for name in names)] if all(n in state for n in names) else []
     return [
         (*stack.chunk(2), down)
         for stack, down in zip(
@@ -110,11 +141,12 @@ def _measured(
     layer: int | None, slot: int | None, name: str, a: Sequence[Tensor], b: Sequence[Tensor]
 ) -> Finding:
     if any(x.shape != y.shape for x, y in zip(a, b, strict=True)):
-        return Finding(layer, slot, name, "changed", float("nan"), float("nan"))
+        return Finding(layer, slot, name, "changed", None, None)
     deltas = [y.float() - x.float() for x, y in zip(a, b, strict=True)]
     norm = sum(float(d.square().sum()) for d in deltas) ** 0.5
     whole = sum(float(x.float().square().sum()) for x in a) ** 0.5
-    ranks = [_rank(delta) for delta in deltas]
+    adaptable = slot is not None or name.endswith("_proj.weight")
+    ranks = [_rank(delta) if adaptable else None for delta in deltas]
     known = [rank for rank in ranks if rank is not None]
     low = len(known) == len(ranks)
     return Finding(
@@ -123,7 +155,7 @@ def _measured(
         name,
         "low rank" if low else "changed",
         norm,
-        norm / whole if whole else float("inf"),
+        norm / whole if whole else None,
         max(known) if low else None,
     )
 
@@ -142,6 +174,11 @@ def _rank(delta: Tensor) -> int | None:
     total = delta.square().sum().sqrt()
     rank = int((values > _SLACK * values[0]).sum())
     return rank if rank <= most and outside <= _SLACK * total else None
+
+
+def _same_rows(x: Tensor, y: Tensor) -> bool:
+    """Say whether two matrices hold the same rows in another order."""
+    return sorted(x.tolist()) == sorted(y.tolist())
 
 
 def _same(x: Tensor, y: Tensor) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ class MediaGenerationMixin(GenerationMixin):  # type: ignore[misc] # transformer
     """What a network that reads media adds to transformers' generation."""
 
     config: UniMoeConfig
+    encode: Callable[..., Tensor]
 
     def prepare_inputs_for_generation(
         self,
@@ -34,7 +35,7 @@ class MediaGenerationMixin(GenerationMixin):  # type: ignore[misc] # transformer
         is_first_iteration: bool = False,  # noqa: FBT001, FBT002
         **kwargs: Any,  # noqa: ANN401 - transformers looks for this very name
     ) -> dict[str, Any]:
-        """Pass media to the first iteration alone: each is encoded once per prompt."""
+        """Pass features to the first iteration alone, where a cache keeps what was read of them."""
         media = {name: kwargs.pop(name, None) for name in (*MEDIA_INPUTS, "features")}
         inputs: dict[str, Any] = super().prepare_inputs_for_generation(
             input_ids,
@@ -55,22 +56,20 @@ class MediaGenerationMixin(GenerationMixin):  # type: ignore[misc] # transformer
         input_ids: Tensor | None = None,
         **model_kwargs: Any,  # noqa: ANN401
     ) -> tuple[Tensor, dict[str, Any]]:
-        """Repeat every prompt for its beams, and its media with it.
+        """Encode every medium once, and repeat every prompt with its features for its beams.
 
-        Media lie over the batch, not in rows of it; repeated one by one they would change places.
+        Features lie over the batch, not in rows of it; repeated one by one they would swap places.
         """
-        media: dict[str, Any] = {
-            name: model_kwargs.pop(name)
-            for name in (*MEDIA_INPUTS, "features")
-            if model_kwargs.get(name) is not None
-        }
+        seen = dict(model_kwargs.pop("features", None) or {})
+        values = {name: model_kwargs.pop(name, None) for name in MEDIA_INPUTS}
+        padding = values.pop("audio_padding")
+        for name, value in values.items():
+            if value is not None:
+                kind = MEDIA_INPUTS[name]
+                seen[kind] = self.encode(kind, value, padding if kind == "audio" else None)
         if expand_size > 1 and input_ids is not None:
-            for name, value in media.items():
-                if name == "features":
-                    media[name] = self._repeat_features(value, input_ids, expand_size)
-                else:
-                    kind = MEDIA_INPUTS[name]
-                    media[name] = self._repeat(kind, value, input_ids, expand_size)
+            seen = self._repeat_features(seen, input_ids, expand_size)
+        media = {"features": seen} if seen else {}
         input_ids, model_kwargs = super()._expand_inputs_for_generation(
             expand_size, is_encoder_decoder, input_ids, **model_kwargs
         )

@@ -51,12 +51,28 @@ class MixturesMixin:
         """Take every sparse layer's last routing away from it, for all positions.
 
         A layer that kept it would keep the whole graph of a finished step alive.
+
+        Raises:
+            ConfigError: routers shall learn from their routing, but it came without a graph.
         """
         found = {}
         for index, layer in self.sparse_layers().items():
             assert layer.routing is not None
             found[index], layer.routing = layer.routing, None
+            if torch.is_grad_enabled() and layer.router.weight.requires_grad:
+                self._check_graph(found[index])
         return found
+
+    def _check_graph(self, routing: Routing) -> None:
+        """Refuse to drop the gradient of a loss of the routing in silence."""
+        names = ("balance", "target", "divergence")
+        weighed = [name for name in names if getattr(self.config, f"{name}_coefficient")]
+        if weighed and not routing.logits_TE.requires_grad:
+            raise ConfigError(
+                f"The routers cannot learn from {', '.join(weighed)}: there is no graph.",
+                cause="reentrant checkpointing of activations runs the layers without one.",
+                remedy='call gradient_checkpointing_enable({"use_reentrant": False}), the default.',
+            )
 
     @contextmanager
     def experts_masked(self, masked: Mapping[int, Sequence[int]]) -> Iterator[None]:

@@ -1,49 +1,32 @@
 """The processor: conversations and media in, tensors for the network out.
 
 Shapes
-    B  sequences    T  positions    C  windows of one sound
+    B  sequences    T  positions
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from math import ceil
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoProcessor, BatchFeature, ProcessorMixin
+from transformers import (
+    AutoProcessor,
+    BatchFeature,
+    CLIPImageProcessorPil,
+    WhisperFeatureExtractor,
+)
 
 from uni_moe.errors import ConfigError, DataError
-from uni_moe.model.config import MAX_WINDOWS, SLOT_KINDS, UniMoeConfig
-from uni_moe.model.encoders.beats_features import RATE_HZ, filterbank, windows
+from uni_moe.model.chat import ChatMixin, check_tensors, media_in, template
+from uni_moe.model.config import SLOT_KINDS, UniMoeConfig
+from uni_moe.model.preparing import INPUT_OF, MediaPreparingMixin, Prepared, stack_media
 from uni_moe.model.prompt import IGNORED, Encoded, Message, Prompt, items
 from uni_moe.model.segments import FILLING
 
-INPUT_OF = {
-    "image": "pixel_values",
-    "video": "video_pixel_values",
-    "audio": "audio_fbank",
-    "speech": "speech_mel",
-}
 
-
-@dataclass(frozen=True)
-class Prepared:
-    """One medium, ready for its encoder.
-
-    `values` has one row per picture, film or window of sound. `padding` marks filled samples of
-    environmental audio, (C, samples).
-    """
-
-    kind: str
-    values: Tensor
-    padding: Tensor | None = None
-
-
-class UniMoeProcessor(ProcessorMixin):  # type: ignore[misc] # transformers is untyped here
+class UniMoeProcessor(MediaPreparingMixin, ChatMixin):
     """Tokenizer, picture and sound preprocessing, and the template, saved as one.
 
     Numbers beside the three parts say how many rows each medium takes in a sequence and how long a
@@ -77,7 +60,13 @@ class UniMoeProcessor(ProcessorMixin):  # type: ignore[misc] # transformers is u
         self.speech_window_s = speech_window_s
         self.mel_bins = mel_bins
         self.system_prompt = system_prompt
+        kwargs.setdefault("chat_template", template(system_prompt))
         super().__init__(image_processor, tokenizer, feature_extractor, **kwargs)
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """The names of the network's inputs."""
+        return ["input_ids", "attention_mask", *INPUT_OF.values(), "audio_padding"]
 
     @classmethod
     def for_model(
@@ -91,6 +80,8 @@ class UniMoeProcessor(ProcessorMixin):  # type: ignore[misc] # transformers is u
     ) -> UniMoeProcessor:
         """Build the processor that fits a configuration; a tokenizer without padding gets one.
 
+        Media that the network cannot read need no processor or extractor, and are refused later.
+
         Raises:
             ConfigError: the extractor's window of speech is not the configuration's.
         """
@@ -100,99 +91,30 @@ class UniMoeProcessor(ProcessorMixin):  # type: ignore[misc] # transformers is u
         if config.speech_config is not None:
             _check_window(feature_extractor.chunk_length, speech.get("window_s", 30))
         return cls(
-            image_processor,
+            image_processor or CLIPImageProcessorPil(),
             tokenizer,
-            feature_extractor,
+            feature_extractor or WhisperFeatureExtractor(),
             vocab_size=config.text_config.vocab_size,
             image_rows=config.image_rows if config.vision_config is not None else 0,
             video_frames=config.video_frames,
-            audio_rows=audio.get("query_tokens", 0),
+            audio_rows=audio.get("query_tokens", 0) if config.audio_config is not None else 0,
             audio_window_s=audio.get("window_s", 30),
-            speech_rows=speech.get("query_tokens", 0),
+            speech_rows=speech.get("query_tokens", 0) if config.speech_config is not None else 0,
             speech_window_s=speech.get("window_s", 30),
             mel_bins=config.audio_config.mel_bins if config.audio_config is not None else 128,
             system_prompt=system_prompt,
         )
 
-    def prepare(self, kind: str, medium: Any) -> Prepared:  # noqa: ANN401 - Pillow, list or array
-        """Prepare one medium: a Pillow image, a list of frames, or a mono 16 kHz waveform.
-
-        Raises:
-            DataError: a sound has more windows than the published limit of 20.
-        """
-        if kind == "image":
-            return Prepared(kind, self._pixels([medium]))
-        if kind == "video":
-            count = len(medium)
-            picked = [medium[i * count // self.video_frames] for i in range(self.video_frames)]
-            return Prepared(kind, self._pixels(picked)[None])
-        return self._sound(kind, np.asarray(medium, dtype=np.float32))
-
-    def rows(self, prepared: Prepared) -> int:
-        """Return how many positions a medium takes in a sequence."""
-        return self.rows_each(prepared.kind) * len(prepared.values)
-
-    def positions(self, kind: str, duration_s: float | None) -> int:
-        """Return how many positions a medium takes, from what was measured of it alone.
-
-        Raises:
-            DataError: a sound has more windows than the published limit of 20, or its duration is
-                not known.
-        """
-        if kind in ("image", "video"):
-            return self.rows_each(kind)
-        if duration_s is None:
-            raise DataError(
-                f"Nobody knows how long a piece of {kind} is.",
-                cause="its reference holds no duration: it was ingested by an earlier version.",
-                remedy="run `dvc repro --force ingest`.",
-            )
-        return self.rows_each(kind) * self.windows(kind, duration_s)
-
-    def rows_each(self, kind: str) -> int:
-        """Return how many positions a picture, a film or one window of a sound takes."""
-        per_value = {
-            "image": self.image_rows,
-            "video": self.image_rows,
-            "audio": self.audio_rows,
-            "speech": self.speech_rows,
-        }
-        return per_value[kind]
-
-    def windows(self, kind: str, duration_s: float) -> int:
-        """Return in how many windows a sound is cut.
-
-        Raises:
-            DataError: they are more than the published limit of 20.
-        """
-        window_s = self.audio_window_s if kind == "audio" else self.speech_window_s
-        count = max(1, ceil(duration_s / window_s))
-        if count > MAX_WINDOWS:
-            raise DataError(
-                f"A sound of {duration_s:.0f} s has {count} windows of {window_s} s.",
-                cause=f"the model reads at most {MAX_WINDOWS} windows of one file.",
-                remedy="split the recording and ask about its parts.",
-            )
-        return count
-
-    def preparation(self, kind: str) -> dict[str, Any]:
-        """Return every setting that changes what `prepare` makes of a kind of media."""
-        if kind == "image":
-            return {"image_processor": self.image_processor.to_dict()}
-        if kind == "video":
-            own = {"video_frames": self.video_frames}
-            return {"image_processor": self.image_processor.to_dict(), **own}
-        if kind == "audio":
-            return {"window_s": self.audio_window_s, "mel_bins": self.mel_bins}
-        extractor = {"feature_extractor": self.feature_extractor.to_dict()}
-        return {"window_s": self.speech_window_s, **extractor}
-
-    def encode(self, messages: Sequence[Message], rows: Sequence[int]) -> Encoded:
+    def encode(
+        self, messages: Sequence[Message], rows: Sequence[int], *, ask: bool = True
+    ) -> Encoded:
         """Tokenize a conversation whose slots take `rows` positions, in order."""
-        slot_ids = {kind: self.vocab_size + i for i, kind in enumerate(SLOT_KINDS)}
         return Prompt(self.system_prompt).encode(
-            messages, self.tokenizer, rows=rows, slot_ids=slot_ids
+            messages, self.tokenizer, rows=rows, slot_ids=self._slot_ids(), ask=ask
         )
+
+    def _slot_ids(self) -> dict[str, int]:
+        return {kind: self.vocab_size + i for i, kind in enumerate(SLOT_KINDS)}
 
     def collate(
         self, encoded: Sequence[Encoded], *, padding_side: str = "right"
@@ -219,7 +141,8 @@ class UniMoeProcessor(ProcessorMixin):  # type: ignore[misc] # transformers is u
 
         Segments are numbered in the order of the rows; what fills up a row is FILLING.
         """
-        length = max(sum(len(one.input_ids) for one in row) for row in rows)
+        longest = max((sum(len(one.input_ids) for one in row) for row in rows), default=0)
+        length, rows = max(1, longest), rows or [[]]  # without a conversation: one of filling
         table: dict[str, list[list[int]]] = {"input_ids": [], "labels": [], "segment_BT": []}
         number = 0
         for row in rows:
@@ -235,57 +158,97 @@ class UniMoeProcessor(ProcessorMixin):  # type: ignore[misc] # transformers is u
             table["segment_BT"].append(segment + [FILLING] * rest)
         return {name: torch.tensor(filled) for name, filled in table.items()}
 
-    def __call__(
+    def __call__(  # noqa: PLR0913 - conversations, or texts by the conventions of transformers
         self,
-        conversations: Sequence[Sequence[Message]],
-        media: Sequence[Sequence[tuple[str, Any]]] = (),
+        conversations: Sequence[Sequence[Message]] = (),
+        media: Sequence[Sequence[tuple[str, Any]]] | None = None,
         *,
+        text: str | Sequence[str] | None = None,
+        images: Any = None,  # noqa: ANN401 - one medium, a list of them, or lists by text
+        videos: Any = None,  # noqa: ANN401
+        audio: Any = None,  # noqa: ANN401
+        speech: Any = None,  # noqa: ANN401
         to_answer: bool = False,
+        ask: bool = True,
         padding_side: str | None = None,
+        padding: bool = True,
+        return_tensors: str = "pt",
     ) -> BatchFeature:
-        """Prepare a batch of conversations.
+        """Prepare a batch of conversations, or of texts with marks; any media in any order.
 
         Args:
             conversations: each a list of messages in chat form.
-            media: for each conversation its media in slot order, as (kind, medium).
+            media: for each conversation its media in slot order, as (kind, medium); without them
+                the items of the messages hold their media.
+            text: instead of conversations, prompts with the marks <image>, <video>, <audio> and
+                <speech>; padded left.
+            images: the pictures of the texts' marks, in order over the batch.
+            videos: their films.
+            audio: their sounds.
+            speech: their speech.
             to_answer: prompts to generate from (padded left) instead of examples to learn from.
+            ask: without it no mark asks for an answer after a last question.
             padding_side: "left" or "right", instead of the usual one.
+            padding: True, as a batch is one tensor.
+            return_tensors: "pt", the only kind there is.
 
         Raises:
-            DataError: slots and media of a conversation differ.
+            DataError: slots or marks and media differ, or something is no medium.
         """
-        every = list(media) or [[] for _ in conversations]
-        encoded, prepared = [], []
+        check_tensors(return_tensors)
+        if (text is None) == (not conversations) or not padding:
+            raise DataError(
+                "A processor takes conversations or texts, padded to one length.",
+                cause="both or neither are given, or padding is switched off.",
+                remedy="give `conversations`, or `text` with its media.",
+            )
+        prepared: list[Prepared] = []
+        if text is not None:
+            given = {"image": images, "video": videos, "audio": audio, "speech": speech}
+            encoded = self._texts([text] if isinstance(text, str) else text, given, prepared)
+        else:
+            encoded = self._conversations(conversations, media, prepared, ask=ask)
+        side = padding_side or ("left" if to_answer or text is not None else "right")
+        batch: dict[str, Tensor] = self.collate(encoded, padding_side=side)
+        if to_answer or text is not None:
+            del batch["labels"]
+        return BatchFeature({**batch, **stack_media(prepared)})
+
+    def _conversations(
+        self,
+        conversations: Sequence[Sequence[Message]],
+        media: Sequence[Sequence[tuple[str, Any]]] | None,
+        prepared: list[Prepared],
+        *,
+        ask: bool,
+    ) -> list[Encoded]:
+        """Encode conversations and add their media to `prepared`."""
+        every = [media_in(one) for one in conversations] if media is None else media
+        if len(every) != len(conversations):
+            raise DataError(
+                f"{len(conversations)} conversations are given, but media for {len(every)}.",
+                cause="every conversation has a list of media, empty where it has none.",
+                remedy="give one list of media for each.",
+            )
+        encoded = []
         for messages, own in zip(conversations, every, strict=True):
             ready = [self.prepare(kind, medium) for kind, medium in own]
             _check_slots(messages, ready)
-            rows = [self.rows(one) for one in ready]
-            encoded.append(self.encode(messages, rows))
+            encoded.append(self.encode(messages, [self.rows(one) for one in ready], ask=ask))
             prepared += ready
-        side = padding_side or ("left" if to_answer else "right")
-        batch: dict[str, Tensor] = self.collate(encoded, padding_side=side)
-        if to_answer:
-            del batch["labels"]
-        return BatchFeature({**batch, **_stack_media(prepared)})
+        return encoded
 
-    def _pixels(self, images: Sequence[Any]) -> Tensor:
-        pixels: Tensor = self.image_processor(list(images), return_tensors="pt")["pixel_values"]
-        return pixels
-
-    def _sound(self, kind: str, sound: np.ndarray) -> Prepared:
-        self.windows(kind, len(sound) / RATE_HZ)  # before anything is computed of a long one
-        window_s = self.audio_window_s if kind == "audio" else self.speech_window_s
-        cut, masks = windows(sound, window_s)
-        if kind == "audio":
-            values = torch.stack([filterbank(w, mel_bins=self.mel_bins) for w in cut])
-            return Prepared(kind, values, torch.from_numpy(np.stack(masks)))
-        size = window_s * RATE_HZ
-        pieces = [sound[i * size : (i + 1) * size] for i in range(len(cut))]
-        features = [
-            self.feature_extractor(piece, sampling_rate=RATE_HZ, return_tensors="pt")
-            for piece in pieces
-        ]
-        return Prepared(kind, torch.cat([one["input_features"] for one in features]))
+    def _texts(
+        self, texts: Sequence[str], given: Mapping[str, Any], prepared: list[Prepared]
+    ) -> list[Encoded]:
+        """Encode texts with marks and add their media to `prepared`."""
+        encoded = []
+        for marked in self._from_texts(texts, given):
+            ready = [self.prepare(kind, medium) for kind, medium in marked.media]
+            rows = [self.rows(one) for one in ready]
+            encoded.append(marked.encode(self.tokenizer, rows, self._slot_ids()))
+            prepared += ready
+        return encoded
 
 
 def _check_window(chunk_s: int, window_s: int) -> None:
@@ -308,19 +271,6 @@ def _check_slots(messages: Sequence[Message], ready: Sequence[Prepared]) -> None
             cause="every slot needs one medium of its kind, in order.",
             remedy="give the missing media or remove the slots.",
         )
-
-
-def _stack_media(prepared: Sequence[Prepared]) -> Mapping[str, Tensor]:
-    found: dict[str, Tensor] = {}
-    for kind in SLOT_KINDS:
-        own = [one for one in prepared if one.kind == kind]
-        if own:
-            found[INPUT_OF[kind]] = torch.cat([one.values for one in own])
-        if own and kind == "audio":
-            found["audio_padding"] = torch.cat(
-                [one.padding for one in own if one.padding is not None]
-            )
-    return found
 
 
 AutoProcessor.register(UniMoeConfig, UniMoeProcessor)

@@ -14,6 +14,11 @@ from typing import Any
 from uni_moe.errors import DataError
 
 IGNORED = -100
+VICUNA = (  # the system sentence of the published variants
+    "A chat between a curious user and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the user's questions."
+)
+_ASK = " ASSISTANT:"
 Message = Mapping[str, Any]
 Item = Mapping[str, Any]
 
@@ -50,6 +55,27 @@ class Encoded:
             self.labels.append(one if is_label else IGNORED)
 
 
+def cut(encoded: Encoded, rows: Sequence[int], most: int, first_slot: int) -> tuple[Encoded, int]:
+    """Return the beginning of a conversation, at most `most` positions, and how many media it has.
+
+    A medium that does not fit whole is left out, with everything behind it.
+
+    Args:
+        encoded: the conversation.
+        rows: for every medium in order, the positions it takes.
+        most: how many positions are kept at most.
+        first_slot: ids from here on stand for a row of a medium.
+    """
+    slots = [at for at, one in enumerate(encoded.input_ids) if one >= first_slot]
+    kept = begun = 0
+    for count in rows:
+        if slots[begun + count - 1] >= most:
+            most = min(most, slots[begun])
+            break
+        kept, begun = kept + 1, begun + count
+    return Encoded(encoded.input_ids[:most], encoded.labels[:most]), kept
+
+
 @dataclass(frozen=True)
 class Prompt:
     """The template. An empty system sentence leaves its place out."""
@@ -67,6 +93,7 @@ class Prompt:
         *,
         rows: Sequence[int] = (),
         slot_ids: Mapping[str, int] | None = None,
+        ask: bool = True,
     ) -> Encoded:
         """Tokenize a conversation; after a question it ends with the mark that asks for an answer.
 
@@ -75,12 +102,13 @@ class Prompt:
             tokenizer: a fast tokenizer with start and end tokens.
             rows: for every slot in order, how many rows of features it takes.
             slot_ids: kind -> the id that stands for one row.
+            ask: without it the mark that asks for an answer is left out at the end.
 
         Raises:
             DataError: a turn is neither user's nor assistant's, an answer holds a slot, or there
                 are not as many slots as entries in rows.
         """
-        pieces = self._pieces(messages)
+        pieces = self._pieces(messages, ask=ask)
         slots = [piece for piece in pieces if isinstance(piece, Mapping)]
         if len(slots) != len(rows):
             raise DataError(
@@ -95,13 +123,13 @@ class Prompt:
             if isinstance(piece, End):
                 encoded.add([tokenizer.eos_token_id], [True])
             elif isinstance(piece, Piece):
-                encoded.add(*_tokenize(piece, tokenizer))
+                encoded.add(*tokenize(piece, tokenizer))
             else:
                 assert slot_ids is not None
                 encoded.add([slot_ids[piece["type"]]] * rows_left.pop(0))
         return encoded
 
-    def _pieces(self, messages: Sequence[Message]) -> list[Piece | Item | End]:
+    def _pieces(self, messages: Sequence[Message], *, ask: bool = True) -> list[Piece | Item | End]:
         """Return texts, slots and ends in order.
 
         The answer starts with the space after "ASSISTANT:", so that what is generated continues
@@ -118,16 +146,17 @@ class Prompt:
                     else:
                         pieces += [Piece(pending, len(pending)), item]
                         pending = ""
-                pending += " ASSISTANT:"
+                pending += _ASK
             else:
                 answer = _answer(message)
                 pieces += [Piece(f"{pending} {answer}", len(pending)), End()]
                 pending = ""
+        pending = pending if ask else pending.removesuffix(_ASK)
         pieces.append(Piece(pending, len(pending)))  # a question without an answer keeps its words
         return [piece for piece in pieces if not isinstance(piece, Piece) or piece.text]
 
 
-def _tokenize(piece: Piece, tokenizer: Any) -> tuple[list[int], list[bool]]:  # noqa: ANN401
+def tokenize(piece: Piece, tokenizer: Any) -> tuple[list[int], list[bool]]:  # noqa: ANN401
     """Return a piece's ids, and for each whether it belongs to an answer."""
     found = tokenizer(
         piece.text,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -48,6 +48,32 @@ class Surgery:
     before: int
     slots: tuple[SlotOrigin, ...]
     seed: int = 0
+
+    def text(self) -> str:
+        """Return the plan for a person."""
+        lines = [f"{self.name}: {self.before} experts become {len(self.slots)}"]
+        for place, origin in enumerate(self.slots):
+            whose = "own slot" if origin.donor == SELF else f"{origin.donor}, slot"
+            row = f", router row drawn from seed {self.seed}" if origin.router == NEW else ""
+            lines.append(f"  slot {place}: {whose} {origin.slot}{row}")
+        lost = "" if self.inverse() else "  it cannot be undone: an expert is lost"
+        return "\n".join([*lines, lost]).rstrip()
+
+    def wished(self, targets: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
+        """Return the slots wished for each modality, as they count afterwards.
+
+        An expert takes the wish for it along; a slot that is filled anew keeps its own.
+        """
+        found = {
+            kind: [
+                place
+                for place, origin in enumerate(self.slots)
+                if origin.router == SELF
+                and (origin.slot if origin.donor == SELF else place) in slots
+            ]
+            for kind, slots in targets.items()
+        }
+        return {kind: slots for kind, slots in found.items() if slots}
 
     def inverse(self) -> Surgery | None:
         """Return the operation that undoes this one; None where a slot was lost."""
@@ -147,7 +173,6 @@ def operate(
     receipt: list[dict[str, Any]] = []
     state = dict(patient)
     for layer in layers:
-        generator = torch.Generator().manual_seed(plan.seed * 1009 + layer)
         for packed in _PACKED:
             target = f"{_LAYERS}.{layer}.mlp.{packed}"
             pieces = []
@@ -159,12 +184,16 @@ def operate(
                     problems.append(f"{origin.donor}[{origin.slot}] has {found} for {target}")
                     continue
                 pieces.append(piece)
-                receipt.append(
-                    {"target": target, "place": place, **asdict(origin), "sha256": _sha256(piece)}
-                )
+                where = f"{target}[{origin.slot}]"
+                receipt.append(_entry(target, place, origin.donor, where, piece))
             if len(pieces) == len(plan.slots):
                 state[target] = torch.stack(pieces).to(patient[target].dtype)
-        state[f"{_LAYERS}.{layer}.mlp.{_ROUTER}"] = _rows(plan, patient, layer, generator)
+        router = f"{_LAYERS}.{layer}.mlp.{_ROUTER}"
+        rows = _rows(plan, patient[router], layer)
+        receipt += [
+            _entry(router, place, SELF, said, row) for place, (said, row) in enumerate(rows)
+        ]
+        state[router] = torch.stack([row for _, row in rows])
     if problems:
         raise LineageError(
             f"The operation cannot be done:{bullets(problems)}",
@@ -174,16 +203,29 @@ def operate(
     return state, receipt
 
 
-def _rows(plan: Surgery, patient: State, layer: int, generator: torch.Generator) -> Tensor:
-    old = patient[f"{_LAYERS}.{layer}.mlp.{_ROUTER}"]
+def _entry(target: str, slot: int, donor: str, source: str, tensor: Tensor) -> dict[str, Any]:
+    """Return where one slot of a tensor comes from, as receipts say it."""
+    return {
+        "target": target,
+        "slot": slot,
+        "donor": donor,
+        "source": source,
+        "sha256": _sha256(tensor),
+    }
+
+
+def _rows(plan: Surgery, old: Tensor, layer: int) -> list[tuple[str, Tensor]]:
+    """Return every slot's router row, and where it comes from."""
+    generator = torch.Generator().manual_seed(plan.seed * 1009 + layer)
     rows = []
     for place, origin in enumerate(plan.slots):
         if origin.router == NEW:
             fresh = torch.randn(old.shape[1], generator=generator) * 0.02
-            rows.append(fresh.to(old))
+            rows.append((f"normal, std 0.02, seed {plan.seed}", fresh.to(old)))
         else:
-            rows.append(old[origin.slot if origin.donor == SELF else place])
-    return torch.stack(rows)
+            row = origin.slot if origin.donor == SELF else place
+            rows.append((f"{_LAYERS}.{layer}.mlp.{_ROUTER}[{row}]", old[row]))
+    return rows
 
 
 def _expert(state: State, layer: int, packed: str, slot: int) -> Tensor | None:

@@ -5,15 +5,13 @@ from __future__ import annotations
 from safetensors.torch import load_file
 
 from uni_moe.artifacts import parent_ids, write_json
+from uni_moe.model.assembly import RECEIPT, plan_assembly
 from uni_moe.model.assembly import assemble as assemble_state
-from uni_moe.model.assembly import plan_assembly
-from uni_moe.model.config import UniMoeConfig
+from uni_moe.model.config import UniMoeConfig, sparse_layers_of
 from uni_moe.model.network import UniMoeForConditionalGeneration
 from uni_moe.platform import settle
 from uni_moe.stage import StageContext
 from uni_moe.train.networks import CONNECTOR, ENCODERS, build_dense, load_connector
-
-RECEIPT = "receipt.json"
 
 
 def assemble(ctx: StageContext) -> None:
@@ -28,22 +26,21 @@ def assemble(ctx: StageContext) -> None:
         load_connector(dense.model, ctx.layout.expert(donor) / f"{connector}.{CONNECTOR}")
     experts = {name: load_file(ctx.layout.expert(name) / "expert.safetensors") for name in donors}
     base = dense.model.state_dict()
+    layers = sparse_layers_of(shape.sparse_layers, dense.model.config.text_config.num_hidden_layers)
     plan = plan_assembly(
-        base,
-        experts,
-        sparse_layers=shape.sparse_layers,
-        slots=assembly.slots,
-        router_seed=ctx.params.seed,
+        base, experts, sparse_layers=layers, slots=assembly.slots, router_seed=ctx.params.seed
     )
     config = UniMoeConfig.from_dict(
         {
             **dense.model.config.to_dict(),
-            "sparse_layers": list(shape.sparse_layers),
+            "sparse_layers": layers,
             "num_experts": len(assembly.slots),
+            "modality_adapters": assembly.modality_adapters,
         }
     )
     model = UniMoeForConditionalGeneration(config)
-    model.load_state_dict(assemble_state(plan, base, experts))
+    fresh = {name: t for name, t in model.state_dict().items() if ".mlp.adapters." in name}
+    model.load_state_dict({**assemble_state(plan, base, experts), **fresh})
     with ctx.artifact(
         ctx.layout.assembled,
         kind="model",

@@ -12,6 +12,7 @@ from uni_moe.records import Sample
 from uni_moe.train.networks import ENCODERS, encoder_of
 
 Conversations = Mapping[str, Mapping[str, Sample]]  # modality -> key -> conversation
+Holes = Mapping[str, Mapping[str, int]]  # modality -> key of one that went -> positions it had
 
 # The encoders whose foundation and connector dvc.yaml gives to an expert's stage: spoken questions
 # about pictures need eyes. A connector is aligned with its own encoder alone.
@@ -51,6 +52,21 @@ def within_sight(found: Conversations, encoders: Collection[str]) -> Conversatio
             if all(encoder_of(ref.kind) in encoders for ref in sample.media)
         }
         for modality, rows in found.items()
+    }
+
+
+def read_holes(
+    corpora: Mapping[str, Corpus], split: str, phase: Phase, encoders: Collection[str]
+) -> Holes:
+    """Return the conversations of a split that a phase would draw if their samples had not gone."""
+    return {
+        modality: {
+            seat.key: seat.positions
+            for tombstone in corpora[modality].tombstones(split)
+            for seat in tombstone.seats(phase.tasks)
+            if all(encoder_of(kind) in encoders for kind in seat.kinds)
+        }
+        for modality in phase.blend
     }
 
 

@@ -143,6 +143,13 @@ def tiny_audio(shape: Mapping[str, int]) -> TinyEncoder:
     return TinyEncoder(module, module, prepare, None, views, size * size, width)
 
 
+TINY: Mapping[str, Callable[[Mapping[str, int]], TinyEncoder]] = {
+    "image": tiny_image,
+    "audio": tiny_audio,
+    "speech": tiny_speech,
+}
+
+
 class EncoderLearner:
     """Trains a tiny encoder on a pool of media by the objectives that params name."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from uni_moe.artifacts import files_of, parent_ids, write_json
 from uni_moe.config import EncoderTraining, LanguageTraining
 from uni_moe.platform import settle
 from uni_moe.stage import StageContext
-from uni_moe.train.encoders import EncoderLearner, TinyEncoder, tiny_audio, tiny_image, tiny_speech
+from uni_moe.train.encoders import TINY, EncoderLearner
 from uni_moe.train.language import LanguageLearner, tiny_language
 from uni_moe.train.loop import Schedule, train
 from uni_moe.train.pool import gather
@@ -19,11 +18,6 @@ from uni_moe.train.pretrained import PRETRAINED, look_at
 from uni_moe.train.state import open_states
 
 _CORPORA = {"image": ("image", "video"), "audio": ("audio",), "speech": ("speech",)}
-_BUILDERS: Mapping[str, Callable[[Mapping[str, int]], TinyEncoder]] = {
-    "image": tiny_image,
-    "audio": tiny_audio,
-    "speech": tiny_speech,
-}
 
 
 def train_foundation(ctx: StageContext) -> None:
@@ -57,7 +51,7 @@ def _train_encoder(ctx: StageContext, plan: EncoderTraining) -> None:
     parents = tuple(ctx.layout.corpus(modality) for modality in _CORPORA[ctx.item])
     ids = parent_ids(ctx.layout, *parents)
     torch.manual_seed(ctx.params.seed)
-    encoder = _BUILDERS[ctx.item](plan.architecture)
+    encoder = TINY[ctx.item](plan.architecture)
     pool = gather(parents, ctx.item, "train", encoder.prepare)
     held_out = gather(parents, ctx.item, "validation", encoder.prepare)
     learner = EncoderLearner(encoder, plan, pool, held_out, ctx.params.seed)

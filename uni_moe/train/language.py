@@ -54,16 +54,9 @@ def tiny_language(corpus: Path, plan: LanguageTraining, system: str) -> TinyLang
     tokenizer = train_tokenizer(
         (prompt.text(_messages(sample)) for sample in train), vocab_size=plan.vocab_size
     )
-    torch_config = LlamaConfig(
+    config = language_config(
+        plan,
         vocab_size=len(tokenizer),
-        hidden_size=plan.hidden_size,
-        intermediate_size=plan.intermediate_size,
-        num_hidden_layers=plan.layers,
-        num_attention_heads=plan.heads,
-        num_key_value_heads=plan.heads,
-        max_position_embeddings=plan.max_positions,
-        rms_norm_eps=1e-5,
-        tie_word_embeddings=False,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -72,7 +65,22 @@ def tiny_language(corpus: Path, plan: LanguageTraining, system: str) -> TinyLang
     def ids(samples: Sequence[Sample]) -> list[list[int]]:
         return [prompt.encode(_messages(sample), tokenizer).input_ids for sample in samples]
 
-    return TinyLanguage(LlamaForCausalLM(torch_config), tokenizer, ids(train), ids(validation))
+    return TinyLanguage(LlamaForCausalLM(config), tokenizer, ids(train), ids(validation))
+
+
+def language_config(plan: LanguageTraining, **of_tokenizer: int) -> LlamaConfig:
+    """Return the sizes of a tiny language model; its tokenizer gives vocab_size and special ids."""
+    return LlamaConfig(
+        hidden_size=plan.hidden_size,
+        intermediate_size=plan.intermediate_size,
+        num_hidden_layers=plan.layers,
+        num_attention_heads=plan.heads,
+        num_key_value_heads=plan.heads,
+        max_position_embeddings=plan.max_positions,
+        rms_norm_eps=1e-5,
+        tie_word_embeddings=False,
+        **of_tokenizer,
+    )
 
 
 def _messages(sample: Sample) -> list[dict[str, Any]]:

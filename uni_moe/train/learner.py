@@ -10,12 +10,13 @@ from torch import nn
 
 from uni_moe.config import Phase
 from uni_moe.data.order import Order
-from uni_moe.examples import Example, ExampleMaker, collate
-from uni_moe.model.prompt import IGNORED
+from uni_moe.data.packing import Batch, Plan, plan
+from uni_moe.data.steps import Steps
+from uni_moe.examples import UNPACKED, Example, ExampleMaker, collate, pack
 from uni_moe.platform import device
 from uni_moe.records import Sample
 from uni_moe.train.batches import MicroBatch, Seen, StepLoss
-from uni_moe.train.conversations import Conversations
+from uni_moe.train.conversations import Conversations, Holes
 
 
 class PhaseLearner:
@@ -27,48 +28,92 @@ class PhaseLearner:
         maker: ExampleMaker,
         phase: Phase,
         *,
+        name: str,
         train: Conversations,
         validation: Conversations,
         seed: int,
+        holes: Holes | None = None,
     ) -> None:
+        """Plan the order of `train`; `holes` are conversations that went from it."""
         self.module = PhaseModule(model)
-        self.maker, self.phase = maker, phase
-        self.train_set, self.validation_set = train, validation
-        self.order = Order({name: list(rows) for name, rows in train.items()}, phase.blend, seed)
+        self.maker, self.phase, self.packing = maker, phase, phase.packing or UNPACKED
+        self.train_set, self.validation_set, self.holes = train, validation, holes or {}
+        order = Order(
+            {modality: list(rows) for modality, rows in train.items()},
+            phase.blend,
+            seed,
+            phase=name,
+            sources=phase.sources,
+            holes=self.holes,
+        )
+        self.steps = Steps(
+            order,
+            self._length,
+            batch_size=phase.batch_size,
+            batch_positions=phase.batch_positions,
+        )
 
     def micro_batches(self, step: int, rank: int, ranks: int) -> list[MicroBatch]:
         """Return a rank's share of a step: which draws it holds follows from blend and step."""
-        drawn = self.order.batch(step, self.phase.batch_size)
-        mine = range(rank * len(drawn) // ranks, (rank + 1) * len(drawn) // ranks)
-        samples = [self.train_set[drawn[slot][0]][drawn[slot][1]] for slot in mine]
-        inputs = self._inputs(samples)
-        tokens = inputs["labels"][:, 1:].ne(IGNORED).sum(1).tolist()
-        seen = tuple(
-            Seen(slot, one.key, one.id, one.modality, one.source, count, 0)
-            for slot, one, count in zip(mine, samples, tokens, strict=True)
-        )
-        positions = int(inputs["attention_mask"].sum())
-        return [MicroBatch(inputs, float(sum(tokens)), len(samples), seen, positions)]
+        drawn = self.steps.draws(step)
+        samples = [self.train_set[one.modality][one.key] for one in drawn]
+        slots = [one.slot for one in drawn]
+        planned = self._plan(samples, self.packing.rows, ranks)
+        return [self._micro_batch(samples, slots, batch) for batch in planned[rank]]
 
     def validate(self) -> dict[str, float]:
         """Return nats per token on the validation split, by modality."""
         self.module.eval()
         found = {}
         for modality, rows in self.validation_set.items():
+            samples, slots = list(rows.values()), list(range(len(rows)))
             total, tokens = 0.0, 0.0
-            for chunk in _chunks(list(rows.values()), self.phase.batch_size):
+            for batch in self._plan(samples, rows=self._validation_rows(samples))[0]:
                 with torch.no_grad():
-                    parts = self.module(self._inputs(chunk)).parts
-                total += parts[modality][0]
-                tokens += parts[modality][1]
+                    by_draw = self.module(self._micro_batch(samples, slots, batch).inputs).by_draw
+                sums = by_draw.double().sum(0).tolist()
+                total, tokens = total + sums[0], tokens + sums[1]
             if tokens:
                 found[modality] = total / tokens
         return found
 
-    def _inputs(self, samples: Sequence[Sample]) -> dict[str, Any]:
-        examples = [self.maker.example(sample) for sample in samples]
-        batch = collate(self.maker.processor, examples)
-        return {**_to(batch, device()), "modalities": _modalities(examples)}
+    def _length(self, modality: str, key: str) -> int:
+        sample = self.train_set[modality].get(key)
+        return self.holes[modality][key] if sample is None else self.maker.length(sample)
+
+    def _plan(self, samples: Sequence[Sample], rows: int | None, ranks: int = 1) -> Plan:
+        lengths = [self.maker.length(sample) for sample in samples]
+        budget = self.packing.row_positions
+        return plan(lengths, row_positions=budget, rows=rows, ranks=ranks)
+
+    def _validation_rows(self, samples: Sequence[Sample]) -> int:
+        """Return how many rows of a validation are computed at once: about as a step computes."""
+        if self.packing.rows is not None or self.packing.row_positions is not None:
+            return self.packing.rows or 1
+        if self.phase.batch_positions is None:
+            return self.phase.batch_size or 1
+        longest = max((self.maker.length(sample) for sample in samples), default=1)
+        return max(1, self.phase.batch_positions // longest)
+
+    def _micro_batch(
+        self, samples: Sequence[Sample], slots: Sequence[int], batch: Batch
+    ) -> MicroBatch:
+        """Make the tensors of rows that are computed at once."""
+        rows = [[self.maker.example(samples[at]) for at in row.draws] for row in batch]
+        drawn = [at for row in batch for at in row.draws]
+        examples = [one for row in rows for one in row]
+        if batch and self.packing.row_positions is None:
+            inputs = collate(self.maker.processor, examples)
+        else:
+            inputs = pack(self.maker.processor, rows)
+        seen = tuple(
+            _seen(slots[at], samples[at], example)
+            for at, example in zip(drawn, examples, strict=True)
+        )
+        inputs = {**_to(inputs, device()), "modalities": [one.modality for one in examples]}
+        tokens = float(sum(one.tokens for one in seen))
+        positions = sum(len(one.encoded.input_ids) for one in examples)
+        return MicroBatch(inputs, tokens, len(seen), seen, positions)
 
 
 class PhaseModule(nn.Module):
@@ -97,12 +142,16 @@ class PhaseModule(nn.Module):
         )
 
 
-def _modalities(examples: Sequence[Example]) -> list[str]:
-    return [example.modality for example in examples]
-
-
-def _chunks(samples: Sequence[Sample], size: int) -> list[Sequence[Sample]]:
-    return [samples[i : i + size] for i in range(0, len(samples), size)]
+def _seen(slot: int, sample: Sample, example: Example) -> Seen:
+    return Seen(
+        slot=slot,
+        key=sample.key,
+        sample=sample.id,
+        modality=sample.modality,
+        source=sample.source,
+        tokens=example.tokens,
+        truncated=example.truncated,
+    )
 
 
 def _to(batch: Mapping[str, Any], place: torch.device) -> dict[str, Any]:

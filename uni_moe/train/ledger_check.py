@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,21 +11,28 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from uni_moe.artifacts import Layout, read_card, sha256_file, verified_card
-from uni_moe.config import Phase, phase_of
+from uni_moe.config import ModelShape, Phase, TunePhase, of_card
 from uni_moe.data.corpus import Corpus, open_corpus
 from uni_moe.data.exposures import FILE, Entry, leaf_of, read_entries
 from uni_moe.data.exposures_difference import Difference, first_difference
 from uni_moe.data.order import Order
+from uni_moe.data.steps import Steps
 from uni_moe.errors import LineageError
+from uni_moe.examples import ExampleMaker, Measure
 from uni_moe.merkle import Tree
-from uni_moe.records import Card
+from uni_moe.model.network import UniMoeForConditionalGeneration
+from uni_moe.model.processor import UniMoeProcessor
+from uni_moe.records import Card, Sample
 from uni_moe.train.accounting import TokensOf, token_counter
 from uni_moe.train.conversations import (
     Conversations,
+    Holes,
     read_conversations,
+    read_holes,
     sight_of,
     within_sight,
 )
+from uni_moe.train.networks import build_dense
 from uni_moe.train.pretrained import foundation_folder
 
 
@@ -83,14 +90,18 @@ def check(layout: Layout, folder: Path) -> Checked:
     """
     card = read_card(folder)
     facts = ledger_facts(card, folder)
-    phase = phase_of(_section(card))
+    phase = of_card(TunePhase if card.stage == "tune" else Phase, _section(card))
     expected, kept = Tree(), Tree()
-    with _training(layout, card, phase) as training:
+    with _training(layout, card, phase) as (training, holes):
+        measure, length = _measures(layout, card, folder, phase)
         wanted = expected_entries(
             phase,
             training,
+            holes=holes,
+            name=card.stage,
             seed=card.params["seed"],
-            tokens_of=_tokens_of(layout, card, folder),
+            measure=measure,
+            length=length,
             skipped=card.results["skipped_steps"],
         )
         found = _found(folder)
@@ -108,31 +119,52 @@ def check(layout: Layout, folder: Path) -> Checked:
     )
 
 
-def expected_draws(
-    phase: Phase, training: Conversations, seed: int
-) -> Iterator[tuple[int, list[tuple[str, str]]]]:
-    """Return every step of a phase, counted from 1, with its draws: modality and key by slot."""
-    order = Order({name: list(rows) for name, rows in training.items()}, phase.blend, seed)
-    for step in range(phase.steps):
-        yield step + 1, order.batch(step, phase.batch_size)
-
-
-def expected_entries(
+def expected_entries(  # noqa: PLR0913 - what a ledger follows from
     phase: Phase,
     training: Conversations,
     *,
+    holes: Holes,
+    name: str,
     seed: int,
-    tokens_of: TokensOf,
+    measure: Callable[[Sample], Measure],
+    length: Callable[[Sample], int],
     skipped: Iterable[int] = (),
 ) -> Iterator[Entry]:
     """Return what a phase's ledger must hold, ranks aside; `skipped` steps were left out."""
-    left_out, counted = set(skipped), dict[str, int]()
-    for step, draws in expected_draws(phase, training, seed):
-        for slot, (modality, key) in enumerate(draws if step not in left_out else ()):
+    order = Order(
+        {modality: list(rows) for modality, rows in training.items()},
+        phase.blend,
+        seed,
+        phase=name,
+        sources=phase.sources,
+        holes=holes,
+    )
+
+    def length_of(modality: str, key: str) -> int:
+        sample = training[modality].get(key)
+        return holes[modality][key] if sample is None else length(sample)
+
+    steps = Steps(
+        order, length_of, batch_size=phase.batch_size, batch_positions=phase.batch_positions
+    )
+    left_out, measured = set(skipped), dict[str, Measure]()
+    for step in range(phase.steps):
+        for slot, modality, key in steps.draws(step) if step + 1 not in left_out else ():
             sample = training[modality][key]
-            if key not in counted:
-                counted[key] = tokens_of(sample)
-            yield Entry(step, 0, slot, sample.id, key, modality, sample.source, counted[key], 0)
+            if key not in measured:
+                measured[key] = measure(sample)
+            said = measured[key]
+            yield Entry(
+                step + 1,
+                0,
+                slot,
+                sample.id,
+                key,
+                modality,
+                sample.source,
+                said.tokens,
+                said.truncated,
+            )
 
 
 def _problems(
@@ -155,13 +187,14 @@ def _section(card: Card) -> Mapping[str, Any]:
 
 
 @contextmanager
-def _training(layout: Layout, card: Card, phase: Phase) -> Iterator[Conversations]:
-    """Give the conversations that a phase drew from."""
+def _training(layout: Layout, card: Card, phase: Phase) -> Iterator[tuple[Conversations, Holes]]:
+    """Give the conversations that a phase drew from, and the holes among them."""
     corpora = {name: _corpus(layout, card, layout.corpus(name)) for name in phase.blend}
     try:
         prompts = card.params["prepare"]["caption_prompts"]
         found = read_conversations(corpora, "train", phase, prompts)
-        yield within_sight(found, sight_of(card.stage))
+        sight = sight_of(card.stage)
+        yield within_sight(found, sight), read_holes(corpora, "train", phase, sight)
     finally:
         for corpus in corpora.values():
             corpus.close()
@@ -171,6 +204,35 @@ def _corpus(layout: Layout, card: Card, folder: Path) -> Corpus:
     corpus = open_corpus(folder)
     _check_parent(layout, card, folder, corpus.card)
     return corpus
+
+
+def _measures(
+    layout: Layout, card: Card, folder: Path, phase: Phase
+) -> tuple[Callable[[Sample], Measure], Callable[[Sample], int]]:
+    """Return what counts a conversation's tokens and cuts, and its positions, as the phase did.
+
+    Where neither a cut nor positions matter, a tokenizer is enough; else the phase's processor.
+    """
+    cuts = phase.packing is not None and phase.packing.on_too_long == "truncate"
+    if not cuts and phase.batch_positions is None:
+        count = _tokens_of(layout, card, folder)
+        return (lambda sample: Measure(count(sample), 0)), (lambda _: 0)
+    maker = _maker(layout, card, folder, phase)
+    return maker.measure, maker.length
+
+
+def _maker(layout: Layout, card: Card, folder: Path, phase: Phase) -> ExampleMaker:
+    """Return what makes the phase's examples; nothing is encoded by it."""
+    if (folder / "tokenizer_config.json").is_file():
+        model = UniMoeForConditionalGeneration.from_pretrained(folder, local_files_only=True)
+        return ExampleMaker(
+            {}, UniMoeProcessor.from_pretrained(folder), model, packing=phase.packing
+        )
+    for name in card.parents:
+        _check_parent(layout, card, layout.root / name, verified_card(layout.root / name))
+    shape = of_card(ModelShape, card.params["model"])
+    built = build_dense(layout, shape, sight_of(card.stage), aligned=(), seed=0)
+    return ExampleMaker({}, built.processor, built.model, packing=phase.packing)
 
 
 def _tokens_of(layout: Layout, card: Card, folder: Path) -> TokensOf:

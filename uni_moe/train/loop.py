@@ -185,7 +185,8 @@ def _one_step(engine: Engine, learner: Learner, schedule: Schedule, step: int) -
     waited = time.monotonic() - began
     learner.module.train()
     torch.manual_seed(_dice(schedule.seed, step, engine.world.rank))
-    count = float(summed(torch.tensor(sum(one.count for one in batches), dtype=torch.float64)))
+    counted = summed(torch.tensor(sum(one.count for one in batches), dtype=torch.float64))
+    count = float(counted) or 1.0  # a step all of whose samples went learns nothing
     found = [_learn(engine, one, count, last=one is batches[-1]) for one in batches]
     total = torch.stack([one.total.detach().double() for one in found]).sum().cpu()
     loss = float(summed(total)) / count

@@ -15,22 +15,25 @@ from safetensors.torch import save_file
 from torch import nn
 
 from uni_moe.artifacts import Draft, parent_ids, read_json, write_json
-from uni_moe.config import Phase
+from uni_moe.config import Phase, RoutingLosses
 from uni_moe.data.corpus import Corpus, open_corpus
 from uni_moe.examples import ExampleMaker
 from uni_moe.feature_maker import open_features
 from uni_moe.model import adapters
+from uni_moe.model.assembly import RECEIPT, tuned
+from uni_moe.model.config import sparse_layers_of
+from uni_moe.model.merging import BASE_NOTE
 from uni_moe.model.network import UniMoeForConditionalGeneration
 from uni_moe.model.parts import learn
 from uni_moe.model.processor import UniMoeProcessor
 from uni_moe.platform import device, settle
 from uni_moe.stage import StageContext
 from uni_moe.train.accounting import account_for, token_counter
-from uni_moe.train.assemble import RECEIPT
 from uni_moe.train.conversations import (
     Conversations,
     check_not_empty,
     read_conversations,
+    read_holes,
     sight_of,
     within_sight,
 )
@@ -85,7 +88,7 @@ def align(ctx: StageContext) -> None:
         states = open_states(ctx, params, parent_ids(ctx.layout, *parents))
         ledger = _ledger(states)
         with open_features(ctx, built.model, built.processor) as features:
-            maker = ExampleMaker(corpora, built.processor, built.model, features)
+            maker = ExampleMaker(corpora, built.processor, built.model, features, phase.packing)
             results = _train(ctx, phase, model, maker, training, validation, states, ledger)
     if not here().is_first:
         return
@@ -115,7 +118,7 @@ def experts(ctx: StageContext) -> None:
         states = open_states(ctx, params, parent_ids(ctx.layout, *parents))
         ledger = _ledger(states)
         with open_features(ctx, built.model, built.processor) as features:
-            maker = ExampleMaker(corpora, built.processor, built.model, features)
+            maker = ExampleMaker(corpora, built.processor, built.model, features, phase.packing)
             results = _train(ctx, phase, wrapped, maker, training, validation, states, ledger)
     if not here().is_first:
         return
@@ -123,19 +126,17 @@ def experts(ctx: StageContext) -> None:
         ctx.layout.expert(ctx.item), kind="expert", params=params, parents=parents
     ) as draft:
         _save_adapter(wrapped, draft.folder / ADAPTER)
+        layers = _layers(ctx, built.model)
         merged = adapters.merge(wrapped)
         feed_forwards = {
             name: tensor.detach().cpu().contiguous()
             for name, tensor in merged.state_dict().items()
-            if any(
-                name.startswith(f"language_model.model.layers.{i}.mlp.")
-                for i in ctx.params.model.sparse_layers
-            )
+            if any(name.startswith(f"language_model.model.layers.{i}.mlp.") for i in layers)
         }
         save_file(feed_forwards, draft.folder / EXPERT)
         for part in phase.learns:
             group, _, connector = part.partition(".")
-            if group == "connector":
+            if group in ("connector", "projection"):
                 state = connector_state(merged, connector)
                 save_file(state, draft.folder / f"{connector}.{CONNECTOR}")
         _account(ctx, phase, maker, ledger, draft)
@@ -153,6 +154,7 @@ def tune(ctx: StageContext) -> None:
         folder = ctx.layout.assembled
         ids = parent_ids(ctx.layout, *parents)
         base = UniMoeForConditionalGeneration.from_pretrained(folder, local_files_only=True)
+        _weigh(base, phase.losses)
         processor = UniMoeProcessor.from_pretrained(folder)
         wrapped = _attach(ctx, phase, base)
         learned = learn(wrapped, phase.learns)
@@ -160,7 +162,7 @@ def tune(ctx: StageContext) -> None:
         states = open_states(ctx, params, ids)
         ledger = _ledger(states)
         with open_features(ctx, base, processor) as features:
-            maker = ExampleMaker(corpora, processor, base, features)
+            maker = ExampleMaker(corpora, processor, base, features, phase.packing)
             results = _train(ctx, phase, wrapped, maker, training, validation, states, ledger)
     if not here().is_first:
         return
@@ -172,7 +174,7 @@ def tune(ctx: StageContext) -> None:
         base.config.name_or_path = ""
         base.save_pretrained(draft.folder)
         processor.save_pretrained(draft.folder)
-        write_json(draft.folder / RECEIPT, read_json(ctx.layout.assembled / RECEIPT))
+        write_json(draft.folder / RECEIPT, tuned(read_json(ctx.layout.assembled / RECEIPT)))
         _account(ctx, phase, maker, ledger, draft)
         draft.results.update(results, learned=len(learned))
     states.clear()
@@ -188,8 +190,16 @@ def _train(  # noqa: PLR0913 - the one place where a phase's things meet
     states: StateStore,
     ledger: Ledger,
 ) -> dict[str, Any]:
+    holes = read_holes(maker.corpora, "train", phase, sight_of(ctx.name))
     learner = PhaseLearner(
-        model, maker, phase, train=training, validation=validation, seed=ctx.params.seed
+        model,
+        maker,
+        phase,
+        name=ctx.name,
+        train=training,
+        validation=validation,
+        seed=ctx.params.seed,
+        holes=holes,
     )
     schedule = Schedule(
         steps=phase.steps,
@@ -283,12 +293,25 @@ def _attach(ctx: StageContext, phase: Phase, model: UniMoeForConditionalGenerati
     return adapters.attach(
         model,
         phase.learns,
-        layers=ctx.params.model.sparse_layers,
+        layers=_layers(ctx, model),
         rank=phase.lora.rank,
         alpha=phase.lora.alpha,
         dropout=phase.lora.dropout,
         seed=ctx.params.seed,
     )
+
+
+def _layers(ctx: StageContext, model: UniMoeForConditionalGeneration) -> list[int]:
+    """Return the layers that are mixtures, or will be."""
+    count = model.config.text_config.num_hidden_layers
+    return sparse_layers_of(ctx.params.model.sparse_layers, count)
+
+
+def _weigh(model: UniMoeForConditionalGeneration, losses: RoutingLosses) -> None:
+    """Let a mixture learn from the losses of its routing; the tuned model keeps saying so."""
+    for name in ("balance", "target", "divergence"):
+        setattr(model.config, f"{name}_coefficient", getattr(losses, name))
+    model.config.expert_targets = {k: list(v) for k, v in losses.expert_targets.items()}
 
 
 def _save_adapter(wrapped: nn.Module, folder: Path) -> None:
@@ -297,6 +320,7 @@ def _save_adapter(wrapped: nn.Module, folder: Path) -> None:
     state = {name: t.cpu().contiguous() for name, t in adapters.adapter_state(wrapped).items()}
     save_file(state, folder / "adapter_model.safetensors")
     write_json(folder / "adapter_config.json", adapters.adapter_config(wrapped))
+    write_json(folder / BASE_NOTE, adapters.base_note(wrapped))
 
 
 def _encoders(*sets: Conversations) -> set[str]:

@@ -1,35 +1,10 @@
 import json
 
-import pytest
 import torch
-from transformers import LlamaConfig
 
-from uni_moe.checkpoints import operating
+from tests.unit.checkpoints.conftest import load
+from uni_moe.checkpoints import reshaping
 from uni_moe.cli import main
-from uni_moe.model.config import UniMoeConfig
-from uni_moe.model.network import UniMoeForConditionalGeneration
-
-
-@pytest.fixture
-def dense(tmp_path):
-    torch.manual_seed(0)
-    config = UniMoeConfig(
-        LlamaConfig(
-            vocab_size=50,
-            hidden_size=16,
-            intermediate_size=24,
-            num_hidden_layers=3,
-            num_attention_heads=2,
-            num_key_value_heads=2,
-        )
-    )
-    model = UniMoeForConditionalGeneration(config).eval()
-    model.save_pretrained(tmp_path / "dense")
-    return tmp_path / "dense", model
-
-
-def load(folder):
-    return UniMoeForConditionalGeneration.from_pretrained(folder).eval()
 
 
 def test_identical_experts_equal_the_dense_feed_forward(dense, tmp_path, capsys):
@@ -42,7 +17,7 @@ def test_identical_experts_equal_the_dense_feed_forward(dense, tmp_path, capsys)
         one, two = (m(input_ids=ids).logits for m in (model, load(out)))
     assert (one - two).abs().max() < 1e-6
     assert load(out).config.sparse_layers == [0, 1, 2]
-    assert "surgery.json" in capsys.readouterr().out
+    assert "receipt.json" in capsys.readouterr().out
 
 
 def test_the_road_of_a_model_by_commands(dense, tmp_path, capsys):
@@ -67,9 +42,7 @@ def test_the_road_of_a_model_by_commands(dense, tmp_path, capsys):
     assert {one["kind"] for one in found} == {"identical"}
     donor = f"{first}#1"
     command("surgery", first, "--replace", "0", donor, "--out", tmp_path / "replaced")
-    assert "replaced: by first[1]" not in command(
-        "diff", first, tmp_path / "replaced"
-    )  # it is A's own
+    assert "replaced" not in command("diff", first, tmp_path / "replaced")  # it is A's own
     with torch.no_grad():
         for layer in model.sparse_layers().values():
             layer.experts.down_proj.normal_()
@@ -77,7 +50,7 @@ def test_the_road_of_a_model_by_commands(dense, tmp_path, capsys):
     command("surgery", first, "--add", tmp_path / "donor", "--out", tmp_path / "more")
     assert load(tmp_path / "more").config.num_experts == 3
     command("surgery", first, "--replace", "0", tmp_path / "donor", "--out", tmp_path / "other")
-    assert "replaced: by donor[0]" in command("diff", first, tmp_path / "other")
+    assert "replaced by donor[0]" in command("diff", first, tmp_path / "other")
 
 
 def test_nothing_is_half_written(dense, tmp_path):
@@ -95,7 +68,7 @@ def test_nothing_is_half_written(dense, tmp_path):
 def test_a_shard_is_split_where_it_grows_too_large(dense, tmp_path, monkeypatch):
     folder, model = dense
     monkeypatch.setattr("uni_moe.checkpoints.tensors.MOST_BYTES", 4000)
-    operating.upcycle(folder, ["base", "base"], "all", 0, tmp_path / "mixture")
+    reshaping.upcycle(folder, ["base", "base"], "all", seed=0, top_k=None, out=tmp_path / "mixture")
     shards = list((tmp_path / "mixture").glob("model-*.safetensors"))
     assert len(shards) > 2
     assert torch.equal(

@@ -1,94 +1,18 @@
 """A published checkpoint made of tiny weights goes in and comes out again."""
 
+import hashlib
 import json
 import pickle
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
-from transformers import CLIPVisionConfig, LlamaConfig, WhisperConfig
+from safetensors.torch import save_file
 
+from tests.unit.checkpoints.published import model_that_hears, shard_of
 from uni_moe.checkpoints.published_export import export_published
 from uni_moe.checkpoints.published_import import import_published, plan_of
 from uni_moe.errors import ConfigError, DataError, LineageError, UniMoeError
-from uni_moe.model.config import UniMoeConfig
-from uni_moe.model.encoders.beats import BeatsConfig
 from uni_moe.model.network import UniMoeForConditionalGeneration
-
-QUERY = {"query_tokens": 4, "layers": 2, "width": 32, "heads": 4, "intermediate_size": 64}
-HEARD = {
-    "speech": {
-        "speech_config": WhisperConfig(
-            d_model=32,
-            encoder_layers=2,
-            encoder_attention_heads=4,
-            decoder_attention_heads=4,
-            encoder_ffn_dim=64,
-            max_source_positions=1500,
-        ),
-        "speech_connector": {**QUERY, "positions": 64, "window_s": 30},
-    },
-    "audio": {
-        "audio_config": BeatsConfig(
-            embed_dim=16,
-            encoder_layers=2,
-            encoder_embed_dim=32,
-            encoder_ffn_embed_dim=64,
-            encoder_attention_heads=4,
-            num_buckets=32,
-            max_distance=80,
-            conv_pos=16,
-            conv_pos_groups=4,
-        ),
-        "audio_connector": {**QUERY, "window_s": 30},
-    },
-}
-
-
-def model_that_hears(what, **changed):
-    torch.manual_seed(3)
-    config = UniMoeConfig(
-        LlamaConfig(
-            vocab_size=100,
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=4,
-            num_attention_heads=4,
-            num_key_value_heads=4,
-        ),
-        CLIPVisionConfig(
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            image_size=16,
-            patch_size=8,
-        ),
-        **HEARD[what],
-        **{"sparse_layers": [0, 2], "num_experts": 4, **changed},
-    )
-    model = UniMoeForConditionalGeneration(config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(std=0.1)
-    return model
-
-
-@pytest.fixture
-def published(tmp_path):
-    """Return a folder in the published layout and the model that it was made of."""
-
-    def make(what="speech", style="experts", **changed):
-        model = model_that_hears(what, **changed)
-        model.save_pretrained(tmp_path / "ours")
-        export_published(tmp_path / "ours", tmp_path / "published", style=style)
-        return tmp_path / "published", model
-
-    return make
-
-
-def shard_of(folder):
-    return load_file(folder / "model.safetensors")
 
 
 @pytest.mark.parametrize("what", ["speech", "audio"])
@@ -130,11 +54,14 @@ def test_every_key_is_told(published, tmp_path):
     save_file(weights, folder / "model.safetensors")
     found = plan_of([folder])
     text = found.text()
-    assert "ignored  model.layers.0.self_attn.rotary_emb.inv_freq: computed" in text
-    assert "used     lm_head.weight -> language_model.lm_head.weight" in text
+    shard = "published/model.safetensors: "
+    assert f"ignored  {shard}model.layers.0.self_attn.rotary_emb.inv_freq: computed" in text
+    assert f"used     {shard}lm_head.weight -> language_model.lm_head.weight" in text
     import_published(found, tmp_path / "back")
     receipt = json.loads((tmp_path / "back" / "import.json").read_text())
     assert len(receipt["used"]) + len(receipt["ignored"]) == len(found.published.weights)
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    assert receipt["read"]["published/model.safetensors"] == digest
 
 
 def test_an_adapter_is_merged_by_hand(published, tmp_path):
@@ -292,12 +219,25 @@ def test_a_pickle_that_wants_to_run_code_is_refused(published, tmp_path, capsys)
     assert "code ran" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "mm_projector.bin", "config.json"])
+@pytest.mark.parametrize(
+    "file",
+    ["model.safetensors", "mm_projector.bin", "config.json", "vision_tower/config.json"],
+)
 def test_a_file_cut_short_is_named(published, tmp_path, file):
     folder, _ = published()
     data = (folder / file).read_bytes()
     (folder / file).write_bytes(data[: len(data) // 2])
     assert file in refused([folder], tmp_path / "back", DataError)
+
+
+@pytest.mark.parametrize(
+    ("file", "key"), [("config.json", "hidden_size"), ("audio_tower/config.json", "d_model")]
+)
+def test_a_size_that_is_none_is_named_with_its_file(published, tmp_path, file, key):
+    folder, _ = published()
+    told = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps({**told, key: "wide"}))
+    assert f"{file} describes no network" in refused([folder], tmp_path / "back", ConfigError)
 
 
 def test_a_tower_that_is_nowhere_is_asked_for(published, tmp_path):

@@ -13,6 +13,7 @@ from uni_moe.config import FeatureCacheSettings
 from uni_moe.data.features import FeatureCache
 from uni_moe.data.kept_features import clear_features, kept_features
 from uni_moe.errors import ConfigError
+from uni_moe.machine import Machine, load_machine
 
 ROOT = Path(__file__).parents[3]
 
@@ -99,6 +100,32 @@ def test_the_command_tells_and_clears(root, tmp_path, capsys):
     assert capsys.readouterr().out.startswith("cleared:\n")
     assert main(words) == 0
     assert capsys.readouterr().out == f"no features are in {root}\n"
+
+
+def test_the_command_looks_where_the_machine_keeps_them(root, tmp_path, capsys):
+    (tmp_path / "machine.yaml").write_text("features: {folder: elsewhere, video: false}")
+    root.rename(tmp_path / "elsewhere")
+    assert main(["--workspace", str(tmp_path), "features", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["encoders"]) == 3
+
+
+def test_what_the_documentation_shows_are_the_values_of_a_machine_that_says_nothing(tmp_path):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = next(text for text in readme.split("```yaml\n")[1:] if text.startswith("features:"))
+    (tmp_path / "machine.yaml").write_text(shown.partition("```")[0])
+    assert load_machine(tmp_path) == Machine()
+
+
+def test_impossible_sizes_are_told_at_once(tmp_path):
+    sizes = "{memory_bytes: -1, limit_bytes: -1, spare_share: 1.5, pictures: false}"
+    (tmp_path / "machine.yaml").write_text(f"features: {sizes}")
+    with pytest.raises(ConfigError, match=r"features\.pictures: unknown key"):
+        load_machine(tmp_path)
+    (tmp_path / "machine.yaml").write_text(f"features: {sizes.replace(', pictures: false', '')}")
+    with pytest.raises(ConfigError, match="3 problem") as told:
+        load_machine(tmp_path)
+    for name in ("memory_bytes", "limit_bytes", "spare_share"):
+        assert f"features.{name}: must be" in str(told.value)
 
 
 def test_telling_needs_no_torch():

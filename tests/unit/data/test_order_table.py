@@ -13,16 +13,19 @@ GROUPS = {"image": ["i0", "i1", "i2"], "text": ["t0", "t1"]}
 
 
 @pytest.mark.parametrize(
-    ("seed", "keys"),
+    ("seed", "phase", "keys"),
     [
-        (0, "t1 i1 i0 i2 t0 i1 t0 i2 i0 t1 i0 i1 i2 i0 t0 t1 i2 i1"),
-        (1, "i0 i1 t0 i2 t1 i1 i0 i2 t1 t0 i2 i1 i0 i0 t1 t0 i2 i1"),
+        (0, "tune", "i0 t1 i2 i1 i0 t0 i1 t1 i2 i0 t0 i2 t1 i1 i0 i1 i2 t0"),
+        (1, "tune", "t0 i0 i2 i1 i2 t1 t1 i0 i1 i0 t0 i2 t0 i1 i0 i1 t1 i2"),
+        (0, "align@image", "i0 i2 t0 i1 i2 t1 i0 i1 t1 i0 i2 t0 i1 t0 i2 i1 t1 i0"),
     ],
 )
-def test_the_order_reads_like_this(seed, keys):
-    order = Order(GROUPS, {"image": 2, "text": 1.0}, seed)
-    assert [key for _, key in order.batch(0, 18)] == keys.split()
-    assert [key for step in range(6) for _, key in order.batch(step, 3)] == keys.split()
+def test_the_order_reads_like_this(seed, phase, keys):
+    order = Order(GROUPS, {"image": 2, "text": 1.0}, seed, phase=phase)
+    assert [draw.key for draw in order.draws(0, 18)] == keys.split()
+    by_three = [draw for at in range(0, 18, 3) for draw in order.draws(at, at + 3)]
+    assert [draw.key for draw in by_three] == keys.split()
+    assert [draw.slot for draw in by_three] == [0, 1, 2] * 6
 
 
 @pytest.mark.parametrize(
@@ -38,7 +41,7 @@ def test_keys_fall_like_this(key, split):
 
 def modalities(seed, block):
     order = Order({"image": ["i"], "text": ["t"]}, {"image": 1.0, "text": 1.0}, seed)
-    return tuple(name for name, _ in order.batch(block, 2))
+    return tuple(order.at(2 * block + place)[0] for place in range(2))
 
 
 def test_seed_and_block_both_shuffle_the_modalities():
@@ -51,7 +54,8 @@ def test_seed_and_epoch_both_shuffle_the_keys():
     keys = [f"k{n}" for n in range(4)]
 
     def epoch(seed, number):
-        return tuple(k for _, k in Order({"text": keys}, {"text": 1.0}, seed).batch(number, 4))
+        order = Order({"text": keys}, {"text": 1.0}, seed)
+        return tuple(draw.key for draw in order.draws(4 * number, 4 * number + 4))
 
     assert len({epoch(0, number) for number in range(12)}) > 6
     assert len({epoch(seed, 0) for seed in range(12)}) > 6
@@ -60,7 +64,7 @@ def test_seed_and_epoch_both_shuffle_the_keys():
 def test_draws_are_shared_as_the_blend_says():
     groups = {name: [f"{name}{n}" for n in range(7)] for name in ("image", "text", "speech")}
     order = Order(groups, {"image": 1.0, "text": 0.5, "speech": 2.5}, 3)
-    drawn = [name for step in range(1000) for name, _ in order.batch(step, 8)]
+    drawn = [draw.modality for draw in order.draws(0, 8000)]
     assert {name: drawn.count(name) for name in groups} == {
         "image": 2000,
         "text": 1000,

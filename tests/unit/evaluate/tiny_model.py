@@ -136,7 +136,8 @@ def sample(modality, split, number, writer):
         data = medium(kind, number)
         sha = hashlib.sha256(data).hexdigest()
         shard, members = writer.add([data], [sha], [f"{kind}.bin"])
-        media.append(MediaRef(kind, sha, members, len(data), shard))
+        lasts = 9_000 / 16_000 if kind in ("audio", "speech") else None
+        media.append(MediaRef(kind, sha, members, len(data), shard, duration_s=lasts))
     padding = "which? " * (1 + number % 3)
     answer = COLORS[number % len(COLORS)]
     turns = (

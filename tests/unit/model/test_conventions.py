@@ -101,6 +101,16 @@ def test_a_network_spread_over_devices_computes_the_same_bits(
     assert torch.equal(logits(again, batch), logits(model, batch))
 
 
+def test_attention_is_fused_unless_another_is_asked_for(saved, model, batch):
+    for asked, found in ((None, "sdpa"), ("sdpa", "sdpa"), ("eager", "eager")):
+        words = {} if asked is None else {"attn_implementation": asked}
+        again = AutoModel.from_pretrained(saved, **words)
+        parts = (again, again.language_model, again.vision_tower, again.speech_tower)
+        names = {part.config._attn_implementation for part in parts}
+        assert {name.removeprefix("segmented_") for name in names} == {found}  # of packed rows too
+        torch.testing.assert_close(logits(again, batch), logits(model, batch), atol=1e-5, rtol=0)
+
+
 def test_half_precision_loads_everywhere_and_routes_as_its_logits_say(saved, model, batch):
     half = AutoModel.from_pretrained(saved, dtype=torch.bfloat16)
     assert {p.dtype for p in half.parameters()} == {torch.bfloat16}

@@ -115,3 +115,33 @@ def test_padding_takes_no_part(config, batch):
     after = model(**{**batch, **more}).aux_losses
     for name, loss in before.items():
         assert after[name].item() == pytest.approx(loss.item(), rel=1e-5)
+
+
+def test_recomputed_activations_lose_no_gradient_of_a_routers_loss(config, batch):
+    from uni_moe.model.network import UniMoeForConditionalGeneration
+
+    config.balance_coefficient = config.divergence_coefficient = 1.0
+    torch.manual_seed(0)
+    model = UniMoeForConditionalGeneration(config).train()
+    router, ran = model.sparse_layers()[0].router, []
+    router.register_forward_hook(lambda *_: ran.append(1))
+    grads = []
+    for recompute in (False, True):
+        model.zero_grad()
+        if recompute:
+            model.gradient_checkpointing_enable()
+        model(**batch, use_cache=False).loss.backward()
+        grads.append(router.weight.grad.clone())
+    torch.testing.assert_close(grads[1], grads[0])
+    assert len(ran) == 1 + 2
+
+
+def test_a_routers_loss_without_a_graph_is_refused(config, batch):
+    from uni_moe.errors import ConfigError
+    from uni_moe.model.network import UniMoeForConditionalGeneration
+
+    config.balance_coefficient = 1.0
+    model = UniMoeForConditionalGeneration(config).train()
+    model.gradient_checkpointing_enable({"use_reentrant": True})
+    with pytest.raises(ConfigError, match="cannot learn from balance"):
+        model(**batch, use_cache=False)

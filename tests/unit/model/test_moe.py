@@ -7,9 +7,9 @@ from uni_moe.model.moe import SparseFeedForward
 from uni_moe.model.router import Router
 
 
-def layer(seed=0, experts=5):
+def layer(seed=0, experts=5, top_k=2):
     torch.manual_seed(seed)
-    built = SparseFeedForward(8, 12, experts, 2)
+    built = SparseFeedForward(8, 12, experts, top_k)
     with torch.no_grad():
         built.router.weight.normal_()
         built.experts.gate_up_proj.normal_(std=0.3)
@@ -18,11 +18,11 @@ def layer(seed=0, experts=5):
 
 
 def by_hand(built, x):
-    """The published loop: every token asks its two best experts."""
+    """The published loop: every token asks its best experts."""
     out = []
     for token in x:
         logits = built.router.weight @ token
-        best = logits.topk(2)
+        best = logits.topk(built.router.top_k)
         shares = best.values.softmax(-1)
         total = torch.zeros_like(token)
         for expert, share in zip(best.indices.tolist(), shares, strict=True):
@@ -41,6 +41,14 @@ def test_the_layer_equals_the_loop_forward_and_backward():
     b.square().sum().backward()
     for (name, p), q in zip(one.named_parameters(), two.parameters(), strict=True):
         torch.testing.assert_close(p.grad, q.grad, msg=name)
+
+
+@pytest.mark.parametrize("top_k", [1, 3, 5])
+def test_a_token_may_visit_any_number_of_experts(top_k):
+    built = layer(top_k=top_k)
+    x = torch.randn(7, 8)
+    torch.testing.assert_close(built(x), by_hand(built, x))
+    assert built.routing.expert_TK.shape == (7, top_k)
 
 
 def test_the_shape_of_the_input_is_kept():

@@ -63,6 +63,25 @@ def test_batched_generation_equals_one_by_one_with_and_without_cache(model, proc
         assert torch.equal(together[row, : len(alone)], alone)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [{}, {"use_cache": False}, {"num_beams": 3}, {"do_sample": True, "num_return_sequences": 2}],
+)
+def test_each_medium_is_encoded_once_per_prompt(words, model, processor, media):
+    prompts = [conversation(*kinds, answer=None) for kinds in LAYOUTS]
+    every = [[(kind, media[kind]) for kind in kinds] for kinds in LAYOUTS]
+    inputs = processor(prompts, every, to_answer=True)
+    encoded = []
+    for tower in model.towers():
+        tower.register_forward_pre_hook(
+            lambda _, args, words: encoded.append(len(args[0] if args else words["pixel_values"])),
+            with_kwargs=True,
+        )
+    model.generate(**inputs, max_new_tokens=4, min_new_tokens=4, **{"do_sample": False, **words})
+    pictures, frames, windows_of_sound, windows_of_speech = 3, 8, 2, 2
+    assert encoded == [pictures, frames, windows_of_sound, windows_of_speech]
+
+
 def test_features_stand_for_media(model, batch):
     names = {"pixel_values": "image", "video_pixel_values": "video", "speech_mel": "speech"}
     features = {kind: model.encode(kind, batch[name]) for name, kind in names.items()}

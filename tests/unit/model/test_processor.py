@@ -65,6 +65,24 @@ def test_windows_lose_no_sample(processor, samples, windows):
     assert len(processor.prepare("speech", sound).values) == windows
 
 
+@pytest.mark.parametrize("samples", [1, 15_999, 16_000, 16_001, 47_999, 48_001, 319_999, 320_000])
+def test_what_was_measured_of_a_medium_says_its_positions_in_a_packing(processor, media, samples):
+    sound = np.linspace(-0.1, 0.1, samples, dtype=np.float32)
+    for kind in ("audio", "speech"):
+        measured = round(samples / 16_000, 4)  # as ingest writes it down
+        by_hand = processor.rows(processor.prepare(kind, sound))
+        assert processor.positions(kind, measured) == by_hand
+    for kind in ("image", "video"):
+        assert processor.positions(kind, None) == processor.rows(
+            processor.prepare(kind, media[kind])
+        )
+
+
+def test_a_sound_that_nobody_measured_has_no_positions(processor):
+    with pytest.raises(DataError, match="how long a piece of speech is"):
+        processor.positions("speech", None)
+
+
 def test_more_than_twenty_windows_are_refused(processor):
     with pytest.raises(DataError, match="at most 20 windows"):
         processor.prepare("speech", np.zeros(320_001, dtype=np.float32))

@@ -47,6 +47,11 @@ def test_a_difference_tells_which_expert_was_which(model):
     ]
     assert [one.kind for one in found] == ["identical", "permuted", "permuted", "permuted"]
     assert [one.source for one in found] == [None, 3, 1, 2]
+    (router,) = [
+        one for one in compare(model.state_dict(), new.state_dict(), [0], [0]) if one.slot is None
+    ]
+    assert (router.kind, router.name.rpartition(".mlp.")[2]) == ("permuted", "router.weight")
+    assert router.text().endswith("permuted: its rows follow the experts")
 
 
 @pytest.mark.parametrize(
@@ -56,7 +61,7 @@ def test_what_was_added_can_be_taken_away(model, plan):
     donor = {n: t + 1 for n, t in model.state_dict().items()}
     new, receipt = after(model, plan, {"other": donor})
     assert new.config.num_experts == 5 or len(new.sparse_layers()[0].router.weight) == 5
-    assert len(receipt) == 2 * 5
+    assert len(receipt) == 3 * 5  # gate and up, down, and the router's row
     back, _ = after(new, plan.inverse())
     assert all(torch.equal(t, back.state_dict()[n]) for n, t in model.state_dict().items())
 
@@ -74,7 +79,10 @@ def test_an_experts_file_can_be_a_donor(model):
     assert torch.equal(packed.down_proj[2], expert[f"{prefix}down_proj.weight"])
     old, now = (m.sparse_layers()[0].router.weight for m in (model, new))
     assert torch.equal(old, now)
-    assert {one["donor"] for one in receipt if one["place"] == 2} == {"mine"}
+    of_slot = {
+        one["target"].rpartition(".")[2]: one["donor"] for one in receipt if one["slot"] == 2
+    }
+    assert of_slot == {"gate_up_proj": "mine", "down_proj": "mine", "weight": "self"}
     assert kinds(model, new) == ["identical", "identical", "changed", "identical"]
 
 
@@ -123,3 +131,8 @@ def test_a_low_rank_change_is_told_with_its_norm(model):
     (other,) = [one for one in found if one.kind == "changed"]
     assert other.name == name
     assert other.norm == pytest.approx(float(noise.norm()), rel=1e-4)
+    state[router := "language_model.model.layers.0.mlp.router.weight"][0] += 1.0
+    changed = [
+        one.name for one in compare(model.state_dict(), state, [0], [0]) if one.kind == "changed"
+    ]
+    assert changed == [router, name]  # no adapter ever changes a router

@@ -1,14 +1,15 @@
-"""The loss of a phase by modality, on batches of any cut."""
+"""The loss of a phase by modality, on batches of any cut, packed or not, on any number of ranks."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
-from uni_moe.config import Phase
+from uni_moe.config import Packing, Phase
+from uni_moe.model.processor import UniMoeProcessor
 from uni_moe.model.prompt import Encoded
 from uni_moe.train.learner import PhaseLearner, PhaseModule
 
@@ -30,14 +31,17 @@ PHASE = Phase(
 class Counting(nn.Module):
     """A network whose loss of a sequence is the sum of its labels, and twice that in training."""
 
-    def forward(self, labels, use_cache, **_):
+    def forward(self, labels, use_cache, segment_BT=None, **_):
         assert use_cache is False
         assert (labels[:, 0] == -100).all()  # nothing predicts the first token
-        learned = labels != -100
-        sums = (labels * learned).sum(1).float() * (2 if self.training else 1)
-        tokens = learned.sum(1)
+        rows = torch.arange(len(labels))[:, None].expand_as(labels)
+        rows = rows if segment_BT is None else segment_BT
+        learned, count = labels != -100, int(rows.max()) + 1
+        sums = torch.zeros(count).index_add(0, rows[learned], labels[learned].float())
+        sums = sums * (2 if self.training else 1)
+        tokens = torch.bincount(rows[learned], minlength=count)
         loss = sums.sum() / tokens.sum().clamp(min=1)
-        beside = {"routing_sums": None, "aux_losses": None}
+        beside = {"routing_sums": None, "aux_losses": {"balance": loss / 2}}
         return SimpleNamespace(loss=loss, loss_sum_B=sums, loss_tokens_B=tokens, **beside)
 
 
@@ -48,6 +52,11 @@ class Shown:
     modality: str
     encoded: Encoded
     features: tuple = field(default=())
+    truncated: int = 0
+
+    @property
+    def tokens(self):
+        return sum(label != -100 for label in self.encoded.labels[1:])
 
 
 class Maker:
@@ -61,6 +70,15 @@ class Maker:
             labels = torch.tensor(rows)
             return {"input_ids": labels, "attention_mask": labels, "labels": labels}
 
+        @staticmethod
+        def pack(rows):
+            made = UniMoeProcessor.__new__(UniMoeProcessor)
+            made.tokenizer = SimpleNamespace(pad_token_id=0)
+            return made.pack(rows)
+
+    def length(self, sample):
+        return 1 + len(sample.labels)
+
     def example(self, sample):
         labels = [-100, *sample.labels]
         return Shown(sample.modality, Encoded(labels, labels))
@@ -72,23 +90,40 @@ def sample(modality, labels, key="k"):
     )
 
 
-def learner(train=None, validation=None, seed=0):
+def learner(train=None, validation=None, seed=0, holes=None, **changes):
     train = train or {
         "image": {"i": sample("image", [1], "i")},
         "text": {"t": sample("text", [2, -100, 3], "t")},
     }
     return PhaseLearner(
-        Counting(), Maker(), PHASE, train=train, validation=validation or {}, seed=seed
+        Counting(),
+        Maker(),
+        replace(PHASE, **changes),
+        name="tune",
+        train=train,
+        validation=validation or {},
+        seed=seed,
+        holes=holes,
     )
 
 
-def test_validation_is_the_mean_over_the_tokens_of_each_modality():
+WAYS = [
+    None,
+    Packing(None, 2, "refuse"),
+    Packing(20, 1, "refuse"),
+    Packing(20, 2, "refuse"),
+    Packing(64, None, "refuse"),
+]
+
+
+@pytest.mark.parametrize("packing", WAYS)
+def test_validation_is_the_mean_over_the_tokens_of_each_modality_in_any_packing(packing):
     rows = {
         "image": {str(n): sample("image", [n * n, -100, 1]) for n in range(1, 6)},
         "text": {str(n): sample("text", [n * n] * n) for n in range(1, 5)},
         "audio": {},
     }
-    found = learner(validation=rows).validate()
+    found = learner(validation=rows, packing=packing).validate()
     assert found == {
         "image": pytest.approx(sum(n * n + 1 for n in range(1, 6)) / 10),
         "text": pytest.approx(sum(n**3 for n in range(1, 5)) / 10),
@@ -104,7 +139,8 @@ def test_a_batchs_parts_are_the_sums_and_tokens_of_its_modalities():
         sample("audio", [-100, -100]),
     ]
     made = learner()
-    found = module(made._inputs(samples))
+    (batch,) = made._plan(samples, None)[0]
+    found = module(made._micro_batch(samples, range(4), batch).inputs)
     assert found.parts == {"image": (15.0, 3), "text": (3.0, 2)}
     assert float(found.total) == pytest.approx(18)
     assert found.by_draw.tolist() == [[4, 1], [3, 2], [11, 2], [0, 0]]
@@ -113,6 +149,14 @@ def test_a_batchs_parts_are_the_sums_and_tokens_of_its_modalities():
 def modalities(made, step):
     (whole,) = made.micro_batches(step, 0, 1)
     return whole.inputs["modalities"]
+
+
+def test_what_stands_beside_the_loss_is_told_by_its_name():
+    made, module = learner(), PhaseModule(Counting()).eval()
+    samples = [sample("image", [4, 6]), sample("text", [2])]
+    (batch,) = made._plan(samples, None)[0]
+    found = module(made._micro_batch(samples, range(2), batch).inputs)
+    assert {name: float(loss) for name, loss in found.auxiliary.items()} == {"balance": 2.0}
 
 
 def test_batches_follow_the_blend_and_the_seed_whatever_came_before():
@@ -124,13 +168,91 @@ def test_batches_follow_the_blend_and_the_seed_whatever_came_before():
     assert other != [modalities(made, step) for step in range(20)]
 
 
-@pytest.mark.parametrize("ranks", [1, 2, 3])
-def test_ranks_share_a_step_without_gap_or_overlap(ranks):
-    made = learner()
+TRAIN = {
+    "image": {f"i{n}": sample("image", [n + 1] * (n % 5 + 1), f"i{n}") for n in range(9)},
+    "text": {f"t{n}": sample("text", [n, -100, 3], f"t{n}") for n in range(20)},
+}
+
+
+@pytest.mark.parametrize("packing", WAYS)
+@pytest.mark.parametrize("ranks", [1, 2, 3, 7])
+def test_ranks_share_a_step_without_gap_or_overlap_in_any_packing(ranks, packing):
+    whole = learner(TRAIN)
+    made = learner(TRAIN, packing=packing)
     for step in range(9):
-        (whole,) = made.micro_batches(step, 0, 1)
-        shares = [one for rank in range(ranks) for one in made.micro_batches(step, rank, ranks)]
-        assert tuple(seen for one in shares for seen in one.seen) == whole.seen
-        assert sum(one.count for one in shares) == whole.count
-        assert [seen.slot for seen in whole.seen] == [0, 1, 2]
-    assert {seen.tokens for seen in whole.seen} <= {1, 2}
+        (alone,) = whole.micro_batches(step, 0, 1)
+        assert [seen.slot for seen in alone.seen] == [0, 1, 2]
+        shares = [made.micro_batches(step, rank, ranks) for rank in range(ranks)]
+        assert len({len(share) for share in shares}) == 1
+        batches = [one for share in shares for one in share]
+        assert tuple(sorted((s for one in batches for s in one.seen), key=by_slot)) == alone.seen
+        assert sum(one.count for one in batches) == alone.count
+        assert sum(one.draws for one in batches) == 3
+        for one in batches:  # what is seen is what is computed, in this order
+            by_draw = made.module.eval()(one.inputs).by_draw
+            assert by_draw.shape == (len(one.seen), 2)
+            for seen, (total, tokens) in zip(one.seen, by_draw.tolist(), strict=True):
+                labels = TRAIN[seen.modality][seen.key].labels
+                assert seen.tokens == tokens == sum(label != -100 for label in labels)
+                assert total == sum(label for label in labels if label != -100)
+                assert seen.sample == f"id of {seen.key}"
+
+
+def by_slot(seen):
+    return seen.slot
+
+
+def test_a_rank_without_a_draw_computes_something_that_counts_nothing():
+    made = learner(batch_size=1, packing=Packing(20, 1, "refuse"))
+    (busy,), (idle,) = (made.micro_batches(0, rank, 2) for rank in range(2))
+    assert len(busy.seen) == 1
+    assert (idle.seen, idle.count, idle.draws) == ((), 0.0, 0)
+    assert idle.inputs["segment_BT"].tolist() == [[-1]]
+    assert float(made.module(idle.inputs).total) == 0.0
+
+
+def test_a_packing_makes_rows_of_the_budget():
+    made = learner(TRAIN, batch_size=20, packing=Packing(40, 1, "refuse"))
+    batches = made.micro_batches(0, 0, 1)
+    sizes = [one.inputs["input_ids"].shape for one in batches]
+    assert all(rows == 1 and length <= 40 for rows, length in sizes)
+    lengths = [1 + len(TRAIN[s.modality][s.key].labels) for one in batches for s in one.seen]
+    assert sum(length for _, length in sizes) == sum(lengths)  # nothing is filled
+    assert len(batches) == -(-sum(lengths) // 40)
+
+
+def test_a_step_of_positions_takes_draws_until_it_is_full():
+    made = learner(TRAIN, batch_size=None, batch_positions=30)
+    for step in range(20):
+        (batch,) = made.micro_batches(step, 0, 1)
+        assert 24 < sum(1 + len(TRAIN[s.modality][s.key].labels) for s in batch.seen) <= 30
+    assert learner(TRAIN, batch_size=None, batch_positions=30).validate() == {}
+
+
+def test_a_sample_that_went_leaves_a_hole_in_its_steps():
+    whole = learner(TRAIN)
+    left = {**TRAIN, "image": {k: v for k, v in TRAIN["image"].items() if k != "i3"}}
+    made = learner(left, holes={"image": {"i3": 5}})
+    gone = 0
+    for step in range(60):
+        ((before,), (after,)) = (one.micro_batches(step, 0, 1) for one in (whole, made))
+        assert after.seen == tuple(seen for seen in before.seen if seen.key != "i3")
+        gone += len(before.seen) - len(after.seen)
+    assert gone == 60 * 3 // 4 // 9
+
+
+def test_a_step_of_holes_alone_learns_nothing():
+    made = learner({"text": TRAIN["text"]}, blend={"text": 1.0}, batch_size=1)
+    first = made.micro_batches(0, 0, 1)[0].seen[0].key
+    left = {k: v for k, v in TRAIN["text"].items() if k != first}
+    holes = {"text": {first: 0}}
+    made = learner({"text": left}, blend={"text": 1.0}, batch_size=1, holes=holes)
+    (batch,) = made.micro_batches(0, 0, 1)
+    assert (batch.seen, batch.count) == ((), 0.0)
+
+
+def test_a_source_that_a_phase_weighs_is_drawn_more_often():
+    rows = {f"{s}/{n}": sample("text", [1], f"{s}/{n}") for s in ("a", "b") for n in range(10)}
+    made = learner({"text": rows}, blend={"text": 1.0}, sources={"b": 3.0}, batch_size=40)
+    drawn = Counter(seen.key[0] for seen in made.micro_batches(0, 0, 1)[0].seen)
+    assert drawn == {"a": 10, "b": 30}

@@ -64,6 +64,7 @@ class Beats(PreTrainedModel):  # type: ignore[misc] # transformers is untyped he
     config_class = BeatsConfig
     base_model_prefix = "beats"
     main_input_name = "fbank_BTM"
+    _supports_sdpa = True
 
     def __init__(self, config: BeatsConfig) -> None:
         super().__init__(config)

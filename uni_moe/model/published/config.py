@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from transformers import CLIPVisionConfig, LlamaConfig, WhisperConfig
@@ -17,7 +17,7 @@ from transformers import CLIPVisionConfig, LlamaConfig, WhisperConfig
 from uni_moe.errors import ConfigError, bullets
 from uni_moe.model.config import UniMoeConfig
 from uni_moe.model.encoders.beats import BeatsConfig
-from uni_moe.model.published.names import Style, hearing_of, place
+from uni_moe.model.published.names import Hearing, Style, hearing_of, place
 
 Shape = tuple[int, ...]
 _FIXED = {  # field -> what alone is published and built here
@@ -28,9 +28,18 @@ _FIXED = {  # field -> what alone is published and built here
     "mm_use_im_start_end": (False,),
     "mm_use_im_patch_token": (False,),
 }
-_LLAMA = tuple(LlamaConfig().to_dict())
+_BEATS = {  # the same of BEATs' own configuration
+    "layer_norm_first": (False,),
+    "deep_norm": (True,),
+    "relative_position_embedding": (True,),
+    "gru_rel_pos": (True,),
+    "conv_bias": (False,),
+    "activation_fn": ("gelu",),
+    "finetuned_model": (False,),
+}
+_LLAMA = (*LlamaConfig().to_dict(), "rope_theta", "rope_scaling")
 _OWN = ("model_type", "architectures", "transformers_version", "torch_dtype", "dtype")
-_WINDOW_S = 30
+_WINDOW_S, _FRAMES = 30, 8
 _LOSSES = {
     "aux_balance_loss": "balance_coefficient",
     "aux_multimodal_loss": "target_coefficient",
@@ -60,11 +69,8 @@ def config_from_published(
             configuration is missing.
     """
     hearing = hearing_of(shapes)
-    problems = [
-        f"{field}: {told[field]!r} is not built here, only {', '.join(map(repr, choices))}"
-        for field, choices in _FIXED.items()
-        if field in told and told[field] not in (*choices, None)
-    ]
+    sparse, experts = _mixture(shapes)
+    problems = [*_strange(told, _FIXED), *_few_experts(told, experts)]
     if "model.mm_projector.0.weight" in shapes and vision is None:
         problems.append("the vision tower's configuration is not given")
     if hearing and (speech if hearing == "speech" else audio) is None:
@@ -75,7 +81,7 @@ def config_from_published(
             cause="its config.json asks for what no published variant does, or a tower is missing.",
             remedy="give the towers' folders, or tell us where such a checkpoint is published.",
         )
-    sparse, experts = _mixture(shapes)
+    heads = told.get("mm_audio_attention_heads")
     return UniMoeConfig(
         LlamaConfig(
             **{key: value for key, value in told.items() if key in _LLAMA and key not in _OWN}
@@ -84,34 +90,95 @@ def config_from_published(
         speech if hearing == "speech" else None,
         audio if hearing == "audio" else None,
         sparse_layers=sparse,
-        num_experts=experts or int(told.get("num_experts", 1)),
-        experts_per_token=min(int(told.get("num_experts_per_tok", 2)), experts or 1),
+        **(
+            {"num_experts": experts, "experts_per_token": told["num_experts_per_tok"]}
+            if sparse
+            else {}
+        ),
         modality_adapters=any(".deepspeed_moe.fm_" in name for name in shapes),
-        **_losses(told),
+        **_losses(told, hearing),
         vision_select_layer=int(told.get("mm_vision_select_layer", -2)),
-        speech_connector=_speech_connector(shapes, speech) if hearing == "speech" else None,
-        audio_connector=_audio_connector(shapes, audio) if hearing == "audio" else None,
+        speech_connector=_speech_connector(shapes, speech, heads) if hearing == "speech" else None,
+        audio_connector=_audio_connector(shapes, audio, heads) if hearing == "audio" else None,
     )
 
 
-def _losses(told: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the losses of the 8-expert variant that are switched on, with its coefficients."""
+def beats_from_published(told: Mapping[str, Any]) -> BeatsConfig:
+    """Return our configuration for the `cfg` of a published BEATs file.
+
+    Raises:
+        ConfigError: it is of another architecture than the published one.
+    """
+    problems = list(_strange(told, _BEATS))
+    if problems:
+        raise ConfigError(
+            f"This BEATs cannot be read:{bullets(problems)}",
+            cause="it is not the pretrained encoder that Uni-MoE uses.",
+            remedy="fetch BEATs_iter3_plus_AS2M.pt, the one that is pretrained and not fine-tuned.",
+        )
+    known = BeatsConfig().to_dict().keys() - {"model_type", "architectures"}
+    return BeatsConfig(**{key: told[key] for key in told.keys() & known})
+
+
+def _strange(told: Mapping[str, Any], fixed: Mapping[str, tuple[Any, ...]]) -> Iterator[str]:
+    """Return the fields that ask for what was never published."""
+    for field, choices in fixed.items():
+        if field in told and told[field] not in (*choices, None):
+            only = ", ".join(map(repr, choices))
+            yield f"{field}: {told[field]!r} is not built here, only {only}"
+
+
+def _few_experts(told: Mapping[str, Any], experts: int) -> Iterator[str]:
+    """Say what is wrong with the number of experts that a token visits."""
+    visited = told.get("num_experts_per_tok")
+    if experts and (not isinstance(visited, int) or not 1 <= visited <= experts):
+        yield f"num_experts_per_tok: {visited!r}, but the weights have {experts} experts"
+
+
+def _losses(told: Mapping[str, Any], hearing: Hearing | None) -> dict[str, Any]:
+    """Return the losses of the 8-expert variant that are switched on, with its coefficients.
+
+    The published variants know one kind of sound, and call it audio.
+    """
     found: dict[str, Any] = {
         ours: float(told.get(f"{published}_coef") or 0.0) if told.get(published) else 0.0
         for published, ours in _LOSSES.items()
     }
     found["expert_targets"] = {
-        kind: list(told[f"{kind}_expert_indices"])
+        hearing or kind if kind == "audio" else kind: list(told[f"{kind}_expert_indices"])
         for kind in ("image", "audio", "video")
         if told.get(f"{kind}_expert_indices")
     }
     return found
 
 
+def unpublished(config: UniMoeConfig, style: Style) -> list[str]:
+    """Return what this model does that no published variant can be told to do."""
+    connectors = {"speech": config.speech_connector, "audio": config.audio_connector}
+    hears = [kind for kind in connectors if getattr(config, f"{kind}_config") is not None]
+    windows = {kind: (connectors[kind] or {}).get("window_s", _WINDOW_S) for kind in hears}
+    sees = config.vision_config is not None
+    told = {
+        "it hears speech and environmental audio": len(hears) > 1,
+        "frame_time_embedding: it sees the order of frames": sees and config.frame_time_embedding,
+        f"it sees {config.video_frames} frames of a film, not {_FRAMES}": sees
+        and config.video_frames != _FRAMES,
+        "standardize_features: what encoders return is standardized": config.standardize_features,
+        "modality_adapters: the 4-expert variants have none": config.modality_adapters
+        and style == "experts",
+        **{
+            f"its window of {kind} is {window_s} s, not {_WINDOW_S} s": window_s != _WINDOW_S
+            for kind, window_s in windows.items()
+        },
+    }
+    return [said for said, does in told.items() if does]
+
+
 def config_to_published(config: UniMoeConfig, style: Style) -> dict[str, Any]:
     """Return the published config.json of a model of ours, the towers by relative paths."""
     text = json.loads(config.text_config.to_json_string(use_diff=False))
     told: dict[str, Any] = {key: text[key] for key in _LLAMA if key in text and key not in _OWN}
+    told |= _rope(told.pop("rope_parameters"))
     told["model_type"] = "llava_llama" if style == "deepspeed" else "llava"
     told |= {
         "moe": True if config.sparse_layers else None,
@@ -122,6 +189,7 @@ def config_to_published(config: UniMoeConfig, style: Style) -> dict[str, Any]:
         told |= {"lora_r": None, "lora_alpha": None, "ep_size": 1}  # nothing is left to merge
         told |= _stride(config)
         told["use_fm_block"] = config.modality_adapters
+    told |= _told_losses(config)
     if config.vision_config is not None:
         told |= {
             "mm_vision_tower": "vision_tower",
@@ -140,7 +208,29 @@ def config_to_published(config: UniMoeConfig, style: Style) -> dict[str, Any]:
             "mm_audio_hidden_size": connector["width"],
             "mm_query_tokens": True,
             "query_tokens_size": connector["query_tokens"],
+            "mm_audio_attention_heads": connector["heads"],  # ours: no published field says it
         }
+    return told
+
+
+def _rope(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how positions turn, in the two fields that the published code knows."""
+    kind = parameters.get("rope_type", "default")
+    scaling = {k: v for k, v in parameters.items() if k not in ("rope_theta", "rope_type")}
+    return {
+        "rope_theta": parameters["rope_theta"],
+        "rope_scaling": None if kind == "default" else {**scaling, "type": kind},
+    }
+
+
+def _told_losses(config: UniMoeConfig) -> dict[str, Any]:
+    """Return the losses of the 8-expert variant; the others have no such fields."""
+    told: dict[str, Any] = {}
+    for published, ours in _LOSSES.items():
+        weight = getattr(config, ours)
+        told |= {published: weight > 0, f"{published}_coef": weight}
+    for kind, slots in config.expert_targets.items():
+        told[f"{'audio' if kind == 'speech' else kind}_expert_indices"] = list(slots)
     return told
 
 
@@ -163,17 +253,18 @@ def _mixture(shapes: Mapping[str, Shape]) -> tuple[list[int], int]:
     """Return the sparse layers and the number of experts that the weights show."""
     layers: set[int] = set()
     experts = 0
-    for name in shapes:
+    for name, shape in shapes.items():
         to = place(name, None)
-        if to is not None and to.slot is not None:
-            found = re.search(r"\.layers\.(\d+)\.", to.target)
-            assert found is not None
+        found = re.search(r"\.layers\.(\d+)\.mlp\.(experts|router)\.", to.target if to else "")
+        if to is not None and found is not None:
             layers.add(int(found[1]))
-            experts = max(experts, to.slot + 1)
+            experts = max(experts, shape[0] if to.slot is None else to.slot + 1)
     return sorted(layers), experts
 
 
-def _speech_connector(shapes: Mapping[str, Shape], speech: WhisperConfig | None) -> dict[str, int]:
+def _speech_connector(
+    shapes: Mapping[str, Shape], speech: WhisperConfig | None, heads: int | None
+) -> dict[str, int]:
     assert speech is not None
     prefix = "model.mm_audio_aligner.decoder.audio_decoder."
     _, queries, width = shapes["model.query_tokens"]
@@ -181,14 +272,16 @@ def _speech_connector(shapes: Mapping[str, Shape], speech: WhisperConfig | None)
         "query_tokens": queries,
         "layers": _depth(shapes, prefix + "layers."),
         "width": width,
-        "heads": speech.decoder_attention_heads,
+        "heads": heads or speech.decoder_attention_heads,
         "intermediate_size": shapes[prefix + "layers.0.fc1.weight"][0],
         "positions": shapes[prefix + "embed_positions.weight"][0],
         "window_s": _WINDOW_S,
     }
 
 
-def _audio_connector(shapes: Mapping[str, Shape], audio: BeatsConfig | None) -> dict[str, int]:
+def _audio_connector(
+    shapes: Mapping[str, Shape], audio: BeatsConfig | None, heads: int | None
+) -> dict[str, int]:
     assert audio is not None
     prefix = "model.mm_audio_aligner.qformer.qformer.encoder.layer."
     _, queries, width = shapes["model.mm_audio_aligner.query_tokens"]
@@ -196,7 +289,7 @@ def _audio_connector(shapes: Mapping[str, Shape], audio: BeatsConfig | None) -> 
         "query_tokens": queries,
         "layers": _depth(shapes, prefix),
         "width": width,
-        "heads": audio.encoder_attention_heads,  # both have 12; no published field names it
+        "heads": heads or audio.encoder_attention_heads,  # both have 12 as published
         "intermediate_size": shapes[prefix + "0.intermediate_query.dense.weight"][0],
         "window_s": _WINDOW_S,
     }

@@ -49,13 +49,23 @@ class ImportPlan:
                 remedy="fetch the missing file, or give the folder that holds it.",
             )
 
-    def text(self) -> str:
-        """Return every key with what becomes of it, for a person."""
-        lines = [f"used     {name} -> {_where(to)}" for name, to in sorted(self.used.items())]
-        lines += [f"ignored  {name}: {why}" for name, why in sorted(self.ignored.items())]
-        lines += [f"unknown  {name}" for name in self.unknown]
-        lines += [f"missing  {name}" for name in self.missing]
-        return "\n".join([*lines, *(f"misfit   {line}" for line in self.misfits)])
+    def places(self) -> dict[str, str]:
+        """Return where every used tensor goes, for a person."""
+        return {name: _where(to) for name, to in sorted(self.used.items())}
+
+    def lines(self, stored: Mapping[str, str]) -> list[str]:
+        """Return every key with what becomes of it, for a person.
+
+        Args:
+            stored: published name -> the file it stands in and its name there.
+        """
+        return [
+            *(f"used     {stored[name]} -> {where}" for name, where in self.places().items()),
+            *(f"ignored  {stored[name]}: {why}" for name, why in sorted(self.ignored.items())),
+            *(f"unknown  {stored[name]}" for name in self.unknown),
+            *(f"missing  {name}" for name in self.missing),
+            *(f"misfit   {line}" for line in self.misfits),
+        ]
 
 
 def plan_import(
@@ -69,6 +79,7 @@ def plan_import(
         hearing: which aligner the checkpoint has.
     """
     used: dict[str, Place] = {}
+    places: dict[Place, str] = {}
     left: dict[str, str] = {}
     unknown, misfits = [], []
     for name, shape in sorted(found.items()):
@@ -79,8 +90,11 @@ def plan_import(
             unknown.append(name)
         elif shape != (room := _room(wanted[to.target], to)):
             misfits.append(f"{name} is {shape}, its place {_where(to)} takes {room}")
+        elif to in places:
+            misfits.append(f"{name} and {places[to]} have one place: {_where(to)}")
         else:
             used[name] = to
+            places[to] = name
     return ImportPlan(
         used,
         left,

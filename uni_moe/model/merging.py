@@ -1,0 +1,160 @@
+"""A saved adapter folded into the weights that it was trained on: a plan by shapes, and one act.
+
+The layout is stock peft's. That of `target_parameters` holds a stack of experts: their A lie below
+each other, expert by expert; their B beside each other, with the expert counting fastest.
+
+Shapes
+    E  experts    r  rank
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from uni_moe.errors import LineageError, bullets
+
+BASE_NOTE = "base.json"  # beside an adapter of ours: which weights it was trained on
+Shape = tuple[int, ...]
+State = Mapping[str, Tensor]
+_HALF = re.compile(
+    r"base_model\.model\.(?P<module>.+?)(?P<inner>(\.base_layer)*)\.lora_(?P<side>[AB])\.weight"
+)
+_PACKED = ("gate_up_proj", "down_proj")
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One adapter: the names of its halves and of the weight that it changes."""
+
+    target: str
+    a: str
+    b: str
+
+
+@dataclass(frozen=True)
+class MergePlan:
+    """Every adapter with its weight; the delta of each is scaled by alpha / rank."""
+
+    folds: tuple[Fold, ...]
+    rank: int
+    alpha: float
+
+
+def plan_merge(
+    base: Mapping[str, Shape], adapter: Mapping[str, Shape], *, rank: int, alpha: float
+) -> MergePlan:
+    """Say which weight every tensor of an adapter changes.
+
+    Raises:
+        LineageError: a tensor has no place, or is of another shape; all of them at once.
+    """
+    halves: dict[tuple[str, str], dict[str, str]] = {}
+    problems = []
+    for name in sorted(adapter):
+        match = _HALF.fullmatch(name)
+        if match is None:
+            problems.append(f"{name} is no half of a low-rank adapter")
+        else:
+            halves.setdefault((match["module"], match["inner"]), {})[match["side"]] = name
+    folds = []
+    for (module, _), sides in sorted(halves.items()):
+        if set(sides) != {"A", "B"}:
+            problems.append(f"{next(iter(sides.values()))} stands without its other half")
+            continue
+        a, b = sides["A"], sides["B"]
+        places = [p for p in _places(module) if p in base]
+        fitting = [p for p in places if _fits(base[p], adapter[a], adapter[b], rank)]
+        if len(fitting) == 1:
+            folds.append(Fold(fitting[0], a, b))
+        else:
+            there = ", ".join(f"{p} {base[p]}" for p in places) or "nothing of that name"
+            problems.append(f"{module}: B {adapter[b]} A {adapter[a]} of rank {rank} on {there}")
+    targets = [fold.target for fold in folds]
+    problems += [
+        f"{t} has two adapters" for t in sorted({t for t in targets if targets.count(t) > 1})
+    ]
+    if problems or not folds:
+        raise LineageError(
+            f"The adapter does not fit the model:{bullets(problems or ['it holds nothing'])}",
+            cause="it was trained on another base, or its files are incomplete.",
+            remedy="give the base that it was trained on.",
+        )
+    return MergePlan(tuple(folds), rank, alpha)
+
+
+def merge(
+    plan: MergePlan, base: State, adapter: State, donor: str
+) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+    """Return the state with every adapter folded in, and the origin of every changed tensor.
+
+    Raises:
+        LineageError: an adapter that has learned changes nothing: its delta is lost in rounding.
+    """
+    state, receipt, lost = dict(base), [], []
+    for fold in plan.folds:
+        delta = (
+            plan.alpha / plan.rank * product(base[fold.target], adapter[fold.a], adapter[fold.b])
+        )
+        old = base[fold.target]
+        state[fold.target] = (old.float() + delta).to(old.dtype)
+        if delta.any() and torch.equal(state[fold.target], old):
+            lost.append(f"{fold.target}: delta of norm {float(delta.norm()):.3g} in {old.dtype}")
+        receipt.append(
+            {
+                "target": fold.target,
+                "donor": donor,
+                "source": [fold.a, fold.b],
+                "scale": plan.alpha / plan.rank,
+                "sha256": [digest([adapter[half]]) for half in (fold.a, fold.b)],
+            }
+        )
+    if lost:
+        raise LineageError(
+            f"{len(lost)} of {len(plan.folds)} adapters would change nothing:{bullets(lost)}",
+            cause="their deltas are smaller than what the weights' precision can hold.",
+            remedy="keep the adapter beside the model, or merge into a higher precision.",
+        )
+    return state, receipt
+
+
+def product(weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Return B A in float32, for a matrix or for every expert of a packed stack."""
+    a, b = a.float(), b.float()
+    if weight.dim() == 2:
+        return b @ a
+    experts = weight.shape[0]
+    a_Eri = a.reshape(experts, -1, a.shape[1])
+    b_orE = b.reshape(b.shape[0], -1, experts)
+    return torch.einsum("ore,eri->eoi", b_orE, a_Eri)
+
+
+def digest(tensors: Iterable[Tensor]) -> str:
+    """Return the sha256 of tensors' bytes, one after the other."""
+    found = hashlib.sha256()
+    for tensor in tensors:
+        found.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def precision(tensors: Iterable[Tensor]) -> str:
+    """Return the type of numbers that tensors hold; all of them where there are several."""
+    return ", ".join(sorted({str(tensor.dtype) for tensor in tensors}))
+
+
+def _places(module: str) -> tuple[str, ...]:
+    """Return the weights that an adapter on a module may change."""
+    if module.endswith(".mlp.experts"):
+        return tuple(f"{module}.{packed}" for packed in _PACKED)
+    return (f"{module}.weight",)
+
+
+def _fits(weight: Shape, a: Shape, b: Shape, rank: int) -> bool:
+    experts, (out, inner) = (weight[0] if len(weight) == 3 else 1), weight[-2:]
+    return a == (experts * rank, inner) and b == (out, rank * experts)

@@ -1,4 +1,4 @@
-"""The paper's four models on the meta device: parameters, and what counting them costs.
+"""The recipes of the paper's four models on the meta device: parameters, and what counting costs.
 
 They are counted in a process of its own, whose time and memory include its imports.
 """
@@ -10,16 +10,19 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing import get_context
+from pathlib import Path
 
 from benchmarks import machine
 from benchmarks.answers import Bar, Case, Row, at_most
 from benchmarks.setup import Setup
+from uni_moe.config import load_params
+from uni_moe.workspace import recipe_file
 
-PAPER = {  # layout, experts -> billions of parameters of the language model: all, activated
-    ("interval", 4): (13.2, 8.9),
-    ("all", 4): (19.7, 11.1),
-    ("interval", 8): (21.9, 8.9),
-    ("all", 8): (37.0, 11.1),
+PAPER = {  # recipe -> billions of parameters of the language model: all, activated
+    "paper-4-interval": (13.2, 8.9),
+    "paper-4-all": (19.7, 11.1),
+    "paper-8-interval": (21.9, 8.9),
+    "paper-8-all": (37.0, 11.1),
 }
 TOLERANCE_B = 0.1  # as the paper rounds
 SECONDS, GIGABYTES = 30.0, 2.0
@@ -29,8 +32,8 @@ SECONDS, GIGABYTES = 30.0, 2.0
 class Counted:
     """What the other process found: billions of parameters, seconds, and its peak of memory."""
 
-    found: dict[tuple[str, int], tuple[float, float]]
-    seconds: dict[tuple[str, int], float]
+    found: dict[str, tuple[float, float]]
+    seconds: dict[str, float]
     peak_gb: float
 
 
@@ -50,27 +53,26 @@ def answer(setup: Setup, options: argparse.Namespace) -> Iterator[Case]:
 
 def count() -> Counted:
     """Build every model without its memory and count it."""
-    from uni_moe.model.architectures import ARCHITECTURES, size_of
-    from uni_moe.model.config import UniMoeConfig
+    from uni_moe.model.architectures import size_of
+    from uni_moe.train.planned import planned_config
 
     found, seconds = {}, {}
-    for layout, experts in PAPER:
+    for recipe in PAPER:
         began = time.perf_counter()
-        language = ARCHITECTURES["llama-7b"]()
-        size = size_of(UniMoeConfig(language, sparse_layers=layout, num_experts=experts))
-        found[layout, experts] = size.language / 1e9, size.activated / 1e9
-        seconds[layout, experts] = time.perf_counter() - began
+        size = size_of(planned_config(load_params(recipe_file(recipe)), Path.cwd()))
+        found[recipe] = size.language / 1e9, size.activated / 1e9
+        seconds[recipe] = time.perf_counter() - began
     return Counted(found, seconds, machine.peak_bytes() / 1e9)
 
 
 def case_of(counted: Counted, seconds: float) -> Case:
     """Hold what was counted against the paper, and what it took against the bars."""
     rows = []
-    for (layout, experts), wanted in PAPER.items():
-        took = counted.seconds[layout, experts]
-        pairs = zip(("total", "activated"), wanted, counted.found[layout, experts], strict=True)
+    for recipe, wanted in PAPER.items():
+        took = counted.seconds[recipe]
+        pairs = zip(("total", "activated"), wanted, counted.found[recipe], strict=True)
         for name, paper, found in pairs:
-            what = f"{layout}, {experts} experts: {found:.2f} B {name}"
+            what = f"{recipe}: {found:.2f} B {name}"
             bar = Bar(TOLERANCE_B, at_most=True, where="B")
             rows.append(Row(what, f"paper's {paper} B, off by", took, [abs(found - paper)], bar))
     rows.append(Row("all, seconds with imports", "", seconds, [seconds], at_most(SECONDS)))

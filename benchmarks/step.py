@@ -3,7 +3,8 @@
 The published way, written from a description of it: a loop over experts of three linear maps each,
 padding, logits of every position in float32, AdamW tensor by tensor, and peft's wrapper around
 every linear map where adapters learn. Both have the same machine settings and read the same
-batches, padding included; ours takes the road of the phases: their module on their engine.
+conversations; ours takes the road of the phases: their module on their engine, conversations packed
+one behind the other. Beside it stands ours with the padding of the published way.
 
 Shapes
     B  sequences    T  positions    V  vocabulary
@@ -36,7 +37,7 @@ from uni_moe.model.prompt import IGNORED
 from uni_moe.train.engine import Engine
 from uni_moe.train.learner import PhaseModule
 
-PUBLISHED = "published way"
+PUBLISHED, PADDED = "published way", f"{OURS}, padded"
 BARS = {"tune": 2.8, "full": 2.6}
 TUNED_PARTS = ("lora.attention", "lora.experts", "router")
 ALPHA_PER_RANK = 2
@@ -91,7 +92,11 @@ def _case(setup: Setup, shape: Shape) -> Case:
     build = partial(runs, shape, setup.seed, setup.device)
     measured = setup.compare(partial(build, with_ours=True), partial(build, with_ours=False))
     ours, theirs = Contender(OURS), Contender(PUBLISHED)
-    claims = [Claim(ours, theirs), Claim(theirs, ours, at_least(BARS[shape.what]))]
+    claims = [
+        Claim(ours, theirs),
+        Claim(theirs, ours, at_least(BARS[shape.what])),
+        Claim(Contender(PADDED), ours),
+    ]
     if Contender(PUBLISHED, SHIPPED) in measured.seconds:
         claims.append(Claim(Contender(PUBLISHED, SHIPPED), ours))
     batches = [draw(shape, index) for index in range(32)]
@@ -109,17 +114,38 @@ def runs(shape: Shape, seed: int, device: str, *, with_ours: bool) -> dict[str, 
     theirs = stepped(Published(published(shape, model).to(device)), shape, device)
     if not with_ours:
         return {PUBLISHED: theirs}
-    return {OURS: stepped(Ours(model.to(device), shape), shape, device), PUBLISHED: theirs}
+    ours = Ours(model.to(device), shape)
+    return {
+        OURS: stepped(ours, shape, device, packed),
+        PADDED: stepped(ours, shape, device),
+        PUBLISHED: theirs,
+    }
 
 
-def stepped(trainer: Callable[[Mapping[str, Tensor]], float], shape: Shape, device: str) -> Run:
-    """Return how a step is made of a batch of its own."""
+def stepped(
+    trainer: Callable[[Mapping[str, Tensor]], float],
+    shape: Shape,
+    device: str,
+    lay: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = dict,
+) -> Run:
+    """Return how a step is made of a batch of its own, laid out in some way."""
 
     def prepare(index: int) -> Callable[[], object]:
-        batch = {name: tensor.to(device) for name, tensor in draw(shape, index).items()}
+        batch = {name: tensor.to(device) for name, tensor in lay(draw(shape, index)).items()}
         return partial(trainer, batch)
 
     return prepare
+
+
+def packed(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Lay a padded batch's sequences one behind the other in a single row."""
+    there_BT = batch["attention_mask"].bool()
+    segment_P = torch.arange(len(there_BT)).repeat_interleave(there_BT.sum(1))
+    return {
+        "input_ids": batch["input_ids"][there_BT][None],
+        "labels": batch["labels"][there_BT][None],
+        "segment_BT": segment_P[None],
+    }
 
 
 def draw(shape: Shape, index: int) -> dict[str, Tensor]:
@@ -185,7 +211,10 @@ class Ours:
     def __call__(self, batch: Mapping[str, Any]) -> float:
         """Make a step; return its loss."""
         labels = int((batch["labels"][:, 1:] != IGNORED).sum())
-        result = self._engine.forward({**batch, "modalities": ["text"] * len(batch["input_ids"])})
+        sequences = len(batch["input_ids"])
+        if "segment_BT" in batch:
+            sequences = int(batch["segment_BT"].max()) + 1
+        result = self._engine.forward({**batch, "modalities": ["text"] * sequences})
         self._engine.backward(result.total, labels, last=True)
         self._engine.step(RATE)
         return float(result.total.detach()) / labels

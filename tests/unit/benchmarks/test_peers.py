@@ -119,16 +119,17 @@ def test_the_floor_reads_every_active_weight_once():
     assert counter.get_total_flops() == 2 * (sum(weights) - inactive - embeddings - routers)
 
 
-def losses(trainer, shape, steps=4):
-    return [trainer(step.draw(shape, index)) for index in range(steps)]
+def losses(trainer, shape, steps=4, lay=dict):
+    return [trainer(lay(step.draw(shape, index))) for index in range(steps)]
 
 
-def test_full_steps_of_both_ways_have_the_same_losses():
+@pytest.mark.parametrize("lay", [dict, step.packed])
+def test_full_steps_of_both_ways_have_the_same_losses(lay):
     shape = replace(SMALL, what="full")
     take(Routes())
     model = step.network(shape, 0)
     theirs = losses(step.Published(step.published(shape, model)), shape)
-    ours = losses(step.Ours(model, shape), shape)
+    ours = losses(step.Ours(model, shape), shape, lay=lay)
     assert len(set(ours)) == 4
     assert ours == pytest.approx(theirs, rel=1e-5)
 

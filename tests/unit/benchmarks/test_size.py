@@ -14,8 +14,8 @@ def test_a_count_that_is_off_misses_its_bar():
     found = dict.fromkeys(size.PAPER, (13.25, 9.05))
     counted = size.Counted(found, dict.fromkeys(size.PAPER, 0.1), peak_gb=2.5)
     reached = {row.what: row.reached for row in size.case_of(counted, 31.0).rows}
-    assert reached["interval, 4 experts: 13.25 B total"]
-    assert not reached["interval, 4 experts: 9.05 B activated"]
+    assert reached["paper-4-interval: 13.25 B total"]
+    assert not reached["paper-4-interval: 9.05 B activated"]
     assert not reached["all, seconds with imports"]
     assert not reached["all, peak memory in GB"]
 

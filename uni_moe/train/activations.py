@@ -49,12 +49,16 @@ class Load:
 
 @dataclass(frozen=True)
 class Way:
-    """How a step is computed: bytes of a number, and the routes of attention and experts."""
+    """How a step is computed: bytes of a number, and the routes of attention and experts.
+
+    `spread` counts the ranks that share the experts.
+    """
 
     number: int = 4
     attention: str = "plain"
     experts: str = "fused"
     checkpointing: bool = False
+    spread: int = 1
 
 
 @dataclass(frozen=True)
@@ -152,22 +156,32 @@ def _feed_forward(network: Network, load: Load, way: Way, index: int) -> int:
     return numbers * way.number
 
 
-def visits(network: Network, positions: int, experts: str) -> int:
-    """Rows that experts compute; the fused way fills each expert's up, by half a step on average."""
+def visits(network: Network, positions: int, way: Way) -> int:
+    """Rows that experts compute; the fused way fills each expert's up, by half a step on average.
+
+    Experts that are spread get as many visits from other ranks as leave for them, on average.
+    """
     decoder = network.decoder
-    filled = decoder.experts * PAD_ROWS // 2 if experts == "fused" else 0
+    filled = _experts(network, way) * PAD_ROWS // 2 if way.experts == "fused" else 0
     return positions * decoder.top_k + filled
+
+
+def _experts(network: Network, way: Way) -> int:
+    return -(-network.decoder.experts // way.spread)
 
 
 def _mixture(network: Network, load: Load, way: Way) -> int:
     """The router's input and choice, and what the visits keep, by the way experts run."""
     decoder, positions = network.decoder, load.positions
-    rows, rank = visits(network, positions, way.experts), network.rank
+    rows, rank = visits(network, positions, way), network.rank
     learns = network.has("lora.experts")
     routed = positions * decoder.width * way.number
     routed += positions * decoder.top_k * (_LONG + _FLOAT)
-    up = decoder.experts * (2 * decoder.inner + decoder.width) * rank
-    down = decoder.experts * (decoder.inner + decoder.width) * rank
+    if way.spread > 1:  # what comes back, and for the fused way what came
+        sent = positions * decoder.top_k * decoder.width * way.number
+        routed += sent * (2 if way.experts == "fused" else 1)
+    up = _experts(network, way) * (2 * decoder.inner + decoder.width) * rank
+    down = _experts(network, way) * (decoder.inner + decoder.width) * rank
     if way.experts == "fused":
         numbers = rows * 2 * decoder.inner + learns * up
         low = learns * 2 * rows * rank * _FLOAT
@@ -187,7 +201,7 @@ def _working(network: Network, load: Load, way: Way, index: int) -> int:
     if index not in decoder.sparse:
         learned = index in network.adapted or network.has("language")
         return carried + (3 - learned) * positions * decoder.inner * way.number
-    rows = visits(network, positions, way.experts)
+    rows = visits(network, positions, way)
     return carried + rows * (4 * decoder.inner + 3 * decoder.width) * way.number
 
 

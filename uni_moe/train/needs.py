@@ -29,12 +29,17 @@ def needs_of(  # noqa: PLR0913 - what a training is made of
         learns: names of its parts that learn.
         load: a micro-batch.
         ranks: how the work is spread.
-        way: the routes it takes; bytes of a number and checkpointing follow from `ranks`.
+        way: the routes it takes; the rest of it follows from `ranks`.
         rank: of the low-rank adapters; None without any.
         layers: layers whose feed-forwards get adapters.
         batches: micro-batches of a step on each rank.
     """
     learning = learning_of(config, learns, rank=rank, layers=layers)
-    way = replace(way, number=ranks.number, checkpointing=ranks.activation_checkpointing)
+    way = replace(
+        way,
+        number=ranks.number,
+        checkpointing=ranks.activation_checkpointing,
+        spread=ranks.expert_parallel,
+    )
     kept = kept_by(learning.network, load, way)
     return memory_of(learning.weights, kept, ranks, batches=batches)

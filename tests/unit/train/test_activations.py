@@ -179,5 +179,6 @@ def test_a_connector_keeps_what_is_said(kind, alike):
 
 def test_experts_fill_their_visits_up_by_half_a_step():
     network = network_of(configuration((0,), experts=5), ["router"])
-    assert visits(network, 100, "fused") == 200 + 5 * 4
-    assert visits(network, 100, "grouped") == 200
+    assert visits(network, 100, Way()) == 200 + 5 * 4
+    assert visits(network, 100, Way(spread=2)) == 200 + 3 * 4
+    assert visits(network, 100, Way(experts="grouped")) == 200

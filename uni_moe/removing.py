@@ -23,7 +23,7 @@ from uni_moe.data.tombstones import (
     write_tombstones,
 )
 from uni_moe.errors import DataError, bullets
-from uni_moe.examples import encoded_of
+from uni_moe.lengths import encoded_of
 from uni_moe.model.processor import UniMoeProcessor
 from uni_moe.records import MODALITIES
 

@@ -10,7 +10,7 @@ from uni_moe.config import parse_params
 from uni_moe.data.captions import conversations
 from uni_moe.data.manifest import sample_of
 from uni_moe.data.tombstones import FILE, read_tombstones
-from uni_moe.examples import encoded_of
+from uni_moe.lengths import encoded_of
 from uni_moe.removing import take_out
 
 PROMPTS = {"image": "Describe it.", "speech": "Transcribe it."}

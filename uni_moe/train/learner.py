@@ -9,14 +9,14 @@ import torch
 from torch import nn
 
 from uni_moe.config import Phase
-from uni_moe.data.order import Order
 from uni_moe.data.packing import Batch, Plan, plan
-from uni_moe.data.steps import Steps
-from uni_moe.examples import UNPACKED, Example, ExampleMaker, collate, pack
+from uni_moe.examples import Example, ExampleMaker, collate, pack
+from uni_moe.lengths import UNPACKED
 from uni_moe.platform import device
 from uni_moe.records import Sample
 from uni_moe.train.batches import MicroBatch, Seen, StepLoss
 from uni_moe.train.conversations import Conversations, Holes
+from uni_moe.train.drawing import steps_of
 
 
 class PhaseLearner:
@@ -37,20 +37,9 @@ class PhaseLearner:
         """Plan the order of `train`; `holes` are conversations that went from it."""
         self.module = PhaseModule(model)
         self.maker, self.phase, self.packing = maker, phase, phase.packing or UNPACKED
-        self.train_set, self.validation_set, self.holes = train, validation, holes or {}
-        order = Order(
-            {modality: list(rows) for modality, rows in train.items()},
-            phase.blend,
-            seed,
-            phase=name,
-            sources=phase.sources,
-            holes=self.holes,
-        )
-        self.steps = Steps(
-            order,
-            self._length,
-            batch_size=phase.batch_size,
-            batch_positions=phase.batch_positions,
+        self.train_set, self.validation_set = train, validation
+        self.steps = steps_of(
+            phase, name=name, seed=seed, train=train, holes=holes or {}, lengths=maker.lengths
         )
 
     def micro_batches(self, step: int, rank: int, ranks: int) -> list[MicroBatch]:
@@ -77,12 +66,8 @@ class PhaseLearner:
                 found[modality] = total / tokens
         return found
 
-    def _length(self, modality: str, key: str) -> int:
-        sample = self.train_set[modality].get(key)
-        return self.holes[modality][key] if sample is None else self.maker.length(sample)
-
     def _plan(self, samples: Sequence[Sample], rows: int | None, ranks: int = 1) -> Plan:
-        lengths = [self.maker.length(sample) for sample in samples]
+        lengths = [self.maker.lengths.of(sample) for sample in samples]
         budget = self.packing.row_positions
         return plan(lengths, row_positions=budget, rows=rows, ranks=ranks)
 
@@ -92,7 +77,7 @@ class PhaseLearner:
             return self.packing.rows or 1
         if self.phase.batch_positions is None:
             return self.phase.batch_size or 1
-        longest = max((self.maker.length(sample) for sample in samples), default=1)
+        longest = max((self.maker.lengths.of(sample) for sample in samples), default=1)
         return max(1, self.phase.batch_positions // longest)
 
     def _micro_batch(
@@ -110,10 +95,9 @@ class PhaseLearner:
             _seen(slots[at], samples[at], example)
             for at, example in zip(drawn, examples, strict=True)
         )
-        inputs = _to(inputs, device())
-        tokens = float(sum(one.tokens for one in seen))
-        positions = sum(len(one.encoded.input_ids) for one in examples)
-        return MicroBatch(inputs, tokens, len(seen), seen, positions)
+        count = float(sum(one.tokens for one in seen))
+        positions = sum(row.positions for row in batch)
+        return MicroBatch(_to(inputs, device()), count, len(seen), seen, positions)
 
 
 class PhaseModule(nn.Module):
@@ -143,8 +127,8 @@ def _seen(slot: int, sample: Sample, example: Example) -> Seen:
         sample=sample.id,
         modality=sample.modality,
         source=sample.source,
-        tokens=example.tokens,
-        truncated=example.truncated,
+        tokens=example.fitted.tokens,
+        truncated=example.fitted.truncated,
     )
 
 

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer
-
-from uni_moe.artifacts import Layout, read_card, sha256_file, verified_card
-from uni_moe.config import ModelShape, Phase, TunePhase, of_card
+from uni_moe.artifacts import Layout, read_card, sha256_file
+from uni_moe.config import Phase, TunePhase, of_card
 from uni_moe.data.corpus import Corpus, open_corpus
 from uni_moe.data.exposures import FILE, Entry, leaf_of, read_entries
 from uni_moe.data.exposures_difference import Difference, first_difference
-from uni_moe.data.order import Order
-from uni_moe.data.steps import Steps
+from uni_moe.data.order import Draw
 from uni_moe.errors import LineageError
-from uni_moe.examples import ExampleMaker, Measure
+from uni_moe.lengths import Lengths
 from uni_moe.merkle import Tree
-from uni_moe.model.network import UniMoeForConditionalGeneration
-from uni_moe.model.processor import UniMoeProcessor
-from uni_moe.records import Card, Sample
-from uni_moe.train.accounting import TokensOf, token_counter
+from uni_moe.records import Card
 from uni_moe.train.conversations import (
     Conversations,
     Holes,
@@ -32,8 +26,8 @@ from uni_moe.train.conversations import (
     sight_of,
     within_sight,
 )
-from uni_moe.train.networks import build_dense
-from uni_moe.train.pretrained import foundation_folder
+from uni_moe.train.drawing import steps_of
+from uni_moe.train.measures import check_parent, lengths_of
 
 
 @dataclass(frozen=True)
@@ -92,18 +86,14 @@ def check(layout: Layout, folder: Path) -> Checked:
     facts = ledger_facts(card, folder)
     phase = of_card(TunePhase if card.stage == "tune" else Phase, _section(card))
     expected, kept = Tree(), Tree()
+    lengths = lengths_of(layout, card, folder, phase.packing)
     with _training(layout, card, phase) as (training, holes):
-        measure, length = _measures(layout, card, folder, phase)
-        wanted = expected_entries(
-            phase,
-            training,
-            holes=holes,
-            name=card.stage,
-            seed=card.params["seed"],
-            measure=measure,
-            length=length,
-            skipped=card.results["skipped_steps"],
+        seed = card.params["seed"]
+        steps = steps_of(
+            phase, name=card.stage, seed=seed, train=training, holes=holes, lengths=lengths
         )
+        drawn = ((step + 1, steps.draws(step)) for step in range(phase.steps))
+        wanted = expected_entries(drawn, training, lengths, card.results["skipped_steps"])
         found = _found(folder)
         difference = first_difference(_watched(wanted, expected), _watched(found, kept))
     roots = expected.root().hex(), kept.root().hex()
@@ -119,52 +109,28 @@ def check(layout: Layout, folder: Path) -> Checked:
     )
 
 
-def expected_entries(  # noqa: PLR0913 - what a ledger follows from
-    phase: Phase,
+def expected_entries(
+    steps: Iterable[tuple[int, Sequence[Draw]]],
     training: Conversations,
-    *,
-    holes: Holes,
-    name: str,
-    seed: int,
-    measure: Callable[[Sample], Measure],
-    length: Callable[[Sample], int],
+    lengths: Lengths,
     skipped: Iterable[int] = (),
 ) -> Iterator[Entry]:
-    """Return what a phase's ledger must hold, ranks aside; `skipped` steps were left out."""
-    order = Order(
-        {modality: list(rows) for modality, rows in training.items()},
-        phase.blend,
-        seed,
-        phase=name,
-        sources=phase.sources,
-        holes=holes,
-    )
+    """Return what a phase's ledger must hold, ranks aside; `skipped` steps were left out.
 
-    def length_of(modality: str, key: str) -> int:
-        sample = training[modality].get(key)
-        return holes[modality][key] if sample is None else length(sample)
-
-    steps = Steps(
-        order, length_of, batch_size=phase.batch_size, batch_positions=phase.batch_positions
-    )
-    left_out, measured = set(skipped), dict[str, Measure]()
-    for step in range(phase.steps):
-        for slot, modality, key in steps.draws(step) if step + 1 not in left_out else ():
+    Args:
+        steps: every step, counted from 1, with what it draws.
+        training: the conversations that may be drawn.
+        lengths: what is used of each.
+        skipped: steps that the guard left out.
+    """
+    left_out, counted = set(skipped), dict[str, tuple[int, int]]()
+    for step, draws in steps:
+        for slot, modality, key in draws if step not in left_out else ():
             sample = training[modality][key]
-            if key not in measured:
-                measured[key] = measure(sample)
-            said = measured[key]
-            yield Entry(
-                step + 1,
-                0,
-                slot,
-                sample.id,
-                key,
-                modality,
-                sample.source,
-                said.tokens,
-                said.truncated,
-            )
+            if key not in counted:
+                fitted = lengths.fitted(sample)
+                counted[key] = fitted.tokens, fitted.truncated
+            yield Entry(step, 0, slot, sample.id, key, modality, sample.source, *counted[key])
 
 
 def _problems(
@@ -188,7 +154,7 @@ def _section(card: Card) -> Mapping[str, Any]:
 
 @contextmanager
 def _training(layout: Layout, card: Card, phase: Phase) -> Iterator[tuple[Conversations, Holes]]:
-    """Give the conversations that a phase drew from, and the holes among them."""
+    """Give the conversations that a phase drew from, and those that went."""
     corpora = {name: _corpus(layout, card, layout.corpus(name)) for name in phase.blend}
     try:
         prompts = card.params["prepare"]["caption_prompts"]
@@ -202,62 +168,8 @@ def _training(layout: Layout, card: Card, phase: Phase) -> Iterator[tuple[Conver
 
 def _corpus(layout: Layout, card: Card, folder: Path) -> Corpus:
     corpus = open_corpus(folder)
-    _check_parent(layout, card, folder, corpus.card)
+    check_parent(layout, card, folder, corpus.card)
     return corpus
-
-
-def _measures(
-    layout: Layout, card: Card, folder: Path, phase: Phase
-) -> tuple[Callable[[Sample], Measure], Callable[[Sample], int]]:
-    """Return what counts a conversation's tokens and cuts, and its positions, as the phase did.
-
-    Where neither a cut nor positions matter, a tokenizer is enough; else the phase's processor.
-    """
-    cuts = phase.packing is not None and phase.packing.on_too_long == "truncate"
-    if not cuts and phase.batch_positions is None:
-        count = _tokens_of(layout, card, folder)
-        return (lambda sample: Measure(count(sample), 0)), (lambda _: 0)
-    maker = _maker(layout, card, folder, phase)
-    return maker.measure, maker.length
-
-
-def _maker(layout: Layout, card: Card, folder: Path, phase: Phase) -> ExampleMaker:
-    """Return what makes the phase's examples; nothing is encoded by it."""
-    if (folder / "tokenizer_config.json").is_file():
-        model = UniMoeForConditionalGeneration.from_pretrained(folder, local_files_only=True)
-        return ExampleMaker(
-            {}, UniMoeProcessor.from_pretrained(folder), model, packing=phase.packing
-        )
-    for name in card.parents:
-        _check_parent(layout, card, layout.root / name, verified_card(layout.root / name))
-    shape = of_card(ModelShape, card.params["model"])
-    built = build_dense(layout, shape, sight_of(card.stage), aligned=(), seed=0)
-    return ExampleMaker({}, built.processor, built.model, packing=phase.packing)
-
-
-def _tokens_of(layout: Layout, card: Card, folder: Path) -> TokensOf:
-    """Return what counts tokens as the phase did: with the model's tokenizer, or the foundation's.
-
-    An artifact that is a whole model carries its own.
-    """
-    place = folder
-    if not (folder / "tokenizer_config.json").is_file():
-        language = layout.foundation("language")
-        _check_parent(layout, card, language, verified_card(language))
-        place = foundation_folder(layout, "language")
-    tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True)
-    return token_counter(tokenizer, card.params["model"]["system_prompt"])
-
-
-def _check_parent(layout: Layout, card: Card, folder: Path, parent: Card) -> None:
-    name = layout.name_of(folder)
-    if card.parents.get(name) != parent.id:
-        raise LineageError(
-            f"{name} is not the one that {card.stage} learned from.",
-            cause="it was made anew since.",
-            remedy="bring back the one of that time (`dvc checkout` at its commit), or let the "
-            "stage run again.",
-        )
 
 
 def _found(folder: Path) -> Iterator[Entry]:

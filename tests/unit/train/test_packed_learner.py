@@ -10,7 +10,8 @@ from tests.unit.evaluate.tiny_model import network, workspace
 from uni_moe.config import Packing, parse_params
 from uni_moe.data.corpus import open_corpus
 from uni_moe.errors import DataError, LineageError
-from uni_moe.examples import ExampleMaker, encoded_of
+from uni_moe.examples import ExampleMaker
+from uni_moe.lengths import encoded_of
 from uni_moe.model.prompt import IGNORED, Encoded, cut
 from uni_moe.records import MODALITIES
 from uni_moe.train.conversations import read_conversations
@@ -131,7 +132,7 @@ def test_lengths_for_packing_are_known_before_any_encoder_runs(learner, monkeypa
     with monkeypatch.context() as held:
         held.setattr(type(made.maker.model), "encode", refuse)
         held.setattr(type(made.maker.processor), "prepare", refuse)
-        known = [made.maker.length(one) for one in samples]
+        known = [made.maker.lengths.of(one) for one in samples]
     found = [made.maker.example(one) for one in samples]
     assert known == [len(one.encoded.input_ids) for one in found]
 
@@ -141,7 +142,7 @@ def test_a_sound_that_was_measured_wrongly_is_told_before_packing_goes_wrong(lea
     one = next(iter(made.train_set["audio"].values()))
     media = tuple(dataclasses.replace(ref, duration_s=7.0) for ref in one.media)
     wrong = dataclasses.replace(one, media=media)
-    made.maker.length(wrong)
+    made.maker.lengths.of(wrong)
     with pytest.raises(LineageError, match="not as long as was measured"):
         made.maker.example(wrong)
 
@@ -162,8 +163,8 @@ def test_what_is_longer_than_a_packed_row_is_cut_where_params_say_so(learner):
             assert batch.inputs["input_ids"].shape[1] <= 20
             made.module(batch.inputs)
             for seen in batch.seen:
-                length = made.maker.length(made.train_set[seen.modality][seen.key])
-                full = whole.maker.length(whole.train_set[seen.modality][seen.key])
+                length = made.maker.lengths.of(made.train_set[seen.modality][seen.key])
+                full = whole.maker.lengths.of(whole.train_set[seen.modality][seen.key])
                 assert seen.truncated == full - length
                 assert seen.tokens <= before[seen.slot].tokens
                 cut_away += seen.truncated
@@ -195,6 +196,6 @@ def test_a_truncated_example_has_the_features_of_what_is_left(learner):
     example = made.maker.example(one)
     whole, rows = encoded_of(made.maker.processor, one)
     assert [kind for kind, _ in example.features] == ["image"]
-    assert example.tokens == 0
-    assert example.truncated == len(whole.input_ids) - len(example.encoded.input_ids)
+    assert example.fitted.tokens == 0
+    assert example.fitted.truncated == len(whole.input_ids) - len(example.encoded.input_ids)
     assert rows == [4, 2]

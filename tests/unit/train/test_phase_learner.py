@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from uni_moe.config import Packing, Phase
+from uni_moe.lengths import Fitted
 from uni_moe.model.processor import UniMoeProcessor
 from uni_moe.model.prompt import Encoded
 from uni_moe.train.learner import PhaseLearner, PhaseModule
@@ -50,13 +51,12 @@ class Shown:
     """What the learner asks of an example."""
 
     modality: str
-    encoded: Encoded
+    fitted: Fitted
     features: tuple = field(default=())
-    truncated: int = 0
 
     @property
-    def tokens(self):
-        return sum(label != -100 for label in self.encoded.labels[1:])
+    def encoded(self):
+        return self.fitted.encoded
 
 
 class Maker:
@@ -76,12 +76,14 @@ class Maker:
             made.tokenizer = SimpleNamespace(pad_token_id=0)
             return made.pack(rows)
 
-    def length(self, sample):
-        return 1 + len(sample.labels)
+    class lengths:  # noqa: N801 - an attribute of the maker
+        @staticmethod
+        def of(sample):
+            return 1 + len(sample.labels)
 
     def example(self, sample):
         labels = [-100, *sample.labels]
-        return Shown(sample.modality, Encoded(labels, labels))
+        return Shown(sample.modality, Fitted(Encoded(labels, labels), 0, 0))
 
 
 def sample(modality, labels, key="k"):

@@ -60,8 +60,8 @@ class Training:
     expert_parallel: int = 1
     precision: Literal["fp32", "bf16"] = "fp32"
     checkpointing: bool = False
-    attention: str = "plain"
-    experts_by: str = "fused"
+    attention: Literal["plain", "fused"] = "plain"
+    experts_by: Literal["fused", "grouped"] = "fused"
 
     @property
     def ranks(self) -> Ranks:
@@ -103,9 +103,7 @@ CONFIGURATIONS: Mapping[str, Training] = {
     "tune, checkpointed": Training(sparse=(0, 2, 4), rows=16, checkpointing=True),
     "tune, two micro-batches": Training(sparse=(0, 2, 4), batches=2, rows=6),
     "tune, half precision": Training(sparse=(0, 2, 4), precision="bf16", attention="fused"),
-    "2 ranks, ZeRO 2, all of it": Training(
-        learns=("language",), rows=4, world=2, zero_stage=2
-    ),
+    "2 ranks, ZeRO 2, all of it": Training(learns=("language",), rows=4, world=2, zero_stage=2),
     "2 ranks, ZeRO 3, tune": Training(sparse=(0, 2, 4), rows=4, world=2, zero_stage=3),
     "2 ranks, experts spread": Training(
         sparse=(0, 1, 2, 3, 4, 5), rows=2, world=2, expert_parallel=2
@@ -217,7 +215,7 @@ def train(training: Training) -> int:
     """Train in this process, and return the bytes it held at its peak beyond the baseline."""
     from uni_moe.config import Platform
     from uni_moe.platform import settle
-    from uni_moe.train.engine import Engine, EngineOptions
+    from uni_moe.train.engine import EngineOptions
 
     chosen = replace(
         Platform.auto(1),
@@ -229,25 +227,19 @@ def train(training: Training) -> int:
     options = EngineOptions(
         zero_stage=training.zero_stage, half_precision=training.precision == "bf16"
     )
-    _take_steps(Engine, options, *_warming(training))
+    _take_steps(*_warming(training), options, batches=1)
     gc.collect()
     before = _status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins anew
     options = replace(options, expert_parallel=training.expert_parallel)
-    _take_steps(Engine, options, *_training(training), batches=training.batches)
+    _take_steps(*_training(training), options, batches=training.batches)
     return _status("VmHWM") - before
 
 
-def _take_steps(
-    engine_of: Any,  # noqa: ANN401 - a class that brings much with it
-    options: Any,  # noqa: ANN401
-    module: Any,  # noqa: ANN401
-    inputs: Any,  # noqa: ANN401
-    labels: float,
-    *,
-    batches: int = 1,
-) -> None:
-    engine = engine_of(module, weight_decay=0.0, clip_norm=1.0, options=options)
+def _take_steps(module: Any, inputs: Any, labels: float, options: Any, *, batches: int) -> None:  # noqa: ANN401 - what brings much with it comes late
+    from uni_moe.train.engine import Engine
+
+    engine = Engine(module, weight_decay=0.0, clip_norm=1.0, options=options)
     for _ in range(STEPS):
         module.train()
         for at in range(batches):
@@ -315,8 +307,10 @@ def _training(training: Training) -> tuple[Any, Any, float]:
         ids, labels = ids.view(1, -1), labels.view(1, -1)
     else:
         inputs["attention_mask"] = torch.ones_like(ids)
-    return PhaseModule(wrapped), {**inputs, "input_ids": ids, "labels": labels}, float(
-        rows * training.labels
+    return (
+        PhaseModule(wrapped),
+        {**inputs, "input_ids": ids, "labels": labels},
+        float(rows * training.labels),
     )
 
 
@@ -363,7 +357,7 @@ def main(words: Sequence[str]) -> None:
     """Train what is told as JSON, and say what was held."""
     told = json.loads(words[0])
     told |= {name: tuple(told[name]) for name in ("sparse", "learns")}
-    print(json.dumps({"held_bytes": train(Training(**told))}))
+    sys.stdout.write(json.dumps({"held_bytes": train(Training(**told))}) + "\n")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,9 @@ from uni_moe.errors import LineageError
 from uni_moe.records import Card, canonical_json, sha256_text
 
 CARD = "card.json"
-_AROUND = (
+# What computes nothing that an artifact holds: the command, and what says whether a start is worth
+# it. A change of it makes nothing stale.
+AROUND = (
     "uni_moe.cli",
     "uni_moe.cli_ledger",
     "uni_moe.cli_features",
@@ -26,6 +28,14 @@ _AROUND = (
     "uni_moe.cli_models",
     "uni_moe.__main__",
     "uni_moe.alone",
+    "uni_moe.train.activations",
+    "uni_moe.train.fits",
+    "uni_moe.train.learning",
+    "uni_moe.train.loads",
+    "uni_moe.train.memory",
+    "uni_moe.train.needs",
+    "uni_moe.train.preflight",
+    "uni_moe.train.sizes",
 )
 
 
@@ -135,7 +145,7 @@ def code_hash() -> str:
     What the command needs around a stage (its words, its locks) computes nothing.
     """
     names = sorted(
-        name for name in sys.modules if name.startswith("uni_moe") and name not in _AROUND
+        name for name in sys.modules if name.startswith("uni_moe") and name not in AROUND
     )
     digest = {
         name: sha256_file(Path(file))

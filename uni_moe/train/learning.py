@@ -18,8 +18,7 @@ from uni_moe.model.config import UniMoeConfig, sparse_layers_of
 from uni_moe.model.network import UniMoeForConditionalGeneration
 from uni_moe.model.parts import PARTS, learn
 from uni_moe.train.memory import Weights
-from uni_moe.train.planned import sizes_in
-from uni_moe.train.pretrained import PRETRAINED
+from uni_moe.train.pretrained import PRETRAINED, sizes_in
 from uni_moe.train.sizes import Network, network_of
 from uni_moe.train.work import Work, work_of
 
@@ -99,7 +98,8 @@ def config_here(layout: Layout, shape: ModelShape, encoders: Collection[str]) ->
         LineageError: a part of the foundation is not here.
     """
     parts = {
-        part: sizes_in(part, _folder(layout, part)) for part in sorted({*encoders, "language"})
+        part: sizes_in(part, recorded_folder(layout, part))
+        for part in sorted({*encoders, "language"})
     }
     return UniMoeConfig(
         parts["language"],
@@ -115,8 +115,12 @@ def config_here(layout: Layout, shape: ModelShape, encoders: Collection[str]) ->
     )
 
 
-def _folder(layout: Layout, part: str) -> Path:
-    """Return where a part's config.json lies; what it says is verified when weights are read."""
+def recorded_folder(layout: Layout, part: str) -> Path:
+    """Return where a part of the foundation lies; it is verified when its weights are read.
+
+    Raises:
+        LineageError: it is not here.
+    """
     artifact = layout.foundation(part)
     note = artifact / PRETRAINED
     folder = (layout.root / read_json(note)["path"]).resolve() if note.is_file() else artifact

@@ -127,7 +127,7 @@ def memory_of(
         parts: dict[Part, int] = {}
         for one in (steady, extra):
             for part, size in one.items():
-                parts[part] = parts.get(part, 0) + size  # type: ignore[index, call-overload] # mypy widens
+                parts[part] = parts.get(part, 0) + size
         if name not in found or sum(parts.values()) > sum(found[name].values()):
             found[name] = parts
     busiest = max(found, key=lambda name: sum(found[name].values()))

@@ -35,7 +35,7 @@ def leave_routes():
     torch.backends.cuda.enable_flash_sdp(flash)
 
 
-def configuration(sparse=(), media=(), experts=4, alike=False):
+def configuration(sparse=(), media=(), experts=4, *, alike=False):
     return UniMoeConfig(
         LlamaConfig(
             vocab_size=WORDS,

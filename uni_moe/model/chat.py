@@ -48,7 +48,7 @@ else message['content'] %}
 
 def template(system: str) -> str:
     """Return the Vicuna v1.1 template in Jinja, as transformers and servers read it."""
-    return _TEMPLATE.replace("SYSTEM", json.dumps(system))
+    return _TEMPLATE.replace("SYSTEM", json.dumps(system, ensure_ascii=False))
 
 
 class ChatMixin(ProcessorMixin):  # type: ignore[misc] # transformers is untyped here

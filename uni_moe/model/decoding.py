@@ -19,11 +19,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.cache_utils import DynamicCache, DynamicLayer
-from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaMLP, LlamaModel
+from transformers.models.llama.modeling_llama import (
+    LlamaAttention,
+    LlamaDecoderLayer,
+    LlamaMLP,
+    LlamaModel,
+    LlamaRMSNorm,
+)
 
 from uni_moe import routes
 from uni_moe.model.backends.few import FEW_TOKENS
+from uni_moe.model.segments import ROUTE
 from uni_moe.native import Native, native, takes, threads
+
+_ATTENTIONS = ("eager", "sdpa", ROUTE)  # ways to one result; others may look elsewhere
 
 
 def is_step(
@@ -49,12 +58,23 @@ def is_step(
     ):
         return False
     shows = mask is None or mask.shape == (len(x_BTD), 1 + cache.get_seq_length())
-    if not shows or type(decoder) is not LlamaModel:
+    return shows and _is_plain(decoder, x_BTD)
+
+
+def _is_plain(decoder: Any, x_BTD: Tensor) -> bool:  # noqa: ANN401 - any decoder
+    """Return whether a decoder does what LLaMA's does, with weights that lie where x does."""
+    if type(decoder) is not LlamaModel or decoder.training:
+        return False
+    how = decoder.config._attn_implementation  # noqa: SLF001 - it has no public name
+    if how not in _ATTENTIONS or any(type(one) is not LlamaDecoderLayer for one in decoder.layers):
         return False
     norms = [decoder.norm, *(norm for layer in decoder.layers for norm in _norms(layer))]
-    here = all(norm.weight.device == x_BTD.device for norm in norms)  # not left on a disk
-    alike = all(norm.weight.dtype == x_BTD.dtype for norm in norms)
-    return here and alike and all(map(_is_plain, decoder.layers))
+    parts = [(decoder, LlamaModel), *((norm, LlamaRMSNorm) for norm in norms)]
+    for layer in decoder.layers:
+        parts += [(layer, LlamaDecoderLayer), (layer.self_attn, LlamaAttention)]
+    weights = [norm.weight for norm in norms]
+    alike = all(one.device == x_BTD.device and one.dtype == x_BTD.dtype for one in weights)
+    return alike and all(_is_bare(*part) for part in parts)
 
 
 def is_small(x_BTD: Tensor) -> bool:
@@ -65,12 +85,18 @@ def is_small(x_BTD: Tensor) -> bool:
 
 
 def _matters(asked: Mapping[str, Any]) -> bool:
-    return any(value for name, value in asked.items() if name != "return_dict")
+    return any(
+        value is not None and value is not False
+        for name, value in asked.items()
+        if name != "return_dict"
+    )
 
 
-def _is_plain(layer: nn.Module) -> bool:
-    """Return whether a layer does what LLaMA's does."""
-    return type(layer) is LlamaDecoderLayer and "_hf_hook" not in layer.__dict__
+def _is_bare(module: Any, kind: type[nn.Module]) -> bool:  # noqa: ANN401 - any module
+    """Return whether a module does what its class does: no hook, nothing put in its place."""
+    held = module.__dict__  # hooks have no public getter
+    hooked = held["_forward_hooks"] or held["_forward_pre_hooks"]
+    return type(module) is kind and not hooked and not {"_hf_hook", "forward"} & held.keys()
 
 
 def _norms(layer: Any) -> tuple[nn.Module, nn.Module]:  # noqa: ANN401 - LlamaDecoderLayer
@@ -89,14 +115,14 @@ def step(
     assert built is not None, "a route was chosen that this machine does not have"
     before = cache.get_seq_length()
     if position_ids is None:
-        position_ids = torch.full((1, 1), before)
+        position_ids = torch.full((1, 1), before, device=x_B1D.device)
     shape = (len(x_B1D), before + 1)
-    shown = torch.ones(shape, dtype=torch.bool) if mask is None else mask.bool().contiguous()
+    shown = x_B1D.new_ones(shape, dtype=torch.bool) if mask is None else mask.bool().contiguous()
     turn = [
         one.expand(len(x_B1D), -1, -1).contiguous()
         for one in decoder.rotary_emb(x_B1D, position_ids)
     ]
-    x_BD = x_B1D[:, 0]
+    x_BD = x_B1D[:, 0].contiguous()
     for layer in decoder.layers:
         here = _norm(built, layer.input_layernorm, x_BD)
         x_BD = x_BD + _attend(built, layer.self_attn, here, shown, turn, cache)
@@ -105,10 +131,10 @@ def step(
     return _norm(built, decoder.norm, x_BD)[:, None]
 
 
-def linear(module: nn.Module, x_BD: Tensor) -> Tensor:
+def linear(module: Any, x_BD: Tensor) -> Tensor:  # noqa: ANN401 - or what wraps one
     """Return what a linear map returns for a few tokens."""
     built = native()
-    if built is None or type(module) is not nn.Linear or not _is_bare(module, x_BD.dtype):
+    if built is None or not _is_bare(module, nn.Linear) or not _fits(module, x_BD.dtype):
         found: Tensor = module(x_BD)
         return found
     weight = module.weight
@@ -117,11 +143,9 @@ def linear(module: nn.Module, x_BD: Tensor) -> Tensor:
     return out
 
 
-def _is_bare(module: nn.Linear, dtype: torch.dtype) -> bool:
-    held = module.__dict__  # hooks have no public getter
-    hooks = (held["_forward_hooks"], held["_forward_pre_hooks"], "_hf_hook" in held)
-    fits = module.weight.dtype == dtype and module.weight.is_contiguous()
-    return fits and module.bias is None and not any(hooks)
+def _fits(module: Any, dtype: torch.dtype) -> bool:  # noqa: ANN401 - a linear map
+    weight = module.weight
+    return module.bias is None and weight.dtype == dtype and weight.is_contiguous()
 
 
 def _norm(built: Native, module: Any, x_BD: Tensor) -> Tensor:  # noqa: ANN401
@@ -140,13 +164,13 @@ def _attend(  # noqa: PLR0913 - what attention reads
 ) -> Tensor:
     size, dtype = attention.head_dim, x_BD.dtype
     parts = [linear(one, x_BD) for one in (attention.q_proj, attention.k_proj, attention.v_proj)]
-    q_Bhd, k_Bkd, v_Bkd = (one.view(len(x_BD), -1, size) for one in parts)
+    q_Bhd, k_Bkd, v_Bkd = (one.to(dtype).view(len(x_BD), -1, size) for one in parts)
     for one in (q_Bhd, k_Bkd):
         built.call("rotate", dtype, (one, *turn), one.shape)
     keys, values = cache.update(k_Bkd[:, :, None], v_Bkd[:, :, None], attention.layer_idx)
     keys, values = keys.contiguous(), values.contiguous()
     sizes = (*q_Bhd.shape[:2], *keys.shape[1:])
-    room = torch.empty(sizes[0] * sizes[1] * (sizes[3] + size))
+    room = x_BD.new_empty(sizes[0] * sizes[1] * (sizes[3] + size), dtype=torch.float32)
     out = torch.empty_like(q_Bhd)
     scale = ctypes.c_float(attention.scaling)
     built.call("attend", dtype, (q_Bhd, keys, values, shown_BS, room, out), sizes, scale, threads())
@@ -154,7 +178,7 @@ def _attend(  # noqa: PLR0913 - what attention reads
 
 
 def _feed_forward(mlp: Any, x_BD: Tensor) -> Tensor:  # noqa: ANN401 - any feed-forward
-    if type(mlp) is not LlamaMLP or "_hf_hook" in mlp.__dict__ or mlp.config.hidden_act != "silu":
+    if not _is_bare(mlp, LlamaMLP) or mlp.config.hidden_act != "silu":
         found: Tensor = mlp(x_BD[:, None])[:, 0]
         return found
     return linear(mlp.down_proj, F.silu(linear(mlp.gate_proj, x_BD)) * linear(mlp.up_proj, x_BD))

@@ -87,7 +87,9 @@ def lay_out(segment_BT: Tensor) -> tuple[Sequences, Segments]:
         tuple(groups),
     )
     keep_BT, count = segment_BT != FILLING, int(ids_BT.max()) + 1
-    return Sequences(segment_BT, keep_BT, _last(segment_BT), count, groups[0][1]), laid_out
+    real = length[ids_BT.flatten()[start] != FILLING]
+    longest = int(real.max()) if len(real) else 0  # filling is nobody's sequence
+    return Sequences(segment_BT, keep_BT, _last(segment_BT), count, longest), laid_out
 
 
 def _last(row_BT: Tensor) -> Tensor:

@@ -20,9 +20,12 @@ import torch
 from torch import Tensor
 
 _FOLDER = Path(__file__).parent
-_SOURCES = ("mixture.c", "low_rank.c", "few.c")
+MOST_VISITS = 256  # of tokens to experts, in one call of `mixture`
 # Fast math only when compiling: a linker that is told so makes every process flush denormals.
-_COMPILE = ("-std=c11", "-O3", "-march=native", "-ffast-math", "-mprefer-vector-width=512")
+_COMPILE = (
+    *("-std=c11", "-O3", "-march=native", "-ffast-math", "-mprefer-vector-width=512"),
+    f"-DMOST_VISITS={MOST_VISITS}",
+)
 _LINK = ("-shared", "-fopenmp", "-lmvec", "-lm")
 _TIMEOUT_S = 60
 
@@ -45,8 +48,15 @@ class Native:
         sizes: Sequence[int],
         *last: ctypes.c_int | ctypes.c_float,
     ) -> None:
-        """Call a function for this type of numbers; tensors are contiguous and lie on the CPU."""
-        assert all(one.is_contiguous() for one in tensors)
+        """Call a function for this type of numbers.
+
+        Tensors are contiguous and lie on the CPU; those of real numbers have this type, or float32
+        where the function computes with it (shares, sums, room).
+        """
+        for one in tensors:
+            assert one.is_contiguous()
+            assert one.device.type == "cpu"
+            assert one.dtype in (dtype, torch.float32) or not one.is_floating_point()
         getattr(self._functions, f"{name}_{_TYPES[dtype]}")(
             *(ctypes.c_void_p(one.data_ptr()) for one in tensors),
             *(ctypes.c_int64(size) for size in sizes),
@@ -83,14 +93,14 @@ def _built(compiler: str) -> Path:
     ).stdout
     text = [path.read_text() for path in sorted(_FOLDER.glob("*.[ch]"))]
     told = "\n".join([*text, version, *_COMPILE, *_LINK, _processor()])
-    target = _cache() / f"mixture-{hashlib.sha256(told.encode()).hexdigest()[:16]}.so"
+    target = _cache() / f"native-{hashlib.sha256(told.encode()).hexdigest()[:16]}.so"
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as draft:
-            whole, sources = Path(draft) / target.name, [str(_FOLDER / name) for name in _SOURCES]
-            objects = [name.replace(".c", ".o") for name in _SOURCES]
+            whole, sources = Path(draft) / target.name, sorted(_FOLDER.glob("*.c"))
+            objects = [f"{source.stem}.o" for source in sources]
             for command in (
-                [compiler, *_COMPILE, "-fopenmp", "-fPIC", "-c", *sources],
+                [compiler, *_COMPILE, "-fopenmp", "-fPIC", "-c", *map(str, sources)],
                 [compiler, *objects, *_LINK, "-o", str(whole)],
             ):
                 subprocess.run(

@@ -3,8 +3,6 @@
    Such a step is bound by memory: every weight is read once and used for all tokens at once. Sums
    are in float32; each is computed by one thread, so the number of threads changes no bit. */
 
-#include <math.h>
-
 #include "lanes.h"
 
 /* out[m][r] = row[r] . x[m]: four rows of weights with M tokens, each weight read once.
@@ -57,8 +55,6 @@
         }                                                                                          \
     }
 
-#define LEAST(a, b) ((a) < (b) ? (a) : (b))
-
 /* Four rows of a matrix from the i-th on; beyond its end the last one repeats. */
 #define ROWS_FROM(T, row, matrix, i, rows, width)                                                  \
     const T *row[BLOCK];                                                                           \
@@ -91,7 +87,6 @@
 
    Experts that nobody visits are not read. act is room for tokens * top_k rows of inner, out is
    float32. */
-#define MOST_VISITS 256
 #define MIXTURE(T, PUT)                                                                            \
     void mixture_##T(const T *x, const int64_t *expert, const float *share, const T *gate_up,      \
                      const T *down, T *act, float *out, int64_t tokens, int64_t top_k,             \
@@ -121,8 +116,8 @@
                     dots_##T(row, who, some, width, 2 * width, f);                                 \
                     for (int64_t m = 0; m < some; m++) {                                           \
                         T *to = act + mine[t + m] * inner;                                         \
-                        PUT(to + i, f[m][0] / (1.0f + expf(-f[m][0])) * f[m][2]);                  \
-                        PUT(to + j, f[m][1] / (1.0f + expf(-f[m][1])) * f[m][3]);                  \
+                        PUT(to + i, f[m][0] * sigmoid(f[m][0]) * f[m][2]);                         \
+                        PUT(to + j, f[m][1] * sigmoid(f[m][1]) * f[m][3]);                         \
                     }                                                                              \
                 }                                                                                  \
             }                                                                                      \

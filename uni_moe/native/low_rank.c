@@ -6,7 +6,6 @@
 
 #include "lanes.h"
 
-#define LEAST(a, b) ((a) < (b) ? (a) : (b))
 #define FOUR 4
 
 /* low (rows, r) = scale * x (rows, n) @ thin (r, n) transposed. */

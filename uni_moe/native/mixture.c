@@ -2,8 +2,6 @@
 
    Every row is computed by one thread and in one order, so the number of threads changes no bit. */
 
-#include <math.h>
-
 #include "numbers.h"
 
 /* out = silu(gate) * up * share; gate_up holds [gate | up] of a row. */
@@ -19,7 +17,7 @@
             EACH                                                                                   \
             for (int64_t i = 0; i < inner; i++) {                                                  \
                 const float g = GET(gate + i);                                                     \
-                PUT(to + i, g / (1.0f + expf(-g)) * GET(up + i) * w);                              \
+                PUT(to + i, g * sigmoid(g) * GET(up + i) * w);                                     \
             }                                                                                      \
         }                                                                                          \
     }
@@ -41,7 +39,7 @@
             EACH                                                                                   \
             for (int64_t i = 0; i < inner; i++) {                                                  \
                 const float g = GET(gate + i), u = GET(up + i), y = GET(d + i);                    \
-                const float s = 1.0f / (1.0f + expf(-g)), silu = g * s;                            \
+                const float s = sigmoid(g), silu = g * s;                                          \
                 total += y * silu * u;                                                             \
                 PUT(to + i, silu * u * w);                                                         \
                 PUT(d_gate + i, y * w * u * (s + silu * (1.0f - s)));                              \

@@ -139,6 +139,24 @@ def test_a_token_that_is_no_number_spoils_its_own_row_and_no_other(way):
 
 
 @every_way
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("gate", [-1000.0, -89.0, 90.0, 1000.0])
+def test_a_gate_far_from_zero_makes_no_number_that_is_none(way, dtype, gate):
+    x, share, chosen, weights = drawn(dtype=dtype)
+    with torch.no_grad():
+        x[:, 0] = 1.0
+        weights.gate_up_EJD[:, :INNER] = 0.0
+        weights.gate_up_EJD[:, :INNER, 0] = gate
+    for name, found in run(way, x, share, chosen, weights).items():
+        assert found.isfinite().all(), name
+    with torch.no_grad():
+        exact = Weights(weights.gate_up_EJD.float(), weights.down_EDI.float())
+        plain = reference(x.float(), share, chosen, exact)
+        close = way(x, share, chosen, weights).float()
+    torch.testing.assert_close(close, plain, atol=0.05 * float(plain.abs().max()) + 1e-6, rtol=0.05)
+
+
+@every_way
 def test_frozen_weights_get_no_gradient_and_adapters_do(way):
     x, share, chosen, weights = drawn(low_rank=True)
     frozen = replace(

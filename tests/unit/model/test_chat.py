@@ -251,3 +251,9 @@ def test_a_model_without_an_encoder_takes_none_of_its_media(config, tokenizer, m
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1"])
 def test_pictures_of_any_mode_are_seen_in_color(mode, processor):
     assert processor.prepare("image", Image.new(mode, (20, 30))).values.shape == (1, 3, 16, 16)
+
+
+def test_a_system_prompt_may_hold_any_sign():
+    system = 'Hi 😀, say "yes" \\ no.'
+    rendered = jinja2.Template(template(system)).render(messages=[], eos_token="", bos_token="")
+    assert system in rendered

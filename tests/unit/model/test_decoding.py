@@ -118,6 +118,42 @@ def test_the_number_of_threads_changes_no_bit():
     assert torch.equal(*found)
 
 
+PLACES = {
+    "the decoder": lambda decoder: decoder,
+    "a layer": lambda decoder: decoder.layers[1],
+    "an attention": lambda decoder: decoder.layers[0].self_attn,
+    "a norm": lambda decoder: decoder.layers[0].input_layernorm,
+    "the last norm": lambda decoder: decoder.norm,
+    "a feed-forward": lambda decoder: decoder.layers[1].mlp,
+    "a mixture": lambda decoder: decoder.layers[0].mlp,
+    "a projection": lambda decoder: decoder.layers[0].self_attn.q_proj,
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_hook_is_called_at_every_token(place):
+    model, calls = network(), []
+    take(COMPILED)
+    PLACES[place](model.language_model.model).register_forward_hook(lambda *_: calls.append(1))
+    with torch.no_grad():
+        model.generate(**prompts(2), max_new_tokens=NEW, do_sample=False)
+    assert len(calls) == NEW
+
+
+def test_arguments_that_say_nothing_and_inputs_that_are_views_are_taken():
+    model, batch = network(), prompts(2)
+    mask = torch.cat([batch["attention_mask"], torch.ones(2, 1, dtype=torch.long)], dim=1)
+    embeds = model.get_input_embeddings()(torch.tensor([[4, 5], [6, 7]]))[:, 1:]
+    found = []
+    for routes in (COMPILED, PLAIN):
+        take(routes)
+        with torch.no_grad():
+            cache = model(**batch, use_cache=True).past_key_values
+            told = {"token_type_ids": torch.zeros(2, 1), "past_key_values": cache}
+            found.append(model(inputs_embeds=embeds, attention_mask=mask, **told).logits)
+    torch.testing.assert_close(*found, atol=1e-4, rtol=1e-4)
+
+
 def _hooked(model):
     model.language_model.model.layers[0]._hf_hook = object()
 

@@ -14,17 +14,16 @@ import torch
 from torch import Tensor
 
 from uni_moe.model.backends.base import Weights
-from uni_moe.native import Native, takes, threads
+from uni_moe.native import MOST_VISITS, Native, takes, threads
 
 # Up to so many tokens it beats a library's products (measured; E = 4, D = 512, I = 1376).
 FEW_TOKENS = 32
-_MOST_VISITS = 256  # what the compiled code has room for
 
 
 def are_few(expert_TK: Tensor, weights: Weights) -> bool:
     """Return whether so few tokens are for this way: no gradients, no low-rank deltas."""
     is_plain = weights.gate_up_delta is None and weights.down_delta is None
-    fits = len(expert_TK) <= FEW_TOKENS and expert_TK.numel() <= _MOST_VISITS
+    fits = len(expert_TK) <= FEW_TOKENS and expert_TK.numel() <= MOST_VISITS
     return fits and is_plain and takes(weights.down_EDI.dtype) and not torch.is_grad_enabled()
 
 
@@ -39,6 +38,7 @@ class Few:
     ) -> Tensor:
         """Run every expert on its few visits; sums are in float32."""
         x, dtype = x_TD.contiguous(), weights.down_EDI.dtype
+        assert x.dtype == dtype  # as in every product of torch
         act = x.new_empty(expert_TK.numel(), weights.down_EDI.shape[2])
         out = x.new_empty(x.shape, dtype=torch.float32)
         tensors = (

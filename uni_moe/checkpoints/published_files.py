@@ -162,14 +162,32 @@ def _put_rank_files(found: Published, folder: Path) -> None:
         for path in folder.glob("*_mlp_experts.bin")
         if (match := _RANK_FILE.fullmatch(path.name))
     }
-    for rank, path in sorted(ranks.items()):
-        file = TensorFile(path)
-        local = [int(match[2]) for name in file.shapes if (match := _EXPERT.fullmatch(plain(name)))]
-        own = max(local, default=0) + 1
+    files = {rank: TensorFile(path) for rank, path in sorted(ranks.items())}
+    own = _experts_each(files, folder)
+    for rank, file in files.items():
         for name in file.shapes:
             match = _EXPERT.fullmatch(plain(name))
             counted = f"{match[1]}{rank * own + int(match[2])}{match[3]}" if match else plain(name)
-            _put(found, Source(file, name, counted), path)
+            _put(found, Source(file, name, counted), ranks[rank])
+
+
+def _experts_each(files: Mapping[int, TensorFile], folder: Path) -> int:
+    """Return how many experts every rank wrote; their numbers follow from it.
+
+    Raises:
+        DataError: a rank's file is missing, or holds another number of experts.
+    """
+    counts = {
+        rank: len({m[2] for name in file.shapes if (m := _EXPERT.fullmatch(plain(name)))})
+        for rank, file in files.items()
+    }
+    if sorted(counts) != list(range(len(counts))) or len(set(counts.values())) > 1:
+        raise DataError(
+            f"The experts of {folder} cannot be numbered: rank -> experts is {counts}.",
+            cause="every rank wrote equally many, from rank 0 on; a file is missing or cut.",
+            remedy="fetch the folder again, with all files *_mlp_experts.bin.",
+        )
+    return next(iter(counts.values()), 0)
 
 
 def _put_adapter(found: Published, folder: Path) -> None:

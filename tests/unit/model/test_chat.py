@@ -2,6 +2,7 @@
 
 import random
 
+import jinja2
 import numpy as np
 import pytest
 import torch
@@ -11,6 +12,7 @@ from transformers import AutoProcessor
 import uni_moe.model.auto  # noqa: F401 - AutoProcessor learns ours
 from tests.unit.model.conftest import LAYOUTS, conversation
 from uni_moe.errors import DataError
+from uni_moe.model.chat import template
 from uni_moe.model.processor import UniMoeProcessor
 from uni_moe.model.prompt import IGNORED
 
@@ -255,5 +257,5 @@ def test_pictures_of_any_mode_are_seen_in_color(mode, processor):
 
 def test_a_system_prompt_may_hold_any_sign():
     system = 'Hi 😀, say "yes" \\ no.'
-    rendered = jinja2.Template(template(system)).render(messages=[], eos_token="", bos_token="")
-    assert system in rendered
+    told = {"messages": [], "bos_token": "", "eos_token": "", "raise_exception": None}
+    assert system in jinja2.Template(template(system)).render(**told).encode().decode()

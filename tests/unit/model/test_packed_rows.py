@@ -218,6 +218,12 @@ def test_packing_lays_every_position_in_one_place():
         assert sequences.longest == int(segment.flatten().bincount().max())
 
 
+def test_packing_counts_no_filling_as_a_sequence():
+    ids = torch.tensor([[0] * 3 + [1] * 2 + [FILLING] * 195])
+    sequences, _ = lay_out(ids)
+    assert sequences.longest == 3
+
+
 def test_packing_groups_segments_of_like_lengths():
     sizes = segments._group_sizes([500, 490, 100, 99, 20, 20, 20, 20])
     assert sum(sizes) == 8

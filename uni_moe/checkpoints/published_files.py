@@ -163,7 +163,7 @@ def _put_rank_files(found: Published, folder: Path) -> None:
         if (match := _RANK_FILE.fullmatch(path.name))
     }
     files = {rank: TensorFile(path) for rank, path in sorted(ranks.items())}
-    own = _experts_each(files, folder)
+    own = _experts_each(found, files, folder)
     for rank, file in files.items():
         for name in file.shapes:
             match = _EXPERT.fullmatch(plain(name))
@@ -171,23 +171,28 @@ def _put_rank_files(found: Published, folder: Path) -> None:
             _put(found, Source(file, name, counted), ranks[rank])
 
 
-def _experts_each(files: Mapping[int, TensorFile], folder: Path) -> int:
-    """Return how many experts every rank wrote; their numbers follow from it.
+def _experts_each(found: Published, files: Mapping[int, TensorFile], folder: Path) -> int:
+    """Return how many experts every rank had; their numbers follow from it.
+
+    A file may hold some of its rank's experts alone, so the configuration says how many there are.
 
     Raises:
-        DataError: a rank's file is missing, or holds another number of experts.
+        DataError: it does not say, a rank's file is missing, or one holds too high a number.
     """
-    counts = {
-        rank: len({m[2] for name in file.shapes if (m := _EXPERT.fullmatch(plain(name)))})
-        for rank, file in files.items()
-    }
-    if sorted(counts) != list(range(len(counts))) or len(set(counts.values())) > 1:
+    if not files:
+        return 0
+    total = found.config.get("num_experts") or 0
+    own, rest = divmod(total, len(files))
+    names = [plain(name) for file in files.values() for name in file.shapes]
+    highest = max((int(m[2]) for name in names if (m := _EXPERT.fullmatch(name))), default=0)
+    if sorted(files) != list(range(len(files))) or rest or highest >= own:
         raise DataError(
-            f"The experts of {folder} cannot be numbered: rank -> experts is {counts}.",
-            cause="every rank wrote equally many, from rank 0 on; a file is missing or cut.",
-            remedy="fetch the folder again, with all files *_mlp_experts.bin.",
+            f"The experts of {folder} cannot be numbered: {total} by config.json, files of the "
+            f"ranks {sorted(files)}, numbers up to {highest} in one of them.",
+            cause="every rank had equally many, from rank 0 on; a file or `num_experts` is gone.",
+            remedy="fetch the folder again, with config.json and all files *_mlp_experts.bin.",
         )
-    return next(iter(counts.values()), 0)
+    return int(own)
 
 
 def _put_adapter(found: Published, folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 import random
 
-import jinja2
 import numpy as np
 import pytest
 import torch
@@ -255,7 +254,10 @@ def test_pictures_of_any_mode_are_seen_in_color(mode, processor):
     assert processor.prepare("image", Image.new(mode, (20, 30))).values.shape == (1, 3, 16, 16)
 
 
-def test_a_system_prompt_may_hold_any_sign():
+def test_a_system_prompt_may_hold_any_sign(processor):
     system = 'Hi 😀, say "yes" \\ no.'
-    told = {"messages": [], "bos_token": "", "eos_token": "", "raise_exception": None}
-    assert system in jinja2.Template(template(system)).render(**told).encode().decode()
+    processor.tokenizer.chat_template = None
+    said = processor.apply_chat_template(
+        [{"role": "user", "content": "one"}], chat_template=template(system), tokenize=False
+    )
+    assert said.startswith(f"<s>{system}")

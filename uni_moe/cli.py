@@ -24,7 +24,7 @@ from uni_moe.alone import end_with_starter, only_one
 from uni_moe.artifacts import Layout
 from uni_moe.config import Gate, Params, load_params
 from uni_moe.errors import ConfigError, UniMoeError
-from uni_moe.machine import load_machine
+from uni_moe.machine import Machine, load_machine
 from uni_moe.records import MEDIA_KINDS, MODALITIES
 
 if TYPE_CHECKING:
@@ -56,10 +56,7 @@ _REPORT = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    words = sys.argv[1:] if argv is None else list(argv)
-    if launch.is_launched():  # DeepSpeed's launcher adds a word that the environment says, too
-        words = [word for word in words if not word.startswith("--local_rank=")]
-    arguments = _parser().parse_args(words)
+    arguments = _parser().parse_args(argv)
     try:
         done: int | None = arguments.call(arguments)
     except UniMoeError as error:
@@ -177,20 +174,30 @@ def _stage(arguments: argparse.Namespace) -> None:
     name = arguments.stage + (f"@{arguments.item}" if arguments.item else "")
     _quiet(params)
     end_with_starter(launched=launch.is_launched())
-    if arguments.stage in PHASES and machine.world > 1 and not launch.is_launched():
-        launch.launch(machine, _words(layout, name), Path.cwd())
+    if _starts_launcher(arguments.stage, machine):
+        launch.launch(machine, _words(layout, name))
         return
     from uni_moe.runs import follow_run, start_run
     from uni_moe.stage import StageContext
 
     module, _, function = STAGES[arguments.stage][0].partition(":")
     call = getattr(importlib.import_module(module), function)
-    if launch.is_follower():
-        call(StageContext(name, layout, params, follow_run(layout, name), machine))
+    if launch.is_launched():
+        launch.end_in_order()
+    if not launch.here().is_first:
+        try:
+            call(StageContext(name, layout, params, follow_run(layout, name), machine))
+        except UniMoeError:
+            launch.let_the_first_speak()
+            raise
         return
     with only_one(layout, name), start_run(layout, name, {"seed": params.seed}) as run:
         run.event("machine", **asdict(machine))
         call(StageContext(name, layout, params, run, machine))
+
+
+def _starts_launcher(stage: str, machine: Machine) -> bool:
+    return stage in PHASES and machine.launcher != "none" and not launch.is_launched()
 
 
 def _words(layout: Layout, name: str) -> list[str]:
@@ -203,7 +210,8 @@ def _launch(arguments: argparse.Namespace) -> int:
     machine = load_machine(layout.root)
     words = _words(layout, arguments.stage)
     if arguments.print or arguments.json:
-        line = launch.shell_words(machine, words) if machine.world > 1 else ["uni-moe", *words]
+        by_launcher = machine.launcher != "none"
+        line = launch.shell_words(machine, words) if by_launcher else ["uni-moe", *words]
         print(json.dumps(line) if arguments.json else shlex.join(line))
         return 0
     return main(words)
@@ -243,6 +251,8 @@ def _run(arguments: argparse.Namespace) -> int:
     print(plan.text(), flush=True)
     if plan.empty and _is_judged(layout, rules):
         return _closing(layout)
+    if load_machine(layout.root).launcher != "none":  # every stage has the machine for itself
+        os.environ.setdefault("UNI_MOE_WORKERS", "1")
     with only_one(layout, "run"):
         from flows.embedded import settle
 

@@ -7,34 +7,65 @@ their rank by the environment.
 from __future__ import annotations
 
 import os
-import secrets
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from uni_moe import leash
 from uni_moe.errors import StageError
 from uni_moe.machine import Machine
 
-_RUN_ID = "UNI_MOE_LAUNCH"  # in the environment of every process that was launched
 _TORCHRUN, _DEEPSPEED = "torch.distributed.run", "deepspeed.launcher.runner"
 _PROGRAM = "uni_moe"
+_FIRST_SPEAKS_S = 5.0
+
+
+@dataclass(frozen=True)
+class World:
+    """This process's rank among `size`, and its place on its own machine."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes what all have made."""
+        return self.rank == 0
+
+
+def here() -> World:
+    """Return this process's place, as its launcher says in the environment; alone without one."""
+    told = os.environ.get
+    return World(int(told("RANK", "0")), int(told("WORLD_SIZE", "1")), int(told("LOCAL_RANK", "0")))
 
 
 def is_launched() -> bool:
-    """Return whether this process is one of several that a launcher started."""
-    return _RUN_ID in os.environ
-
-
-def is_follower() -> bool:
-    """Return whether another process of the same launch writes what all make."""
-    return is_launched() and os.environ.get("RANK", "0") != "0"
+    """Return whether a launcher started this process: ours, or one that a person typed."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
 def prefix() -> str:
     """Return what stands before a launched process's words, so that a reader knows who speaks."""
-    return f"[rank {os.environ.get('RANK', '?')}] " if is_launched() else ""
+    return f"[rank {here().rank}] " if is_launched() else ""
+
+
+def end_in_order() -> None:
+    """Let a launched process that is told to end do so as one that a person stops: by its books."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def let_the_first_speak() -> None:
+    """Wait a little with an error: the first rank has the samples' names and writes the record.
+
+    Whoever ends first makes the launcher end all others.
+    """
+    if not here().is_first:
+        time.sleep(_FIRST_SPEAKS_S)
 
 
 def command_of(machine: Machine, words: Sequence[str]) -> list[str]:
@@ -45,23 +76,24 @@ def command_of(machine: Machine, words: Sequence[str]) -> list[str]:
         words: the stage's own command line, without the program's name.
     """
     if machine.launcher == "deepspeed":
-        where = (
-            ["--hostfile", machine.hostfile, "--num_nodes", str(machine.nodes)]
-            if machine.hostfile
-            else []
-        )
-        count = ["--num_gpus", str(machine.processes)]
+        where = _flags({"--hostfile": machine.hostfile, "--num_nodes": machine.nodes})
+        where = where if machine.hostfile else []
+        if machine.rendezvous:
+            host, _, port = machine.rendezvous.rpartition(":")
+            where += ["--master_addr", host, "--master_port", port]
+        count = ["--num_gpus", str(machine.processes), "--no_local_rank"]
         return [_DEEPSPEED, *where, *count, "--module", _PROGRAM, *words]
-    meet = (
-        ["--standalone"]
-        if machine.nodes == 1
-        else [
-            *("--nnodes", str(machine.nodes), "--rdzv-backend", "c10d"),
-            *("--rdzv-endpoint", str(machine.rendezvous), "--rdzv-id", _PROGRAM),
-        ]
-    )
+    meet = ["--standalone"]
+    if machine.nodes > 1:
+        told = {"--rdzv-backend": "c10d", "--rdzv-endpoint": machine.rendezvous}
+        # Stages that meet at one place tell each other apart by it.
+        meet = _flags({"--nnodes": machine.nodes, **told, "--rdzv-id": "-".join(words[-1:])})
     count = ["--nproc-per-node", str(machine.processes), "--max-restarts", "0"]
     return [_TORCHRUN, *meet, *count, "--module", _PROGRAM, *words]
+
+
+def _flags(told: Mapping[str, object]) -> list[str]:
+    return [word for name, value in told.items() for word in (name, str(value))]
 
 
 def shell_words(machine: Machine, words: Sequence[str]) -> list[str]:
@@ -73,22 +105,23 @@ def shell_words(machine: Machine, words: Sequence[str]) -> list[str]:
     return ["srun", *nodes, *machine.slurm, *python]
 
 
-def launch(machine: Machine, words: Sequence[str], root: Path) -> None:
-    """Run a stage by its launcher, and wait for its end; nothing of it outlives us.
+def launch(machine: Machine, words: Sequence[str]) -> None:
+    """Run a stage by its launcher, and wait for its end; nothing of it here outlives us.
 
     Raises:
-        StageError: a process ended with an error; what it said stands above.
+        StageError: a process ended with an error; what it said stands above. Its own exit code is
+            not known here.
     """
-    environment = {_RUN_ID: secrets.token_hex(4)}
-    if machine.nodes == 1:
+    environment = {}
+    if machine.nodes == 1 and sys.platform == "linux" and "GLOO_SOCKET_IFNAME" not in os.environ:
         environment["GLOO_SOCKET_IFNAME"] = "lo"  # nobody outside is spoken to
     if machine.launcher == "slurm":
-        process = subprocess.Popen(
-            shell_words(machine, words), cwd=root, env={**os.environ, **environment}, text=True
-        )
+        module, rest = __name__, shell_words(machine, words)
     else:
         module, *rest = command_of(machine, words)
-        process = leash.start(module, rest, folder=root, environment=environment, output=sys.stderr)
+    process = leash.start(
+        module, rest, folder=Path.cwd(), environment=environment, output=sys.stderr
+    )
     try:
         code = process.wait()
     except BaseException:
@@ -101,3 +134,7 @@ def launch(machine: Machine, words: Sequence[str], root: Path) -> None:
             cause="one of them stopped; the first error above says why, the others followed it.",
             remedy="mend that, then give the same command again: it goes on from the last state.",
         )
+
+
+if __name__ == "__main__":  # a program that is no Python module, on the leash
+    raise SystemExit(subprocess.call(sys.argv[1:]))

@@ -1,7 +1,8 @@
 """The machine profile: how a stage of training is spread over processes and nodes.
 
 `machine.yaml` lies in the workspace, is tracked by nobody and changes no hash: it says where work
-is done, never what is learned. Without it a stage runs in one process, here.
+is done. What is learned stays the same to rounding, but for what a rank draws or averages alone:
+dropout, and the losses of routing (`tune.losses`). Without it a stage runs in one process, here.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ FILE = "machine.yaml"
 class Machine:
     """How many processes train together, who starts them, and how they share the work.
 
-    `processes` counts one node's. `rendezvous` is HOST:PORT where nodes meet; `hostfile` is
-    DeepSpeed's; `slurm` holds further words for srun. `patience_s` is how long a rank waits for
+    `processes` counts one node's. `rendezvous` is HOST:PORT where ranks of several nodes meet;
+    `hostfile` is DeepSpeed's; `slurm` holds further words for srun. `activation_checkpointing`
+    computes activations again instead of keeping them. `patience_s` is how long a rank waits for
     another. `features` says what of frozen encoders is kept on disk.
     """
 
@@ -92,6 +94,20 @@ def _rules(machine: Machine) -> list[str]:
         ),
         "hostfile: DeepSpeed's launcher needs it for several nodes": (
             machine.nodes > 1 and machine.launcher == "deepspeed" and machine.hostfile is None
+        ),
+        "hostfile: DeepSpeed's launcher alone reads it": (
+            machine.hostfile is not None and machine.launcher != "deepspeed"
+        ),
+        "slurm: the launcher slurm alone takes words for srun": (
+            bool(machine.slurm) and machine.launcher != "slurm"
+        ),
+        "rendezvous: there is nobody to meet; it is for several nodes, or DeepSpeed's launcher": (
+            machine.rendezvous is not None
+            and machine.nodes == 1
+            and machine.launcher != "deepspeed"
+        ),
+        "rendezvous: must be HOST:PORT": (
+            machine.rendezvous is not None and not machine.rendezvous.rpartition(":")[2].isdigit()
         ),
         "expert_parallel: must be at least 1": machine.expert_parallel < 1,
         "expert_parallel: must divide the number of processes": (

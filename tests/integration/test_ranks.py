@@ -109,17 +109,21 @@ def start(root, machine):
     )
 
 
-def ranks():
-    """Return the process ids of all ranks that run `tune`."""
-    found = []
+def ranks(root):
+    """Return rank -> process id of all that run `tune` in a workspace."""
+    found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             words = (folder / "cmdline").read_bytes().split(b"\0")
-            environment = (folder / "environ").read_bytes()
+            told = dict(
+                pair.split(b"=", 1)
+                for pair in (folder / "environ").read_bytes().split(b"\0")
+                if b"=" in pair
+            )
         except OSError:
             continue
-        if b"tune" in words and b"UNI_MOE_LAUNCH=" in environment and b"\0RANK=" in environment:
-            found.append(int(folder.name))
+        if words[-2:-1] == [b"tune"] and str(root).encode() in words and b"RANK" in told:
+            found[int(told[b"RANK"])] = int(folder.name)
     return found
 
 
@@ -134,16 +138,16 @@ def wait_for(what, seconds=TIMEOUT_S):
 
 
 def has_state(root):
-    return any(folder.name > "step-00000001" for folder in (root / "state").glob("tune-*/step-*"))
+    return any(folder.is_dir() for folder in (root / "state").glob("tune-*/step-*"))
 
 
-def kill_all(process):
+def kill_all(process, root):
     """End a launcher and all its ranks at once, as a power cut would."""
-    for pid in (process.pid, *ranks()):
+    for pid in (process.pid, *ranks(root).values()):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     process.wait()
-    wait_for(lambda: not ranks())
+    wait_for(lambda: not ranks(root))
 
 
 @pytest.mark.parametrize(
@@ -152,7 +156,7 @@ def kill_all(process):
 def test_resume_with_another_number_of_ranks_goes_on(before, after, assembled, alone):
     process = start(assembled, before)
     wait_for(lambda: has_state(assembled))
-    kill_all(process)
+    kill_all(process, assembled)
     rows, _ = tuned(assembled, **after)
     assert rows[0]["step"] > 1
     for row in rows:
@@ -165,23 +169,41 @@ def test_resume_after_all_ranks_were_killed_ends_in_the_same_bits(assembled):
     _, expected = tuned(assembled, **machine)
     process = start(assembled, machine)
     wait_for(lambda: has_state(assembled))
-    kill_all(process)
+    kill_all(process, assembled)
     _, found = tuned(assembled, **machine)
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
-def test_the_other_ranks_stop_when_one_dies(assembled):
+@pytest.mark.parametrize("dying", [0, 1])
+def test_the_other_ranks_stop_when_one_dies(dying, assembled):
     process = start(assembled, two())
-    wait_for(lambda: (assembled / "state").is_dir() and len(ranks()) == 2)
-    time.sleep(1.0)
+    wait_for(lambda: len(ranks(assembled)) == 2 and has_state(assembled))
     began = time.monotonic()
-    os.kill(max(ranks()), signal.SIGKILL)
+    os.kill(ranks(assembled)[dying], signal.SIGKILL)
     _, said = process.communicate(timeout=60)
     assert time.monotonic() - began < 60
     assert process.returncode == 6
     assert "remedy: " in said
-    assert not ranks()
+    assert not ranks(assembled)
+    if dying:  # who records is alive, and says how it ended
+        newest = sorted((assembled / "runs").glob("*-tune-*"))[-1]
+        assert json.loads((newest / "run.json").read_text())["status"] == "failed"
     shutil.rmtree(assembled / "state")
+
+
+def test_a_command_that_was_told_can_be_typed(assembled, alone):
+    machine = two(zero_stage=1)
+    words, environment = command(assembled, machine)
+    told = subprocess.run(
+        [*words[:-1], "launch", "tune", "--json"], env=environment, capture_output=True, check=True
+    )
+    typed = json.loads(told.stdout)
+    subprocess.run(typed, env=environment, capture_output=True, check=True, timeout=TIMEOUT_S)
+    assert numbers(assembled)[-1]["loss"] == pytest.approx(alone[0][-1]["loss"], rel=1e-5)
+
+
+def test_ranks_may_compute_activations_again(assembled, alone):
+    agree(tuned(assembled, **two(zero_stage=3, activation_checkpointing=True)), alone)
 
 
 def free_port():

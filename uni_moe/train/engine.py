@@ -26,17 +26,16 @@ _SPREADS_WEIGHTS = 3  # the ZeRO stage that does
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """How the work is spread: it changes rounding and memory, not what is learned."""
+    """How the work is spread: it changes rounding and memory alone."""
 
     zero_stage: int = 0
-    half_precision: bool = False
     offload_optimizer: bool = False
     expert_parallel: int = 1
 
     @property
     def stage(self) -> int:
-        """The ZeRO stage that runs: half precision needs one that keeps float32 copies."""
-        return max(self.zero_stage, int(self.half_precision or self.offload_optimizer))
+        """The ZeRO stage that runs: what is offloaded has to stand apart from the weights."""
+        return max(self.zero_stage, int(self.offload_optimizer))
 
 
 def bootstrap() -> Any:  # noqa: ANN401 - deepspeed is untyped
@@ -146,16 +145,15 @@ class Engine:
         self._partitions.written()
 
     def close(self) -> None:
-        """Leave whole weights in the module and release the engine's hooks and buffers."""
-        parameters = dict(self._module.named_parameters())
-        with self._partitions.whole(list(parameters.values())):
-            values = {
-                name: p.detach().clone() if hasattr(p, "ds_id") else p.detach()
-                for name, p in parameters.items()
-            }
+        """Leave whole weights in the module and release the engine's hooks and buffers.
+
+        Spread weights are gathered one by one into the machine's memory, on the first rank alone.
+        """
+        whole = dict(self._partitions.gathered(list(self._module.parameters())))
         self._engine.destroy()
-        for name, parameter in parameters.items():
-            parameter.data = values[name]
+        for parameter, value in whole.items():
+            if self.world.is_first:
+                parameter.data = value
         _forget(self._module)
         if self._spread is not None:
             self._spread.end()
@@ -180,7 +178,6 @@ def _config(options: EngineOptions, clip_norm: float) -> dict[str, Any]:
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "gradient_clipping": clip_norm,
-        "bf16": {"enabled": options.half_precision},
         "zero_optimization": {
             "stage": options.stage,
             "offload_optimizer": place,

@@ -4,21 +4,20 @@ Stage 0 keeps all of it on every rank. Stages 1 and 2 keep weights whole and spr
 and moments over the ranks, as pieces of flat buffers. Stage 3 spreads the weights, too.
 
 Reading gathers, so all ranks read together and in the same order. The keys are `weight`, `exp_avg`
-and `exp_avg_sq` (AdamW's moments); all are float32 where the engine trains in half precision.
+and `exp_avg_sq` (AdamW's moments).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from uni_moe.launch import World
 from uni_moe.train.expert_parallel import ExpertSpread
-from uni_moe.train.world import World
 
 WEIGHT = "weight"
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -42,8 +41,8 @@ class Partitions(Protocol):
     def written(self) -> None:
         """Let weights that are computed with follow what was written."""
 
-    def whole(self, parameters: Sequence[nn.Parameter]) -> Any:  # noqa: ANN401 - a context
-        """Hold parameters whole on every rank while the block runs, to read only."""
+    def gathered(self, parameters: Sequence[nn.Parameter]) -> Iterator[tuple[nn.Parameter, Tensor]]:
+        """Yield parameters that are spread with their whole values, on the CPU."""
 
 
 class Kept:
@@ -94,10 +93,12 @@ class Kept:
     def written(self) -> None:
         """See Partitions: nothing follows."""
 
-    @contextmanager
-    def whole(self, parameters: Sequence[nn.Parameter]) -> Iterator[None]:  # noqa: ARG002
-        """See Partitions: they are."""
-        yield
+    def gathered(
+        self,
+        parameters: Sequence[nn.Parameter],  # noqa: ARG002 - none of them is spread
+    ) -> Iterator[tuple[nn.Parameter, Tensor]]:
+        """See Partitions."""
+        return iter(())
 
 
 class Flat:
@@ -132,10 +133,12 @@ class Flat:
         """See Partitions."""
         self._zero.update_lp_params()
 
-    @contextmanager
-    def whole(self, parameters: Sequence[nn.Parameter]) -> Iterator[None]:  # noqa: ARG002
-        """See Partitions: they are."""
-        yield
+    def gathered(
+        self,
+        parameters: Sequence[nn.Parameter],  # noqa: ARG002 - none of them is spread
+    ) -> Iterator[tuple[nn.Parameter, Tensor]]:
+        """See Partitions."""
+        return iter(())
 
 
 class Spread:
@@ -174,11 +177,12 @@ class Spread:
         for group in range(len(self._zero.fp16_groups)):
             self._zero._reassign_or_swap_out_partitioned_parameters(group)  # noqa: SLF001
 
-    @contextmanager
-    def whole(self, parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    def gathered(self, parameters: Sequence[nn.Parameter]) -> Iterator[tuple[nn.Parameter, Tensor]]:
         """See Partitions."""
-        with self._deepspeed.zero.GatheredParameters(list(parameters)):
-            yield
+        for parameter in parameters:
+            with self._deepspeed.zero.GatheredParameters([parameter]):
+                value = parameter.detach().to("cpu", copy=True)
+            yield parameter, value
 
 
 def _read(safe: Any, parameter: nn.Parameter, key: str) -> Tensor:  # noqa: ANN401
@@ -193,7 +197,8 @@ def _read(safe: Any, parameter: nn.Parameter, key: str) -> Tensor:  # noqa: ANN4
 
 def _norm(parameters: Sequence[nn.Parameter]) -> Tensor:
     found = [torch.linalg.vector_norm(p.grad) for p in parameters if p.grad is not None]
-    return torch.linalg.vector_norm(torch.stack(found)) if found else torch.zeros(())
+    zero = torch.zeros((), device=parameters[0].device if parameters else None)
+    return torch.linalg.vector_norm(torch.stack([zero, *found]))
 
 
 def _fresh(like: Tensor, steps: int) -> dict[str, Tensor]:

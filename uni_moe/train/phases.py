@@ -5,8 +5,7 @@ What learns, from what and how long stands in params.yaml; this file builds, tra
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -58,18 +57,6 @@ EXPERT = "expert.safetensors"
 ADAPTER = "adapter"
 
 
-def _together(phase: Callable[[StageContext], None]) -> Callable[[StageContext], None]:
-    """Let all ranks end together: the first one writes what all have made."""
-
-    @functools.wraps(phase)
-    def run(ctx: StageContext) -> None:
-        phase(ctx)
-        leave()
-
-    return run
-
-
-@_together
 def align(ctx: StageContext) -> None:
     """Train one connector on captions or transcripts; everything else is frozen."""
     phase = ctx.params.align[ctx.item]  # type: ignore[index] # dvc.yaml names known connectors
@@ -85,12 +72,12 @@ def align(ctx: StageContext) -> None:
         parents = (*_corpora(ctx, phase), *built.parents)
         learn(built.model, phase.learns)
         model = built.model.to(device())
-        states = open_states(ctx, params, parent_ids(ctx.layout, *parents))
+        states = _states(ctx, params, parent_ids(ctx.layout, *parents))
         ledger = _ledger(states)
         with open_features(ctx, built.model, built.processor) as features:
             maker = ExampleMaker(corpora, built.processor, built.model, features, phase.packing)
             results = _train(ctx, phase, model, maker, training, validation, states, ledger)
-    if not here().is_first:
+    if not leave().is_first:
         return
     with ctx.artifact(
         ctx.layout.aligned(ctx.item), kind="connector", params=params, parents=parents
@@ -101,7 +88,6 @@ def align(ctx: StageContext) -> None:
     states.clear()
 
 
-@_together
 def experts(ctx: StageContext) -> None:
     """Train one expert: low-rank adapters on the feed-forwards that will become sparse."""
     phase = ctx.params.experts[ctx.item]  # type: ignore[index] # dvc.yaml names known experts
@@ -115,12 +101,12 @@ def experts(ctx: StageContext) -> None:
         wrapped = _attach(ctx, phase, built.model)
         learned = learn(wrapped, phase.learns)
         wrapped.to(device())
-        states = open_states(ctx, params, parent_ids(ctx.layout, *parents))
+        states = _states(ctx, params, parent_ids(ctx.layout, *parents))
         ledger = _ledger(states)
         with open_features(ctx, built.model, built.processor) as features:
             maker = ExampleMaker(corpora, built.processor, built.model, features, phase.packing)
             results = _train(ctx, phase, wrapped, maker, training, validation, states, ledger)
-    if not here().is_first:
+    if not leave().is_first:
         return
     with ctx.artifact(
         ctx.layout.expert(ctx.item), kind="expert", params=params, parents=parents
@@ -144,7 +130,6 @@ def experts(ctx: StageContext) -> None:
     states.clear()
 
 
-@_together
 def tune(ctx: StageContext) -> None:
     """Tune the assembled mixture on mixed data: the candidate."""
     phase = ctx.params.tune
@@ -159,12 +144,12 @@ def tune(ctx: StageContext) -> None:
         wrapped = _attach(ctx, phase, base)
         learned = learn(wrapped, phase.learns)
         wrapped.to(device())
-        states = open_states(ctx, params, ids)
+        states = _states(ctx, params, ids)
         ledger = _ledger(states)
         with open_features(ctx, base, processor) as features:
             maker = ExampleMaker(corpora, processor, base, features, phase.packing)
             results = _train(ctx, phase, wrapped, maker, training, validation, states, ledger)
-    if not here().is_first:
+    if not leave().is_first:
         return
     with ctx.artifact(ctx.layout.model, kind="model", params=params, parents=parents) as draft:
         if phase.lora is not None:
@@ -215,7 +200,7 @@ def _train(  # noqa: PLR0913 - the one place where a phase's things meet
         offload_optimizer=ctx.machine.offload_optimizer,
         expert_parallel=ctx.machine.expert_parallel if ctx.name == "tune" else 1,
     )
-    peak = device_peak(half_precision=options.half_precision)
+    peak = device_peak()
     telemetry = Telemetry(
         ctx.params.telemetry,
         work=work_of(model),
@@ -224,6 +209,8 @@ def _train(  # noqa: PLR0913 - the one place where a phase's things meet
     watch = Watch(
         ctx.params.telemetry, telemetry=telemetry, ledger=ledger if here().is_first else None
     )
+    if ctx.machine.activation_checkpointing:
+        maker.model.gradient_checkpointing_enable({"use_reentrant": False})
     with maker.model.towers_aside():
         results = train(
             learner,
@@ -235,7 +222,13 @@ def _train(  # noqa: PLR0913 - the one place where a phase's things meet
             watch=watch,
         )
     results["conversations"] = _counts(training)
+    results["ranks"] = here().size
     return results
+
+
+def _states(ctx: StageContext, params: Mapping[str, Any], parents: Mapping[str, str]) -> StateStore:
+    """Return the states of this training; with another `telemetry` it is the same one."""
+    return open_states(ctx, {k: v for k, v in params.items() if k != "telemetry"}, parents)
 
 
 def _ledger(states: StateStore) -> Ledger:

@@ -14,16 +14,16 @@ from torch import nn
 from uni_moe.model.moe import SparseFeedForward
 
 _HEAD, _EMBEDDING = "lm_head.", "embed_tokens."
-# Dense peaks in FLOP/s, (bfloat16, float32 without tensor cores), from NVIDIA's data sheets. The
-# first name that a device's name holds counts.
-_PEAKS: tuple[tuple[str, float, float], ...] = (
-    ("H200", 989e12, 67e12),
-    ("H100 PCIe", 756e12, 51e12),
-    ("H100 NVL", 835e12, 60e12),
-    ("H100", 989e12, 67e12),
-    ("A100", 312e12, 19.5e12),
-    ("L40S", 362e12, 91.6e12),
-    ("L4", 121e12, 30.3e12),
+# Dense peaks in FLOP/s of float32 without tensor cores, from NVIDIA's data sheets. The first name
+# that a device's name holds counts.
+_PEAKS: tuple[tuple[str, float], ...] = (
+    ("H200", 67e12),
+    ("H100 PCIe", 51e12),
+    ("H100 NVL", 60e12),
+    ("H100", 67e12),
+    ("A100", 19.5e12),
+    ("L40S", 91.6e12),
+    ("L4", 30.3e12),
 )
 
 
@@ -59,19 +59,16 @@ def work_of(model: nn.Module) -> Work:
     return Work(position, label)
 
 
-def peak_flops(device_name: str, *, half_precision: bool) -> float | None:
+def peak_flops(device_name: str) -> float | None:
     """Return what a device can do in a second, None where it is not known."""
-    for name, half, single in _PEAKS:
-        if name in device_name:
-            return half if half_precision else single
-    return None
+    return next((peak for name, peak in _PEAKS if name in device_name), None)
 
 
-def device_peak(*, half_precision: bool) -> float | None:
+def device_peak() -> float | None:
     """Return what this process's device can do in a second; a processor's peak is not known."""
     if not torch.cuda.is_available():
         return None
-    return peak_flops(torch.cuda.get_device_name(), half_precision=half_precision)
+    return peak_flops(torch.cuda.get_device_name())
 
 
 def _visited_shares(model: nn.Module) -> dict[str, float]:

@@ -7,40 +7,17 @@ process is alone. Every function here is called by all of them, in the same orde
 from __future__ import annotations
 
 import datetime
-import os
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, distributed
 
 from uni_moe.errors import StageError
-
-# A rank that waits longer for another stops: it does not wait for one that has died.
-PATIENCE_S = 600.0
-
-
-@dataclass(frozen=True)
-class World:
-    """This process's rank among `size`, and its place on its own machine."""
-
-    rank: int = 0
-    size: int = 1
-    local_rank: int = 0
-
-    @property
-    def is_first(self) -> bool:
-        """Whether this process writes what all have made."""
-        return self.rank == 0
+from uni_moe.launch import World, here
+from uni_moe.machine import Machine
 
 
-def here() -> World:
-    """Return this process's place, as its launcher says."""
-    told = os.environ.get
-    return World(int(told("RANK", "0")), int(told("WORLD_SIZE", "1")), int(told("LOCAL_RANK", "0")))
-
-
-def join(patience_s: float = PATIENCE_S) -> World:
+def join(patience_s: float = Machine.patience_s) -> World:
     """Meet the others; the second call finds all of them met.
 
     Raises:
@@ -49,7 +26,8 @@ def join(patience_s: float = PATIENCE_S) -> World:
     world = here()
     if distributed.is_initialized():
         return world
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    # What the loop counts lies on the CPU, what the engine shares on its device.
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     timeout = datetime.timedelta(seconds=patience_s)
     if world.size == 1:  # a store in memory: no port that another process could take first
         store = distributed.HashStore()  # type: ignore[attr-defined]
@@ -95,14 +73,13 @@ def from_first(value: Any) -> Any:  # noqa: ANN401 - anything that can be sent
     return box[0]
 
 
-def meet() -> None:
-    """Wait until all have come here."""
-    if here().size > 1:
-        distributed.barrier()
+def leave() -> World:
+    """Part from the others once all are done; what one does alone after that, nobody waits for.
 
-
-def leave() -> None:
-    """Part from the others once all are done: who goes earlier would look as if it had died."""
-    if here().size > 1:
+    Who goes without a word would look as if it had died.
+    """
+    world = here()
+    if world.size > 1:
         distributed.barrier()
         distributed.destroy_process_group()
+    return world

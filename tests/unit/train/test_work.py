@@ -44,16 +44,16 @@ def test_of_a_mixture_only_the_visited_experts_cost():
 
 
 @pytest.mark.parametrize(
-    ("name", "half", "peak"),
+    ("name", "peak"),
     [
-        ("NVIDIA H200", True, 989e12),
-        ("NVIDIA H100 80GB HBM3", True, 989e12),
-        ("NVIDIA H100 PCIe", True, 756e12),
-        ("NVIDIA A100-SXM4-80GB", False, 19.5e12),
-        ("NVIDIA L40S", True, 362e12),
-        ("NVIDIA L4", True, 121e12),
-        ("Someone's device", True, None),
+        ("NVIDIA H200", 67e12),
+        ("NVIDIA H100 80GB HBM3", 67e12),
+        ("NVIDIA H100 PCIe", 51e12),
+        ("NVIDIA A100-SXM4-80GB", 19.5e12),
+        ("NVIDIA L40S", 91.6e12),
+        ("NVIDIA L4", 30.3e12),
+        ("Someone's device", None),
     ],
 )
-def test_the_peaks_of_known_devices(name, half, peak):
-    assert peak_flops(name, half_precision=half) == peak
+def test_the_peaks_of_known_devices(name, peak):
+    assert peak_flops(name) == peak

@@ -1,0 +1,82 @@
+"""Command lines of launchers, and how a launched process knows that it is one."""
+
+import sys
+
+import pytest
+
+from uni_moe import launch
+from uni_moe.launch import World, command_of, shell_words
+from uni_moe.machine import Machine
+
+WORDS = ["--workspace", "/w", "tune"]
+
+
+@pytest.mark.parametrize(
+    ("machine", "wanted"),
+    [
+        (
+            Machine(launcher="torchrun", processes=2),
+            "torch.distributed.run --standalone --nproc-per-node 2 --max-restarts 0",
+        ),
+        (
+            Machine(launcher="torchrun", processes=8, nodes=2, rendezvous="head:29500"),
+            "torch.distributed.run --nnodes 2 --rdzv-backend c10d --rdzv-endpoint head:29500 "
+            "--rdzv-id tune --nproc-per-node 8 --max-restarts 0",
+        ),
+        (
+            Machine(launcher="deepspeed", processes=4),
+            "deepspeed.launcher.runner --num_gpus 4 --no_local_rank",
+        ),
+        (
+            Machine(launcher="deepspeed", processes=8, nodes=2, hostfile="hosts"),
+            "deepspeed.launcher.runner --hostfile hosts --num_nodes 2 --num_gpus 8 --no_local_rank",
+        ),
+        (
+            Machine(launcher="deepspeed", processes=2, rendezvous="127.0.0.1:29511"),
+            "deepspeed.launcher.runner --master_addr 127.0.0.1 --master_port 29511 --num_gpus 2 "
+            "--no_local_rank",
+        ),
+    ],
+)
+def test_every_launcher_is_told_in_its_own_words(machine, wanted):
+    assert command_of(machine, WORDS) == [*wanted.split(), "--module", "uni_moe", *WORDS]
+
+
+def test_slurm_starts_one_launcher_on_every_node():
+    machine = Machine(
+        launcher="slurm", processes=8, nodes=2, rendezvous="head:29500", slurm=("-p", "gpu")
+    )
+    words = shell_words(machine, WORDS)
+    assert words[:8] == [
+        "srun",
+        "--nodes",
+        "2",
+        "--ntasks-per-node",
+        "1",
+        "-p",
+        "gpu",
+        sys.executable,
+    ]
+    assert words[9:] == command_of(machine, WORDS)
+
+
+def test_stages_that_meet_at_one_place_tell_each_other_apart():
+    machine = Machine(launcher="torchrun", processes=1, nodes=2, rendezvous="head:29500")
+    one, other = (command_of(machine, ["--workspace", "/w", name]) for name in ("a@x", "a@y"))
+    assert one[one.index("--rdzv-id") + 1] != other[other.index("--rdzv-id") + 1]
+
+
+def test_a_process_alone_is_the_first_of_one():
+    assert launch.here() == World(0, 1, 0)
+    assert launch.here().is_first
+    assert not launch.is_launched()
+    assert launch.prefix() == ""
+
+
+def test_a_launched_process_knows_its_place_whoever_launched_it(monkeypatch):
+    for name, value in {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert launch.here() == World(3, 4, 1)
+    assert not launch.here().is_first
+    assert launch.is_launched()
+    assert launch.prefix() == "[rank 3] "

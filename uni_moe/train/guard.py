@@ -60,8 +60,8 @@ def stopped(decision: Decision, draws: Sequence[Suspect] = ()) -> StageError:
         f"{alarm.text[:1].upper()}{alarm.text[1:]}.{spent}{bullets(named(draws), most=_NAMED)}",
         cause=_cause(draws),
         remedy="look at these samples (`uni-moe ledger show KEY` tells where else they were seen), "
-        "then let `telemetry.guard` in params.yaml skip such steps and run again: it goes on from the "
-        "last state; with a lower `learning_rate` of this phase it begins anew.",
+        "then let `telemetry.guard` in params.yaml skip such steps and run again: it goes on from "
+        "the last state; with a lower `learning_rate` of this phase it begins anew.",
     )
 
 

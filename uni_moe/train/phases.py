@@ -18,6 +18,7 @@ from uni_moe.config import Phase, RoutingLosses
 from uni_moe.data.corpus import Corpus, open_corpus
 from uni_moe.examples import ExampleMaker
 from uni_moe.feature_maker import open_features
+from uni_moe.launch import here
 from uni_moe.model import adapters
 from uni_moe.model.assembly import RECEIPT, tuned
 from uni_moe.model.config import sparse_layers_of
@@ -51,7 +52,7 @@ from uni_moe.train.state import StateStore, open_states
 from uni_moe.train.telemetry import Telemetry
 from uni_moe.train.watch import Watch
 from uni_moe.train.work import device_peak, work_of
-from uni_moe.train.world import here, join, leave
+from uni_moe.train.world import join, leave
 
 EXPERT = "expert.safetensors"
 ADAPTER = "adapter"

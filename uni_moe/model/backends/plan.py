@@ -44,6 +44,11 @@ class Plan:
         rows = tuple(slice(s, s + size) for s, size in zip(starts, padded, strict=False))
         return Plan(place_R.view(-1, visits.top_k), token_P, rows)
 
+    @property
+    def most(self) -> int:
+        """Rows of the busiest expert."""
+        return max(rows.stop - rows.start for rows in self.rows)
+
     def busy(self) -> Iterator[tuple[int, slice]]:
         """Yield every expert that somebody visits, and its rows."""
         return ((e, rows) for e, rows in enumerate(self.rows) if rows.stop > rows.start)

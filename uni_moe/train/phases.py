@@ -74,7 +74,8 @@ def align(ctx: StageContext) -> None:
         parents = (*_corpora(ctx, phase), *built.parents)
         learn(built.model, phase.learns)
         hold(built.model, ctx.params.platform.precision)
-        model = built.model.to(device())
+        model = built.model
+        _place(model)
         states = _states(ctx, params, parent_ids(ctx.layout, *parents))
         ledger = _ledger(states)
         with open_features(ctx, built.model, built.processor) as features:
@@ -104,7 +105,7 @@ def experts(ctx: StageContext) -> None:
         wrapped = _attach(ctx, phase, built.model)
         learned = learn(wrapped, phase.learns)
         hold(wrapped, ctx.params.platform.precision)
-        wrapped.to(device())
+        _place(built.model)
         states = _states(ctx, params, parent_ids(ctx.layout, *parents))
         ledger = _ledger(states)
         with open_features(ctx, built.model, built.processor) as features:
@@ -149,7 +150,7 @@ def tune(ctx: StageContext) -> None:
         wrapped = _attach(ctx, phase, base)
         learned = learn(wrapped, phase.learns)
         hold(wrapped, ctx.params.platform.precision)
-        wrapped.to(device())
+        _place(base)
         states = _states(ctx, params, ids)
         ledger = _ledger(states)
         with open_features(ctx, base, processor) as features:
@@ -232,6 +233,12 @@ def _train(  # noqa: PLR0913 - the one place where a phase's things meet
     results["conversations"] = _counts(training)
     results["ranks"] = here().size
     return results
+
+
+def _place(model: UniMoeForConditionalGeneration) -> None:
+    """Put frozen encoders on the device; the engine moves the rest, or spreads it."""
+    for tower in model.towers():
+        tower.to(device())
 
 
 def _states(ctx: StageContext, params: Mapping[str, Any], parents: Mapping[str, str]) -> StateStore:

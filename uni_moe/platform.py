@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import os
 import platform
 from typing import Any
 
@@ -69,6 +70,8 @@ def take(chosen: Routes) -> None:
     """
     _check(chosen)
     torch.set_num_threads(chosen.threads)
+    # cuBLAS reads this at its first product, and has the same bits again with it alone.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(mode=True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     _matmul().fp32_precision = "bf16" if chosen.matmul == "onednn" else "none"
@@ -86,6 +89,7 @@ def machine() -> dict[str, Any]:
     built = native()
     return {
         "device": device().type,
+        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "torch": torch.__version__,
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "machine": platform.machine(),

@@ -22,6 +22,10 @@ class LowRank:
     up_EOr: Tensor
     scale: float
 
+    def to(self, dtype: torch.dtype) -> LowRank:
+        """Return it in another precision, differentiably."""
+        return LowRank(self.down_ErI.to(dtype), self.up_EOr.to(dtype), self.scale)
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -31,6 +35,16 @@ class Weights:
     down_EDI: Tensor
     gate_up_delta: LowRank | None = None
     down_delta: LowRank | None = None
+
+    def to(self, dtype: torch.dtype) -> Weights:
+        """Return them in another precision, differentiably."""
+        first, second = self.gate_up_delta, self.down_delta
+        return Weights(
+            self.gate_up_EJD.to(dtype),
+            self.down_EDI.to(dtype),
+            None if first is None else first.to(dtype),
+            None if second is None else second.to(dtype),
+        )
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from uni_moe.config import Phase
 from uni_moe.data.packing import Batch, Plan, plan
 from uni_moe.examples import Example, ExampleMaker, collate, pack
 from uni_moe.lengths import UNPACKED
+from uni_moe.model import adapters
 from uni_moe.platform import device
 from uni_moe.records import Sample
 from uni_moe.train.batches import MicroBatch, Seen, StepLoss
@@ -108,6 +109,8 @@ class PhaseModule(nn.Module):
     def __init__(self, model: nn.Module, precision: Precision = "float32") -> None:
         super().__init__()
         self.model, self.precision = model, precision
+        if precision != "float32":
+            adapters.leave_casts_to_autocast(model)
 
     def forward(self, batch: Mapping[str, Any]) -> StepLoss:
         """Return the batch's summed loss and (sum, tokens) by draw."""

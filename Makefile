@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 INSTALL := $(PIP) install --no-compile
 export PIP_CONSTRAINT := constraints.txt
 
-.PHONY: setup demo test lint clean distclean
+.PHONY: setup demo test lint bench clean distclean
 
 # What running needs; what tests need comes on top, once each.
 .venv/.run: pyproject.toml constraints.txt
@@ -31,6 +31,13 @@ lint: .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# How fast ours is beside its peers, kept under the machine's name; 20 minutes on a quiet core.
+bench: .venv/.dev
+	for question in layer lora decode step size; do \
+		$(BIN)/python -m benchmarks $$question --keep || exit 1; \
+	done
+	$(BIN)/python -m benchmarks.features
 
 # What can be made again. Registered models (store/) and run folders (runs/) are records: they stay.
 clean:

@@ -21,6 +21,7 @@ QUESTIONS = {
     "size": "the paper's models on the meta device: parameters, time, memory",
 }
 ROUNDS = 9
+RESULTS = Path(__file__).parent / "results"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,6 +49,9 @@ def _parser(*, add_help: bool) -> argparse.ArgumentParser:
     )
     parser.add_argument("question", choices=list(QUESTIONS), metavar="QUESTION")
     parser.add_argument("--json", type=Path, metavar="FILE", help="add the answer to this file")
+    parser.add_argument(
+        "--keep", action="store_true", help="add it to benchmarks/results/MACHINE.json, too"
+    )
     parser.add_argument("--rounds", type=_positive, default=ROUNDS, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=_positive, default=1, help="default: %(default)s")
@@ -107,17 +111,19 @@ def _run(question: Any, options: argparse.Namespace) -> int:  # noqa: ANN401 - a
     for case in question.answer(setup, options):
         print(f"\n{case}", flush=True)
         cases.append(case.to_json())
-    if options.json is not None:
-        answer = {
-            "machine": told,
-            "clock": str(setup.clock),
-            "load_average": [before, machine.load()],
-            "routes": routes,
-            "rounds": setup.rounds,
-            "seed": setup.seed,
-            "cases": cases,
-        }
-        answers.add_to(options.json, options.question, answer)
+    answer = {
+        "machine": told,
+        "clock": str(setup.clock),
+        "load_average": [before, machine.load()],
+        "routes": routes,
+        "rounds": setup.rounds,
+        "seed": setup.seed,
+        "cases": cases,
+    }
+    kept = RESULTS / f"{machine.name()}.json" if options.keep else None
+    for file in (options.json, kept):
+        if file is not None:
+            answers.add_to(file, options.question, answer)
     return 0
 
 

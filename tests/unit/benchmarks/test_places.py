@@ -40,17 +40,23 @@ def test_without_peers_as_shipped_there_is_no_second_process():
         assert SHIPPED not in found
 
 
-def test_a_burst_is_as_long_as_its_middle_call_and_inputs_are_not_counted():
-    asked = []
+def test_a_burst_is_its_middle_call_after_as_many_that_do_not_count():
+    made, run = [], []
 
     def prepare(index):
-        asked.append(index)
-        sum(range(3_000_000))
-        rounds = 5_000_000 if index in (7, 10) else 10
-        return lambda: sum(range(rounds))
+        made.append(index)
+        sum(range(3_000_000))  # an input is made before the clock starts
+        long = 5_000_000 if index in (6, 7, 8, 10) else 10
+
+        def call():
+            assert len(made) == 6
+            run.append(index)
+            sum(range(long))
+
+        return call
 
     burst = Here({"one": prepare}, CLOCK).burst("one", 6, 3)
-    assert asked == [6, 7, 8, 9, 10, 11]  # as many run before as count
+    assert made == run == [6, 7, 8, 9, 10, 11]
     assert burst.seconds < 0.005
     assert burst.peak_bytes is None
 

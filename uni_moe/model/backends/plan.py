@@ -54,11 +54,6 @@ class Plan:
         """Rows of the busiest expert."""
         return max(rows.stop - rows.start for rows in self.rows)
 
-    @property
-    def most(self) -> int:
-        """Rows of the busiest expert."""
-        return max(rows.stop - rows.start for rows in self.rows)
-
     def busy(self) -> Iterator[tuple[int, slice]]:
         """Yield every expert that somebody visits, and its rows."""
         return ((e, rows) for e, rows in enumerate(self.rows) if rows.stop > rows.start)

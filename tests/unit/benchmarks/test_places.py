@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from benchmarks.places import Apart, Clock, Here, places
+from benchmarks.places import Apart, Clock, Here, Lacking, places
 from benchmarks.rounds import OURS, SHIPPED, TUNED
 from uni_moe.errors import StageError
 
@@ -19,13 +19,14 @@ def runs():
     def broken(_):
         return lambda: os._exit(3)
 
-    return {"count": sleepless, "broken": broken}
+    return {"count": sleepless, "broken": broken, "gone": Lacking("it is not installed")}
 
 
 def test_a_process_apart_measures_and_tells_when_it_is_gone():
     apart = Apart(runs, CLOCK)
     try:
         assert apart.names == ["count", "broken"]
+        assert apart.absent == {"gone": "it is not installed"}
         assert 0 < apart.burst("count", 0, 3).seconds < 1
         with pytest.raises(StageError, match="gives no answer") as error:
             apart.burst("broken", 0, 1)

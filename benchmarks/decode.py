@@ -247,7 +247,7 @@ def visits_of_answer(model: UniMoeForConditionalGeneration, shape: Shape) -> lis
     for _, one in sorted(routing.items()):
         expert_BTK = one.expert_TK.view(*ids_BT.shape, shape.top_k)
         steps = expert_BTK[:, shape.prompt - 1 :].unbind(1)
-        found.append([visits_of(expert_BK, shape.experts).load for expert_BK in steps])
+        found.append([visits_of(expert_BK, shape.experts).load() for expert_BK in steps])
     return found
 
 

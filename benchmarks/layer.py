@@ -204,5 +204,5 @@ def loads(sizes: Sizes, setup: Setup, calls: int = 32) -> str:
     found: list[int] = []
     for index in range(calls):
         logits = draw(index)[0].detach() @ stacks.router_ED.T
-        found += visits_of(logits.topk(sizes.top_k).indices, sizes.experts).load
+        found += visits_of(logits.topk(sizes.top_k).indices, sizes.experts).load()
     return f"{min(found)} to {max(found)}"

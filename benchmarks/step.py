@@ -116,7 +116,7 @@ def runs(shape: Shape, seed: int, device: str, *, with_ours: bool) -> dict[str, 
     theirs = stepped(Published(published(shape, model).to(device)), shape, device)
     if not with_ours:
         return {PUBLISHED: theirs}
-    ours = Ours(model.to(device), shape)
+    ours = Ours(PhaseModule(learner_of(model.to(device), shape)))
     return {
         OURS: stepped(ours, shape, device, packed),
         PADDED: stepped(ours, shape, device),
@@ -195,8 +195,8 @@ def _text(shape: Shape) -> LlamaConfig:
 class Ours:
     """One step as a phase makes it."""
 
-    def __init__(self, model: UniMoeForConditionalGeneration, shape: Shape) -> None:
-        self._engine = engine_of(PhaseModule(learner_of(model, shape)))
+    def __init__(self, module: PhaseModule) -> None:
+        self._engine = engine_of(module)
 
     def __call__(self, batch: Mapping[str, Any]) -> float:
         """Make a step; return its loss."""

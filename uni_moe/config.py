@@ -99,6 +99,8 @@ class Platform:
     """
 
     threads: int
+    # What frozen weights are held in and products computed in; what learns stays float32.
+    precision: Literal["float32", "bfloat16"]
     matmul: Literal["auto", "default", "onednn"]
     attention: Literal["auto", "fused", "plain"]
     experts: Literal["auto", "reference", "grouped", "fused"]
@@ -107,8 +109,8 @@ class Platform:
 
     @staticmethod
     def auto(threads: int) -> Platform:
-        """Leave everything but the number of threads to the machine."""
-        return Platform(threads, "auto", "auto", "auto", "auto", "auto")
+        """Leave everything but the number of threads to the machine; compute in float32."""
+        return Platform(threads, "float32", "auto", "auto", "auto", "auto", "auto")
 
 
 @dataclass(frozen=True)

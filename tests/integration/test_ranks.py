@@ -33,10 +33,13 @@ MACHINES = {
 @pytest.fixture(scope="module")
 def assembled(tmp_path_factory):
     """A workspace with everything that tune reads, made by stages of one step each."""
-    root = tmp_path_factory.mktemp("ranks")
+    return workspace(tmp_path_factory.mktemp("ranks"), smallest_data())
+
+
+def workspace(root, data):
+    """Run all stages before `tune` in a new workspace."""
     (root / "data").mkdir()
     shutil.copytree(ROOT / "data_contracts", root / "data_contracts")
-    data = smallest_data()
     data["tune"] |= {"steps": STEPS, "batch_size": 6, "save_every_steps": 2}
     # Those beside the next token's are means over what one rank computes at once.
     off = {"balance": 0.0, "target": 0.0, "divergence": 0.0, "expert_targets": {}}

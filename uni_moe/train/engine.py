@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from uni_moe.platform import device
 from uni_moe.train.expert_parallel import ExpertSpread
 from uni_moe.train.partitions import MOMENTS, WEIGHT, Flat, Kept, Partitions, Spread
 from uni_moe.train.world import join
@@ -64,7 +65,8 @@ def bootstrap() -> Any:  # noqa: ANN401 - deepspeed is untyped
 class Engine:
     """Optimizer steps over the parameters of `module` that require gradients.
 
-    `module` returns what the loop needs from a micro-batch; its parameters are updated by AdamW.
+    `module` returns what the loop needs from a micro-batch; its parameters are updated by AdamW. It
+    is moved to this process's device, or spread from where it lies.
     The learning rate is given at every step, so no schedule has a state.
     """
 
@@ -88,6 +90,9 @@ class Engine:
         named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
         self.names = [name for name, _ in named]
         self.parameters = [parameter for _, parameter in named]
+        config = _config(options, clip_norm if self._spread is None else 0.0)
+        if options.stage == _SPREADS_WEIGHTS:
+            _spread_weights(module, config, deepspeed)
         optimizer = torch.optim.AdamW(
             self.parameters, lr=0.0, weight_decay=weight_decay, fused=True
         )
@@ -95,7 +100,7 @@ class Engine:
             model=module,
             optimizer=optimizer,
             model_parameters=self.parameters,
-            config=_config(options, clip_norm if self._spread is None else 0.0),
+            config=config,
             dist_init_required=False,
         )
         if self._spread is not None:  # its gradients are averaged in groups of their own
@@ -120,13 +125,14 @@ class Engine:
     def step(self, learning_rate: float) -> float:
         """Clip and update; return the gradient's norm before clipping, over all ranks."""
         norm = self._partitions.norm()
-        if self._spread is not None:
+        if self._spread is not None and norm is not None:
             # DeepSpeed clips by the mean of ranks' norms, which is no norm of spread experts.
-            _clip(self.parameters, norm or 0.0, self._clip_norm)
+            _clip(self.parameters, norm, self._clip_norm)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         self._engine.step()
-        return float(self._engine.get_global_grad_norm()) if norm is None else norm
+        # The device is waited for here, after all that it shall do has been said.
+        return float(self._engine.get_global_grad_norm() if norm is None else norm)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return whole weights and moments by name: what resume needs. All ranks read together."""
@@ -189,11 +195,19 @@ def _config(options: EngineOptions, clip_norm: float) -> dict[str, Any]:
     }
 
 
-def _clip(parameters: list[nn.Parameter], norm: float, most: float) -> None:
+def _spread_weights(module: nn.Module, config: dict[str, Any], deepspeed: Any) -> None:  # noqa: ANN401
+    """Spread weights one by one: no device ever has to hold all of them."""
+    deepspeed.zero.Init(module=module, config_dict_or_path=config)
+    for buffer in module.buffers():
+        buffer.data = buffer.data.to(device())
+
+
+def _clip(parameters: list[nn.Parameter], norm: Tensor, most: float) -> None:
     """Scale all gradients so that their norm is at most `most`, as torch does."""
+    scale = (most / (norm + 1e-6)).clamp(max=1.0)
     for parameter in parameters:
         if parameter.grad is not None:
-            parameter.grad.mul_(min(1.0, most / (norm + 1e-6)))
+            parameter.grad.mul_(scale)
 
 
 def _forget(module: nn.Module) -> None:

@@ -12,11 +12,13 @@ from uni_moe.config import Phase
 from uni_moe.data.packing import Batch, Plan, plan
 from uni_moe.examples import Example, ExampleMaker, collate, pack
 from uni_moe.lengths import UNPACKED
+from uni_moe.model import adapters
 from uni_moe.platform import device
 from uni_moe.records import Sample
 from uni_moe.train.batches import MicroBatch, Seen, StepLoss
 from uni_moe.train.conversations import Conversations, Holes
 from uni_moe.train.drawing import steps_of
+from uni_moe.train.precision import Precision, computing
 
 
 class PhaseLearner:
@@ -33,9 +35,10 @@ class PhaseLearner:
         validation: Conversations,
         seed: int,
         holes: Holes | None = None,
+        precision: Precision = "float32",
     ) -> None:
         """Plan the order of `train`; `holes` are conversations that went from it."""
-        self.module = PhaseModule(model)
+        self.module = PhaseModule(model, precision)
         self.maker, self.phase, self.packing = maker, phase, phase.packing or UNPACKED
         self.train_set, self.validation_set = train, validation
         self.steps = steps_of(
@@ -103,13 +106,16 @@ class PhaseLearner:
 class PhaseModule(nn.Module):
     """Calls the network and splits its loss by draw. Nothing leaves the device."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, precision: Precision = "float32") -> None:
         super().__init__()
-        self.model = model
+        self.model, self.precision = model, precision
+        if precision != "float32":
+            adapters.leave_casts_to_autocast(model)
 
     def forward(self, batch: Mapping[str, Any]) -> StepLoss:
         """Return the batch's summed loss and (sum, tokens) by draw."""
-        out = self.model(**batch, use_cache=False, output_routing_sums=self.training)
+        with computing(self.precision, device()):
+            out = self.model(**batch, use_cache=False, output_routing_sums=self.training)
         total = out.loss * out.loss_tokens_B.sum()
         by_draw = torch.stack([out.loss_sum_B.detach(), out.loss_tokens_B], dim=1)
         return StepLoss(

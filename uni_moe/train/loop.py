@@ -190,11 +190,11 @@ def _one_step(engine: Engine, learner: Learner, schedule: Schedule, step: int) -
     counted = summed(torch.tensor(sum(one.count for one in batches), dtype=torch.float64))
     count = float(counted) or 1.0  # a step all of whose samples went learns nothing
     found = [_learn(engine, one, count, last=one is batches[-1]) for one in batches]
-    total = torch.stack([one.total.detach().double() for one in found]).sum().cpu()
-    loss = float(summed(total)) / count
     share = cosine_with_warmup(step, steps=schedule.steps, warmup_share=schedule.warmup_share)
     learning_rate = schedule.learning_rate * share
     norm = engine.step(learning_rate)
+    total = torch.stack([one.total.detach().double() for one in found]).sum().cpu()
+    loss = float(summed(total)) / count
     return StepReport(
         step=step + 1,
         loss=loss,

@@ -26,7 +26,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 class Partitions(Protocol):
     """One stage's way."""
 
-    def norm(self) -> float | None:
+    def norm(self) -> Tensor | None:
         """Return the gradient's norm before the update; None where only the update tells it."""
 
     def begin(self, steps: int) -> None:
@@ -56,14 +56,14 @@ class Kept:
     ) -> None:
         self._optimizer, self._parameters, self._spread = optimizer, parameters, spread
 
-    def norm(self) -> float:
+    def norm(self) -> Tensor:
         """See Partitions."""
         if self._spread is None:
-            return float(_norm(self._parameters))
+            return _norm(self._parameters)
         there = [p for p in self._parameters if self._spread.holds(p)]
         here = [p for p in self._parameters if not self._spread.holds(p)]
         squares = self._spread.summed(_norm(there).square())
-        return float((_norm(here).square() + squares).sqrt())
+        return (_norm(here).square() + squares).sqrt()
 
     def begin(self, steps: int) -> None:
         """See Partitions."""
@@ -107,7 +107,7 @@ class Flat:
     def __init__(self, engine: Any, deepspeed: Any) -> None:  # noqa: ANN401 - both are untyped
         self._zero, self._safe = engine.optimizer, deepspeed.utils
 
-    def norm(self) -> float | None:
+    def norm(self) -> Tensor | None:
         """See Partitions."""
         return None
 
@@ -147,7 +147,7 @@ class Spread:
     def __init__(self, engine: Any, deepspeed: Any, world: World) -> None:  # noqa: ANN401
         self._zero, self._deepspeed, self._world = engine.optimizer, deepspeed, world
 
-    def norm(self) -> float | None:
+    def norm(self) -> Tensor | None:
         """See Partitions."""
         return None
 

@@ -48,6 +48,7 @@ from uni_moe.train.networks import (
     connector_state,
     encoder_of,
 )
+from uni_moe.train.precision import DTYPES, finish, hold
 from uni_moe.train.state import StateStore, open_states
 from uni_moe.train.telemetry import Telemetry
 from uni_moe.train.watch import Watch
@@ -72,7 +73,9 @@ def align(ctx: StageContext) -> None:
         )
         parents = (*_corpora(ctx, phase), *built.parents)
         learn(built.model, phase.learns)
-        model = built.model.to(device())
+        hold(built.model, ctx.params.platform.precision)
+        model = built.model
+        _place(model)
         states = _states(ctx, params, parent_ids(ctx.layout, *parents))
         ledger = _ledger(states)
         with open_features(ctx, built.model, built.processor) as features:
@@ -101,7 +104,8 @@ def experts(ctx: StageContext) -> None:
         parents = (*_corpora(ctx, phase), *built.parents)
         wrapped = _attach(ctx, phase, built.model)
         learned = learn(wrapped, phase.learns)
-        wrapped.to(device())
+        hold(wrapped, ctx.params.platform.precision)
+        _place(built.model)
         states = _states(ctx, params, parent_ids(ctx.layout, *parents))
         ledger = _ledger(states)
         with open_features(ctx, built.model, built.processor) as features:
@@ -115,8 +119,9 @@ def experts(ctx: StageContext) -> None:
         _save_adapter(wrapped, draft.folder / ADAPTER)
         layers = _layers(ctx, built.model)
         merged = adapters.merge(wrapped)
+        dtype = DTYPES[ctx.params.platform.precision]
         feed_forwards = {
-            name: tensor.detach().cpu().contiguous()
+            name: tensor.detach().to("cpu", dtype).contiguous()
             for name, tensor in merged.state_dict().items()
             if any(name.startswith(f"language_model.model.layers.{i}.mlp.") for i in layers)
         }
@@ -144,7 +149,8 @@ def tune(ctx: StageContext) -> None:
         processor = UniMoeProcessor.from_pretrained(folder)
         wrapped = _attach(ctx, phase, base)
         learned = learn(wrapped, phase.learns)
-        wrapped.to(device())
+        hold(wrapped, ctx.params.platform.precision)
+        _place(base)
         states = _states(ctx, params, ids)
         ledger = _ledger(states)
         with open_features(ctx, base, processor) as features:
@@ -156,6 +162,7 @@ def tune(ctx: StageContext) -> None:
         if phase.lora is not None:
             _save_adapter(wrapped, draft.folder / ADAPTER)
             adapters.merge(wrapped)
+        finish(base, ctx.params.platform.precision)
         base.eval()
         base.config.name_or_path = ""
         base.save_pretrained(draft.folder)
@@ -186,6 +193,7 @@ def _train(  # noqa: PLR0913 - the one place where a phase's things meet
         validation=validation,
         seed=ctx.params.seed,
         holes=holes,
+        precision=ctx.params.platform.precision,
     )
     schedule = Schedule(
         steps=phase.steps,
@@ -201,7 +209,7 @@ def _train(  # noqa: PLR0913 - the one place where a phase's things meet
         offload_optimizer=ctx.machine.offload_optimizer,
         expert_parallel=ctx.machine.expert_parallel if ctx.name == "tune" else 1,
     )
-    peak = device_peak()
+    peak = device_peak(ctx.params.platform.precision)
     telemetry = Telemetry(
         ctx.params.telemetry,
         work=work_of(model),
@@ -225,6 +233,12 @@ def _train(  # noqa: PLR0913 - the one place where a phase's things meet
     results["conversations"] = _counts(training)
     results["ranks"] = here().size
     return results
+
+
+def _place(model: UniMoeForConditionalGeneration) -> None:
+    """Put frozen encoders on the device; the engine moves the rest, or spreads it."""
+    for tower in model.towers():
+        tower.to(device())
 
 
 def _states(ctx: StageContext, params: Mapping[str, Any], parents: Mapping[str, str]) -> StateStore:

@@ -47,7 +47,13 @@ def asked(question, *more):
 
 
 def test_every_question_is_tried():
-    assert set(TINY) | {"size"} == set(QUESTIONS)  # size has no tiny size; see test_size
+    # size has no tiny size, see test_size; large needs a GPU
+    assert set(TINY) | {"size", "large"} == set(QUESTIONS)
+
+
+def test_the_paper_s_size_is_refused_on_a_cpu(capsys):
+    assert main(["large", "--device", "cpu"]) != 0
+    assert "sees no accelerator" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("question", TINY)

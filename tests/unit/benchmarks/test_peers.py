@@ -12,6 +12,7 @@ from benchmarks.peers import Sizes, Stacks
 from benchmarks.rounds import Contender
 from uni_moe.platform import take
 from uni_moe.routes import Routes
+from uni_moe.train.learner import PhaseModule
 
 SIZES = Sizes(tokens=24, width=16, inner=24, experts=4, top_k=2, dtype="float32")
 TINY = decode.Shape(batch=3, width=16, inner=24, layers=2, heads=2, vocabulary=50, prompt=5, new=6)
@@ -185,7 +186,7 @@ def test_full_steps_of_both_ways_have_the_same_losses(lay):
     take(Routes())
     model = step.network(shape, 0)
     theirs = losses(step.Published(step.published(shape, model)), shape)
-    ours = losses(step.Ours(model, shape), shape, lay=lay)
+    ours = losses(step.Ours(PhaseModule(step.learner_of(model, shape))), shape, lay=lay)
     assert len(set(ours)) == 4
     assert ours == pytest.approx(theirs, rel=1e-5)
 
@@ -195,7 +196,9 @@ def test_steps_with_adapters_begin_alike_and_train_as_many_linear_maps():
     model = step.network(shape, 0)
     wrapped = step.published(shape, model)
     first = losses(step.Published(wrapped), shape, steps=1)
-    assert losses(step.Ours(model, shape), shape, steps=1) == pytest.approx(first, rel=1e-5)
+    assert losses(
+        step.Ours(PhaseModule(step.learner_of(model, shape))), shape, steps=1
+    ) == pytest.approx(first, rel=1e-5)
     learned = [name for name, p in wrapped.named_parameters() if p.requires_grad]
     attention, experts, routers = 2 * 4 * 2, 1 * 4 * 3 * 2, 1
     assert len(learned) == attention + experts + routers

@@ -88,6 +88,7 @@ def _environment(options: argparse.Namespace) -> None:
         "OMP_NUM_THREADS": str(options.threads),
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
+        "PYTHONWARNINGS": "ignore::FutureWarning",  # of the process beside this one
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # without it cuBLAS is not deterministic
     }
     if options.device == "cpu":
@@ -125,6 +126,7 @@ def _run(question: Any, options: argparse.Namespace) -> int:  # noqa: ANN401 - a
         "routes": routes,
         "rounds": setup.rounds,
         "seed": setup.seed,
+        "tuned_only": setup.tuned_only,
         "missed": missed,
         "cases": cases,
     }

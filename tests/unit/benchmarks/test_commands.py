@@ -114,7 +114,10 @@ def test_a_peer_that_is_not_installed_is_shown_as_such(monkeypatch, capsys):
     assert main(asked("layer")) == 1
 
 
-HEAVY = ("deepspeed", "prefect", "dvc", "sqlalchemy", "pyarrow", "pandas", "pydantic", "scipy")
+HEAVY = (
+    *("deepspeed", "prefect", "dvc", "sqlalchemy", "pyarrow", "pandas", "pydantic", "scipy"),
+    *("great_expectations", "minio", "PIL", "soundfile", "soxr", "av"),
+)
 
 
 @pytest.mark.parametrize("question", ["layer", "lora", "decode"])

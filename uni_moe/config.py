@@ -114,24 +114,6 @@ class Platform:
 
 
 @dataclass(frozen=True)
-class FeatureCacheSettings:
-    """How far features of frozen encoders are kept on disk, by kind of media.
-
-    They say where features come from, never what they are, so they belong to a machine and not to
-    params.yaml: nothing that is hashed knows them.
-    """
-
-    image: bool = True
-    video: bool = True
-    audio: bool = True
-    speech: bool = True
-    folder: str | None = None  # below the workspace or anywhere; None is state/features
-    memory_bytes: int = 2**30  # of every process, for features used of late
-    limit_bytes: int | None = None  # of the folder; None lets it grow
-    spare_share: float = 0.05  # of the disk that stays free, for what must be written
-
-
-@dataclass(frozen=True)
 class Contract:
     """Which contract the manifest must keep."""
 

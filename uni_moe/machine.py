@@ -14,7 +14,7 @@ from typing import Literal, cast
 
 import yaml
 
-from uni_moe.config import build
+from uni_moe.config_building import build
 from uni_moe.errors import ConfigError, bullets
 from uni_moe.yaml_text import parse_yaml
 

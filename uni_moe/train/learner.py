@@ -180,8 +180,8 @@ def _seen(slot: int, sample: Sample, example: Example) -> Seen:
 
 def _to(batch: Mapping[str, Any], place: torch.device) -> dict[str, Any]:
     return {
-        name: {k: t.to(place) for k, t in value.items()}
+        name: {k: t.to(place, non_blocking=True) for k, t in value.items()}
         if isinstance(value, Mapping)
-        else value.to(place)
+        else value.to(place, non_blocking=True)
         for name, value in batch.items()
     }

@@ -7,6 +7,7 @@ the source by whoever owns it.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,12 @@ from uni_moe.data.tombstones import (
     tombstone_of,
     write_tombstones,
 )
-from uni_moe.errors import DataError, bullets
-from uni_moe.lengths import encoded_of
+from uni_moe.errors import ConfigError, DataError, bullets
+from uni_moe.extent import Extent
+from uni_moe.lengths import extent_of_sample
 from uni_moe.model.processor import UniMoeProcessor
-from uni_moe.records import MODALITIES
+from uni_moe.records import MODALITIES, Sample
+from uni_moe.train.measures import processor_here
 
 _TASKS: tuple[Task, ...] = ("answer", "caption")
 
@@ -34,6 +37,8 @@ def take_out(
     layout: Layout, params: Params, keys: Collection[str], subjects: Collection[str] = ()
 ) -> list[Tombstone]:
     """Write tombstones of samples, chosen by key or by whose they are; return those that are new.
+
+    One process at a time may do this: it reads the file and writes it anew.
 
     Raises:
         DataError: there is no such sample, or nobody's; all that are not there at once.
@@ -51,9 +56,9 @@ def take_out(
             remedy="write keys as source/name, as `artifacts/samples` has them; ingest first.",
         )
     chosen = [row for row in rows if row["key"] in keys or row["subject"] in subjects]
-    processor = _processor(layout)
+    processor = processor_here(layout, params)
     new = [
-        tombstone_of(row, _positions(row, processor, params), refused=False)
+        tombstone_of(row, _extents(row, processor, params), refused=False)
         for row in chosen
         if row["key"] not in before
     ]
@@ -65,23 +70,27 @@ def _rows(folder: Path) -> Sequence[Mapping[str, Any]]:
     return read_manifest(folder) if (folder / MANIFEST).is_file() else []
 
 
-def _processor(layout: Layout) -> UniMoeProcessor | None:
-    """Return the processor of the model that was trained here, if there is one."""
-    for folder in (layout.model, layout.assembled):
-        if (folder / "processor_config.json").is_file():
-            found: UniMoeProcessor = UniMoeProcessor.from_pretrained(folder, local_files_only=True)
-            return found
-    return None
-
-
-def _positions(
+def _extents(
     row: Mapping[str, Any], processor: UniMoeProcessor | None, params: Params
-) -> dict[Task, int]:
-    """Return how long a sample's conversations are; nothing where nobody could have drawn them."""
-    if processor is None or row["problem_codes"] is not None:
-        return {}
+) -> dict[Task, Extent]:
+    """Return how long a sample's conversations are; nothing where nobody can measure it here.
+
+    What no phase could draw takes no position: a record with problems, a sound that is too long.
+    """
+    if row["problem_codes"] is not None:
+        return dict.fromkeys(_TASKS, Extent(0))
     sample, found = sample_of(row), {}
+    if processor is None or not all(processor.rows_each(ref.kind) for ref in sample.media):
+        return {}
     for task in _TASKS:
-        for one in conversations([sample], (task,), params.prepare.caption_prompts):
-            found[task] = len(encoded_of(processor, one)[0].input_ids)
+        with suppress(ConfigError):  # without a prompt nobody asks for a caption
+            for one in conversations([sample], (task,), params.prepare.caption_prompts):
+                found[task] = _extent(processor, one)
     return found
+
+
+def _extent(processor: UniMoeProcessor, sample: Sample) -> Extent:
+    try:
+        return extent_of_sample(processor, sample)
+    except DataError:
+        return Extent(0)

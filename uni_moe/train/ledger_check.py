@@ -92,8 +92,8 @@ def check(layout: Layout, folder: Path) -> Checked:
         steps = steps_of(
             phase, name=card.stage, seed=seed, train=training, holes=holes, lengths=lengths
         )
-        drawn = ((step + 1, steps.draws(step)) for step in range(phase.steps))
-        wanted = expected_entries(drawn, training, lengths, card.results["skipped_steps"])
+        taken = steps.taken(phase.steps, card.results["skipped_steps"])
+        wanted = expected_entries(taken, training, lengths)
         found = _found(folder)
         difference = first_difference(_watched(wanted, expected), _watched(found, kept))
     roots = expected.root().hex(), kept.root().hex()
@@ -113,19 +113,17 @@ def expected_entries(
     steps: Iterable[tuple[int, Sequence[Draw]]],
     training: Conversations,
     lengths: Lengths,
-    skipped: Iterable[int] = (),
 ) -> Iterator[Entry]:
-    """Return what a phase's ledger must hold, ranks aside; `skipped` steps were left out.
+    """Return what a phase's ledger must hold, ranks aside.
 
     Args:
-        steps: every step, counted from 1, with what it draws.
+        steps: the steps that were taken, as `Steps.taken` gives them.
         training: the conversations that may be drawn.
         lengths: what is used of each.
-        skipped: steps that the guard left out.
     """
-    left_out, counted = set(skipped), dict[str, tuple[int, int]]()
+    counted: dict[str, tuple[int, int]] = {}
     for step, draws in steps:
-        for slot, modality, key in draws if step not in left_out else ():
+        for slot, modality, key in draws:
             sample = training[modality][key]
             if key not in counted:
                 fitted = lengths.fitted(sample)

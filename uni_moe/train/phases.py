@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from torch import nn
 
 from uni_moe.artifacts import Draft, parent_ids, read_json, write_json
 from uni_moe.config import Phase, RoutingLosses
+from uni_moe.data.conservation import check_draws
 from uni_moe.data.corpus import Corpus, open_corpus
 from uni_moe.examples import ExampleMaker
 from uni_moe.feature_maker import open_features
 from uni_moe.launch import here
+from uni_moe.lengths import tokens_of
 from uni_moe.model import adapters
 from uni_moe.model.assembly import RECEIPT, tuned
 from uni_moe.model.config import sparse_layers_of
@@ -28,7 +31,7 @@ from uni_moe.model.parts import learn
 from uni_moe.model.processor import UniMoeProcessor
 from uni_moe.platform import device, settle
 from uni_moe.stage import StageContext
-from uni_moe.train.accounting import account_for, token_counter
+from uni_moe.train.accounting import account_for
 from uni_moe.train.conversations import (
     Conversations,
     check_not_empty,
@@ -222,6 +225,8 @@ def _train(  # noqa: PLR0913 - the one place where a phase's things meet
             options=options,
             watch=watch,
         )
+    if here().is_first:
+        check_draws(learner.steps.taken(phase.steps, results["skipped_steps"]), ledger.entries())
     results["conversations"] = _counts(training)
     results["ranks"] = here().size
     return results
@@ -246,13 +251,12 @@ def _account(
         StageError: it does not hold.
     """
     draft.results["ledger"] = ledger.write(draft.folder)
-    processor = maker.processor
     draft.results["exposure"] = account_for(
         draft.folder,
         maker.corpora,
         phase,
         ctx.params.prepare.caption_prompts,
-        token_counter(processor.tokenizer, processor.system_prompt),
+        partial(tokens_of, maker.processor),
     )
 
 

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from uni_moe.artifacts import write_text
-from uni_moe.data.captions import CAPTION, Task, carrier
+from uni_moe.data.captions import Task, carrier
 from uni_moe.errors import DataError, bullets
 from uni_moe.extent import Extent
 from uni_moe.records import (
+    CAPTION,
     MEDIA_KINDS,
     MODALITIES,
     SPLITS,

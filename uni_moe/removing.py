@@ -1,14 +1,9 @@
-"""Takes samples out for good: a tombstone for each, so that no other sample changes its place.
-
-Nothing is deleted here but from what is trained on next: the record and its media are taken out of
-the source by whoever owns it.
-"""
+"""Takes samples out for good: a tombstone for each, so that no other sample changes its place."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from uni_moe.artifacts import Layout
@@ -25,6 +20,7 @@ from uni_moe.data.tombstones import (
 )
 from uni_moe.errors import ConfigError, DataError, bullets
 from uni_moe.extent import Extent
+from uni_moe.leftovers import Leftover, clear_leftovers, leftovers
 from uni_moe.lengths import extent_of_sample
 from uni_moe.model.processor import UniMoeProcessor
 from uni_moe.records import MODALITIES, Sample
@@ -38,14 +34,14 @@ def take_out(
 ) -> list[Tombstone]:
     """Write tombstones of samples, chosen by key or by whose they are; return those that are new.
 
-    One process at a time may do this: it reads the file and writes it anew.
+    No stage may run meanwhile, nor another removal: see `alone.nobody_else`.
 
     Raises:
         DataError: there is no such sample, or nobody's; all that are not there at once.
     """
     file = layout.root / params.raw / FILE
     before = {one.key: one for one in read_tombstones(file)}
-    rows = [row for name in MODALITIES for row in _rows(layout.samples(name))]
+    rows = _all_rows(layout)
     known = {*before, *(row["key"] for row in rows)}
     owners = {row["subject"] for row in rows}
     missing = [*sorted(set(keys) - known), *sorted(set(subjects) - owners)]
@@ -66,8 +62,24 @@ def take_out(
     return new
 
 
-def _rows(folder: Path) -> Sequence[Mapping[str, Any]]:
-    return read_manifest(folder) if (folder / MANIFEST).is_file() else []
+def clean_up(layout: Layout, params: Params) -> tuple[list[str], list[Leftover]]:
+    """Clear what is safe to clear of samples that went and that manifests here still list.
+
+    Returns what was cleared, and what holds them still. No stage may run meanwhile.
+    """
+    taken_out = {one.key for one in read_tombstones(layout.root / params.raw / FILE)}
+    gone: list[Mapping[str, Any]] = []
+    rest: list[Mapping[str, Any]] = []
+    for row in _all_rows(layout):
+        (gone if row["key"] in taken_out else rest).append(row)
+    if not gone:
+        return [], []
+    return clear_leftovers(layout, gone, rest), leftovers(layout, gone, rest)
+
+
+def _all_rows(layout: Layout) -> list[Mapping[str, Any]]:
+    folders = [layout.samples(name) for name in MODALITIES]
+    return [row for one in folders if (one / MANIFEST).is_file() for row in read_manifest(one)]
 
 
 def _extents(

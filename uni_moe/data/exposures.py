@@ -7,7 +7,7 @@ only says where a draw was computed; so the root of the rows is the same on any 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -93,7 +93,22 @@ def find(folder: Path, sample: str) -> Iterator[tuple[int, Entry]]:
     try:
         yield from _find(folder, sample)
     except (OSError, ValueError) as error:  # pyarrow's own errors are both
-        raise _unreadable(folder, error) from error
+        raise _unreadable(folder / FILE, error) from error
+
+
+def holds(file: Path, keys: Collection[str]) -> bool:
+    """Say whether a file of entries has one of these samples, or a caption of one.
+
+    Raises:
+        LineageError: it cannot be read.
+    """
+    asked = {*keys, *(key + CAPTION for key in keys)}
+    try:
+        with pq.ParquetFile(file) as table:
+            batches = table.iter_batches(_GROUP_ROWS, columns=["key"])
+            return any(not asked.isdisjoint(one.column(0).to_pylist()) for one in batches)
+    except (OSError, ValueError) as error:
+        raise _unreadable(file, error) from error
 
 
 def ledger_of(folder: Path) -> Iterator[Entry]:
@@ -105,7 +120,7 @@ def ledger_of(folder: Path) -> Iterator[Entry]:
     try:
         yield from read_entries(folder / FILE)
     except (OSError, ValueError) as error:
-        raise _unreadable(folder, error) from error
+        raise _unreadable(folder / FILE, error) from error
 
 
 def ledger_facts(card: Card, folder: Path) -> Mapping[str, Any]:
@@ -125,9 +140,9 @@ def ledger_facts(card: Card, folder: Path) -> Mapping[str, Any]:
     return facts
 
 
-def _unreadable(folder: Path, error: Exception) -> LineageError:
+def _unreadable(file: Path, error: Exception) -> LineageError:
     return LineageError(
-        f"{folder / FILE} cannot be read: {error}",
+        f"{file} cannot be read: {error}",
         cause="it was changed or removed after the stage had written it.",
         remedy="bring it back with `dvc checkout`, or let the stage run again.",
     )

@@ -31,13 +31,13 @@ from transformers import (
 from benchmarks.answers import Case, Number
 from benchmarks.setup import Setup
 from uni_moe.artifacts import write_artifact
-from uni_moe.config import FeatureCacheSettings
 from uni_moe.data.blocks import Array, checksum_of
 from uni_moe.data.corpus import Corpus, open_corpus
 from uni_moe.data.features import FeatureCache
 from uni_moe.data.shards import ShardWriter
 from uni_moe.feature_key import encoder_facts
 from uni_moe.feature_maker import FeatureMaker
+from uni_moe.machine import FeatureCacheSettings
 from uni_moe.model.config import UniMoeConfig
 from uni_moe.model.network import UniMoeForConditionalGeneration
 from uni_moe.model.processor import UniMoeProcessor

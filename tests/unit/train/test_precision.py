@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -91,26 +93,29 @@ class HalfLearner(ToyLearner):
         self.module.forward = forward
 
 
-def trained(folder, learner, stage):
+def trained(folder, learner, options):
     states = StateStore(folder / "state")
     with start_run(Layout(folder), "toy", {}) as run:
-        options = EngineOptions(zero_stage=stage)
         found = train(learner, SCHEDULE, states=states, run=run, title="toy", options=options)
     return found, learner.module.layer.weight.detach().clone()
 
 
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
-def test_resume_in_half_ends_in_the_same_bits_and_states_are_whole(stage, tmp_path):
-    expected, weight = trained(tmp_path / "whole", HalfLearner(), stage)
+WAYS = {f"zero {stage}": EngineOptions(zero_stage=stage) for stage in range(4)}
+WAYS |= {f"{name} offloaded": replace(way, offload_optimizer=True) for name, way in WAYS.items()}
+
+
+@pytest.mark.parametrize("options", WAYS.values(), ids=WAYS)
+def test_resume_in_half_ends_in_the_same_bits_and_states_are_whole(options, tmp_path):
+    expected, weight = trained(tmp_path / "whole", HalfLearner(), options)
     losses = expected["validation_loss"]["toy"]
     assert losses["after"] < 0.9 * losses["before"]
     with pytest.raises(KeyboardInterrupt):
-        trained(tmp_path / "cut", HalfLearner(stop_at=14), stage)
+        trained(tmp_path / "cut", HalfLearner(stop_at=14), options)
     states = StateStore(tmp_path / "cut/state")
     kept = states.at(states.newest()).tensors
     assert {tensor.dtype for tensor in kept.values()} == {torch.float32}
     assert any(not torch.equal(one, one.bfloat16().float()) for one in kept.values())
-    found, same = trained(tmp_path / "cut", HalfLearner(), stage)
+    found, same = trained(tmp_path / "cut", HalfLearner(), options)
     assert found == expected
     assert torch.equal(same, weight)
     assert same.dtype == torch.float32

@@ -25,6 +25,8 @@ from uni_moe.model.preparing import INPUT_OF, MediaPreparingMixin, Prepared, sta
 from uni_moe.model.prompt import IGNORED, Encoded, Message, Prompt, items
 from uni_moe.model.segments import FILLING
 
+PROCESSOR = "processor_config.json"  # the file that makes a model's folder hold one of ours
+
 
 class UniMoeProcessor(MediaPreparingMixin, ChatMixin):
     """Tokenizer, picture and sound preprocessing, and the template, saved as one.

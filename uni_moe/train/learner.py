@@ -12,7 +12,7 @@ from uni_moe.config import Phase
 from uni_moe.data.packing import Batch, Plan, plan
 from uni_moe.examples import Example, ExampleMaker, collate, pack
 from uni_moe.launch import here
-from uni_moe.lengths import UNPACKED
+from uni_moe.lengths import UNPACKED, check_lengths
 from uni_moe.model.losses import Whole, first, weights_of
 from uni_moe.platform import device
 from uni_moe.records import Sample
@@ -39,10 +39,19 @@ class PhaseLearner:
         holes: Holes | None = None,
         precision: Precision = "float32",
     ) -> None:
-        """Plan the order of `train`; `holes` are conversations that went from it."""
+        """Plan the order of `train`; `holes` are conversations that went from it.
+
+        Raises:
+            DataError: conversations are too long, all of them at once; or how long some were that
+                went is needed, and nobody knows it.
+        """
         self.module = PhaseModule(model, precision)
         self.maker, self.phase, self.packing = maker, phase, phase.packing or UNPACKED
         self.train_set, self.validation_set = train, validation
+        every = (
+            one for part in (train, validation) for rows in part.values() for one in rows.values()
+        )
+        check_lengths(maker.lengths, every)
         self.steps = steps_of(
             phase, name=name, seed=seed, train=train, holes=holes or {}, lengths=maker.lengths
         )

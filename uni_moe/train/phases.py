@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from torch import nn
 
 from uni_moe.artifacts import Draft, parent_ids, read_json, write_json
 from uni_moe.config import Phase, RoutingLosses
+from uni_moe.data.conservation import check_draws
 from uni_moe.examples import ExampleMaker
 from uni_moe.feature_maker import open_features
 from uni_moe.launch import here
+from uni_moe.lengths import tokens_of
 from uni_moe.model import adapters
 from uni_moe.model.assembly import RECEIPT, tuned
 from uni_moe.model.config import sparse_layers_of
@@ -28,7 +31,7 @@ from uni_moe.model.parts import learn
 from uni_moe.model.processor import UniMoeProcessor
 from uni_moe.platform import device
 from uni_moe.stage import StageContext
-from uni_moe.train.accounting import account_for, token_counter
+from uni_moe.train.accounting import account_for
 from uni_moe.train.conversations import read_holes, sight_of
 from uni_moe.train.engine import EngineOptions
 from uni_moe.train.learner import PhaseLearner
@@ -215,6 +218,8 @@ def _loop(  # noqa: PLR0913 - see above
             options=options,
             watch=watch,
         )
+    if here().is_first:
+        check_draws(learner.steps.taken(phase.steps, results["skipped_steps"]), ledger.entries())
     results["conversations"] = counts_of(data.training)
     results["ranks"] = here().size
     return results
@@ -237,14 +242,13 @@ def _artifact(  # noqa: PLR0913 - what a card says, and where it stands
     """
     with ctx.artifact(folder, kind=kind, params=params, parents=parents) as draft:
         yield draft
-        processor = trained.maker.processor
         draft.results["ledger"] = trained.ledger.write(draft.folder)
         draft.results["exposure"] = account_for(
             draft.folder,
             trained.maker.corpora,
             phase,
             ctx.params.prepare.caption_prompts,
-            token_counter(processor.tokenizer, processor.system_prompt),
+            partial(tokens_of, trained.maker.processor),
         )
         draft.results.update(trained.results)
     trained.states.clear()

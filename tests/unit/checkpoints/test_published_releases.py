@@ -473,6 +473,15 @@ def test_a_beats_file_becomes_a_folder_that_a_foundation_takes(beats, tmp_path, 
     assert all(torch.equal(t, expected[n]) for n, t in tower.state_dict().items())
 
 
+@pytest.mark.parametrize("flag", ["--base", "--vision-tower", "--audio-tower", "--expert"])
+def test_a_beats_file_with_what_it_cannot_take_is_refused(flag, beats, tmp_path, capsys):
+    out = tmp_path / "out"
+    words = ["import-official", str(beats[0]), flag, str(tmp_path), "--out", str(out)]
+    assert main(words) == 2
+    assert f"is a file, and is imported without {flag}." in capsys.readouterr().err
+    assert not out.exists()
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

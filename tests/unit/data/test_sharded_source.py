@@ -55,6 +55,22 @@ def record(**changes) -> str:
     return json.dumps({key: value for key, value in (plain | changes).items() if value != "DROP"})
 
 
+PAIRS = {"name": "ask", "prompt": "{qa.question}", "answer_field": "qa.answer"}
+
+
+def test_null_in_the_place_of_a_pair_leaves_its_neighbours_names(tmp_path):
+    pairs = [{"question": f"Q{n}?", "answer": f"A{n}"} for n in range(3)]
+    found = {}
+    for name, qa in (("whole", pairs), ("less", [pairs[0], None, pairs[2]])):
+        folder = write_set(tmp_path / name / "x", record(qa=qa), tasks=(PAIRS,))
+        found[name] = {one.name: one for one in samples(folder)}
+    assert list(found["less"]) == list(found["whole"]) == [f"1#ask.{n}" for n in range(3)]
+    for place in (0, 2):
+        one, other = (found[name][f"1#ask.{place}"] for name in ("whole", "less"))
+        assert (one.turns, one.problems) == (other.turns, ())
+    assert found["less"]["1#ask.1"].problems
+
+
 def samples(folder: Path, *tasks: str):
     config = ShardedSource("sharded", "x", folder.name, tasks or ("ask",))
     return list(unique_names(open_source(config, folder.parent).samples()))

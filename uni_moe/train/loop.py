@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -112,6 +113,7 @@ class _Training:
     run: Run
     step: int  # how many are done
     facts: dict[str, Any]
+    losses: list[float] = field(default_factory=list)  # of the steps since the last state
 
     def run_to_the_end(self, title: str) -> None:
         """Take every step that is left."""
@@ -136,6 +138,7 @@ class _Training:
             self._go_back(decision)
             return
         self.step += 1
+        self.losses.append(report.loss)
         self.facts["recent"] = [*self.facts["recent"], report.loss][-_RECENT:]
         bar.set_postfix(loss=f"{report.loss:.3f}", refresh=False)
         if self.step % self.schedule.save_every_steps == 0 and self.step < self.schedule.steps:
@@ -145,8 +148,8 @@ class _Training:
         tensors = self.engine.tensors()
         if self.engine.world.is_first:
             self.facts["watch"] = self.watch.keep()
-            self.states.save(TrainingState(self.step, tensors, self.facts))
-            self.run.event("state", step=self.step)
+            self.states.save(TrainingState(self.step, fmean(self.losses), tensors, self.facts))
+        self.losses = []
 
     def _go_back(self, decision: Decision) -> None:
         """Return to the newest state; the step that went wrong is left out from now on."""
@@ -155,7 +158,7 @@ class _Training:
         step, facts = _resume(self.engine, self.states, self.watch, self.run)
         if not facts:
             raise stopped(decision, decision.alarm.draws)  # there is nothing to go back to
-        self.step, self.facts = step, {**facts, "skipped": skipped}
+        self.step, self.facts, self.losses = step, {**facts, "skipped": skipped}, []
         self.run.event("skipped", step=decision.alarm.step, back_to=step)
 
 

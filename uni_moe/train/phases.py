@@ -85,6 +85,7 @@ def align(ctx: StageContext) -> None:
     ) as draft:
         save_file(connector_state(model, ctx.item), draft.folder / CONNECTOR)
         _account(ctx, phase, maker, ledger, draft)
+        states.write(draft.folder)
         draft.results.update(results)
     states.clear()
 
@@ -127,6 +128,7 @@ def experts(ctx: StageContext) -> None:
                 state = connector_state(merged, connector)
                 save_file(state, draft.folder / f"{connector}.{CONNECTOR}")
         _account(ctx, phase, maker, ledger, draft)
+        states.write(draft.folder)
         draft.results.update(results, learned=len(learned))
     states.clear()
 
@@ -162,6 +164,7 @@ def tune(ctx: StageContext) -> None:
         processor.save_pretrained(draft.folder)
         write_json(draft.folder / RECEIPT, tuned(read_json(ctx.layout.assembled / RECEIPT)))
         _account(ctx, phase, maker, ledger, draft)
+        states.write(draft.folder)
         draft.results.update(results, learned=len(learned))
     states.clear()
 

@@ -19,6 +19,7 @@ from uni_moe.errors import ConfigError, bullets
 from uni_moe.yaml_text import parse_yaml
 
 FILE = "machine.yaml"
+NAMED = "UNI_MOE_MACHINE"  # in the environment: another file
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def load_machine(root: Path) -> Machine:
     Raises:
         ConfigError: it is not YAML, or lists every key that is wrong.
     """
-    named = os.environ.get("UNI_MOE_MACHINE")
+    named = os.environ.get(NAMED)
     path = Path(named) if named else root / FILE
     if not named and not path.is_file():
         return Machine()

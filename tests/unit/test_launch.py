@@ -1,10 +1,12 @@
 """Command lines of launchers, and how a launched process knows that it is one."""
 
+import json
 import sys
 
 import pytest
 
 from uni_moe import launch
+from uni_moe.cli import main
 from uni_moe.launch import World, command_of, shell_words
 from uni_moe.machine import Machine
 
@@ -80,3 +82,22 @@ def test_a_launched_process_knows_its_place_whoever_launched_it(monkeypatch):
     assert not launch.here().is_first
     assert launch.is_launched()
     assert launch.prefix() == "[rank 3] "
+
+
+@pytest.mark.parametrize("named", ["flag", "environment"])
+def test_every_node_is_told_which_profile_was_named(named, tmp_path, monkeypatch, capsys):
+    (tmp_path / "params.yaml").write_text("")
+    profile = tmp_path / "big.yaml"
+    profile.write_text("{launcher: deepspeed, processes: 8, nodes: 2, hostfile: hosts}")
+    monkeypatch.setenv("UNI_MOE_MACHINE", str(profile) if named == "environment" else "")
+    flag = ["--machine", str(profile)] if named == "flag" else []
+    assert main(["--workspace", str(tmp_path), *flag, "launch", "tune", "--json"]) == 0
+    line = json.loads(capsys.readouterr().out)
+    wanted = ["--workspace", str(tmp_path), "--machine", str(profile), "tune"]
+    assert line[line.index("uni_moe") + 1 :] == wanted
+
+
+def test_without_a_named_profile_nodes_are_told_none(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("UNI_MOE_MACHINE", raising=False)
+    assert main(["--workspace", str(tmp_path), "launch", "align@audio", "--print"]) == 0
+    assert capsys.readouterr().out == f"uni-moe --workspace {tmp_path} align@audio\n"

@@ -130,7 +130,7 @@ class _Training:
                 bar.update(0)
 
     def _take_one(self, bar: Any) -> None:  # noqa: ANN401 - tqdm is untyped
-        report = _one_step(self.engine, self.learner, self.schedule, self.step)
+        report = one_step(self.engine, self.learner, self.schedule, self.step)
         decision = self.watch.see(report, self.run, self.facts["skipped"])
         for alarm in decision.alarms if self.engine.world.is_first else ():
             tqdm.write(f"alarm at step {alarm.step}: {alarm.text}", file=sys.stderr)
@@ -184,7 +184,8 @@ def _resume(
     return state.step, dict(state.facts)
 
 
-def _one_step(engine: Engine, learner: Learner, schedule: Schedule, step: int) -> StepReport:
+def one_step(engine: Engine, learner: Learner, schedule: Schedule, step: int) -> StepReport:
+    """Take step number `step`, counted from 0; all ranks take it together."""
     began = time.monotonic()
     batches = learner.micro_batches(step, engine.world.rank, engine.world.size)
     waited = time.monotonic() - began

@@ -22,6 +22,7 @@ from uni_moe import (
     cli_run,
     cli_stages,
     cli_workspace,
+    errors,
     launch,
 )
 from uni_moe.errors import UniMoeError
@@ -52,21 +53,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         done: int | None = arguments.call(arguments)
     except UniMoeError as error:
-        if os.environ.get("UNI_MOE_DEBUG"):
-            traceback.print_exc()
-        print(f"{launch.prefix()}error: {error}", file=sys.stderr)
-        return error.exit_code
+        return _tell(error)
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception as error:  # noqa: BLE001 - the last door: what comes here is our own mistake
-        traceback.print_exc()
+    except Exception as error:  # noqa: BLE001 - the last door
+        of_disk = errors.of_disk(error)
+        if of_disk is not None:
+            return _tell(of_disk)
+        traceback.print_exc()  # what is left is our own mistake
         print(f"error: {type(error).__name__}: {error}\n{_REPORT}", file=sys.stderr)
         return _BUG
     return done or 0
+
+
+def _tell(error: UniMoeError) -> int:
+    """Say an error in its three lines; return its exit code."""
+    if os.environ.get("UNI_MOE_DEBUG"):
+        traceback.print_exc()
+    print(f"{launch.prefix()}error: {error}", file=sys.stderr)
+    return error.exit_code
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -20,6 +20,14 @@ from uni_moe.yaml_text import parse_yaml
 
 FILE = "machine.yaml"
 NAMED = "UNI_MOE_MACHINE"  # in the environment: another file
+_SPREAD = (
+    "processes",
+    "nodes",
+    "zero_stage",
+    "expert_parallel",
+    "offload_optimizer",
+    "activation_checkpointing",
+)
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,12 @@ class Machine:
     def world(self) -> int:
         """How many processes there are on all nodes."""
         return self.processes * self.nodes
+
+    @property
+    def spread(self) -> str:
+        """How work and memory are spread: the same on every node, or ranks wait for each other."""
+        told = {name: getattr(self, name) for name in _SPREAD}
+        return ", ".join(f"{name} {value}" for name, value in told.items())
 
 
 def load_machine(root: Path) -> Machine:

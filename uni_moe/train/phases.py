@@ -52,7 +52,7 @@ from uni_moe.train.state import StateStore, open_states
 from uni_moe.train.telemetry import Telemetry
 from uni_moe.train.watch import Watch
 from uni_moe.train.work import device_peak, work_of
-from uni_moe.train.world import join, leave
+from uni_moe.train.world import join, leave, same_on_all
 
 EXPERT = "expert.safetensors"
 ADAPTER = "adapter"
@@ -179,6 +179,7 @@ def _train(  # noqa: PLR0913 - the one place where a phase's things meet
     states: StateStore,
     ledger: Ledger,
 ) -> dict[str, Any]:
+    same_on_all({"the training": states.folder.name, "machine.yaml": ctx.machine.spread})
     holes = read_holes(maker.corpora, "train", phase, sight_of(ctx.name))
     learner = PhaseLearner(
         model,

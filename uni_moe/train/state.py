@@ -12,7 +12,6 @@ that ever was stays for good: in the run's events, and of its tensors in the art
 
 from __future__ import annotations
 
-import errno
 import json
 import shutil
 import threading
@@ -25,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from uni_moe.artifacts import code_hash, files_of, read_json, whole_folder, write_json, write_text
-from uni_moe.errors import StageError
+from uni_moe.errors import StageError, is_full
 from uni_moe.machine import Machine
 from uni_moe.records import canonical_json, sha256_text
 from uni_moe.stage import StageContext
@@ -101,7 +100,7 @@ class StateStore:
         self.wait()
         trouble, self._trouble = self._trouble, None
         if trouble is not None:
-            full = isinstance(trouble, OSError) and trouble.errno in (errno.ENOSPC, errno.EDQUOT)
+            full = is_full(trouble)
             raise StageError(
                 f"A training state could not be written to {self.folder}: {trouble}",
                 cause="the disk is full." if full else "the disk or its file system refused it.",

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from transformers import CLIPVisionConfig, LlamaConfig, WhisperConfig, WhisperFeatureExtractor
 
 from benchmarks.drawn_layouts import StepLayout, Talk
-from benchmarks.two_ranks import RANKS
 from uni_moe.examples import Example, collate, pack
 from uni_moe.lengths import Fitted
 from uni_moe.model import adapters
@@ -127,7 +126,7 @@ class LayoutLearner:
 
     def micro_batches(self, step: int, rank: int, ranks: int) -> list[MicroBatch]:
         """Return a rank's share; conversations are counted over all ranks."""
-        assert (step, ranks) == (0, RANKS)
+        assert (step, ranks) == (0, len(self._layout.ranks))
         first = sum(len(row) for one in self._layout.ranks[:rank] for batch in one for row in batch)
         found = []
         for batch in self._layout.ranks[rank]:

@@ -1,7 +1,7 @@
-"""Whether two ranks learn what one process learns, whatever each of them meets in a step.
+"""Whether ranks learn what one process learns, whatever each of them meets in a step.
 
 Text alone, no row at all, a modality that one rank never meets, nothing to learn, so few tokens
-that experts stay without one: two ranks take the step on the road of a phase. One process computes
+that experts stay without one: ranks take the step on the road of a phase. One process computes
 all its conversations at once, each in a padded row, without an engine. Their gradients are held
 together as AdamW takes them, clipped to a norm of 1 as all recipes clip: they are read from its
 first moment after one step from nothing.
@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from benchmarks.answers import Case, Row, at_most
 from benchmarks.drawn_layouts import SPREADS, StepLayout, draw, variety
 from benchmarks.layout_learner import LayoutLearner, network
+from benchmarks.on_ranks import on_ranks
 from benchmarks.setup import Setup
-from benchmarks.two_ranks import on_two_ranks
+from uni_moe.launch import here
 from uni_moe.model.processor import UniMoeProcessor
 from uni_moe.train.engine import Engine, EngineOptions
 from uni_moe.train.learner import PhaseModule
@@ -34,7 +35,7 @@ OPTIONS = {
     "ZeRO 0": EngineOptions(),
     "ZeRO 2": EngineOptions(zero_stage=2),
     "ZeRO 3": EngineOptions(zero_stage=3),
-    "experts on two ranks": EngineOptions(expert_parallel=2),
+    "experts": EngineOptions(expert_parallel=2),
 }
 BAR = 1e-6
 _FIRST_MOMENT, _BETA = MOMENTS[0], 0.9
@@ -65,30 +66,32 @@ class Found:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """How many; `--seed` is the first layout's."""
     parser.add_argument("--count", type=int, default=2000, help="layouts; default: %(default)s")
+    parser.add_argument("--ranks", type=int, default=2, help="2, or 4; default: %(default)s")
     parser.add_argument("--patience-s", type=float, default=60.0, help="of one: %(default)s")
 
 
 def answer(setup: Setup, options: argparse.Namespace) -> Iterator[Case]:
     """Hold all layouts together; one that hangs is told by its seed."""
     seeds = range(setup.seed, setup.seed + options.count)
-    yield case_of(compared(seeds, patience_s=options.patience_s))
+    found = compared(seeds, options.ranks, patience_s=options.patience_s)
+    yield case_of(found, options.ranks)
 
 
-def compared(seeds: Sequence[int], *, patience_s: float) -> list[Found]:
-    """Let two ranks take the step of every layout; return the worse of what both found.
+def compared(seeds: Sequence[int], ranks: int, *, patience_s: float) -> list[Found]:
+    """Let ranks take the step of every layout; return the worst of what they found of each.
 
     Raises:
         StageError: a layout hangs or breaks a rank.
     """
-    both = on_two_ranks(learn_layouts, list(seeds), patience_s=patience_s)
-    return [max(pair, key=lambda found: found.off) for pair in both]
+    every = on_ranks(learn_layouts, list(seeds), patience_s=patience_s, ranks=ranks)
+    return [max(found, key=lambda one: one.off) for found in every]
 
 
-def case_of(found: Sequence[Found]) -> Case:
+def case_of(found: Sequence[Found], ranks: int) -> Case:
     """Hold what was found against the bar, by how weights and moments are spread."""
     rows = []
     for spread in SPREADS:
-        own = [one for one in found if draw(one.seed).spread == spread]
+        own = [one for one in found if draw(one.seed, ranks).spread == spread]
         if own:
             worst = max(own, key=lambda one: one.off)
             facts = {
@@ -103,18 +106,18 @@ def case_of(found: Sequence[Found]) -> Case:
             over = f"one process, off by so many {BAR:g}"
             rows.append(Row(what, over, seconds, [worst.off / BAR], at_most(1.0), facts))
     return Case(
-        "steps on two ranks beside one process, wall clock",
+        f"steps on {ranks} ranks beside one process, wall clock",
         rows,
-        variety(draw(one.seed) for one in found),
+        variety(draw(one.seed, ranks) for one in found),
     )
 
 
 def learn_layouts(seeds: Sequence[int]) -> Iterator[tuple[int, Found | None]]:
-    """Take the steps of layouts as one of two ranks; yield each seed before and what was found."""
+    """Take the steps of layouts as one of the ranks; yield each seed before and what was found."""
     torch.set_num_threads(1)
     model, processor = network()
     alone = PhaseModule(deepcopy(model))
-    layouts = [draw(seed) for seed in seeds]
+    layouts = [draw(seed, here().size) for seed in seeds]
     for spread, options in OPTIONS.items():
         own = [layout for layout in layouts if layout.spread == spread]
         if own:

@@ -26,6 +26,8 @@ def test_layouts_hold_what_is_known_to_part_ranks():
     found = variety(draw(seed) for seed in range(COUNT))
     assert len(found) == 4
     assert all(count > COUNT // 20 for count in found.values()), found
+    spread = [layout for layout in map(draw, range(COUNT)) if layout.spread == "experts"]
+    assert variety(spread)["a_rank_without_a_row"] > len(spread) // 20
 
 
 def test_a_layout_follows_from_its_seed():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.two_ranks import on_two_ranks
+from benchmarks.on_ranks import on_ranks
 from uni_moe.errors import StageError
 from uni_moe.launch import here
 from uni_moe.machine import Machine
@@ -26,7 +26,7 @@ def compared(items):
 
 def test_ranks_that_would_not_train_the_same_are_all_told():
     items = ["one profile", "another profile", "one profile"]
-    same, other, again = on_two_ranks(compared, items, patience_s=60.0)
+    same, other, again = on_ranks(compared, items, patience_s=60.0)
     assert same == again == ("the same", "the same")
     assert other[0] == other[1]
     assert "zero_stage 2, expert_parallel 1" in other[0]

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from benchmarks.two_ranks import on_two_ranks
+from benchmarks.on_ranks import on_ranks
 from uni_moe.errors import StageError
 from uni_moe.launch import here
 
@@ -18,7 +18,7 @@ def industrious(items):
 
 
 def test_what_both_ranks_found_is_told_item_by_item():
-    assert on_two_ranks(industrious, [5, 6], patience_s=60.0) == [
+    assert on_ranks(industrious, [5, 6], patience_s=60.0) == [
         ((5, 0, 2), (5, 1, 2)),
         ((6, 0, 2), (6, 1, 2)),
     ]
@@ -51,4 +51,4 @@ def mortal(items):
 )
 def test_a_rank_that_hangs_or_dies_is_told_with_the_seed_it_was_at(work, said):
     with pytest.raises(StageError, match=said):
-        on_two_ranks(work, [30, 31, 32, 33], patience_s=2.0)
+        on_ranks(work, [30, 31, 32, 33], patience_s=2.0)

@@ -1,4 +1,4 @@
-"""Two processes that do the same list of work, watched: who waits for ever is told and ended.
+"""Processes that do one list of work together, watched: who waits for ever is told and ended.
 
 Processes start once and are told apart as launched ranks are, by their environment.
 """
@@ -15,7 +15,6 @@ from typing import Any
 
 from uni_moe.errors import StageError
 
-RANKS = 2
 START_S = 300.0  # torch, DeepSpeed and a network, on a busy machine
 Work = Callable[[Sequence[Any]], Iterator[tuple[Any, Any]]]
 """Yields (item, None) before an item is begun and (item, what was found) behind it."""
@@ -32,35 +31,37 @@ class _Rank:
     ended: bool = False
 
 
-def on_two_ranks(work: Work, items: Sequence[Any], *, patience_s: float) -> list[tuple[Any, Any]]:
-    """Let two ranks do their work on all items; return what both found of each.
+def on_ranks(
+    work: Work, items: Sequence[Any], *, patience_s: float, ranks: int = 2
+) -> list[tuple[Any, ...]]:
+    """Let ranks do their work on all items; return what all of them found of each.
 
     Args:
-        work: a function at the top of a module; both ranks run it.
+        work: a function at the top of a module; every rank runs it.
         items: what it is given.
         patience_s: how long a rank may be at one item.
+        ranks: how many there are.
 
     Raises:
-        StageError: a rank hangs or died; the items that both were at are named.
+        StageError: a rank hangs or died; the items that all were at are named.
     """
     context = get_context("spawn")
-    port, ranks = _free_port(), []
-    for number in range(RANKS):
+    port, started = _free_port(), []
+    for number in range(ranks):
         ours, theirs = context.Pipe(duplex=False)
-        arguments = (number, port, work, items, theirs)
+        arguments = ((number, ranks, port), work, items, theirs)
         process = context.Process(target=_serve, args=arguments, daemon=True)
         process.start()
         theirs.close()
-        ranks.append(_Rank(process, ours))
+        started.append(_Rank(process, ours))
     try:
-        while not all(rank.ended for rank in ranks):
-            _listen(ranks, patience_s)
+        while not all(rank.ended for rank in started):
+            _listen(started, patience_s)
     finally:
-        for rank in ranks:
+        for rank in started:
             rank.process.kill()
             rank.process.join()
-    first, second = (rank.found for rank in ranks)
-    return list(zip(first, second, strict=True))
+    return list(zip(*(rank.found for rank in started), strict=True))
 
 
 def _listen(ranks: Sequence[_Rank], patience_s: float) -> None:
@@ -104,13 +105,14 @@ def _free_port() -> int:
         return port
 
 
-def _serve(rank: int, port: int, work: Work, items: Sequence[Any], pipe: Any) -> None:  # noqa: ANN401
-    """Do the work as a launched rank."""
+def _serve(place: tuple[int, int, int], work: Work, items: Sequence[Any], pipe: Any) -> None:  # noqa: ANN401
+    """Do the work as a launched rank; its place is its number, how many there are, and a port."""
+    rank, size, port = place
     warnings.filterwarnings("ignore", category=FutureWarning)
     os.environ |= {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(RANKS),
+        "WORLD_SIZE": str(size),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
         "GLOO_SOCKET_IFNAME": "lo",

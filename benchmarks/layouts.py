@@ -104,11 +104,12 @@ def case_of(found: Sequence[Found], ranks: int) -> Case:
             what = f"{len(own)} layouts, {spread}, worst gradient"
             seconds = median(one.seconds for one in own)
             over = f"one process, off by so many {BAR:g}"
-            rows.append(Row(what, over, seconds, [worst.off / BAR], at_most(1.0), facts))
+            ratios = [worst.off / BAR]
+            rows.append(Row(what, over, seconds, ratios, bar=at_most(1.0), facts=facts))
     return Case(
-        f"steps on {ranks} ranks beside one process, wall clock",
+        f"steps on {ranks} ranks beside one process",
         rows,
-        variety(draw(one.seed, ranks) for one in found),
+        facts=variety(draw(one.seed, ranks) for one in found),
     )
 
 

@@ -8,11 +8,18 @@ import torch
 from tests.unit.model.test_backends import EXPERTS, drawn, leaves
 from uni_moe.model.backends.base import LowRank
 from uni_moe.model.backends.choose import backend_of
+from uni_moe.model.backends.elementwise import TorchElementwise
+from uni_moe.model.backends.fused import Fused
 from uni_moe.model.backends.grouped import grouped
 from uni_moe.model.backends.reference import reference
 from uni_moe.routes import Routes
 
 pytestmark = pytest.mark.gpu
+WAYS = {"reference": reference, "grouped": grouped, "fused": Fused(TorchElementwise())}
+if torch.cuda.is_available():
+    from uni_moe.model.backends.kernels import KernelElementwise
+
+    WAYS["kernels"] = Fused(KernelElementwise())
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 3e-2}  # of the largest value
 
 
@@ -51,7 +58,7 @@ def computed(way, x, share, chosen, weights):
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("busy", [EXPERTS, 3, 1])
 @pytest.mark.parametrize("low_rank", [False, True])
-@pytest.mark.parametrize("way", [reference, grouped])
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 def test_a_gpu_computes_what_a_cpu_does(way, low_rank, busy, dtype):
     case = placed(drawn(low_rank=low_rank, busy=busy), "cpu", dtype)  # rounded for both
     wanted = computed(reference, *placed(case, "cpu", torch.float32))
@@ -62,6 +69,6 @@ def test_a_gpu_computes_what_a_cpu_does(way, low_rank, busy, dtype):
 
 
 @pytest.mark.parametrize("way", ["fused", "grouped"])
-def test_a_gpu_takes_the_grouped_product_whatever_a_cpu_would(way):
+def test_a_gpu_takes_the_grouped_product_for_little_work(way):
     _, _, chosen, weights = placed(drawn(), "cuda", torch.float32)
     assert backend_of(Routes(experts=way), chosen, weights) is grouped

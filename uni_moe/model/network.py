@@ -29,7 +29,7 @@ from transformers.utils.generic import ModelOutput
 
 from uni_moe.errors import DataError
 from uni_moe.model import decoding, losses
-from uni_moe.model.config import KINDS, SLOT_KINDS, UniMoeConfig
+from uni_moe.model.config import KINDS, UniMoeConfig
 from uni_moe.model.connectors import AudioConnector, ImageConnector, SpeechConnector
 from uni_moe.model.encoders.beats import Beats
 from uni_moe.model.generation import MediaGenerationMixin
@@ -219,12 +219,14 @@ class UniMoeForConditionalGeneration(
         """
         if inputs_embeds is None:
             assert input_ids is not None
-            seen = dict(features or {})
-            values = (pixel_values, video_pixel_values, audio_fbank, speech_mel)
-            for kind, value in zip(SLOT_KINDS, values, strict=True):
-                if value is not None:
-                    padding = audio_padding if kind == "audio" else None
-                    seen[kind] = self.encode(kind, value, padding)
+            media = {
+                "pixel_values": pixel_values,
+                "video_pixel_values": video_pixel_values,
+                "audio_fbank": audio_fbank,
+                "audio_padding": audio_padding,
+                "speech_mel": speech_mel,
+            }
+            seen = {**(features or {}), **self.encode_all(media)}
             inputs_embeds = self._embed(input_ids, seen)
         kind_BT = self._kinds(input_ids, inputs_embeds)
         self._tell_kinds(kind_BT)

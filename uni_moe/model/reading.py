@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from uni_moe.errors import LineageError
-from uni_moe.model.config import KINDS, SLOT_KINDS
+from uni_moe.model.config import INPUT_OF, KINDS, SLOT_KINDS
 from uni_moe.model.towers import READERS, TowersMixin
 
 
@@ -27,6 +27,22 @@ class MediaReadingMixin(TowersMixin):
 
     language_model: Any
     runs_every_connector = False
+
+    def encode_all(self, media: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Return features by kind, of what `forward` is given under the names of INPUT_OF.
+
+        Args:
+            media: name -> values; None where there are none. `audio_padding` goes with the audio.
+
+        Raises:
+            ConfigError: this network has no encoder for them.
+        """
+        found = {}
+        for kind, name in INPUT_OF.items():
+            if media.get(name) is not None:
+                padding = media.get("audio_padding") if kind == "audio" else None
+                found[kind] = self.encode(kind, media[name], padding)
+        return found
 
     def connect(self, kind: str, features: Tensor) -> Tensor:
         """Return rows (N, rows, D) for what an encoder returned.

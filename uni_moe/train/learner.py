@@ -13,6 +13,7 @@ from uni_moe.data.packing import Batch, Plan, plan
 from uni_moe.examples import Example, ExampleMaker, collate, pack
 from uni_moe.launch import here
 from uni_moe.lengths import UNPACKED, check_lengths
+from uni_moe.model import adapters
 from uni_moe.model.losses import Whole, first, weights_of
 from uni_moe.platform import device
 from uni_moe.records import Sample
@@ -130,6 +131,8 @@ class PhaseModule(nn.Module):
         super().__init__()
         self.model, self.precision = model, precision
         self._step: Whole | None = None
+        if precision != "float32":
+            adapters.leave_casts_to_autocast(model)
 
     def look_ahead(self, batches: Sequence[MicroBatch]) -> None:
         """Count what losses of routing are means over, where a step is computed in several parts.

@@ -105,7 +105,8 @@ def case_of(
 ) -> Case:
     """Hold measurements of layers against a question's bars."""
     rows = rows_of(measured, claims_of(measured, setup.held(question.bars), baseline))
-    numbers = memory_of(measured, question.sizes, question.memory)
+    sparse = {one: n for one, n in measured.peak_bytes.items() if one.name != baseline}
+    numbers = memory_of(sparse, question.sizes, setup.held(question.memory))
     facts = {"rows_per_expert": loads(question.sizes, setup)}
     return Case(title, rows, numbers, facts, str(setup.clock))
 
@@ -118,13 +119,12 @@ def claims_of(measured: Measured, bars: Bars, baseline: str) -> list[Claim]:
     return [Claim(*pair, bars.get(pair)) for pair in pairs]
 
 
-def memory_of(measured: Measured, sizes: Sizes, bars: Bars) -> list[Number]:
-    """Return what layers hold at most, weights and one call together, and beside each other."""
-    peaks = {
-        one: sizes.weight_bytes + added
-        for one, added in measured.peak_bytes.items()
-        if added is not None
-    }
+def memory_of(added: Mapping[Contender, int | None], sizes: Sizes, bars: Bars) -> list[Number]:
+    """Return what sparse layers hold at most on an accelerator, and beside each other.
+
+    That is a layer's weights and what one call adds to them.
+    """
+    peaks = {one: sizes.weight_bytes + n for one, n in added.items() if n is not None}
     found = [Number(f"memory of {one}", peak / 1e9, "GB") for one, peak in peaks.items()]
     for (what, over), bar in bars.items():
         known = what in peaks and over in peaks

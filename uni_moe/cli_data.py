@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 
 from uni_moe.alone import nobody_else
 from uni_moe.artifacts import Layout
+from uni_moe.command import Command
 from uni_moe.config import load_params
 from uni_moe.errors import ConfigError
 
 
-def add_words(command: Callable[..., argparse.ArgumentParser]) -> None:
+def add_words(command: Command) -> None:
     """Add these words to the parser; `command` makes one."""
     remove = command("remove", _remove, "take samples out for good, and leave the others in place")
     remove.add_argument("keys", nargs="*", metavar="KEY", help="source/name")

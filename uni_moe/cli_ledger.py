@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from uni_moe.artifacts import CARD, Layout, read_card
+from uni_moe.command import Command
 from uni_moe.errors import DataError, LineageError
-from uni_moe.records import Card
-
-Command = Callable[[str, Callable[..., int | None], str], argparse.ArgumentParser]
+from uni_moe.records import MEDIA_KINDS, Card
 
 
 def add_words(command: Command) -> None:
@@ -140,7 +139,7 @@ def _folders(layout: Layout, names: Sequence[str]) -> list[Path]:
 def _phases(layout: Layout) -> dict[str, Path]:
     return {
         **{f"align@{name}": layout.aligned(name) for name in ("image", "audio", "speech")},
-        **{f"experts@{n}": layout.expert(n) for n in ("image", "video", "audio", "speech")},
+        **{f"experts@{n}": layout.expert(n) for n in MEDIA_KINDS},
         "tune": layout.model,
     }
 

@@ -7,19 +7,18 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uni_moe.artifacts import Layout
+from uni_moe.command import Command
 from uni_moe.config import load_params
 from uni_moe.errors import ConfigError, telling_of
 from uni_moe.workspace import recipe_file
 
 if TYPE_CHECKING:
     from uni_moe.model.config import UniMoeConfig
-
-Command = Callable[[str, Callable[..., int | None], str], argparse.ArgumentParser]
 
 
 def add_words(command: Command) -> None:

@@ -130,9 +130,9 @@ class PhaseModule(nn.Module):
     def __init__(self, model: nn.Module, precision: Precision = "float32") -> None:
         super().__init__()
         self.model, self.precision = model, precision
-        self._step: Whole | None = None
         if precision != "float32":
             adapters.leave_casts_to_autocast(model)
+        self._step: Whole | None = None
 
     def look_ahead(self, batches: Sequence[MicroBatch]) -> None:
         """Count what losses of routing are means over, where a step is computed in several parts.

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import decode, layer, lora, peers, step
 from benchmarks.answers import at_most
 from benchmarks.peers import Sizes, Stacks
-from benchmarks.rounds import Contender, Measured
+from benchmarks.rounds import Contender
 from uni_moe.platform import take
 from uni_moe.routes import Routes
 from uni_moe.train.learner import PhaseModule
@@ -119,14 +119,14 @@ def test_a_call_leaves_no_gradient_behind():
 
 def test_memory_is_that_of_weights_and_of_a_call():
     ours, peer = Contender("ours"), Contender("peer")
-    measured = Measured(peak_bytes={ours: 10**9, peer: None})
+    added = {ours: 10**9, peer: None}
     sizes = replace(SIZES, experts=10, width=10_000, inner=10_000, dtype="bfloat16")
     assert sizes.weight_bytes == 6 * 10**9
-    assert [n.found for n in layer.memory_of(measured, sizes, {})] == [7.0]
-    measured.peak_bytes[peer] = 8 * 10**9
-    *_, ratio = layer.memory_of(measured, sizes, {(ours, peer): at_most(0.65)})
+    assert [n.found for n in layer.memory_of(added, sizes, {})] == [7.0]
+    added[peer] = 8 * 10**9
+    *_, ratio = layer.memory_of(added, sizes, {(ours, peer): at_most(0.65)})
     assert (ratio.found, ratio.reached("here")) == (0.5, True)
-    *_, unknown = layer.memory_of(measured, sizes, {(Contender("gone"), peer): at_most(0.65)})
+    *_, unknown = layer.memory_of(added, sizes, {(Contender("gone"), peer): at_most(0.65)})
     assert (unknown.found, unknown.reached("here")) == (None, False)
 
 

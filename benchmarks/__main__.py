@@ -19,6 +19,7 @@ QUESTIONS = {
     "decode": "generation beside transformers' and beside what memory allows",
     "step": "an optimizer step of tuning beside the way of the published code",
     "layouts": "gradients of two ranks beside one process, whatever each of them meets",
+    "kills": "stages killed at random instants: do they end in the same bytes",
     "size": "the paper's models on the meta device: parameters, time, memory",
 }
 ROUNDS = 9

@@ -21,6 +21,7 @@ CARD = "card.json"
 _AROUND = (
     "uni_moe.__main__",
     "uni_moe.alone",
+    "uni_moe.command",
     "uni_moe.launch",
     "uni_moe.leash",
     "uni_moe.workspace",

@@ -9,26 +9,32 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 from safetensors.torch import load_file
 
 from tests.house.code_deps import ROOT
-from tests.integration.test_smallest_road import declared_params, smallest_data
+from tests.integration.test_smallest_road import declared_params
+from uni_moe.artifacts import read_card
 from uni_moe.cli import main
 
 STEPS, TIMEOUT_S = 6, 240
 
 
-def made_for_tune(root):
-    """Fill a workspace by stages of one step each; `tune` itself takes a few, with states."""
+class Tuned(NamedTuple):
+    """What `tune` left: every step's numbers, the adapter, modality -> before and after."""
+
+    rows: list
+    adapter: dict
+    validation_loss: dict
+
+
+def made_for_tune(root, data):
+    """Fill a workspace by all stages before `tune`, which itself takes a few steps, with states."""
     (root / "data").mkdir()
     shutil.copytree(ROOT / "data_contracts", root / "data_contracts")
-    data = smallest_data()
     data["tune"] |= {"steps": STEPS, "batch_size": 6, "save_every_steps": 2}
-    # Those beside the next token's are means over what one rank computes at once.
-    off = {"balance": 0.0, "target": 0.0, "divergence": 0.0, "expert_targets": {}}
-    data["tune"]["losses"] = off
     (root / "params.yaml").write_text(yaml.safe_dump(data))
     for stage in declared_params():
         if stage.partition("@")[0] not in ("tune", "evaluate"):
@@ -45,7 +51,7 @@ def command(root, machine):
 
 
 def tuned(root, **machine):
-    """Run `tune` to its end; return every step's numbers and the adapter.
+    """Run `tune` to its end; return what it left.
 
     The ledger is what seed, params and corpus say, whoever computed a draw.
     """
@@ -55,7 +61,9 @@ def tuned(root, **machine):
     )
     assert done.returncode == 0, done.stderr[:4000]
     assert main(["--workspace", str(root), "ledger", "check", "tune"]) == 0
-    return numbers(root), load_file(root / "artifacts/model/adapter/adapter_model.safetensors")
+    model = root / "artifacts/model"
+    adapter = load_file(model / "adapter/adapter_model.safetensors")
+    return Tuned(numbers(root), adapter, read_card(model).results["validation_loss"])
 
 
 def numbers(root):

@@ -23,6 +23,7 @@ from tests.integration.ranks import (
     wait_for,
     with_room,
 )
+from tests.integration.test_smallest_road import smallest_data
 from uni_moe.artifacts import verified_card
 from uni_moe.train.state import StateStore
 
@@ -32,7 +33,7 @@ AT_ONCE_S = 60
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """A workspace in which `tune` has run once; return it and its model's id."""
-    root = made_for_tune(tmp_path_factory.mktemp("troubles"))
+    root = made_for_tune(tmp_path_factory.mktemp("troubles"), smallest_data())
     tuned(root, **two())
     return root, verified_card(root / "artifacts/model").id
 

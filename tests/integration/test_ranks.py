@@ -19,7 +19,9 @@ from tests.integration.ranks import (
     two,
     wait_for,
 )
+from tests.integration.test_smallest_road import smallest_data
 
+BESIDE = [f"auxiliary/{name}" for name in ("balance", "target", "divergence")]
 MACHINES = {
     "zero 0": {"zero_stage": 0},
     "zero 1": {"zero_stage": 1},
@@ -33,7 +35,7 @@ MACHINES = {
 @pytest.fixture(scope="module")
 def assembled(tmp_path_factory):
     """A workspace with everything that tune reads, made by stages of one step each."""
-    return made_for_tune(tmp_path_factory.mktemp("ranks"))
+    return made_for_tune(tmp_path_factory.mktemp("ranks"), smallest_data())
 
 
 @pytest.fixture(scope="module")
@@ -43,14 +45,16 @@ def alone(assembled):
 
 
 def agree(found, expected):
-    (rows, adapter), (expected_rows, expected_adapter) = found, expected
-    assert [row["step"] for row in rows] == [row["step"] for row in expected_rows]
-    for row, by_one in zip(rows, expected_rows, strict=True):
-        for name in ("loss", "gradient_norm"):
+    assert [row["step"] for row in found.rows] == [row["step"] for row in expected.rows]
+    for row, by_one in zip(found.rows, expected.rows, strict=True):
+        for name in ("loss", "gradient_norm", *BESIDE):
             assert row[name] == pytest.approx(by_one[name], rel=1e-5)
-    assert adapter.keys() == expected_adapter.keys()
-    for name, tensor in adapter.items():
-        torch.testing.assert_close(tensor, expected_adapter[name], atol=2e-6, rtol=1e-4)
+    assert found.adapter.keys() == expected.adapter.keys()
+    for name, tensor in found.adapter.items():
+        torch.testing.assert_close(tensor, expected.adapter[name], atol=2e-6, rtol=1e-4)
+    assert found.validation_loss.keys() == expected.validation_loss.keys()
+    for name, by_one in expected.validation_loss.items():
+        assert found.validation_loss[name] == pytest.approx(by_one, rel=1e-5)
 
 
 @pytest.mark.parametrize("machine", MACHINES.values(), ids=MACHINES)
@@ -65,20 +69,20 @@ def test_resume_with_another_number_of_ranks_goes_on(before, after, assembled, a
     process = start(assembled, before)
     wait_for(lambda: has_state(assembled))
     kill_all(process, assembled)
-    rows, _ = tuned(assembled, **after)
+    rows = tuned(assembled, **after).rows
     assert rows[0]["step"] > 1
     for row in rows:
-        expected = alone[0][row["step"] - 1]
+        expected = alone.rows[row["step"] - 1]
         assert row["loss"] == pytest.approx(expected["loss"], rel=1e-5)
 
 
 def test_resume_after_all_ranks_were_killed_ends_in_the_same_bits(assembled):
     machine = two(zero_stage=1)
-    _, expected = tuned(assembled, **machine)
+    expected = tuned(assembled, **machine).adapter
     process = start(assembled, machine)
     wait_for(lambda: has_state(assembled))
     kill_all(process, assembled)
-    _, found = tuned(assembled, **machine)
+    found = tuned(assembled, **machine).adapter
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
@@ -90,7 +94,7 @@ def test_a_command_that_was_told_can_be_typed(assembled, alone):
     )
     typed = json.loads(told.stdout)
     subprocess.run(typed, env=environment, capture_output=True, check=True, timeout=TIMEOUT_S)
-    assert numbers(assembled)[-1]["loss"] == pytest.approx(alone[0][-1]["loss"], rel=1e-5)
+    assert numbers(assembled)[-1]["loss"] == pytest.approx(alone.rows[-1]["loss"], rel=1e-5)
 
 
 def test_ranks_may_compute_activations_again(assembled, alone):

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,15 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from uni_moe.artifacts import code_hash, files_of, read_json, whole_folder, write_json, write_text
+from uni_moe.artifacts import (
+    Layout,
+    code_hash,
+    files_of,
+    read_json,
+    whole_folder,
+    write_json,
+    write_text,
+)
 from uni_moe.errors import StageError, is_full
 from uni_moe.machine import Machine
 from uni_moe.records import canonical_json, sha256_text
@@ -31,6 +39,7 @@ from uni_moe.stage import StageContext
 
 STATES = "states.jsonl"
 _KEY = 16  # letters of the hash in a folder's name
+_ANY_KEY = "[0-9a-f]" * _KEY
 _FACTS = "state.json"
 _HASHES = "hashes.json"
 _TENSORS = "tensors.safetensors"
@@ -159,7 +168,7 @@ class StateStore:
         """Forget the training, and what the stage left under other keys: its artifact stands."""
         self.settle()
         stage = self.folder.name.rpartition("-")[0]
-        others = self.folder.parent.glob(f"{stage}-{'[0-9a-f]' * _KEY}")
+        others = self.folder.parent.glob(f"{stage}-{_ANY_KEY}")
         for folder in {self.folder, *others}:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -220,6 +229,12 @@ def open_states(
 
 def _step_of(folder: Path) -> int:
     return int(folder.name.partition("-")[2])
+
+
+def states_in(layout: Layout) -> Iterator[tuple[str, Path]]:
+    """Give the stage and the folder of every training whose states a workspace keeps."""
+    for folder in sorted(layout.state.glob(f"*-{_ANY_KEY}")):
+        yield folder.name.rpartition("-")[0], folder
 
 
 def _is_whole(folder: Path) -> bool:

@@ -51,10 +51,12 @@ def outcome(stage, same):
 
 
 def test_other_bytes_are_told_by_their_stage():
-    (row,) = case_of([outcome("tune", same=True), outcome("align@audio", same=False)]).rows
-    assert row.reached is False
-    assert row.facts["other_bytes"] == ["align@audio"]
-    assert (row.facts["kills"], row.facts["left_a_draft"], row.seconds) == (4, 2, 4.0)
-    assert row.facts["when"] == {AT_ANY_TIME: 2, IN_A_STATE: 2}
-    (row,) = case_of([outcome("tune", same=True)]).rows
-    assert row.reached is True
+    case = case_of([outcome("tune", same=True), outcome("align@audio", same=False)])
+    (number,) = case.numbers
+    assert case.missed("any machine")
+    assert number.value == 1.0
+    assert number.facts["other_bytes"] == ["align@audio"]
+    told = [number.facts[name] for name in ("kills", "left_a_draft", "seconds_a_kill")]
+    assert told == [4, 2, 4.0]
+    assert number.facts["when"] == {AT_ANY_TIME: 2, IN_A_STATE: 2}
+    assert not case_of([outcome("tune", same=True)]).missed("any machine")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -17,11 +17,9 @@ from uni_moe.errors import StageError
 
 When = Literal["at any time", "while a state is written", "while an artifact is written"]
 AT_ANY_TIME: When = "at any time"
-WRITING: dict[When, str] = {
-    "while a state is written": "state/*/.step-*",
-    "while an artifact is written": "artifacts/**/.*.????????????????????????????????",
-}
-"""Where drafts lie, in a workspace."""
+IN_A_STATE: When = "while a state is written"
+IN_AN_ARTIFACT: When = "while an artifact is written"
+WRITING = (IN_A_STATE, IN_AN_ARTIFACT)
 _MOMENT_S = 0.01  # a draft lives a few of them
 _LAST_LINES = 20
 _MOST_TRIES = 6
@@ -80,26 +78,33 @@ def disturbed(
     outcome = Outcome(stage, processes)
     for kill in kills:
         for _ in range(_MOST_TRIES):
-            if _killed(root, stage, processes, kill, lasts_s):
+            if _killed(root, stage, processes, kill, lasts_s, expected):
                 outcome.killed.append(kill.when)
-                outcome.drafts += any(_drafts(root, pattern) for pattern in WRITING.values())
+                outcome.drafts += _half_written(root, stage, expected)
                 break
             outcome.too_late += 1
     run_to_the_end(root, stage, processes)
-    left = any(_drafts(root, pattern) for pattern in WRITING.values())
+    left = _half_written(root, stage, expected)
     outcome.same = ids_of(root, stage) == expected and not left
     outcome.seconds = time.perf_counter() - began
     return outcome
 
 
-def _killed(root: Path, stage: str, processes: int, kill: Kill, lasts_s: float) -> bool:
+def _killed(  # noqa: PLR0913 - a stage, a kill, and what the stage makes
+    root: Path,
+    stage: str,
+    processes: int,
+    kill: Kill,
+    lasts_s: float,
+    makes: Collection[str],
+) -> bool:
     """Start a stage and kill it; False where it came to its end first."""
     with _Started(root, stage, processes) as started:
         if kill.when == AT_ANY_TIME:
             deadline = time.perf_counter() + kill.share * lasts_s
             come = started.wait_until(lambda: time.perf_counter() >= deadline)
         else:
-            come = started.wait_until(lambda: bool(_drafts(root, WRITING[kill.when])))
+            come = started.wait_until(lambda: bool(_drafts(root, kill.when, stage, makes)))
             time.sleep(kill.share * _MOMENT_S)
         if come and started.kill():
             return True
@@ -107,8 +112,16 @@ def _killed(root: Path, stage: str, processes: int, kill: Kill, lasts_s: float) 
         return False
 
 
-def _drafts(root: Path, pattern: str) -> list[Path]:
-    return list(root.glob(pattern))
+def _drafts(root: Path, when: When, stage: str, makes: Collection[str]) -> list[Path]:
+    """Return the drafts of a stage's states, or of the artifacts that it makes."""
+    if when == IN_A_STATE:
+        return list(root.glob(f"state/{stage}-*/.step-*"))
+    targets = [root / name for name in makes]
+    return [draft for one in targets for draft in one.parent.glob(f".{one.name}.*")]
+
+
+def _half_written(root: Path, stage: str, makes: Collection[str]) -> bool:
+    return any(_drafts(root, when, stage, makes) for when in WRITING)
 
 
 class _Started:

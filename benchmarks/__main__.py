@@ -22,6 +22,7 @@ QUESTIONS = {
     "decode": "generation beside transformers' and beside what memory allows",
     "step": "an optimizer step of tuning beside the way of the published code",
     "layouts": "gradients of two ranks beside one process, whatever each of them meets",
+    "kills": "stages killed at random instants: do they end in the same bytes",
     "large": "the same at the paper's size, on a GPU",
     "watch": "what the ledger and the telemetry take of a step",
     "size": "the paper's models on the meta device: parameters, time, memory",

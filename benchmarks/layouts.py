@@ -19,7 +19,7 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-from benchmarks.answers import Case, Row, at_most
+from benchmarks.answers import Case, Number, at_most
 from benchmarks.drawn_layouts import SPREADS, StepLayout, draw, variety
 from benchmarks.layout_learner import LayoutLearner, network
 from benchmarks.on_ranks import on_ranks
@@ -89,7 +89,7 @@ def compared(seeds: Sequence[int], ranks: int, *, patience_s: float) -> list[Fou
 
 def case_of(found: Sequence[Found], ranks: int) -> Case:
     """Hold what was found against the bar, by how weights and moments are spread."""
-    rows = []
+    numbers = []
     for spread in SPREADS:
         own = [one for one in found if draw(one.seed, ranks).spread == spread]
         if own:
@@ -100,17 +100,13 @@ def case_of(found: Sequence[Found], ranks: int) -> Case:
                 "worst_norm_off": max(one.norm_off for one in own),
                 "median_scale": median(one.scale for one in own),
                 "with_experts_without_a_token": sum(one.unvisited > 0 for one in own),
+                "median_seconds": median(one.seconds for one in own),
             }
-            what = f"{len(own)} layouts, {spread}, worst gradient"
-            seconds = median(one.seconds for one in own)
-            over = f"one process, off by so many {BAR:g}"
-            ratios = [worst.off / BAR]
-            rows.append(Row(what, over, seconds, ratios, bar=at_most(1.0), facts=facts))
-    return Case(
-        f"steps on {ranks} ranks beside one process",
-        rows,
-        facts=variety(draw(one.seed, ranks) for one in found),
-    )
+            what = f"{len(own)} layouts, {spread}: a gradient is off by at most"
+            numbers.append(Number(what, worst.off, bar=at_most(BAR), facts=facts))
+    title = f"steps on {ranks} ranks beside one process"
+    held = variety(draw(one.seed, ranks) for one in found)
+    return Case(title, numbers=numbers, facts=held)
 
 
 def learn_layouts(seeds: Sequence[int]) -> Iterator[tuple[int, Found | None]]:

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 from uni_moe.artifacts import Layout
 from uni_moe.cli_process import quiet
+from uni_moe.command import Command
 from uni_moe.config import load_params
 from uni_moe.errors import ConfigError
 from uni_moe.records import MEDIA_KINDS
-
-Command = Callable[[str, Callable[..., int | None], str], argparse.ArgumentParser]
 
 
 def add_words(command: Command) -> None:

@@ -9,7 +9,6 @@ import argparse
 import getpass
 import json
 import os
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -17,14 +16,13 @@ from typing import TYPE_CHECKING, cast
 from uni_moe.alone import only_one
 from uni_moe.artifacts import Layout
 from uni_moe.cli_process import quiet
+from uni_moe.command import Command
 from uni_moe.config import Gate, load_params
 from uni_moe.errors import ConfigError
 from uni_moe.machine import load_machine
 
 if TYPE_CHECKING:
     from uni_moe.registry.gate import Verdict
-
-Command = Callable[[str, Callable[..., int | None], str], argparse.ArgumentParser]
 
 
 def add_words(command: Command) -> None:

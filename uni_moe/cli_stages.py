@@ -10,19 +10,17 @@ import importlib
 import json
 import os
 import shlex
-from collections.abc import Callable
 from dataclasses import asdict
 
 from uni_moe import launch
 from uni_moe.alone import end_with_starter, only_one
 from uni_moe.artifacts import Layout
 from uni_moe.cli_process import quiet
+from uni_moe.command import Command
 from uni_moe.config import load_params
 from uni_moe.errors import UniMoeError
 from uni_moe.machine import NAMED, Machine, load_machine
 from uni_moe.records import MEDIA_KINDS, MODALITIES
-
-Command = Callable[[str, Callable[..., int | None], str], argparse.ArgumentParser]
 
 # stage -> the function that runs it, and the items it may have behind the @
 STAGES: dict[str, tuple[str, tuple[str, ...], str]] = {

@@ -6,13 +6,11 @@ Heavy imports happen inside, so that help and errors come at once.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 
 from uni_moe.artifacts import Layout
+from uni_moe.command import Command
 from uni_moe.config import load_params
-
-Command = Callable[[str, Callable[..., int | None], str], argparse.ArgumentParser]
 
 
 def add_words(command: Command) -> None:

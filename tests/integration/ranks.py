@@ -15,16 +15,23 @@ import yaml
 from safetensors.torch import load_file
 
 from tests.house.code_deps import ROOT
-from tests.integration.test_smallest_road import declared_params, smallest_data
+from tests.integration.test_smallest_road import declared_params
 from uni_moe.artifacts import read_card
 from uni_moe.cli import main
 
 STEPS, TIMEOUT_S = 6, 240
 
 
-def made_for_tune(root, data=None):
-    """Fill a workspace by stages of one step each; `tune` itself takes a few, with states."""
-    data = data or smallest_data()
+class Tuned(NamedTuple):
+    """What `tune` left: every step's numbers, the adapter, modality -> before and after."""
+
+    rows: list
+    adapter: dict
+    validation_loss: dict
+
+
+def made_for_tune(root, data):
+    """Fill a workspace by all stages before `tune`, which itself takes a few steps, with states."""
     (root / "data").mkdir()
     shutil.copytree(ROOT / "data_contracts", root / "data_contracts")
     data["tune"] |= {"steps": STEPS, "batch_size": 6, "save_every_steps": 2}
@@ -41,14 +48,6 @@ def command(root, machine):
     profile.write_text(yaml.safe_dump(machine))
     environment = {**os.environ, "UNI_MOE_MACHINE": str(profile)}
     return [sys.executable, "-m", "uni_moe", "--workspace", str(root), "tune"], environment
-
-
-class Tuned(NamedTuple):
-    """What `tune` left: every step's numbers, the adapter, modality -> before and after."""
-
-    rows: list
-    adapter: dict
-    validation_loss: dict
 
 
 def tuned(root, **machine):

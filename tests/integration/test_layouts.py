@@ -13,13 +13,13 @@ def test_gradients_of_two_ranks_are_those_of_one_process(tmp_path):
     words = ("--count", str(COUNT), "--patience-s", str(PATIENCE_S), "--heap-gb", "0")
     assert main(["layouts", *words, "--json", str(file)]) == 0
     (case,) = json.loads(file.read_text())["layouts"]["cases"]
-    assert sum(row["layouts"] for row in case["rows"]) == COUNT
-    assert len(case["rows"]) == len(SPREADS)
-    for row in case["rows"]:
+    assert sum(row["layouts"] for row in case["numbers"]) == COUNT
+    assert len(case["numbers"]) == len(SPREADS)
+    for row in case["numbers"]:
         assert row["reached"], row
         assert row["worst_norm_off"] < 1e-5
         assert row["median_scale"] > 1e-3  # there is something to hold together
-    assert sum(row["with_experts_without_a_token"] for row in case["rows"]) > COUNT // 20
+    assert sum(row["with_experts_without_a_token"] for row in case["numbers"]) > COUNT // 20
 
 
 def test_layouts_hold_what_is_known_to_part_ranks():

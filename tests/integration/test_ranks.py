@@ -19,6 +19,7 @@ from tests.integration.ranks import (
     two,
     wait_for,
 )
+from tests.integration.test_smallest_road import smallest_data
 
 BESIDE = [f"auxiliary/{name}" for name in ("balance", "target", "divergence")]
 MACHINES = {
@@ -34,7 +35,7 @@ MACHINES = {
 @pytest.fixture(scope="module")
 def assembled(tmp_path_factory):
     """A workspace with everything that tune reads, made by stages of one step each."""
-    return made_for_tune(tmp_path_factory.mktemp("ranks"))
+    return made_for_tune(tmp_path_factory.mktemp("ranks"), smallest_data())
 
 
 @pytest.fixture(scope="module")

@@ -17,13 +17,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from uni_moe import routes
-from uni_moe.config import FeatureCacheSettings
 from uni_moe.data.blocks import Array
 from uni_moe.data.corpus import Corpus
 from uni_moe.data.features import FeatureCache, FeatureStore, feature_folder
 from uni_moe.data.media import Media, load
 from uni_moe.errors import UniMoeError
 from uni_moe.feature_key import encoder_facts
+from uni_moe.machine import FeatureCacheSettings
 from uni_moe.model.preparing import MediaPreparingMixin
 from uni_moe.model.towers import TowersMixin
 from uni_moe.recent import Recent

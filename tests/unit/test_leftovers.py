@@ -11,14 +11,13 @@ from tests.unit.registry import workspace as registry
 from uni_moe.alone import only_one
 from uni_moe.artifacts import read_card
 from uni_moe.cli import main
-from uni_moe.config import FeatureCacheSettings
 from uni_moe.data.exposures import FILE as LEDGER
 from uni_moe.data.exposures import Entry, write_entries
 from uni_moe.data.features import FeatureCache, feature_folder
 from uni_moe.data.kept_features import forget_features
 from uni_moe.data.manifest import media_of, read_manifest, write_manifest
 from uni_moe.data.tombstones import FILE
-from uni_moe.machine import Machine
+from uni_moe.machine import FeatureCacheSettings, Machine
 from uni_moe.registry.write import register
 
 KEY = "a" * 16

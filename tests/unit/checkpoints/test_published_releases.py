@@ -338,6 +338,25 @@ def test_halves_in_two_shards_are_one_adapter(published, tmp_path):
     torch.testing.assert_close(new[3].detach(), old[3].detach() + 2 * b @ a, atol=1e-5, rtol=0)
 
 
+def test_a_later_files_half_takes_over_from_the_earlier(published, tmp_path):
+    """Built-in halves are parameters of the network: they are loaded over each other."""
+    folder, model = published(style="deepspeed")
+    name = "model.layers.1.mlp.up_proj"
+    a, b = torch.randn(2, 32), torch.randn(48, 2)
+    halves = {f"{name}_lora_A.weight": a, f"{name}_lora_B.weight": torch.ones(48, 2)}
+    save_file({**shard_of(folder), **halves}, folder / "model.safetensors")
+    torch.save({f"{name}_lora_B.weight": b}, folder / "non_lora_trainables.bin")
+    told = json.loads((folder / "config.json").read_text()) | {"lora_r": 2, "lora_alpha": 4}
+    (folder / "config.json").write_text(json.dumps(told))
+    plan = plan_of([folder])
+    import_published(plan, tmp_path / "out")
+    target = f"language_model.{name}.weight"
+    expected = model.state_dict()[target] + 2 * b @ a
+    found = load(tmp_path / "out").state_dict()[target]
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    assert any("up_proj_lora_B" in line for line in plan.published.replaced)
+
+
 @pytest.mark.parametrize(
     "rope",
     [

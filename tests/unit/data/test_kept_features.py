@@ -9,11 +9,10 @@ import pytest
 from feature_writer import ABOUT, feature, name_of
 
 from uni_moe.cli import main
-from uni_moe.config import FeatureCacheSettings
 from uni_moe.data.features import FeatureCache
 from uni_moe.data.kept_features import clear_features, kept_features
 from uni_moe.errors import ConfigError, StageError
-from uni_moe.machine import Machine, load_machine
+from uni_moe.machine import FeatureCacheSettings, Machine, load_machine
 
 ROOT = Path(__file__).parents[3]
 

@@ -105,6 +105,35 @@ def test_packing_and_ranks_change_neither_losses_nor_gradients(learner, packing,
             )
 
 
+WEIGHTS = {"balance_coefficient": 3.0, "target_coefficient": 2.0, "divergence_coefficient": 1.0}
+
+
+@pytest.mark.parametrize("packing", [Packing(None, 5, "refuse"), Packing(64, 1, "refuse")])
+def test_losses_of_routing_are_those_of_the_whole_step(learner, packing):
+    found = []
+    for made in (learner(), learner(packing=packing)):
+        config = made.module.model.config
+        vars(config).update(WEIGHTS, expert_targets={"image": [1], "audio": [0]})
+        batches = made.micro_batches(0, 0, 1)
+        made.module.look_ahead(batches)
+        made.module.train()
+        count = sum(one.count for one in batches)
+        parts = [made.module(one.inputs) for one in batches]
+        total = torch.stack([one.whole(count) for one in parts]).sum() / count
+        total.backward()
+        beside = {
+            name: sum(float(one.auxiliary[name]) for one in parts)
+            for name in ("balance", "target", "divergence")
+        }
+        routers = [one.router.weight.grad for one in made.module.model.sparse_layers().values()]
+        found.append((len(batches), float(total.detach()), beside, torch.stack(routers)))
+    (one, total, beside, routers), (several, *again) = found
+    assert one == 1 < several
+    assert again[0] == pytest.approx(total, rel=1e-5)
+    assert again[1] == pytest.approx(beside, rel=1e-5)
+    assert (again[2] - routers).abs().max() <= 1e-5 * routers.abs().max()
+
+
 def test_packing_changes_no_validation_loss(learner):
     plain = learner().validate()
     assert plain.keys() == {"text", "image", "audio", "speech"}

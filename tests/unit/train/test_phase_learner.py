@@ -44,7 +44,7 @@ class Counting(nn.Module):
         sums = sums * (2 if self.training else 1)
         tokens = torch.bincount(rows[learned], minlength=count)
         loss = sums.sum() / tokens.sum().clamp(min=1)
-        beside = {"routing_sums": None, "aux_losses": {"balance": loss / 2}}
+        beside = {"routing_sums": None, "aux_losses": {"balance": loss / 2}, "beside": None}
         return SimpleNamespace(loss=loss, loss_sum_B=sums, loss_tokens_B=tokens, **beside)
 
 

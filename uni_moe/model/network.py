@@ -24,6 +24,7 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers.initialization import guard_torch_init_functions
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from transformers.utils.generic import ModelOutput
 
@@ -35,6 +36,7 @@ from uni_moe.model.encoders.beats import Beats
 from uni_moe.model.generation import MediaGenerationMixin
 from uni_moe.model.mixtures import MixturesMixin
 from uni_moe.model.moe import SparseFeedForward
+from uni_moe.model.norms import RMSNorm
 from uni_moe.model.prompt import IGNORED
 from uni_moe.model.reading import MediaReadingMixin
 from uni_moe.model.router import Routing
@@ -109,6 +111,9 @@ class UniMoeForConditionalGeneration(
                 config.audio_config.hidden_size, wide, config.audio_connector, **plain
             )
         self.language_model = LlamaForCausalLM(text)
+        for module in self.language_model.modules():
+            if type(module) is LlamaRMSNorm:
+                module.__class__ = RMSNorm
         take_route(text)
         for index in config.sparse_layers:
             self.language_model.model.layers[index].mlp = SparseFeedForward(

@@ -18,6 +18,7 @@ QUESTIONS = {
     "lora": "low-rank adapters on experts beside peft's own ways",
     "decode": "generation beside transformers' and beside what memory allows",
     "step": "an optimizer step of tuning beside the way of the published code",
+    "memory": "memory that a training is said to need beside what it holds",
     "size": "the paper's models on the meta device: parameters, time, memory",
 }
 ROUNDS = 9

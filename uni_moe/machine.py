@@ -28,7 +28,8 @@ class Machine:
     `processes` counts one node's. `rendezvous` is HOST:PORT where ranks of several nodes meet;
     `hostfile` is DeepSpeed's; `slurm` holds further words for srun. `activation_checkpointing`
     computes activations again instead of keeping them. `patience_s` is how long a rank waits for
-    another. `features` says what of frozen encoders is kept on disk.
+    another. `features` says what of frozen encoders is kept on disk. `memory_bytes` is what one
+    process has, where plans are made on another machine than the one that trains.
     """
 
     launcher: Literal["none", "torchrun", "deepspeed", "slurm"] = "none"
@@ -42,6 +43,7 @@ class Machine:
     offload_optimizer: bool = False
     activation_checkpointing: bool = False
     patience_s: float = 600.0
+    memory_bytes: int | None = None
     features: FeatureCacheSettings = field(default_factory=FeatureCacheSettings)
 
     @property
@@ -84,6 +86,9 @@ def _rules(machine: Machine) -> list[str]:
         "nodes: must be at least 1": machine.nodes < 1,
         "zero_stage: must be 0, 1, 2 or 3": machine.zero_stage not in (0, 1, 2, 3),
         "patience_s: must be above 0": machine.patience_s <= 0,
+        "memory_bytes: must be above 0": (
+            machine.memory_bytes is not None and machine.memory_bytes <= 0
+        ),
         "launcher: `none` starts one process; name torchrun, deepspeed or slurm for more": (
             machine.launcher == "none" and machine.world > 1
         ),

@@ -16,8 +16,8 @@ class Routes:
 
     `matmul` is torch's own route of float32 products or oneDNN's; `attention` torch's fused kernel
     or plain products; `experts` how packed experts run (see uni_moe.model.backends); `elementwise`
-    who computes what stands between fused experts' products; `allocator` gives freed memory back
-    or keeps it.
+    who computes what stands between fused experts' products; `allocator` gives freed memory back,
+    keeps it, or maps each tensor by itself, so that a process holds no more than its tensors.
     """
 
     threads: int = 1

@@ -17,7 +17,7 @@ SWITCHES = {
     "attention": ("fused", "plain"),
     "experts": ("reference", "grouped", "fused"),
     "elementwise": ("torch", "native"),
-    "allocator": ("default", "keep"),
+    "allocator": ("default", "keep", "map"),
 }
 
 

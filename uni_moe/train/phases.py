@@ -48,6 +48,7 @@ from uni_moe.train.networks import (
     connector_state,
     encoder_of,
 )
+from uni_moe.train.preflight import check_phase
 from uni_moe.train.state import StateStore, open_states
 from uni_moe.train.telemetry import Telemetry
 from uni_moe.train.watch import Watch
@@ -275,6 +276,7 @@ def _data(
         check_not_empty(training, phase)
         unseen = {name: len(found[0][name]) - len(rows) for name, rows in training.items()}
         ctx.run.event("conversations", drawn_from=_counts(training), out_of_sight=unseen)
+        check_phase(ctx, phase, corpora, training, _encoders(training, validation))
         yield corpora, training, validation
     finally:
         for corpus in corpora.values():

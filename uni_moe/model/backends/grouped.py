@@ -28,6 +28,7 @@ def _linear(x: Tensor, weight: Tensor, delta: LowRank | None, ends_E: Tensor) ->
         return y
     missing = -delta.down_ErI.shape[1] % ALIGNED  # columns of zeros change no sum
     down_EIr = F.pad(delta.down_ErI.transpose(1, 2), (0, missing))
-    up_ErO = F.pad(delta.up_EOr, (0, missing)).transpose(1, 2)
+    # peft keeps experts fastest in this factor, and a product takes rows one behind the other.
+    up_ErO = F.pad(delta.up_EOr, (0, missing)).contiguous().transpose(1, 2)
     low = F.grouped_mm(x, down_EIr, offs=ends_E)
     return y + delta.scale * F.grouped_mm(low, up_ErO, offs=ends_E)

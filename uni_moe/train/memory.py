@@ -1,0 +1,258 @@
+"""Memory of one process while it trains, part by part and moment by moment: pure arithmetic.
+
+What must be there at the busiest moment of a step, from the second step on, when the optimizer has
+its moments. What weights take and where each ZeRO stage keeps copies is counted from DeepSpeed's
+own behaviour; what a step keeps stands in `activations`. Bytes; W counts numbers that learn.
+
+Not covered: what the C library's heap holds beyond what is asked of it (see `HEAP_SHARE`), and an
+encoder at work, which looks at one medium at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from uni_moe.train.activations import Kept
+
+Part = Literal[
+    "frozen",
+    "trained",
+    "gradients",
+    "optimizer",
+    "activations",
+    "logits",
+    "features",
+    "engine",
+    "process",
+]
+PARTS: tuple[Part, ...] = Part.__args__  # type: ignore[attr-defined] # what a Literal lists
+# DeepSpeed's defaults, in numbers: what it sends at once, fetches ahead, and keeps gathered.
+BUCKET, FETCHED, GATHERED = 500_000_000, 50_000_000, 1_000_000_000
+# glibc's heap may hold so much beyond a step's own bytes: pieces between its blocks stay unused
+# (measured with glibc 2.36: 0.3 to 0.95). `platform.allocator: map` has none of it.
+HEAP_SHARE = 0.95
+_SMALL = 8_000_000  # what Python and the engine have around a network
+_FLOAT, _HALF = 4, 2
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """How a step is spread over processes and computed: what a machine says of memory.
+
+    `micro_positions` bounds the positions that are computed at once, where the machine does;
+    `accelerator` says that each process has one, `offload` that the optimizer's states are not on
+    it.
+    """
+
+    world: int = 1
+    zero_stage: int = 0
+    expert_parallel: int = 1
+    offload: bool = False
+    precision: Literal["fp32", "bf16"] = "fp32"
+    activation_checkpointing: bool = False
+    micro_positions: int | None = None
+    accelerator: bool = False
+
+    @property
+    def stage(self) -> int:
+        """The ZeRO stage that runs: half precision and offload need one that keeps copies."""
+        return max(self.zero_stage, int(self.precision == "bf16" or self.offload))
+
+    @property
+    def number(self) -> int:
+        """Bytes of a number that is computed with."""
+        return _HALF if self.precision == "bf16" else _FLOAT
+
+    def share(self, count: int) -> int:
+        """Return one rank's share of a count that is spread, padded to equal shares."""
+        return -(-count // self.world)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """How many numbers a network has, by what becomes of them.
+
+    `towers` are frozen encoders, which no engine spreads; `experts` are numbers of packed experts,
+    `learning_experts` those of their adapters. `by_layer` counts what learns in each layer of the
+    decoder, `head` in its head.
+    """
+
+    frozen: int
+    trained: int
+    towers: int = 0
+    experts: int = 0
+    learning_experts: int = 0
+    by_layer: tuple[int, ...] = ()
+    head: int = 0
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a process needs. `moments` are the sums, `parts` what the busiest moment is made of."""
+
+    moment: str
+    parts: Mapping[Part, int]
+    moments: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def needed(self) -> int:
+        """Bytes of the busiest moment."""
+        return sum(self.parts.values())
+
+    @property
+    def heap(self) -> int:
+        """Bytes that the C library's heap may hold on top, where it keeps what was freed."""
+        moving: tuple[Part, ...] = ("gradients", "activations", "logits", "features")
+        return int(HEAP_SHARE * sum(self.parts.get(part, 0) for part in moving))
+
+
+def memory_of(
+    weights: Weights, kept: Kept, ranks: Ranks, *, batches: int = 1, process: int = 0
+) -> Memory:
+    """Return what one rank needs.
+
+    Args:
+        weights: the network's numbers.
+        kept: what a micro-batch keeps.
+        ranks: how many processes there are, and what each does.
+        batches: micro-batches of a step; from the second on, gradients wait while it computes.
+        process: what a process has before there is a network.
+    """
+    weights = _held_experts(weights, ranks)
+    steady = {**standing(weights, ranks), "features": kept.features, "process": process}
+    found: dict[str, dict[Part, int]] = {}
+    for name, extra in _moments(weights, kept, ranks, batches):
+        parts: dict[Part, int] = {}
+        for one in (steady, extra):
+            for part, size in one.items():
+                parts[part] = parts.get(part, 0) + size
+        if name not in found or sum(parts.values()) > sum(found[name].values()):
+            found[name] = parts
+    busiest = max(found, key=lambda name: sum(found[name].values()))
+    return Memory(
+        busiest,
+        {part: found[busiest].get(part, 0) for part in PARTS},
+        {name: sum(parts.values()) for name, parts in found.items()},
+    )
+
+
+def standing(weights: Weights, ranks: Ranks) -> dict[Part, int]:
+    """Return what stands between two steps, by ZeRO stage.
+
+    Stage 0 has weights and two moments. Stages 1 and 2 have whole weights, and of a float32 copy
+    and the moments a share. Stage 3 has a share of everything but encoders, gradients too, and a
+    room that gradients are sent from.
+    """
+    trained, mine, number = weights.trained, ranks.share(weights.trained), ranks.number
+    spread = weights.frozen - weights.towers
+    if ranks.stage == 0:
+        copies, learned, frozen = 2 * trained * _FLOAT, trained, spread
+    elif ranks.stage < 3:
+        copies, learned, frozen = 3 * mine * _FLOAT, trained, spread
+    else:
+        copies, learned, frozen = 3 * mine * _FLOAT, mine, ranks.share(spread)
+    is_whole = ranks.stage == 3
+    return {
+        "frozen": (frozen + weights.towers) * number,
+        "trained": learned * number,
+        "optimizer": 0 if ranks.offload and ranks.accelerator else copies,
+        "gradients": mine * number * is_whole,
+        "engine": _SMALL + _room(weights, ranks) * is_whole,
+    }
+
+
+def _room(weights: Weights, ranks: Ranks) -> int:
+    """Return the room that gradients are sent from; on a CPU only what is touched takes memory."""
+    return (BUCKET if ranks.accelerator else min(weights.trained, BUCKET)) * ranks.number
+
+
+def _moments(
+    weights: Weights, kept: Kept, ranks: Ranks, batches: int
+) -> Iterator[tuple[str, dict[Part, int]]]:
+    """Yield what stands beside `standing` at each moment of a step."""
+    gradients, number = weights.trained * ranks.number, ranks.number
+    waiting = 0 if batches == 1 or ranks.stage == 3 else gradients
+    if batches > 1 and ranks.stage == 2:
+        waiting = ranks.share(weights.trained) * number
+    fetched, gathered = _gathered(weights, ranks)
+    stands = kept.all - kept.logits - kept.features
+    yield (
+        "forward",
+        {"activations": stands, "gradients": waiting, "engine": fetched + gathered},
+    )
+    yield (
+        "loss",
+        {
+            "activations": stands,
+            "logits": 3 * kept.logits,
+            "gradients": waiting,
+            "engine": gathered,
+        },
+    )
+    for activations, made in _way_back(weights, kept):
+        yield (
+            "backward",
+            {
+                "activations": activations,
+                "gradients": max(waiting, made * number),
+                "engine": gathered,
+            },
+        )
+    yield "reduction", _reduction(weights, ranks, gathered)
+    yield "update", _update(weights, ranks)
+
+
+def _gathered(weights: Weights, ranks: Ranks) -> tuple[int, int]:
+    """Return what stage 3 fetches at once, and what it keeps gathered."""
+    if ranks.stage < 3 or ranks.world == 1:
+        return 0, 0
+    whole = weights.frozen - weights.towers + weights.trained
+    return min(whole, FETCHED) * ranks.number, min(whole, GATHERED) * ranks.number
+
+
+def _way_back(weights: Weights, kept: Kept) -> Iterator[tuple[int, int]]:
+    """Yield, for each layer from the last, the activations that stand and the gradients made."""
+    made, below = weights.head, sum(kept.layers) + kept.head + kept.connectors
+    for index in reversed(range(len(kept.layers))):
+        yield below + kept.again[index] + kept.working[index], made
+        below -= kept.layers[index]
+        made += weights.by_layer[index] if weights.by_layer else 0
+
+
+def _reduction(weights: Weights, ranks: Ranks, gathered: int) -> dict[Part, int]:
+    """What stands when gradients are made and sent: copies of as many as are sent at once."""
+    gradients = weights.trained * ranks.number
+    if ranks.stage == 3:
+        alone = gradients if ranks.world == 1 else 0
+        return {"gradients": gradients, "engine": gathered + alone}
+    if ranks.stage == 0:
+        return {"gradients": gradients, "engine": min(weights.trained, BUCKET) * ranks.number}
+    return {"gradients": gradients, "engine": _room(weights, ranks)}
+
+
+def _update(weights: Weights, ranks: Ranks) -> dict[Part, int]:
+    """What stands while the optimizer works: gradients, and float32 copies of a rank's share."""
+    if ranks.stage == 0:
+        return {"gradients": weights.trained * ranks.number}
+    mine, is_half = ranks.share(weights.trained), ranks.number == _HALF
+    if ranks.stage == 3:
+        return {"engine": mine * (_FLOAT + _HALF * is_half)}
+    return {"gradients": mine * ranks.number, "engine": mine * (ranks.number + _FLOAT * is_half)}
+
+
+def _held_experts(weights: Weights, ranks: Ranks) -> Weights:
+    """Return a rank's numbers where experts are spread over ranks: those with most hold most."""
+    if ranks.expert_parallel == 1:
+        return weights
+    away = weights.experts - -(-weights.experts // ranks.expert_parallel)
+    learning = weights.learning_experts
+    gone = learning - -(-learning // ranks.expert_parallel)
+    return Weights(
+        frozen=weights.frozen - away,
+        trained=weights.trained - gone,
+        towers=weights.towers,
+        by_layer=weights.by_layer,
+        head=weights.head,
+    )

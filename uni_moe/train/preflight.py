@@ -1,0 +1,114 @@
+"""The last look before a phase begins: does what it needs fit into the memory that there is."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer, CLIPImageProcessorPil, WhisperFeatureExtractor
+
+from uni_moe import routes
+from uni_moe.config import Phase
+from uni_moe.data.corpus import Corpus
+from uni_moe.lengths import Lengths
+from uni_moe.model.config import UniMoeConfig
+from uni_moe.model.processor import UniMoeProcessor
+from uni_moe.records import Sample
+from uni_moe.stage import StageContext
+from uni_moe.train.activations import kept_by
+from uni_moe.train.conversations import Conversations, read_holes, sight_of
+from uni_moe.train.drawing import steps_of
+from uni_moe.train.fits import check_fits, process_bytes, ranks_of, room_of, way_of
+from uni_moe.train.learning import Learning, config_here, phase_learning, recorded_folder
+from uni_moe.train.loads import Loads, Size, loads_of
+from uni_moe.train.memory import Memory, Ranks, memory_of
+
+LOOKED_AT = 50  # steps whose draws are laid out
+
+
+def check_phase(
+    ctx: StageContext,
+    phase: Phase,
+    corpora: Mapping[str, Corpus],
+    training: Conversations,
+    encoders: Collection[str],
+) -> None:
+    """Refuse a phase that needs more memory than a process has; no weight has been read yet.
+
+    Raises:
+        ConfigError: it does.
+        DataError: a conversation that is drawn soon is too long, and to be refused then.
+    """
+    ranks = ranks_of(ctx.machine, stage=ctx.name)
+    config, words = _network(ctx, encoders)
+    processor = counting_processor(config, words, ctx.params.model.system_prompt)
+    lengths = Lengths(processor, config.text_config.max_position_embeddings, phase.packing)
+    holes = read_holes(corpora, "train", phase, sight_of(ctx.name))
+    steps = steps_of(
+        phase,
+        name=ctx.name,
+        seed=ctx.params.seed,
+        train=training,
+        holes=holes,
+        lengths=lengths,
+    )
+    drawn = [
+        [size_of(training[one.modality][one.key], lengths) for one in steps.draws(step)]
+        for step in range(min(LOOKED_AT, phase.steps))
+    ]
+    loads = loads_of(drawn, phase.packing, ranks=ranks.world, frames=config.video_frames)
+    learning = phase_learning(phase, config, ctx.params.model)
+    memory = memory_needed(learning, loads, ranks, routes.current())
+    room = room_of(ctx.machine)
+    ctx.run.event(
+        "memory", needed_bytes=memory.needed, room_bytes=room.size_bytes, parts=dict(memory.parts)
+    )
+    check_fits(ctx.name, memory, room)
+
+
+def memory_needed(learning: Learning, loads: Loads, ranks: Ranks, chosen: routes.Routes) -> Memory:
+    """Return what one rank needs for a phase's largest micro-batch."""
+    kept = kept_by(learning.network, loads.largest, way_of(chosen, ranks))
+    return memory_of(
+        learning.weights, kept, ranks, batches=loads.batches, process=process_bytes(ranks)
+    )
+
+
+def size_of(sample: Sample, lengths: Lengths) -> Size:
+    """Return what a conversation takes."""
+    fitted = lengths.fitted(sample)
+    media: dict[str, int] = {}
+    for ref in islice(sample.media, fitted.media):
+        each = max(1, lengths.processor.rows_each(ref.kind))
+        windows = lengths.processor.positions(ref.kind, ref.duration_s) // each
+        media[ref.kind] = media.get(ref.kind, 0) + windows
+    return Size(len(fitted.encoded.input_ids), fitted.tokens, media)
+
+
+def counting_processor(config: UniMoeConfig, words: Path, system_prompt: str) -> UniMoeProcessor:
+    """Return what tokenizes and counts for a network; it prepares no media.
+
+    Args:
+        config: the network's configuration.
+        words: the folder of its tokenizer.
+        system_prompt: what every conversation begins with.
+    """
+    window = (config.speech_connector or {}).get("window_s", 30)
+    return UniMoeProcessor.for_model(
+        config,
+        tokenizer=AutoTokenizer.from_pretrained(words, local_files_only=True),
+        image_processor=CLIPImageProcessorPil(),
+        feature_extractor=WhisperFeatureExtractor(chunk_length=window),
+        system_prompt=system_prompt,
+    )
+
+
+def _network(ctx: StageContext, encoders: Collection[str]) -> tuple[Any, Path]:
+    """Return a phase's configuration and the folder of its tokenizer."""
+    if ctx.name == "tune":
+        folder = ctx.layout.assembled
+        return UniMoeConfig.from_pretrained(folder, local_files_only=True), folder
+    config = config_here(ctx.layout, ctx.params.model, encoders)
+    return config, recorded_folder(ctx.layout, "language")

@@ -95,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
 
     run = command("run", _run, "run what must run, then register, judge and promote")
     run.add_argument("--reason", default="by hand", help="why; kept with every run")
-    plan = command("plan", _plan, "say which stages must run, and why")
+    plan = command("plan", _plan, "say what would run, and why: samples, memory, time, disk")
     plan.add_argument("--json", action="store_true", help="as JSON")
     new = command("new", _new, "make a workspace from a recipe")
     new.add_argument("folder", type=Path)
@@ -222,7 +222,18 @@ def _plan(arguments: argparse.Namespace) -> None:
     from flows.dvc import plan_stages
 
     plan = plan_stages(layout.root)
-    print(json.dumps(plan.to_json(), indent=1) if arguments.json else plan.text())
+    if plan.empty and not arguments.json:
+        print(plan.text())
+        return
+    _quiet(load_params(layout.params))
+    from uni_moe.outlook.text import outlook_text
+    from uni_moe.outlook.whole import look_ahead
+
+    outlook = look_ahead(layout, [stage.name for stage in plan.stages])
+    if arguments.json:
+        print(json.dumps(plan.to_json() | outlook.to_json(), indent=1))
+    else:
+        print(f"{plan.text()}\n\n{outlook_text(outlook)}")
 
 
 def _ready(arguments: argparse.Namespace) -> Layout:

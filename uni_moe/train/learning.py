@@ -24,6 +24,7 @@ from uni_moe.train.work import Work, work_of
 
 _LAYER = re.compile(r"language_model\.model\.layers\.(\d+)\.")
 _TOWER = re.compile(r"(^|\.)(vision|audio|speech)_tower\.")
+_CONNECTOR = re.compile(r"(^|\.)(image|audio|speech)_connector\.")
 _EXPERTS = re.compile(r"\.mlp\.experts\.")
 
 
@@ -31,12 +32,13 @@ _EXPERTS = re.compile(r"\.mlp\.experts\.")
 class Learning:
     """A phase's network: its sizes, how many numbers it has, and how many of each part learn.
 
-    `work` is what a position and a label cost.
+    `connectors` counts each connector whole; `work` is what a position and a label cost.
     """
 
     network: Network
     weights: Weights
     parts: Mapping[str, int]
+    connectors: Mapping[str, int]
     work: Work
 
     @property
@@ -64,7 +66,8 @@ def learning_of(
             )
     learn(module, learns)
     network = network_of(config, learns, rank=rank or 0, adapted=layers)
-    return Learning(network, _weights(module), _parts(module, learns), work_of(module))
+    parts = _parts(module, learns)
+    return Learning(network, _weights(module), parts, _connectors(module), work_of(module))
 
 
 def phase_learning(phase: Phase, config: UniMoeConfig, shape: ModelShape) -> Learning:
@@ -107,6 +110,7 @@ def config_here(layout: Layout, shape: ModelShape, encoders: Collection[str]) ->
         parts.get("speech"),
         parts.get("audio"),
         experts_per_token=shape.experts_per_token,
+        vision_select_layer=shape.vision_select_layer,
         video_frames=shape.video_frames,
         frame_time_embedding=shape.frame_time_embedding,
         standardize_features=shape.standardize_features,
@@ -152,6 +156,15 @@ def _weights(module: nn.Module) -> Weights:
             head += count * learns
     counts = tuple(by_layer[index] for index in sorted(by_layer))
     return Weights(frozen, trained, towers, experts, learning_experts, counts, head)
+
+
+def _connectors(module: nn.Module) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for name, parameter in module.named_parameters():
+        connector = _CONNECTOR.search(name)
+        if connector is not None:
+            found[connector[2]] = found.get(connector[2], 0) + parameter.numel()
+    return found
 
 
 def _parts(module: nn.Module, learns: Collection[str]) -> dict[str, int]:

@@ -12,6 +12,7 @@ from transformers import AutoTokenizer, CLIPImageProcessorPil, WhisperFeatureExt
 from uni_moe import routes
 from uni_moe.config import Phase
 from uni_moe.data.corpus import Corpus
+from uni_moe.data.steps import Steps
 from uni_moe.lengths import Lengths
 from uni_moe.model.config import UniMoeConfig
 from uni_moe.model.processor import UniMoeProcessor
@@ -45,19 +46,15 @@ def check_phase(
     config, words = _network(ctx, encoders)
     processor = counting_processor(config, words, ctx.params.model.system_prompt)
     lengths = Lengths(processor, config.text_config.max_position_embeddings, phase.packing)
-    holes = read_holes(corpora, "train", phase, sight_of(ctx.name))
     steps = steps_of(
         phase,
         name=ctx.name,
         seed=ctx.params.seed,
         train=training,
-        holes=holes,
+        holes=read_holes(corpora, "train", phase, sight_of(ctx.name)),
         lengths=lengths,
     )
-    drawn = [
-        [size_of(training[one.modality][one.key], lengths) for one in steps.draws(step)]
-        for step in range(min(LOOKED_AT, phase.steps))
-    ]
+    drawn = sizes_drawn(steps, min(LOOKED_AT, phase.steps), training, lengths)
     loads = loads_of(drawn, phase.packing, ranks=ranks.world, frames=config.video_frames)
     learning = phase_learning(phase, config, ctx.params.model)
     memory = memory_needed(learning, loads, ranks, routes.current())
@@ -74,6 +71,20 @@ def memory_needed(learning: Learning, loads: Loads, ranks: Ranks, chosen: routes
     return memory_of(
         learning.weights, kept, ranks, batches=loads.batches, process=process_bytes(ranks)
     )
+
+
+def sizes_drawn(
+    steps: Steps, count: int, training: Conversations, lengths: Lengths
+) -> list[list[Size]]:
+    """Return the sizes of what the first steps draw.
+
+    Raises:
+        DataError: a conversation is too long, and to be refused then.
+    """
+    return [
+        [size_of(training[one.modality][one.key], lengths) for one in steps.draws(step)]
+        for step in range(count)
+    ]
 
 
 def size_of(sample: Sample, lengths: Lengths) -> Size:

@@ -32,6 +32,7 @@ AROUND = (
     "uni_moe.leash",
     "uni_moe.workspace",
     "uni_moe.train.activations",
+    "uni_moe.train.compiled",
     "uni_moe.train.fits",
     "uni_moe.train.learning",
     "uni_moe.train.loads",

@@ -80,22 +80,24 @@ def _learning(trainings: Mapping[str, Training]) -> str:
 
 
 def _draws(trainings: Mapping[str, Training]) -> str:
-    rows = []
-    for name, one in trainings.items():
-        rows.append(
-            (
-                name,
-                f"{one.steps:,}",
-                f"{one.draws_per_step:,.1f}",
-                f"{one.positions_per_step:,.0f}" if one.positions_per_step else "?",
-                "" if one.measured else "lengths assumed",
-            )
+    rows = [
+        (
+            name,
+            f"{one.steps:,}",
+            f"{one.draws_per_step:,.1f}",
+            f"{one.positions_per_step:,.0f}" if one.positions_per_step else "?",
+            "" if one.measured else "lengths assumed",
         )
-        rows += [
-            ("", "", "", "", f"{modality}: {_pool(pool)}") for modality, pool in one.pools.items()
-        ]
+        for name, one in trainings.items()
+    ]
     heads = ("stage", "steps", "draws/step", "positions/step", "")
-    return _table("What is drawn, and what is not:", heads, rows)
+    table = _table("What is drawn, and what is not:", heads, rows)
+    pools = [
+        f"  {name}, {modality}: {_pool(pool)}"
+        for name, one in trainings.items()
+        for modality, pool in one.pools.items()
+    ]
+    return "\n".join([table, *pools])
 
 
 def _pool(pool: Pool) -> str:

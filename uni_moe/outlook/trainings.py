@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +158,7 @@ class Trainings:
             ranks,
             loads,
             phase.steps,
-            memory=memory_needed(learning, loads, ranks, self.routes),
+            memory=memory_needed(learning, loads, ranks, self.routes, validated=len(phase.blend)),
             measured=measured,
             pools={} if looked is None else pools(looked, phase, loads.draws_per_step, lengths),
             looked=looked,
@@ -209,6 +209,9 @@ class Trainings:
             config = UniMoeConfig(self.config.text_config, None, None, None)
             learning = learning_of(config, ("language",), rank=None, layers=())
             loads, count = loads_of([sizes], None), learning.parameters
+            different = min(LOOKED_AT, chosen.steps)  # each step is as long as its longest
+            shapes = replace(loads.shapes, positions=different, labels=different, groups=different)
+            loads = replace(loads, shapes=shapes)
         if learning is None:
             return Training(
                 {item: count},
@@ -231,7 +234,7 @@ class Trainings:
             ranks,
             loads,
             chosen.steps,
-            memory=memory_needed(learning, loads, ranks, self.routes),
+            memory=memory_needed(learning, loads, ranks, self.routes, validated=1),
             measured=False,
             pools={},
             looked=None,

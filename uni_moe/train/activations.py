@@ -41,10 +41,14 @@ class Load:
         return self.rows * self.length
 
     @property
+    def groups(self) -> tuple[tuple[int, int], ...]:
+        """(count, length) of what attends together."""
+        return self.spans or ((self.rows, self.length),)
+
+    @property
     def pairs(self) -> int:
         """Pairs of positions that plain attention writes down, for one head."""
-        groups = self.spans or ((self.rows, self.length),)
-        return sum(count * length**2 for count, length in groups)
+        return sum(count * length**2 for count, length in self.groups)
 
 
 @dataclass(frozen=True)

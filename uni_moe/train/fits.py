@@ -15,9 +15,9 @@ from uni_moe.machine import Machine
 from uni_moe.train.activations import Way
 from uni_moe.train.memory import Memory, Ranks
 
-# What a process has before there is a network: Python, torch, transformers, DeepSpeed; on a CPU
-# also the products that oneDNN compiles, up to 1024 of 0.7 MB each. An accelerator has its context.
-_PROCESS_CPU, _PROCESS_ACCELERATOR = 1_300_000_000, 700_000_000
+# What a process has before there is a network: Python, torch, transformers, DeepSpeed (measured
+# with torch 2.13 for CPUs: 525 to 545 MB). An accelerator has its context.
+_PROCESS_CPU, _PROCESS_ACCELERATOR = 540_000_000, 700_000_000
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 

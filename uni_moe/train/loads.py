@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 
 from uni_moe.config import Packing, Phase
 from uni_moe.data.packing import Batch, plan
+from uni_moe.model.segments import group_sizes
 from uni_moe.train.activations import Load
+from uni_moe.train.compiled import Shapes
 
 # What a conversation's text is taken for as long as there is no corpus to look at.
 ASSUMED_POSITIONS, ASSUMED_LABELS = 128, 64
@@ -26,7 +28,8 @@ class Size:
 class Loads:
     """The largest micro-batch of some steps, and what a rank computes in one of them on average.
 
-    `batches` counts the micro-batches of a step on each rank, at most.
+    `batches` counts the micro-batches of a step on each rank, at most; `shapes` the different sizes
+    of all that were laid out.
     """
 
     largest: Load
@@ -34,6 +37,7 @@ class Loads:
     draws_per_step: float
     positions_per_step: float
     labels_per_step: float
+    shapes: Shapes
 
 
 def loads_of(
@@ -74,6 +78,7 @@ def loads_of(
         len(drawn) / count,
         sum(load.positions for load in found) / count,
         sum(one.labels for one in drawn) / count,
+        _shapes(found),
     )
 
 
@@ -105,10 +110,19 @@ def _load(batch: Batch, draws: Sequence[Size], *, is_packed: bool, frames: int) 
         rows=len(batch),
         length=max(row.positions for row in batch),
         labels=sum(one.labels for one in own),
-        spans=tuple((1, one.positions) for one in own) if is_packed else (),
+        spans=_groups([one.positions for one in own]) if is_packed else (),
         media=_summed(one.media for one in own),
         frames=frames,
     )
+
+
+def _groups(lengths: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """Return (count, length) of conversations that attend together, filled up to the longest."""
+    falling, groups, used = sorted(lengths, reverse=True), [], 0
+    for count in group_sizes(falling):
+        groups.append((count, falling[used]))
+        used += count
+    return tuple(groups)
 
 
 def _largest(loads: Sequence[Load], frames: int) -> Load:
@@ -121,6 +135,18 @@ def _largest(loads: Sequence[Load], frames: int) -> Load:
             media[kind] = max(media.get(kind, 0), count)
     labels = max(load.labels for load in loads)
     return Load(most.rows, most.length, labels, most.spans, media, frames)
+
+
+def _shapes(loads: Sequence[Load]) -> Shapes:
+    kinds = {kind for load in loads for kind in load.media}
+    return Shapes(
+        positions=len({load.positions for load in loads}),
+        labels=len({load.labels for load in loads}),
+        groups=len({group for load in loads for group in load.groups}),
+        media={kind: len({load.media.get(kind, 0) for load in loads}) for kind in kinds},
+        visited=max((load.positions for load in loads), default=0),
+        batches=len(loads),
+    )
 
 
 def _summed(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:

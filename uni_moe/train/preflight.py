@@ -19,6 +19,7 @@ from uni_moe.model.processor import UniMoeProcessor
 from uni_moe.records import Sample
 from uni_moe.stage import StageContext
 from uni_moe.train.activations import kept_by
+from uni_moe.train.compiled import compiled_bytes
 from uni_moe.train.conversations import Conversations, read_holes, sight_of
 from uni_moe.train.drawing import steps_of
 from uni_moe.train.fits import check_fits, process_bytes, ranks_of, room_of, way_of
@@ -57,7 +58,7 @@ def check_phase(
     drawn = sizes_drawn(steps, min(LOOKED_AT, phase.steps), training, lengths)
     loads = loads_of(drawn, phase.packing, ranks=ranks.world, frames=config.video_frames)
     learning = phase_learning(phase, config, ctx.params.model)
-    memory = memory_needed(learning, loads, ranks, routes.current())
+    memory = memory_needed(learning, loads, ranks, routes.current(), validated=len(phase.blend))
     room = room_of(ctx.machine)
     ctx.run.event(
         "memory", needed_bytes=memory.needed, room_bytes=room.size_bytes, parts=dict(memory.parts)
@@ -65,12 +66,24 @@ def check_phase(
     check_fits(ctx.name, memory, room)
 
 
-def memory_needed(learning: Learning, loads: Loads, ranks: Ranks, chosen: routes.Routes) -> Memory:
-    """Return what one rank needs for a phase's largest micro-batch."""
+def memory_needed(
+    learning: Learning, loads: Loads, ranks: Ranks, chosen: routes.Routes, *, validated: int
+) -> Memory:
+    """Return what one rank needs for a phase's largest micro-batch, by these routes.
+
+    `validated` counts the modalities that are validated.
+    """
     kept = kept_by(learning.network, loads.largest, way_of(chosen, ranks))
-    return memory_of(
-        learning.weights, kept, ranks, batches=loads.batches, process=process_bytes(ranks)
-    )
+    process = process_bytes(ranks)
+    if chosen.matmul == "onednn" and not ranks.accelerator:
+        process += compiled_bytes(
+            learning.network,
+            loads.shapes,
+            validated=validated,
+            plain=chosen.attention == "plain",
+            fused=chosen.experts == "fused",
+        )
+    return memory_of(learning.weights, kept, ranks, batches=loads.batches, process=process)
 
 
 def sizes_drawn(

@@ -26,8 +26,20 @@ def test_packed_rows_hold_what_they_hold_and_attend_apart():
     assert found.largest.rows == 1
     assert found.largest.length <= 16
     assert found.positions_per_step == 24
-    assert sum(length for _, length in found.largest.spans) == found.largest.length
+    assert sum(count for count, _ in found.largest.spans) == 2
     assert found.largest.pairs < 16**2
+
+
+def test_conversations_of_about_one_length_attend_together_filled_up():
+    sizes = [Size(length, 1) for length in (100, 99, 500)]
+    found = loads_of([sizes], Packing(row_positions=1024, rows=1, on_too_long="refuse"))
+    assert found.largest.spans == ((1, 500), (2, 100))
+
+
+def test_different_sizes_are_counted_once():
+    found = loads_of([STEP, STEP, [Size(10, 4)]], None).shapes
+    assert (found.positions, found.labels, found.groups, found.batches) == (2, 2, 2, 3)
+    assert found.media == {"image": 2, "audio": 2}
 
 
 def test_ranks_share_a_step():

@@ -9,7 +9,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from math import ceil
 from typing import Any
 
 from uni_moe.artifacts import Layout
@@ -19,7 +18,7 @@ from uni_moe.model.config import UniMoeConfig, sparse_layers_of
 from uni_moe.outlook.trainings import NUMBER_BYTES, Training
 from uni_moe.records import MediaRef
 from uni_moe.train.networks import encoder_of
-from uni_moe.train.sizes import Reader, network_of
+from uni_moe.train.sizes import feature_numbers, network_of
 from uni_moe.train.state import KEEP
 
 COPIES = 3  # a state keeps every learning weight and its two moments
@@ -120,17 +119,6 @@ def _features(
     for ref, times in media.values():
         reader = readers.get(encoder_of(ref.kind))
         if reader is not None and getattr(settings, ref.kind):
-            size = _numbers(ref, reader, config) * NUMBER_BYTES * times
+            size = feature_numbers(ref, reader, config) * NUMBER_BYTES * times
             found[ref.kind] = found.get(ref.kind, 0.0) + size
     return {kind: round(size) for kind, size in sorted(found.items())}
-
-
-def _numbers(ref: MediaRef, reader: Reader, config: UniMoeConfig) -> int:
-    """Return how many numbers an encoder returns of a medium: frame by frame, or by windows."""
-    times = 1
-    if ref.kind == "video":
-        times = config.video_frames
-    elif ref.kind != "image" and ref.duration_s is not None:
-        shape = getattr(config, f"{reader.kind}_connector") or {}
-        times = max(1, ceil(ref.duration_s / shape.get("window_s", 30)))
-    return times * reader.rows * reader.reads

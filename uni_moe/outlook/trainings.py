@@ -3,34 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from uni_moe.artifacts import Layout, read_json
+from uni_moe.artifacts import CARD, Layout, read_card, read_json
 from uni_moe.config import EncoderTraining, LanguageTraining, Params, Phase
 from uni_moe.errors import DataError
 from uni_moe.lengths import Lengths
 from uni_moe.machine import Machine
 from uni_moe.model.config import UniMoeConfig
-from uni_moe.outlook.draws import Looked, Pool, look, pools
+from uni_moe.outlook.draws import MOST_SAMPLES, Looked, Pool, look, pools
 from uni_moe.platform import choose
 from uni_moe.train.conversations import sight_of
 from uni_moe.train.drawing import steps_of
 from uni_moe.train.encoders import TINY
-from uni_moe.train.fits import Room, ranks_of, room_of
+from uni_moe.train.fits import Room, process_bytes, ranks_of, room_of
+from uni_moe.train.language import LanguageLearner, language_config, tiny_language
 from uni_moe.train.learning import Learning, dense, learning_of, phase_learning
 from uni_moe.train.loads import Loads, Size, assumed, loads_of
-from uni_moe.train.memory import Memory, Ranks
+from uni_moe.train.memory import Around, Memory, Ranks
 from uni_moe.train.networks import ENCODERS, encoder_of
 from uni_moe.train.planned import planned_config
-from uni_moe.train.preflight import LOOKED_AT, counting_processor, memory_needed, sizes_drawn
+from uni_moe.train.preflight import (
+    LOOKED_AT,
+    around_of,
+    counting_processor,
+    feature_bytes,
+    memory_needed,
+    sizes_drawn,
+)
 from uni_moe.train.pretrained import PRETRAINED
 from uni_moe.train.work import Work
 
 NUMBER_BYTES = 4  # of a weight in a checkpoint
+ASSUMED_SHARE = 4  # a text takes a quarter of what a tiny language model reads, unless it is known
 _NO_WORK = Work(0.0, 0.0)
 
 
@@ -152,13 +161,21 @@ class Trainings:
         lengths = self._lengths(config, phase) if looked is not None else None
         ranks = ranks_of(self.machine, stage=stage)
         learning = phase_learning(phase, config, self.params.model)
+        kept = 0.0 if looked is None else feature_bytes(looked.media(), config)
         loads, measured = self._loads(stage, phase, config, ranks, looked, lengths)
         return self._training(
             learning,
             ranks,
             loads,
             phase.steps,
-            memory=memory_needed(learning, loads, ranks, self.routes, validated=len(phase.blend)),
+            memory=memory_needed(
+                learning,
+                loads,
+                ranks,
+                self.routes,
+                around_of(stage, phase, self.machine, ranks, kept),
+                validated=len(phase.blend),
+            ),
             measured=measured,
             pools={} if looked is None else pools(looked, phase, loads.draws_per_step, lengths),
             looked=looked,
@@ -204,14 +221,12 @@ class Trainings:
             loads = loads_of([], None)
             learning = None
         else:
-            length = chosen.max_positions // 4
-            sizes = [Size(length, length)] * chosen.batch_size
-            config = UniMoeConfig(self.config.text_config, None, None, None)
-            learning = learning_of(config, ("language",), rank=None, layers=())
-            loads, count = loads_of([sizes], None), learning.parameters
-            different = min(LOOKED_AT, chosen.steps)  # each step is as long as its longest
-            shapes = replace(loads.shapes, positions=different, labels=different, groups=different)
-            loads = replace(loads, shapes=shapes)
+            sizes, vocabulary = self._texts(chosen)
+            text = language_config(chosen, vocab_size=vocabulary)
+            learning = learning_of(
+                UniMoeConfig(text, None, None, None), ("language",), rank=None, layers=()
+            )
+            loads, count = loads_of(sizes, None), learning.parameters
         if learning is None:
             return Training(
                 {item: count},
@@ -234,11 +249,35 @@ class Trainings:
             ranks,
             loads,
             chosen.steps,
-            memory=memory_needed(learning, loads, ranks, self.routes, validated=1),
+            memory=memory_needed(
+                learning,
+                loads,
+                ranks,
+                self.routes,
+                Around(process=process_bytes(ranks), saves=chosen.save_every_steps < chosen.steps),
+                validated=1,
+            ),
             measured=False,
             pools={},
             looked=None,
         )
+
+    def _texts(self, chosen: LanguageTraining) -> tuple[list[list[Size]], int]:
+        """Return the sizes of the first steps' texts and the tokens that the tokenizer will know.
+
+        A small corpus is tokenized as the stage will do it; else lengths are assumed.
+        """
+        folder = self.layout.corpus("text")
+        card = read_card(folder) if (folder / CARD).is_file() else None
+        if card is None or not 0 < card.results["splits"]["train"] <= MOST_SAMPLES:
+            length = chosen.max_positions // ASSUMED_SHARE
+            return [[Size(length, length)] * chosen.batch_size], chosen.vocab_size
+        language = tiny_language(folder, chosen, self.params.model.system_prompt)
+        learner = LanguageLearner(language, chosen, self.params.seed)
+        steps = range(min(LOOKED_AT, chosen.steps))
+        lengths = [learner.batch(step).shape[1] for step in steps]
+        sizes = [[Size(length, length)] * chosen.batch_size for length in lengths]
+        return sizes, len(language.tokenizer)
 
     def _training(  # noqa: PLR0913
         self,

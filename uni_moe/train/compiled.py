@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import exp
 
 from uni_moe.model.backends.fused import PAD_ROWS
 from uni_moe.train.sizes import Network, Reader
@@ -79,11 +80,14 @@ def _by_position(network: Network) -> int:
 
 
 def _by_expert(network: Network, shapes: Shapes) -> int:
-    """Products of experts: four for each number of rows that one of them gets, filled up."""
+    """Products of experts: four for each number of rows that one of them gets, filled up.
+
+    Every expert of every layer throws dice for one of the numbers that are likely; some fall twice.
+    """
     decoder = network.decoder
-    each = shapes.batches * len(decoder.sparse) * decoder.experts
-    different = shapes.visited * decoder.top_k // (2 * PAD_ROWS)
-    return 4 * min(each, different)
+    thrown = shapes.batches * len(decoder.sparse) * decoder.experts
+    likely = shapes.visited * decoder.top_k / (2 * PAD_ROWS)
+    return round(4 * likely * (1 - exp(-thrown / likely))) if likely else 0
 
 
 def _by_media(network: Network, reader: Reader) -> int:

@@ -4,8 +4,7 @@ What must be there at the busiest moment of a step, from the second step on, whe
 its moments. What weights take and where each ZeRO stage keeps copies is counted from DeepSpeed's
 own behaviour; what a step keeps stands in `activations`. Bytes; W counts numbers that learn.
 
-Not covered: what the C library's heap holds beyond what is asked of it (see `HEAP_SHARE`), and an
-encoder at work, which looks at one medium at a time.
+Not covered: an encoder at work, which looks at one medium at a time.
 """
 
 from __future__ import annotations
@@ -24,15 +23,18 @@ Part = Literal[
     "activations",
     "logits",
     "features",
+    "states",
     "engine",
+    "heap",
     "process",
 ]
 PARTS: tuple[Part, ...] = Part.__args__  # type: ignore[attr-defined] # what a Literal lists
 # DeepSpeed's defaults, in numbers: what it sends at once, fetches ahead, and keeps gathered.
 BUCKET, FETCHED, GATHERED = 500_000_000, 50_000_000, 1_000_000_000
-# glibc's heap may hold so much beyond a step's own bytes: pieces between its blocks stay unused
-# (measured with glibc 2.36: 0.3 to 0.95). `platform.allocator: map` has none of it.
-HEAP_SHARE = 0.95
+# glibc's heap holds pieces between its blocks that stay unused: of a step's own bytes this share
+# (measured with glibc 2.36). `platform.allocator: map` has none of it.
+HEAP_SHARE = 0.5
+MOVING: tuple[Part, ...] = ("gradients", "activations", "logits")
 _SMALL = 8_000_000  # what Python and the engine have around a network
 _FLOAT, _HALF = 4, 2
 
@@ -102,14 +104,29 @@ class Memory:
         return sum(self.parts.values())
 
     @property
-    def heap(self) -> int:
-        """Bytes that the C library's heap may hold on top, where it keeps what was freed."""
-        moving: tuple[Part, ...] = ("gradients", "activations", "logits", "features")
-        return int(HEAP_SHARE * sum(self.parts.get(part, 0) for part in moving))
+    def moving(self) -> int:
+        """Bytes that come and go within a step, at its busiest moment."""
+        return sum(self.parts.get(part, 0) for part in MOVING)
+
+
+@dataclass(frozen=True)
+class Around:
+    """What a process holds around a step's own bytes.
+
+    `process` is there before there is a network, `remembered` features of media used of late.
+    `loaded` counts the frozen network's copies while it is built. `saves` says that training states
+    are written beside the steps. `heap_share` is what the C library's heap holds unused.
+    """
+
+    process: int = 0
+    remembered: int = 0
+    loaded: int = 1
+    saves: bool = False
+    heap_share: float = 0.0
 
 
 def memory_of(
-    weights: Weights, kept: Kept, ranks: Ranks, *, batches: int = 1, process: int = 0
+    weights: Weights, kept: Kept, ranks: Ranks, *, batches: int = 1, around: Around | None = None
 ) -> Memory:
     """Return what one rank needs.
 
@@ -118,16 +135,20 @@ def memory_of(
         kept: what a micro-batch keeps.
         ranks: how many processes there are, and what each does.
         batches: micro-batches of a step; from the second on, gradients wait while it computes.
-        process: what a process has before there is a network.
+        around: what the process holds beside.
     """
-    weights = _held_experts(weights, ranks)
-    steady = {**standing(weights, ranks), "features": kept.features, "process": process}
-    found: dict[str, dict[Part, int]] = {}
-    for name, extra in _moments(weights, kept, ranks, batches):
-        parts: dict[Part, int] = {}
-        for one in (steady, extra):
-            for part, size in one.items():
-                parts[part] = parts.get(part, 0) + size
+    around = around or Around()
+    held = _held_experts(weights, ranks)
+    steady: dict[Part, int] = {
+        **standing(held, ranks),
+        "features": kept.features + around.remembered,
+        "states": 3 * held.trained * _FLOAT * around.saves,
+        "process": around.process,
+    }
+    found: dict[str, dict[Part, int]] = {"load": _load(weights, ranks, around)}
+    for name, extra in _moments(held, kept, ranks, batches):
+        parts = _added(steady, extra)
+        parts["heap"] = int(around.heap_share * sum(parts.get(part, 0) for part in MOVING))
         if name not in found or sum(parts.values()) > sum(found[name].values()):
             found[name] = parts
     busiest = max(found, key=lambda name: sum(found[name].values()))
@@ -136,6 +157,23 @@ def memory_of(
         {part: found[busiest].get(part, 0) for part in PARTS},
         {name: sum(parts.values()) for name, parts in found.items()},
     )
+
+
+def _load(weights: Weights, ranks: Ranks, around: Around) -> dict[Part, int]:
+    """What stands while the network is built: all of it on every rank, before it is spread."""
+    return {
+        "frozen": weights.frozen * ranks.number * around.loaded,
+        "trained": weights.trained * ranks.number,
+        "process": around.process,
+    }
+
+
+def _added(*parts: Mapping[Part, int]) -> dict[Part, int]:
+    found: dict[Part, int] = {}
+    for one in parts:
+        for part, size in one.items():
+            found[part] = found.get(part, 0) + size
+    return found
 
 
 def standing(weights: Weights, ranks: Ranks) -> dict[Part, int]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from uni_moe.config import Phase
 from uni_moe.data.corpus import Corpus
 from uni_moe.data.steps import Steps
 from uni_moe.lengths import Lengths
+from uni_moe.machine import Machine
 from uni_moe.model.config import UniMoeConfig
 from uni_moe.model.processor import UniMoeProcessor
-from uni_moe.records import Sample
+from uni_moe.records import MediaRef, Sample
 from uni_moe.stage import StageContext
 from uni_moe.train.activations import kept_by
 from uni_moe.train.compiled import compiled_bytes
@@ -25,9 +27,12 @@ from uni_moe.train.drawing import steps_of
 from uni_moe.train.fits import check_fits, process_bytes, ranks_of, room_of, way_of
 from uni_moe.train.learning import Learning, config_here, phase_learning, recorded_folder
 from uni_moe.train.loads import Loads, Size, loads_of
-from uni_moe.train.memory import Memory, Ranks, memory_of
+from uni_moe.train.memory import HEAP_SHARE, Around, Memory, Ranks, memory_of
+from uni_moe.train.networks import encoder_of
+from uni_moe.train.sizes import feature_numbers, network_of
 
 LOOKED_AT = 50  # steps whose draws are laid out
+FEATURE_BYTES = 4  # of a number
 
 
 def check_phase(
@@ -57,8 +62,16 @@ def check_phase(
     )
     drawn = sizes_drawn(steps, min(LOOKED_AT, phase.steps), training, lengths)
     loads = loads_of(drawn, phase.packing, ranks=ranks.world, frames=config.video_frames)
+    media = {
+        ref.content: (ref, 1.0)
+        for rows in training.values()
+        for sample in rows.values()
+        for ref in sample.media
+    }
+    around = around_of(ctx.name, phase, ctx.machine, ranks, feature_bytes(media.values(), config))
     learning = phase_learning(phase, config, ctx.params.model)
-    memory = memory_needed(learning, loads, ranks, routes.current(), validated=len(phase.blend))
+    validated = len(phase.blend)
+    memory = memory_needed(learning, loads, ranks, routes.current(), around, validated=validated)
     room = room_of(ctx.machine)
     ctx.run.event(
         "memory", needed_bytes=memory.needed, room_bytes=room.size_bytes, parts=dict(memory.parts)
@@ -66,15 +79,27 @@ def check_phase(
     check_fits(ctx.name, memory, room)
 
 
-def memory_needed(
-    learning: Learning, loads: Loads, ranks: Ranks, chosen: routes.Routes, *, validated: int
+def memory_needed(  # noqa: PLR0913 - a process holds this much
+    learning: Learning,
+    loads: Loads,
+    ranks: Ranks,
+    chosen: routes.Routes,
+    around: Around,
+    *,
+    validated: int,
 ) -> Memory:
     """Return what one rank needs for a phase's largest micro-batch, by these routes.
 
-    `validated` counts the modalities that are validated.
+    Args:
+        learning: the phase's network.
+        loads: its micro-batches.
+        ranks: how the work is spread.
+        chosen: how it is computed.
+        around: what the process holds beside, without compiled products and the heap.
+        validated: how many modalities are validated.
     """
     kept = kept_by(learning.network, loads.largest, way_of(chosen, ranks))
-    process = process_bytes(ranks)
+    process = around.process
     if chosen.matmul == "onednn" and not ranks.accelerator:
         process += compiled_bytes(
             learning.network,
@@ -83,7 +108,40 @@ def memory_needed(
             plain=chosen.attention == "plain",
             fused=chosen.experts == "fused",
         )
-    return memory_of(learning.weights, kept, ranks, batches=loads.batches, process=process)
+    gaps = chosen.allocator != "map" and not ranks.accelerator
+    around = replace(around, process=process, heap_share=HEAP_SHARE * gaps)
+    return memory_of(learning.weights, kept, ranks, batches=loads.batches, around=around)
+
+
+def around_of(
+    stage: str, phase: Phase, machine: Machine, ranks: Ranks, feature_bytes: float
+) -> Around:
+    """Return what a phase's process holds around its steps.
+
+    Args:
+        stage: the phase's stage; before the assembly a network is built beside its foundation.
+        phase: what it trains.
+        machine: how much of features a process remembers.
+        ranks: how the work is spread.
+        feature_bytes: the features of all media that it may draw.
+    """
+    here = not ranks.accelerator
+    return Around(
+        process=process_bytes(ranks),
+        remembered=int(min(machine.features.memory_bytes, feature_bytes)) * here,
+        loaded=2 if here and stage != "tune" else 1,
+        saves=here and phase.save_every_steps < phase.steps,
+    )
+
+
+def feature_bytes(media: Iterable[tuple[MediaRef, float]], config: UniMoeConfig) -> float:
+    """Return the bytes of the features of media, each counted so many times."""
+    readers = network_of(config, ()).readers
+    return sum(
+        feature_numbers(ref, readers[encoder_of(ref.kind)], config) * FEATURE_BYTES * times
+        for ref, times in media
+        if encoder_of(ref.kind) in readers
+    )
 
 
 def sizes_drawn(

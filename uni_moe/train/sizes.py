@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 from uni_moe.model.config import UniMoeConfig
+from uni_moe.records import MediaRef
 
 _LOW_RANK = ("lora.attention", "lora.feed_forward", "lora.experts")
 
@@ -111,6 +113,17 @@ def network_of(
         rank if parts & set(_LOW_RANK) else 0,
         frozenset(adapted) if "lora.feed_forward" in parts else frozenset(),
     )
+
+
+def feature_numbers(ref: MediaRef, reader: Reader, config: UniMoeConfig) -> int:
+    """Return how many numbers an encoder returns of a medium: frame by frame, or by windows."""
+    times = 1
+    if ref.kind == "video":
+        times = config.video_frames
+    elif ref.kind != "image" and ref.duration_s is not None:
+        shape = getattr(config, f"{reader.kind}_connector") or {}
+        times = max(1, ceil(ref.duration_s / shape.get("window_s", 30)))
+    return times * reader.rows * reader.reads
 
 
 def _readers(config: UniMoeConfig) -> list[Reader]:

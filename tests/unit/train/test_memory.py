@@ -7,6 +7,7 @@ from uni_moe.train.memory import (
     BUCKET,
     FETCHED,
     PARTS,
+    Around,
     Ranks,
     Weights,
     memory_of,
@@ -76,7 +77,7 @@ def test_the_busiest_moment_is_found_and_its_parts_add_up():
         (100, 200, 300), (10, 10, 10), (0, 0, 0), head=7, logits=50, connectors=3, features=9
     )
     weights = Weights(frozen=100, trained=30, by_layer=(10, 10, 10))
-    memory = memory_of(weights, kept, Ranks(), process=1000)
+    memory = memory_of(weights, kept, Ranks(), around=Around(process=1000))
     assert memory.moment == "loss"
     assert memory.parts["activations"] == 600 + 7 + 3
     assert memory.parts["logits"] == 3 * 50
@@ -137,7 +138,24 @@ def test_offloaded_states_leave_the_accelerator_alone():
         assert found["optimizer"] == optimizer
 
 
-def test_the_heap_may_hold_more_of_what_moves():
-    kept = Kept((1000,), (0,), (0,), head=0, logits=0, connectors=0, features=0)
-    memory = memory_of(Weights(10_000, 0, by_layer=(0,)), kept, Ranks())
-    assert memory.heap == 950
+def test_the_heap_holds_a_share_of_what_moves_unused():
+    kept = Kept((1000,), (0,), (0,), head=0, logits=0, connectors=0, features=70)
+    weights = Weights(10_000, 0, by_layer=(0,))
+    memory = memory_of(weights, kept, Ranks(), around=Around(heap_share=0.5))
+    assert memory.moving == 1000
+    assert memory.parts["heap"] == 500
+
+
+def test_a_network_is_built_whole_on_every_rank_before_it_is_spread():
+    ranks, around = Ranks(4, 3), Around(process=7, loaded=2)
+    assert memory_of(W, NOTHING, ranks, around=around).moments["load"] == 4 * (2 * 1000 + 100) + 7
+
+
+def test_states_that_are_written_beside_the_steps_are_copies_of_weights_and_moments():
+    without, saving = (memory_of(W, NOTHING, Ranks(), around=Around(saves=on)) for on in (0, 1))
+    assert saving.needed - without.needed == saving.parts["states"] == 3 * 4 * 100
+
+
+def test_remembered_features_stand_all_the_time():
+    memory = memory_of(W, NOTHING, Ranks(), around=Around(remembered=99))
+    assert memory.parts["features"] == 99

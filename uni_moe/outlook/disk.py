@@ -15,7 +15,7 @@ from uni_moe.artifacts import Layout
 from uni_moe.config import FeatureCacheSettings, Params
 from uni_moe.data.features import feature_folder, size_of
 from uni_moe.model.config import UniMoeConfig, sparse_layers_of
-from uni_moe.outlook.trainings import NUMBER_BYTES, Training
+from uni_moe.outlook.training import NUMBER_BYTES, Training
 from uni_moe.records import MediaRef
 from uni_moe.train.networks import encoder_of
 from uni_moe.train.sizes import feature_numbers, network_of

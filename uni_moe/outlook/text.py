@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from uni_moe.outlook.draws import Pool
 from uni_moe.outlook.samples import Samples, SourceCount
-from uni_moe.outlook.trainings import Training
+from uni_moe.outlook.training import Training
 from uni_moe.outlook.whole import Outlook
 
 _GIB = 2**30

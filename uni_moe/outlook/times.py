@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from uni_moe.artifacts import Layout
-from uni_moe.outlook.trainings import Training
+from uni_moe.outlook.training import Training
 from uni_moe.registry.cards import all_runs, json_lines
 from uni_moe.train.work import device_peak
 

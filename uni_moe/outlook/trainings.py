@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,16 @@ from uni_moe.lengths import Lengths
 from uni_moe.machine import Machine
 from uni_moe.model.config import UniMoeConfig
 from uni_moe.outlook.draws import MOST_SAMPLES, Looked, Pool, look, pools
+from uni_moe.outlook.training import Training
 from uni_moe.platform import choose
 from uni_moe.train.conversations import sight_of
 from uni_moe.train.drawing import steps_of
 from uni_moe.train.encoders import TINY
-from uni_moe.train.fits import Room, process_bytes, ranks_of, room_of
+from uni_moe.train.fits import fitting, process_bytes, ranks_of, room_of
 from uni_moe.train.language import LanguageLearner, language_config, tiny_language
 from uni_moe.train.learning import Learning, dense, learning_of, phase_learning
 from uni_moe.train.loads import Loads, Size, assumed, loads_of
-from uni_moe.train.memory import Around, Memory, Ranks
+from uni_moe.train.memory import Around, Ranks
 from uni_moe.train.networks import ENCODERS, encoder_of
 from uni_moe.train.planned import planned_config
 from uni_moe.train.preflight import (
@@ -38,89 +39,7 @@ from uni_moe.train.preflight import (
 from uni_moe.train.pretrained import PRETRAINED
 from uni_moe.train.work import Work
 
-NUMBER_BYTES = 4  # of a weight in a checkpoint
 ASSUMED_SHARE = 4  # a text takes a quarter of what a tiny language model reads, unless it is known
-_NO_WORK = Work(0.0, 0.0)
-
-
-@dataclass(frozen=True)
-class Training:
-    """What one stage trains.
-
-    `learns` counts numbers by part, `parameters` all of the network's, adapters too, `connectors`
-    those of each connector. `memory` is None where it
-    is not modelled. `measured` says that conversations were laid out, not assumed. `pools` is by
-    modality, empty without corpora. Positions and labels are means of a step, over all ranks.
-    """
-
-    learns: Mapping[str, int]
-    parameters: int
-    connectors: Mapping[str, int]
-    memory: Memory | None
-    ranks: Ranks
-    room: Room
-    steps: int
-    draws_per_step: float
-    positions_per_step: float
-    labels_per_step: float
-    measured: bool
-    work: Work
-    pools: Mapping[str, Pool]
-    looked: Looked | None
-
-    @property
-    def trained(self) -> int:
-        """How many numbers learn."""
-        return sum(self.learns.values())
-
-    @property
-    def trained_bytes(self) -> int:
-        """Bytes of what learns, as it is kept."""
-        return self.trained * NUMBER_BYTES
-
-    @property
-    def flops(self) -> float:
-        """Floating point operations of all steps, by the estimate of `train.work`."""
-        positions, labels = self.positions_per_step, self.labels_per_step
-        return self.steps * (
-            positions * self.work.flops_per_position + labels * self.work.flops_per_label
-        )
-
-    @property
-    def fits(self) -> bool | None:
-        """Whether one process has the memory; None where it is not modelled."""
-        return None if self.memory is None else self.memory.needed <= self.room.size_bytes
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what a plan says of it, as a JSON object."""
-        memory = self.memory
-        return {
-            "learns": dict(self.learns),
-            "learning_parameters": self.trained,
-            "learning_bytes": self.trained_bytes,
-            "parameters": self.parameters,
-            "ranks": self.ranks.world,
-            "zero_stage": self.ranks.stage,
-            "expert_parallel": self.ranks.expert_parallel,
-            "memory": None
-            if memory is None
-            else {
-                "needed_bytes": memory.needed,
-                "room_bytes": self.room.size_bytes,
-                "room_said_by": self.room.said_by,
-                "fits": self.fits,
-                "busiest": memory.moment,
-                "parts": {part: size for part, size in memory.parts.items() if size},
-                "moments": dict(memory.moments),
-            },
-            "steps": self.steps,
-            "draws_per_step": round(self.draws_per_step, 2),
-            "positions_per_step": round(self.positions_per_step, 1),
-            "labels_per_step": round(self.labels_per_step, 1),
-            "lengths": "corpus" if self.measured else "assumed",
-            "flops": self.flops,
-            "samples": {name: pool.to_json() for name, pool in self.pools.items()},
-        }
 
 
 class Trainings:
@@ -142,7 +61,9 @@ class Trainings:
         name, _, item = stage.partition("@")
         if name == "foundation":
             chosen = getattr(self.params.foundation, item).tiny
-            return None if chosen is None else self._foundation(stage, item, chosen)
+            if isinstance(chosen, LanguageTraining):
+                return self._language(chosen)
+            return None if chosen is None else self._encoder(item, chosen)
         phases: dict[str, Mapping[Any, Phase]] = {
             "align": self.params.align,
             "experts": self.params.experts,
@@ -168,14 +89,8 @@ class Trainings:
             ranks,
             loads,
             phase.steps,
-            memory=memory_needed(
-                learning,
-                loads,
-                ranks,
-                self.routes,
-                around_of(stage, phase, self.machine, ranks, kept),
-                validated=len(phase.blend),
-            ),
+            around=around_of(stage, phase, self.machine, ranks, kept),
+            validated=len(phase.blend),
             measured=measured,
             pools={} if looked is None else pools(looked, phase, loads.draws_per_step, lengths),
             looked=looked,
@@ -209,61 +124,50 @@ class Trainings:
         loads = loads_of(sizes, phase.packing, ranks=ranks.world, frames=config.video_frames)
         return loads, drawn is not None
 
-    def _foundation(
-        self, stage: str, item: str, chosen: EncoderTraining | LanguageTraining
-    ) -> Training:
-        """Look ahead at a tiny part; what an encoder's training holds is not modelled."""
-        ranks = ranks_of(Machine(), stage=stage)
-        if isinstance(chosen, EncoderTraining):
-            with torch.device("meta"):
-                module = TINY[item](chosen.architecture).module
-            count = sum(parameter.numel() for parameter in module.parameters())
-            loads = loads_of([], None)
-            learning = None
-        else:
-            sizes, vocabulary = self._texts(chosen)
-            text = language_config(chosen, vocab_size=vocabulary)
-            learning = learning_of(
-                UniMoeConfig(text, None, None, None), ("language",), rank=None, layers=()
-            )
-            loads, count = loads_of(sizes, None), learning.parameters
-        if learning is None:
-            return Training(
-                {item: count},
-                count,
-                {},
-                None,
-                ranks,
-                room_of(self.machine),
-                chosen.steps,
-                chosen.batch_size,
-                0.0,
-                0.0,
-                measured=False,
-                work=_NO_WORK,
-                pools={},
-                looked=None,
-            )
-        return self._training(
-            learning,
-            ranks,
-            loads,
-            chosen.steps,
-            memory=memory_needed(
-                learning,
-                loads,
-                ranks,
-                self.routes,
-                Around(process=process_bytes(ranks), saves=chosen.save_every_steps < chosen.steps),
-                validated=1,
-            ),
+    def _encoder(self, item: str, chosen: EncoderTraining) -> Training:
+        """Look ahead at a tiny encoder; what its training holds and computes is not modelled."""
+        with torch.device("meta"):
+            module = TINY[item](chosen.architecture).module
+        count = sum(parameter.numel() for parameter in module.parameters())
+        return Training(
+            learns={item: count},
+            parameters=count,
+            connectors={},
+            memory=None,
+            allocator=self.routes.allocator,
+            ranks=Ranks(),
+            room=room_of(self.machine),
+            steps=chosen.steps,
+            draws_per_step=chosen.batch_size,
+            positions_per_step=0.0,
+            labels_per_step=0.0,
             measured=False,
+            work=Work(0.0, 0.0),
             pools={},
             looked=None,
         )
 
-    def _texts(self, chosen: LanguageTraining) -> tuple[list[list[Size]], int]:
-        """Return the sizes of the first steps' texts and the tokens that the tokenizer will know.
+    def _language(self, chosen: LanguageTraining) -> Training:
+        """Look ahead at a tiny language model, which learns in one process."""
+        sizes, vocabulary, measured = self._texts(chosen)
+        text = language_config(chosen, vocab_size=vocabulary)
+        learning = learning_of(
+            UniMoeConfig(text, None, None, None), ("language",), rank=None, layers=()
+        )
+        ranks = ranks_of(Machine(), stage="foundation")
+        saves = chosen.save_every_steps < chosen.steps
+        return self._training(
+            learning,
+            ranks,
+            loads_of(sizes, None),
+            chosen.steps,
+            around=Around(process=process_bytes(ranks), saves=saves),
+            validated=1,
+            measured=measured,
+        )
+
+    def _texts(self, chosen: LanguageTraining) -> tuple[list[list[Size]], int, bool]:
+        """Return the sizes of the first steps' texts, the tokenizer's, and whether both are known.
 
         A small corpus is tokenized as the stage will do it; else lengths are assumed.
         """
@@ -271,41 +175,46 @@ class Trainings:
         card = read_card(folder) if (folder / CARD).is_file() else None
         if card is None or not 0 < card.results["splits"]["train"] <= MOST_SAMPLES:
             length = chosen.max_positions // ASSUMED_SHARE
-            return [[Size(length, length)] * chosen.batch_size], chosen.vocab_size
+            return [[Size(length, length)] * chosen.batch_size], chosen.vocab_size, False
         language = tiny_language(folder, chosen, self.params.model.system_prompt)
         learner = LanguageLearner(language, chosen, self.params.seed)
         steps = range(min(LOOKED_AT, chosen.steps))
         lengths = [learner.batch(step).shape[1] for step in steps]
         sizes = [[Size(length, length)] * chosen.batch_size for length in lengths]
-        return sizes, len(language.tokenizer)
+        return sizes, len(language.tokenizer), True
 
-    def _training(  # noqa: PLR0913
+    def _training(  # noqa: PLR0913 - a training has this many parts
         self,
         learning: Learning,
         ranks: Ranks,
         loads: Loads,
         steps: int,
         *,
-        memory: Memory,
+        around: Around,
+        validated: int,
         measured: bool,
-        pools: Mapping[str, Pool],
-        looked: Looked | None,
+        pools: Mapping[str, Pool] | None = None,
+        looked: Looked | None = None,
     ) -> Training:
+        room = room_of(self.machine)
+        needs = partial(memory_needed, learning, loads, ranks, around, validated)
+        taken, memory = fitting(needs, self.routes, self.params.platform.allocator, room)
         return Training(
-            learning.parts,
-            learning.parameters,
-            learning.connectors,
-            memory,
-            ranks,
-            room_of(self.machine),
-            steps,
-            loads.draws_per_step,
-            loads.positions_per_step,
-            loads.labels_per_step,
-            measured,
-            learning.work,
-            pools,
-            looked,
+            learns=learning.parts,
+            parameters=learning.parameters,
+            connectors=learning.connectors,
+            memory=memory,
+            allocator=taken.allocator,
+            ranks=ranks,
+            room=room,
+            steps=steps,
+            draws_per_step=loads.draws_per_step,
+            positions_per_step=loads.positions_per_step,
+            labels_per_step=loads.labels_per_step,
+            measured=measured,
+            work=learning.work,
+            pools=pools or {},
+            looked=looked,
         )
 
     def _lengths(self, config: UniMoeConfig, phase: Phase) -> Lengths | None:

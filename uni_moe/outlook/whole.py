@@ -12,7 +12,8 @@ from uni_moe.machine import load_machine
 from uni_moe.outlook.disk import Disk, disk_of
 from uni_moe.outlook.samples import Samples, SourceCount, count_sources, samples_here
 from uni_moe.outlook.times import Estimate, estimate, last_runs, rate_here
-from uni_moe.outlook.trainings import Training, Trainings
+from uni_moe.outlook.training import Training
+from uni_moe.outlook.trainings import Trainings
 from uni_moe.registry.read import Version, champion
 from uni_moe.registry.stale import Stale, stale_artifacts
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,22 @@ def room_of(machine: Machine) -> Room:
         return Room(int(device.total_memory), f"the accelerator {device.name}")
     whole = min([_physical(), *_allowed()])
     return Room(whole // machine.processes, f"this machine, {machine.processes} process(es) on it")
+
+
+def fitting(
+    needs: Callable[[routes.Routes], Memory], chosen: routes.Routes, asked: str, room: Room
+) -> tuple[routes.Routes, Memory]:
+    """Return the routes that a training takes, and what it needs by them.
+
+    Where the machine chooses the allocator (`auto`), tensors are mapped one by one if the gaps of a
+    heap that keeps what was freed were too much.
+    """
+    memory = needs(chosen)
+    if memory.needed > room.size_bytes and asked == "auto" and chosen.allocator == "keep":
+        mapped = replace(chosen, allocator="map")
+        if needs(mapped).needed <= room.size_bytes:
+            return mapped, needs(mapped)
+    return chosen, memory
 
 
 def check_fits(stage: str, memory: Memory, room: Room) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,14 @@ from uni_moe.lengths import Lengths
 from uni_moe.machine import Machine
 from uni_moe.model.config import UniMoeConfig
 from uni_moe.model.processor import UniMoeProcessor
+from uni_moe.platform import take
 from uni_moe.records import MediaRef, Sample
 from uni_moe.stage import StageContext
 from uni_moe.train.activations import kept_by
 from uni_moe.train.compiled import compiled_bytes
 from uni_moe.train.conversations import Conversations, read_holes, sight_of
 from uni_moe.train.drawing import steps_of
-from uni_moe.train.fits import check_fits, process_bytes, ranks_of, room_of, way_of
+from uni_moe.train.fits import check_fits, fitting, process_bytes, ranks_of, room_of, way_of
 from uni_moe.train.learning import Learning, config_here, phase_learning, recorded_folder
 from uni_moe.train.loads import Loads, Size, loads_of
 from uni_moe.train.memory import HEAP_SHARE, Around, Memory, Ranks, memory_of
@@ -70,23 +72,28 @@ def check_phase(
     }
     around = around_of(ctx.name, phase, ctx.machine, ranks, feature_bytes(media.values(), config))
     learning = phase_learning(phase, config, ctx.params.model)
-    validated = len(phase.blend)
-    memory = memory_needed(learning, loads, ranks, routes.current(), around, validated=validated)
     room = room_of(ctx.machine)
+    chosen, memory = fitting(
+        partial(memory_needed, learning, loads, ranks, around, len(phase.blend)),
+        routes.current(),
+        ctx.params.platform.allocator,
+        room,
+    )
     ctx.run.event(
         "memory", needed_bytes=memory.needed, room_bytes=room.size_bytes, parts=dict(memory.parts)
     )
     check_fits(ctx.name, memory, room)
+    if chosen != routes.current():
+        take(chosen)
 
 
 def memory_needed(  # noqa: PLR0913 - a process holds this much
     learning: Learning,
     loads: Loads,
     ranks: Ranks,
-    chosen: routes.Routes,
     around: Around,
-    *,
     validated: int,
+    chosen: routes.Routes,
 ) -> Memory:
     """Return what one rank needs for a phase's largest micro-batch, by these routes.
 
@@ -94,9 +101,9 @@ def memory_needed(  # noqa: PLR0913 - a process holds this much
         learning: the phase's network.
         loads: its micro-batches.
         ranks: how the work is spread.
-        chosen: how it is computed.
         around: what the process holds beside, without compiled products and the heap.
         validated: how many modalities are validated.
+        chosen: how it is computed.
     """
     kept = kept_by(learning.network, loads.largest, way_of(chosen, ranks))
     process = around.process

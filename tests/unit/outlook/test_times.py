@@ -5,7 +5,7 @@ import pytest
 from uni_moe.artifacts import Layout, write_json
 from uni_moe.outlook.text import duration
 from uni_moe.outlook.times import LastRun, Rate, estimate, last_runs
-from uni_moe.outlook.trainings import Training
+from uni_moe.outlook.training import Training
 from uni_moe.train.fits import Room
 from uni_moe.train.memory import Ranks
 from uni_moe.train.work import Work
@@ -19,6 +19,7 @@ def training(*, steps=10, positions=100.0, measured=True, world=1):
         parameters=50,
         connectors={},
         memory=None,
+        allocator="map",
         ranks=Ranks(world=world),
         room=Room(1, "a test"),
         steps=steps,

@@ -5,7 +5,7 @@ import pytest
 from uni_moe.errors import ConfigError
 from uni_moe.machine import Machine
 from uni_moe.routes import Routes
-from uni_moe.train.fits import Room, check_fits, problem, ranks_of, room_of, way_of
+from uni_moe.train.fits import Room, check_fits, fitting, problem, ranks_of, room_of, way_of
 from uni_moe.train.memory import Memory
 
 GIB = 2**30
@@ -43,3 +43,24 @@ def test_experts_are_spread_where_there_is_a_mixture():
     assert ranks_of(machine, stage="tune").world == 4
     way = way_of(Routes(attention="plain", experts="fused"), ranks_of(machine, stage="tune"))
     assert (way.spread, way.attention, way.number) == (2, "plain", 4)
+
+
+@pytest.mark.parametrize(
+    ("asked", "gib", "taken"),
+    [
+        ("auto", 9, "keep"),  # it fits as it is
+        ("auto", 7, "map"),  # only without the heap's gaps
+        ("keep", 7, "keep"),  # who asks for it gets it
+        ("auto", 5, "keep"),  # it fits neither way
+    ],
+)
+def test_gaps_are_done_without_where_they_are_too_much(asked, gib, taken):
+    needs = {"keep": {**MEMORY.parts, "heap": 2 * GIB}, "map": MEMORY.parts}
+    chosen, memory = fitting(
+        lambda by: Memory("loss", needs[by.allocator]),
+        Routes(allocator="keep"),
+        asked,
+        Room(gib * GIB, "a test"),
+    )
+    assert chosen.allocator == taken
+    assert memory.parts == needs[taken]

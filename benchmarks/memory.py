@@ -16,13 +16,12 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmarks.answers import Case, Row, at_least, at_most
+from benchmarks.answers import Case, Number, at_least, at_most
 from benchmarks.setup import Setup
 from uni_moe.errors import StageError
 from uni_moe.train.activations import Load, Way
@@ -59,6 +58,7 @@ class Training:
     zero_stage: int = 0
     expert_parallel: int = 1
     offload: bool = False
+    precision: Literal["float32", "bfloat16"] = "float32"
     checkpointing: bool = False
     attention: Literal["plain", "fused"] = "plain"
     experts_by: Literal["fused", "grouped"] = "fused"
@@ -71,6 +71,7 @@ class Training:
             self.zero_stage,
             self.expert_parallel,
             offload=self.offload,
+            precision=self.precision,
             activation_checkpointing=self.checkpointing,
         )
 
@@ -102,6 +103,9 @@ CONFIGURATIONS: Mapping[str, Training] = {
     ),
     "tune, checkpointed": Training(sparse=(0, 2, 4), rows=16, checkpointing=True),
     "tune, two micro-batches": Training(sparse=(0, 2, 4), batches=2, rows=6),
+    "tune, bfloat16": Training(sparse=(0, 2, 4), precision="bfloat16"),
+    "all of it, offloaded": Training(learns=("language",), offload=True),
+    "2 ranks, ZeRO 1, all of it": Training(learns=("language",), rows=4, world=2, zero_stage=1),
     "2 ranks, ZeRO 2, all of it": Training(learns=("language",), rows=4, world=2, zero_stage=2),
     "2 ranks, ZeRO 3, tune": Training(sparse=(0, 2, 4), rows=4, world=2, zero_stage=3),
     "2 ranks, experts spread": Training(
@@ -124,19 +128,17 @@ def answer(setup: Setup, options: argparse.Namespace) -> Iterator[Case]:
 
 
 def case_of(trainings: Mapping[str, Training]) -> Case:
-    """Return a table of what was said over what was held."""
-    rows, ratios = [], []
+    """Return what was said over what was held, by configuration."""
+    numbers, ratios = [], []
     for name, training in trainings.items():
-        began = time.perf_counter()
         said, held = needed(training).needed, measured(training)
         ratios.append(said / held)
         facts = {"said_bytes": said, "held_bytes": held}
-        what = f"{name}: {said / 1e6:.0f} MB"
-        took = time.perf_counter() - began
-        rows.append(Row(what, f"held {held / 1e6:.0f} MB", took, ratios[-1:], facts=facts))
-    rows.append(Row("the highest", "", 0.0, [max(ratios)], at_most(TOO_HIGH)))
-    rows.append(Row("the lowest", "", 0.0, [min(ratios)], at_least(TOO_LOW)))
-    return Case("memory said over memory held, beyond a process without a network", rows)
+        what = f"{name}: {said / 1e6:.0f} MB said over {held / 1e6:.0f} MB held"
+        numbers.append(Number(what, ratios[-1], facts=facts))
+    numbers.append(Number("the highest", max(ratios), bar=at_most(TOO_HIGH)))
+    numbers.append(Number("the lowest", min(ratios), bar=at_least(TOO_LOW)))
+    return Case("memory said over memory held, beyond a process without a network", numbers=numbers)
 
 
 def needed(training: Training) -> Memory:
@@ -273,6 +275,7 @@ def _training(training: Training) -> tuple[Any, Any, float]:
     from uni_moe.model.network import UniMoeForConditionalGeneration
     from uni_moe.model.parts import learn
     from uni_moe.train.learner import PhaseModule
+    from uni_moe.train.precision import hold
 
     torch.manual_seed(0)
     config = _configuration(training)
@@ -289,6 +292,7 @@ def _training(training: Training) -> tuple[Any, Any, float]:
             seed=0,
         )
     learn(wrapped, training.learns)
+    hold(wrapped, training.precision)
     if training.checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     rows, length = training.rows, training.length
@@ -305,7 +309,7 @@ def _training(training: Training) -> tuple[Any, Any, float]:
     else:
         inputs["attention_mask"] = torch.ones_like(ids)
     return (
-        PhaseModule(wrapped),
+        PhaseModule(wrapped, training.precision),
         {**inputs, "input_ids": ids, "labels": labels},
         float(rows * training.labels),
     )

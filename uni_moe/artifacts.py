@@ -28,6 +28,7 @@ AROUND = (
     "uni_moe.cli_models",
     "uni_moe.__main__",
     "uni_moe.alone",
+    "uni_moe.command",
     "uni_moe.launch",
     "uni_moe.leash",
     "uni_moe.workspace",

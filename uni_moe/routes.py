@@ -16,8 +16,10 @@ class Routes:
 
     `matmul` is torch's own route of float32 products or oneDNN's; `attention` torch's fused kernel
     or plain products; `experts` how packed experts run (see uni_moe.model.backends); `elementwise`
-    who computes what stands between fused experts' products; `allocator` gives freed memory back,
-    keeps it, or maps each tensor by itself, so that a process holds no more than its tensors.
+    says `torch`, or `native` for our compiled code: what stands between fused experts' products,
+    in C on a CPU and in kernels on an accelerator, and on a CPU the steps of generation;
+    `allocator` gives freed memory back, keeps it, or maps each tensor by itself, so that a process
+    holds no more than its tensors.
     """
 
     threads: int = 1

@@ -16,6 +16,7 @@ from peft import (
     set_peft_model_state_dict,
 )
 from peft.tuners.lora.layer import ParamWrapper
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from uni_moe.errors import ConfigError, LineageError
@@ -115,6 +116,16 @@ def factored(wrapped: nn.Module) -> nn.Module:
         if type(wrapper) is ParamWrapper and isinstance(wrapper.get_base_layer(), Experts):
             wrapper.__class__ = FactoredWrapper
     return wrapped
+
+
+def leave_casts_to_autocast(module: nn.Module) -> None:
+    """Let adapters read their inputs as they come: under autocast their products are cast anyway.
+
+    peft would make every input float32 for float32 factors, only to have it made small again.
+    """
+    for one in module.modules():
+        if isinstance(one, BaseTunerLayer):
+            one.cast_input_dtype_enabled = False
 
 
 def expert_adapters(module: nn.Module) -> Iterator[Any]:

@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from uni_moe.artifacts import Layout
-from uni_moe.config import FeatureCacheSettings, Params
+from uni_moe.config import Params
 from uni_moe.data.features import feature_folder, size_of
+from uni_moe.machine import FeatureCacheSettings
 from uni_moe.model.config import UniMoeConfig, sparse_layers_of
 from uni_moe.outlook.training import NUMBER_BYTES, Training
 from uni_moe.records import MediaRef

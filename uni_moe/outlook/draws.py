@@ -10,11 +10,11 @@ from typing import Any
 
 from uni_moe.artifacts import CARD, Layout, read_card
 from uni_moe.config import Phase
-from uni_moe.data.captions import CAPTION, conversations
+from uni_moe.data.captions import conversations
 from uni_moe.data.corpus import Corpus
 from uni_moe.errors import DataError
 from uni_moe.lengths import Lengths
-from uni_moe.records import MediaRef, Sample
+from uni_moe.records import CAPTION, MediaRef, Sample
 from uni_moe.train.conversations import Conversations, Holes, read_holes, within_sight
 
 MOST_SAMPLES = 10_000  # of a modality; of more only every so-manieth is looked at

@@ -18,6 +18,7 @@ import torch
 from uni_moe.artifacts import Layout
 from uni_moe.outlook.training import Training
 from uni_moe.registry.cards import all_runs, json_lines
+from uni_moe.train.precision import Precision
 from uni_moe.train.work import device_peak
 
 # Of what an accelerator could do, this share is taken for done; a processor's rate is measured.
@@ -83,9 +84,9 @@ def estimate(training: Training | None, last: LastRun | None, rate: Rate) -> Est
     return Estimate(None, "it has not run here")
 
 
-def rate_here() -> Rate:
+def rate_here(precision: Precision) -> Rate:
     """Return what this machine computes in a second, in one process."""
-    peak = device_peak()
+    peak = device_peak(precision)
     if peak is not None:
         name = torch.cuda.get_device_name()
         return Rate(SHARE_OF_PEAK * peak, f"{SHARE_OF_PEAK:.0%} of the peak of {name}")

@@ -74,7 +74,7 @@ def look_ahead(layout: Layout, stages: Sequence[str]) -> Outlook:
     looking = Trainings(layout, params, machine)
     found = {stage: looking.of(stage) for stage in stages}
     trainings = {stage: one for stage, one in found.items() if one is not None}
-    last, rate = last_runs(layout), rate_here()
+    last, rate = last_runs(layout), rate_here(params.platform.precision)
     samples = samples_here(layout)
     return Outlook(
         stages=tuple(stages),

@@ -15,6 +15,7 @@ from uni_moe.errors import ConfigError
 from uni_moe.machine import Machine
 from uni_moe.train.activations import Way
 from uni_moe.train.memory import Memory, Ranks
+from uni_moe.train.precision import Precision
 
 # What a process has before there is a network: Python, torch, transformers, DeepSpeed (measured
 # with torch 2.13 for CPUs: 525 to 545 MB). An accelerator has its context.
@@ -30,13 +31,14 @@ class Room:
     said_by: str
 
 
-def ranks_of(machine: Machine, *, stage: str) -> Ranks:
+def ranks_of(machine: Machine, *, stage: str, precision: Precision = "float32") -> Ranks:
     """Return how a machine profile spreads a stage; experts are spread where there is a mixture."""
     return Ranks(
         world=machine.world,
         zero_stage=machine.zero_stage,
         expert_parallel=machine.expert_parallel if stage == "tune" else 1,
         offload=machine.offload_optimizer,
+        precision=precision,
         activation_checkpointing=machine.activation_checkpointing,
         accelerator=torch.cuda.is_available(),
     )

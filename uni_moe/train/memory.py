@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from uni_moe.train.activations import Kept
+from uni_moe.train.precision import Precision
 
 Part = Literal[
     "frozen",
@@ -52,20 +53,20 @@ class Ranks:
     zero_stage: int = 0
     expert_parallel: int = 1
     offload: bool = False
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "float32"
     activation_checkpointing: bool = False
     micro_positions: int | None = None
     accelerator: bool = False
 
     @property
     def stage(self) -> int:
-        """The ZeRO stage that runs: half precision and offload need one that keeps copies."""
-        return max(self.zero_stage, int(self.precision == "bf16" or self.offload))
+        """The ZeRO stage that runs: what is offloaded has to stand apart from the weights."""
+        return max(self.zero_stage, int(self.offload))
 
     @property
     def number(self) -> int:
-        """Bytes of a number that is computed with."""
-        return _HALF if self.precision == "bf16" else _FLOAT
+        """Bytes of a number that is computed with, or frozen; what learns is float32 always."""
+        return _HALF if self.precision == "bfloat16" else _FLOAT
 
     def share(self, count: int) -> int:
         """Return one rank's share of a count that is spread, padded to equal shares."""
@@ -160,10 +161,16 @@ def memory_of(
 
 
 def _load(weights: Weights, ranks: Ranks, around: Around) -> dict[Part, int]:
-    """What stands while the network is built: all of it on every rank, before it is spread."""
+    """What stands while the network is built on the CPU: all of it, on every rank.
+
+    A mixture is read as it was written, in the precision; copies of a foundation are float32.
+    """
+    if ranks.accelerator:
+        return {"process": around.process}
+    each = ranks.number if around.loaded == 1 else _FLOAT
     return {
-        "frozen": weights.frozen * ranks.number * around.loaded,
-        "trained": weights.trained * ranks.number,
+        "frozen": weights.frozen * each * around.loaded,
+        "trained": weights.trained * _FLOAT,
         "process": around.process,
     }
 
@@ -183,7 +190,7 @@ def standing(weights: Weights, ranks: Ranks) -> dict[Part, int]:
     and the moments a share. Stage 3 has a share of everything but encoders, gradients too, and a
     room that gradients are sent from.
     """
-    trained, mine, number = weights.trained, ranks.share(weights.trained), ranks.number
+    trained, mine = weights.trained, ranks.share(weights.trained)
     spread = weights.frozen - weights.towers
     if ranks.stage == 0:
         copies, learned, frozen = 2 * trained * _FLOAT, trained, spread
@@ -193,27 +200,27 @@ def standing(weights: Weights, ranks: Ranks) -> dict[Part, int]:
         copies, learned, frozen = 3 * mine * _FLOAT, mine, ranks.share(spread)
     is_whole = ranks.stage == 3
     return {
-        "frozen": (frozen + weights.towers) * number,
-        "trained": learned * number,
+        "frozen": (frozen + weights.towers) * ranks.number,
+        "trained": learned * _FLOAT,
         "optimizer": 0 if ranks.offload and ranks.accelerator else copies,
-        "gradients": mine * number * is_whole,
+        "gradients": mine * _FLOAT * is_whole,
         "engine": _SMALL + _room(weights, ranks) * is_whole,
     }
 
 
 def _room(weights: Weights, ranks: Ranks) -> int:
     """Return the room that gradients are sent from; on a CPU only what is touched takes memory."""
-    return (BUCKET if ranks.accelerator else min(weights.trained, BUCKET)) * ranks.number
+    return (BUCKET if ranks.accelerator else min(weights.trained, BUCKET)) * _FLOAT
 
 
 def _moments(
     weights: Weights, kept: Kept, ranks: Ranks, batches: int
 ) -> Iterator[tuple[str, dict[Part, int]]]:
     """Yield what stands beside `standing` at each moment of a step."""
-    gradients, number = weights.trained * ranks.number, ranks.number
+    gradients = weights.trained * _FLOAT
     waiting = 0 if batches == 1 or ranks.stage == 3 else gradients
     if batches > 1 and ranks.stage == 2:
-        waiting = ranks.share(weights.trained) * number
+        waiting = ranks.share(weights.trained) * _FLOAT
     fetched, gathered = _gathered(weights, ranks)
     stands = kept.all - kept.logits - kept.features
     yield (
@@ -234,7 +241,7 @@ def _moments(
             "backward",
             {
                 "activations": activations,
-                "gradients": max(waiting, made * number),
+                "gradients": max(waiting, made * _FLOAT),
                 "engine": gathered,
             },
         )
@@ -261,23 +268,23 @@ def _way_back(weights: Weights, kept: Kept) -> Iterator[tuple[int, int]]:
 
 def _reduction(weights: Weights, ranks: Ranks, gathered: int) -> dict[Part, int]:
     """What stands when gradients are made and sent: copies of as many as are sent at once."""
-    gradients = weights.trained * ranks.number
+    gradients = weights.trained * _FLOAT
     if ranks.stage == 3:
         alone = gradients if ranks.world == 1 else 0
         return {"gradients": gradients, "engine": gathered + alone}
     if ranks.stage == 0:
-        return {"gradients": gradients, "engine": min(weights.trained, BUCKET) * ranks.number}
+        return {"gradients": gradients, "engine": min(weights.trained, BUCKET) * _FLOAT}
     return {"gradients": gradients, "engine": _room(weights, ranks)}
 
 
 def _update(weights: Weights, ranks: Ranks) -> dict[Part, int]:
     """What stands while the optimizer works: gradients, and float32 copies of a rank's share."""
     if ranks.stage == 0:
-        return {"gradients": weights.trained * ranks.number}
-    mine, is_half = ranks.share(weights.trained), ranks.number == _HALF
+        return {"gradients": weights.trained * _FLOAT}
+    mine = ranks.share(weights.trained) * _FLOAT
     if ranks.stage == 3:
-        return {"engine": mine * (_FLOAT + _HALF * is_half)}
-    return {"gradients": mine * ranks.number, "engine": mine * (ranks.number + _FLOAT * is_half)}
+        return {"engine": mine}
+    return {"gradients": mine, "engine": mine}
 
 
 def _held_experts(weights: Weights, ranks: Ranks) -> Weights:

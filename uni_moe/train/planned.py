@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedConfig
 
 from uni_moe.config import EncoderFoundation, LanguageFoundation, LanguageTraining, Params
-from uni_moe.errors import ConfigError
+from uni_moe.errors import ConfigError, telling_of
 from uni_moe.model.architectures import ARCHITECTURES
 from uni_moe.model.config import UniMoeConfig
 from uni_moe.train.encoders import TINY
@@ -67,7 +67,8 @@ def _sizes(part: str, chosen: EncoderFoundation | LanguageFoundation, root: Path
 def _pretrained(part: str, folder: Path) -> PreTrainedConfig:
     file = folder / "config.json"
     if file.is_file():
-        return sizes_in(part, folder)
+        with telling_of(file):
+            return sizes_in(part, folder)
     known = ARCHITECTURES.get(folder.name)
     if known is None:
         raise ConfigError(

@@ -15,6 +15,7 @@ from uni_moe import routes
 from uni_moe.config import Phase
 from uni_moe.data.corpus import Corpus
 from uni_moe.data.steps import Steps
+from uni_moe.errors import DataError
 from uni_moe.lengths import Lengths
 from uni_moe.machine import Machine
 from uni_moe.model.config import UniMoeConfig
@@ -48,9 +49,8 @@ def check_phase(
 
     Raises:
         ConfigError: it does.
-        DataError: a conversation that is drawn soon is too long, and to be refused then.
     """
-    ranks = ranks_of(ctx.machine, stage=ctx.name)
+    ranks = ranks_of(ctx.machine, stage=ctx.name, precision=ctx.params.platform.precision)
     config, words = _network(ctx, encoders)
     processor = counting_processor(config, words, ctx.params.model.system_prompt)
     lengths = Lengths(processor, config.text_config.max_position_embeddings, phase.packing)
@@ -62,7 +62,10 @@ def check_phase(
         holes=read_holes(corpora, "train", phase, sight_of(ctx.name)),
         lengths=lengths,
     )
-    drawn = sizes_drawn(steps, min(LOOKED_AT, phase.steps), training, lengths)
+    try:
+        drawn = sizes_drawn(steps, min(LOOKED_AT, phase.steps), training, lengths)
+    except DataError:
+        return  # one is too long: the phase ends before its first step, and tells all of them
     loads = loads_of(drawn, phase.packing, ranks=ranks.world, frames=config.video_frames)
     media = {
         ref.content: (ref, 1.0)

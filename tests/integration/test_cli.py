@@ -76,7 +76,7 @@ def test_a_plan_of_the_largest_model_costs_seconds_and_needs_neither_data_nor_we
     assert (
         sum(memory["parts"].values()) == memory["needed_bytes"] == max(memory["moments"].values())
     )
-    assert memory["parts"]["frozen"] > 140e9
+    assert memory["parts"]["frozen"] == pytest.approx(2 * 37.74e9, rel=0.001)  # bfloat16
     assert plan["times"]["tune"]["seconds"] > 0
     assert "is not here" in plan["sources"]["llava-665k"]["note"]
     assert plan["gate"]["champion"] is None

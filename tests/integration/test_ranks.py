@@ -117,6 +117,18 @@ def test_two_ranks_train_what_one_trains(machine, assembled, alone):
     agree(tuned(assembled, **two(**machine)), alone)
 
 
+def test_ranks_that_have_too_little_memory_end_before_a_weight_is_read(assembled):
+    words, environment = command(assembled, two(memory_bytes=10_000_000))
+    done = subprocess.run(
+        words, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode != 0
+    assert done.stderr.count("tune needs ") == 1  # the first rank speaks for all
+    assert "the limit is said by memory_bytes in machine.yaml" in done.stderr
+    assert "remedy: lower `packing.row_positions`" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def start(root, machine):
     words, environment = command(root, machine)
     return subprocess.Popen(

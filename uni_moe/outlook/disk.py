@@ -1,6 +1,6 @@
 """What stages write: artifacts, training states while they learn, and features of media.
 
-Weights are float32. What manifests and corpora take is about twice what their media do, and is not
+What manifests and corpora take is about twice what their media do, and is not
 told. DVC keeps each artifact once more where the file system can neither link nor share blocks.
 """
 
@@ -16,9 +16,11 @@ from uni_moe.config import Params
 from uni_moe.data.features import feature_folder, size_of
 from uni_moe.machine import FeatureCacheSettings
 from uni_moe.model.config import UniMoeConfig, sparse_layers_of
-from uni_moe.outlook.training import NUMBER_BYTES, Training
+from uni_moe.outlook.training import LEARNING_BYTES, Training
 from uni_moe.records import MediaRef
+from uni_moe.train.memory import NUMBER_BYTES
 from uni_moe.train.networks import encoder_of
+from uni_moe.train.precision import Precision
 from uni_moe.train.sizes import feature_numbers, network_of
 from uni_moe.train.state import KEEP
 
@@ -73,7 +75,7 @@ def disk_of(  # noqa: PLR0913 - what is written follows from all of it
     return Disk(
         artifacts={name: sizes[name] for name in stages if name in sizes},
         states={name: KEEP * COPIES * one.trained_bytes for name, one in trainings.items()},
-        features=_features(config, trainings.values(), settings),
+        features=_features(config, trainings.values(), settings, params.platform.precision),
         features_here=size_of(folder) if folder.is_dir() else 0,
         free=shutil.disk_usage(layout.root).free,
     )
@@ -89,6 +91,7 @@ def _artifacts(
     text = config.text_config
     layers = len(sparse_layers_of(params.model.sparse_layers, text.num_hidden_layers))
     feed_forwards = 3 * text.hidden_size * text.intermediate_size * layers
+    number = NUMBER_BYTES[params.platform.precision]
     found = {}
     for stage, training in trainings.items():
         name, _, item = stage.partition("@")
@@ -96,19 +99,23 @@ def _artifacts(
         adapter = sum(training.learns[part] for part in low_rank)
         connectors = {part.partition(".")[2] for part in training.learns if part not in low_rank}
         learned = sum(training.connectors.get(one, 0) for one in connectors)
+        whole = (training.parameters - adapter) * number
         found[stage] = {
-            "foundation": training.parameters,
-            "align": training.connectors.get(item, 0),
-            "experts": adapter + feed_forwards + learned,
-            "tune": training.parameters,
+            "foundation": training.parameters * LEARNING_BYTES,
+            "align": training.connectors.get(item, 0) * LEARNING_BYTES,
+            "experts": (adapter + learned) * LEARNING_BYTES + feed_forwards * number,
+            "tune": adapter * LEARNING_BYTES + whole,
         }[name]
         if stage == "tune":
-            found["assemble"] = training.parameters - adapter
-    return {stage: count * NUMBER_BYTES for stage, count in found.items()}
+            found["assemble"] = whole
+    return found
 
 
 def _features(
-    config: UniMoeConfig, trainings: Iterable[Training], settings: FeatureCacheSettings
+    config: UniMoeConfig,
+    trainings: Iterable[Training],
+    settings: FeatureCacheSettings,
+    precision: Precision,
 ) -> dict[str, int]:
     """Return the bytes of the features of all media that are drawn, held out ones in proportion."""
     readers = network_of(config, ()).readers
@@ -120,6 +127,6 @@ def _features(
     for ref, times in media.values():
         reader = readers.get(encoder_of(ref.kind))
         if reader is not None and getattr(settings, ref.kind):
-            size = feature_numbers(ref, reader, config) * NUMBER_BYTES * times
+            size = feature_numbers(ref, reader, config) * NUMBER_BYTES[precision] * times
             found[ref.kind] = found.get(ref.kind, 0.0) + size
     return {kind: round(size) for kind, size in sorted(found.items())}

@@ -11,7 +11,7 @@ from uni_moe.train.fits import Room
 from uni_moe.train.memory import Memory, Ranks
 from uni_moe.train.work import Work
 
-NUMBER_BYTES = 4  # of a weight in a checkpoint
+LEARNING_BYTES = 4  # of a number that learns: float32 always
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Training:
     @property
     def trained_bytes(self) -> int:
         """Bytes of what learns, as it is kept."""
-        return self.trained * NUMBER_BYTES
+        return self.trained * LEARNING_BYTES
 
     @property
     def flops(self) -> float:

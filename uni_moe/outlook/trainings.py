@@ -82,7 +82,7 @@ class Trainings:
         lengths = self._lengths(config, phase) if looked is not None else None
         ranks = ranks_of(self.machine, stage=stage, precision=self.params.platform.precision)
         learning = phase_learning(phase, config, self.params.model)
-        kept = 0.0 if looked is None else feature_bytes(looked.media(), config)
+        kept = 0.0 if looked is None else feature_bytes(looked.media(), config, ranks)
         loads, measured = self._loads(stage, phase, config, ranks, looked, lengths)
         return self._training(
             learning,

@@ -37,7 +37,8 @@ BUCKET, FETCHED, GATHERED = 500_000_000, 50_000_000, 1_000_000_000
 HEAP_SHARE = 0.55
 MOVING: tuple[Part, ...] = ("gradients", "activations", "logits")
 _SMALL = 8_000_000  # what Python and the engine have around a network
-_FLOAT, _HALF = 4, 2
+_FLOAT = 4
+NUMBER_BYTES: Mapping[Precision, int] = {"float32": 4, "bfloat16": 2}
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Ranks:
     @property
     def number(self) -> int:
         """Bytes of a number that is computed with, or frozen; what learns is float32 always."""
-        return _HALF if self.precision == "bfloat16" else _FLOAT
+        return NUMBER_BYTES[self.precision]
 
     def share(self, count: int) -> int:
         """Return one rank's share of a count that is spread, padded to equal shares."""

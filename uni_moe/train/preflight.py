@@ -35,7 +35,6 @@ from uni_moe.train.networks import encoder_of
 from uni_moe.train.sizes import feature_numbers, network_of
 
 LOOKED_AT = 50  # steps whose draws are laid out
-FEATURE_BYTES = 4  # of a number
 
 
 def check_phase(
@@ -73,7 +72,9 @@ def check_phase(
         for sample in rows.values()
         for ref in sample.media
     }
-    around = around_of(ctx.name, phase, ctx.machine, ranks, feature_bytes(media.values(), config))
+    around = around_of(
+        ctx.name, phase, ctx.machine, ranks, feature_bytes(media.values(), config, ranks)
+    )
     learning = phase_learning(phase, config, ctx.params.model)
     room = room_of(ctx.machine)
     chosen, memory = fitting(
@@ -144,11 +145,13 @@ def around_of(
     )
 
 
-def feature_bytes(media: Iterable[tuple[MediaRef, float]], config: UniMoeConfig) -> float:
+def feature_bytes(
+    media: Iterable[tuple[MediaRef, float]], config: UniMoeConfig, ranks: Ranks
+) -> float:
     """Return the bytes of the features of media, each counted so many times."""
     readers = network_of(config, ()).readers
     return sum(
-        feature_numbers(ref, readers[encoder_of(ref.kind)], config) * FEATURE_BYTES * times
+        feature_numbers(ref, readers[encoder_of(ref.kind)], config) * ranks.number * times
         for ref, times in media
         if encoder_of(ref.kind) in readers
     )

@@ -15,9 +15,9 @@ from uni_moe.model.backends.fused import PAD_ROWS
 from uni_moe.train.sizes import Network, Reader
 
 KEPT = 1024  # products, by oneDNN's own default
-# Of code and tables, and once old ones make room for new ones, with what stays unused between them
-# (measured with torch 2.13 on AVX-512).
-EACH_BYTES, EACH_OF_MANY_BYTES = 670_000, 850_000
+# Of code and tables; what stays unused between them comes on top where old ones made room for as
+# many new ones (measured with torch 2.13 on AVX-512).
+EACH_BYTES, UNUSED_BYTES = 670_000, 180_000
 
 
 @dataclass(frozen=True)
@@ -52,21 +52,20 @@ def compiled_bytes(
         plain: whether attention is plain products.
         fused: whether experts run one by one, each with rows of its own number.
     """
-    decoder = network.decoder
     count = (
         shapes.positions * _by_position(network)
         + shapes.labels * (2 + network.has("language"))
         + shapes.groups * 6 * plain  # forward two, each with two on the way back
-        + _by_expert(network, shapes) * fused
+        + 4 * _different(network, shapes, shapes.batches) * fused
         + sum(
             shapes.media.get(reader.kind, 0) * _by_media(network, reader)
             for reader in network.readers.values()
         )
     )
     forward = _by_position(network) // 3 + 2 * _GROUPS * plain
-    forward += 2 * decoder.experts * len(decoder.sparse) * fused
-    count += validated * forward
-    return count * EACH_BYTES if count < KEPT else KEPT * EACH_OF_MANY_BYTES
+    count += validated * forward + 2 * _different(network, shapes, validated) * fused
+    followed = min(KEPT, max(0, count - KEPT))
+    return min(KEPT, count) * EACH_BYTES + followed * UNUSED_BYTES
 
 
 def _by_position(network: Network) -> int:
@@ -79,15 +78,15 @@ def _by_position(network: Network) -> int:
     return square + wide + low + 3 * bool(network.decoder.sparse)
 
 
-def _by_expert(network: Network, shapes: Shapes) -> int:
-    """Products of experts: four for each number of rows that one of them gets, filled up.
+def _different(network: Network, shapes: Shapes, batches: int) -> int:
+    """Return how many different numbers of rows, filled up, experts get in so many micro-batches.
 
     Every expert of every layer throws dice for one of the numbers that are likely; some fall twice.
     """
     decoder = network.decoder
-    thrown = shapes.batches * len(decoder.sparse) * decoder.experts
+    thrown = batches * len(decoder.sparse) * decoder.experts
     likely = shapes.visited * decoder.top_k / (2 * PAD_ROWS)
-    return round(4 * likely * (1 - exp(-thrown / likely))) if likely else 0
+    return round(likely * (1 - exp(-thrown / likely))) if likely else 0
 
 
 def _by_media(network: Network, reader: Reader) -> int:

@@ -32,9 +32,10 @@ Part = Literal[
 PARTS: tuple[Part, ...] = Part.__args__  # type: ignore[attr-defined] # what a Literal lists
 # DeepSpeed's defaults, in numbers: what it sends at once, fetches ahead, and keeps gathered.
 BUCKET, FETCHED, GATHERED = 500_000_000, 50_000_000, 1_000_000_000
-# glibc's heap holds pieces between its blocks that stay unused: of a step's own bytes this share
-# (measured with glibc 2.36: 0.39 to 0.6). `platform.allocator: map` has none of it.
-HEAP_SHARE = 0.55
+# glibc's heap holds pieces between its blocks that stay unused, as shares of what moves in a step:
+# of one step, and more for each step of another size (measured with glibc 2.36 over 5 to 40 steps,
+# after which it still grew).
+_GAPS, _GAPS_OF_A_SIZE = 0.45, 0.045
 MOVING: tuple[Part, ...] = ("gradients", "activations", "logits")
 _SMALL = 8_000_000  # what Python and the engine have around a network
 _FLOAT = 4
@@ -125,6 +126,15 @@ class Around:
     loaded: int = 1
     saves: bool = False
     heap_share: float = 0.0
+
+
+def heap_share(sizes: int) -> float:
+    """Return what a heap that keeps what was freed holds unused, over what moves in a step.
+
+    It grows with the steps' different `sizes`: what lies between blocks of one step is too small for
+    another's. `platform.allocator: map` has no such heap.
+    """
+    return _GAPS + _GAPS_OF_A_SIZE * sizes
 
 
 def memory_of(

@@ -30,7 +30,7 @@ from uni_moe.train.drawing import steps_of
 from uni_moe.train.fits import check_fits, fitting, process_bytes, ranks_of, room_of, way_of
 from uni_moe.train.learning import Learning, config_here, phase_learning, recorded_folder
 from uni_moe.train.loads import Loads, Size, loads_of
-from uni_moe.train.memory import HEAP_SHARE, Around, Memory, Ranks, memory_of
+from uni_moe.train.memory import Around, Memory, Ranks, heap_share, memory_of
 from uni_moe.train.networks import encoder_of
 from uni_moe.train.sizes import feature_numbers, network_of
 
@@ -120,7 +120,7 @@ def memory_needed(  # noqa: PLR0913 - a process holds this much
             fused=chosen.experts == "fused",
         )
     gaps = chosen.allocator != "map" and not ranks.accelerator
-    around = replace(around, process=process, heap_share=HEAP_SHARE * gaps)
+    around = replace(around, process=process, heap_share=heap_share(loads.shapes.positions) * gaps)
     return memory_of(learning.weights, kept, ranks, batches=loads.batches, around=around)
 
 

@@ -1,7 +1,7 @@
 """The products that oneDNN compiles, against what it said of the recipe smoke's `tune`."""
 
 from uni_moe.config import load_params
-from uni_moe.train.compiled import EACH_BYTES, EACH_OF_MANY_BYTES, KEPT, Shapes, compiled_bytes
+from uni_moe.train.compiled import EACH_BYTES, KEPT, UNUSED_BYTES, Shapes, compiled_bytes
 from uni_moe.train.learning import phase_learning
 from uni_moe.train.planned import planned_config
 from uni_moe.workspace import recipe_file
@@ -39,4 +39,4 @@ def test_fused_attention_compiles_no_products_of_groups(tmp_path):
 def test_no_more_are_kept_than_there_is_room_for(tmp_path):
     many = Shapes(positions=1000, labels=1000, groups=1000, visited=5000, batches=1000)
     found = compiled_bytes(network(tmp_path), many, validated=5, plain=True, fused=True)
-    assert found == KEPT * EACH_OF_MANY_BYTES
+    assert found == KEPT * (EACH_BYTES + UNUSED_BYTES)

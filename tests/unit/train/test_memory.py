@@ -10,6 +10,7 @@ from uni_moe.train.memory import (
     Around,
     Ranks,
     Weights,
+    heap_share,
     memory_of,
     standing,
 )
@@ -158,3 +159,7 @@ def test_states_that_are_written_beside_the_steps_are_copies_of_weights_and_mome
 def test_remembered_features_stand_all_the_time():
     memory = memory_of(W, NOTHING, Ranks(), around=Around(remembered=99))
     assert memory.parts["features"] == 99
+
+
+def test_a_heap_has_more_gaps_the_more_sizes_steps_have():
+    assert 0.4 < heap_share(1) < heap_share(6) < heap_share(40) == pytest.approx(2.25)

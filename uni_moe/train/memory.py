@@ -131,8 +131,8 @@ class Around:
 def heap_share(sizes: int) -> float:
     """Return what a heap that keeps what was freed holds unused, over what moves in a step.
 
-    It grows with the steps' different `sizes`: what lies between blocks of one step is too small for
-    another's. `platform.allocator: map` has no such heap.
+    It grows with the steps' different `sizes`: what lies between blocks of one step is too small
+    for another's. `platform.allocator: map` has no such heap.
     """
     return _GAPS + _GAPS_OF_A_SIZE * sizes
 

@@ -199,7 +199,8 @@ def standing(weights: Weights, ranks: Ranks) -> dict[Part, int]:
 
     Stage 0 has weights and two moments. Stages 1 and 2 have whole weights, and of a float32 copy
     and the moments a share. Stage 3 has a share of everything but encoders, gradients too, and a
-    room that gradients are sent from.
+    room that gradients are sent from. For an offloaded optimizer the CPU has gradients twice: those
+    that are gathered, and those that it reads.
     """
     trained, mine = weights.trained, ranks.share(weights.trained)
     spread = weights.frozen - weights.towers
@@ -209,12 +210,12 @@ def standing(weights: Weights, ranks: Ranks) -> dict[Part, int]:
         copies, learned, frozen = 3 * mine * _FLOAT, trained, spread
     else:
         copies, learned, frozen = 3 * mine * _FLOAT, mine, ranks.share(spread)
-    is_whole = ranks.stage == 3
+    is_whole, on_the_cpu = ranks.stage == 3, ranks.offload and not ranks.accelerator
     return {
         "frozen": (frozen + weights.towers) * ranks.number,
         "trained": learned * _FLOAT,
         "optimizer": 0 if ranks.offload and ranks.accelerator else copies,
-        "gradients": mine * _FLOAT * is_whole,
+        "gradients": mine * _FLOAT * (is_whole + 2 * on_the_cpu),
         "engine": _SMALL + _room(weights, ranks) * is_whole,
     }
 

@@ -37,7 +37,7 @@ lint: .venv/.dev
 # How fast ours is beside its peers, kept under the machine's name. A bar that is missed ends it with
 # an error, once all questions were asked; a quarter of an hour on quiet cores.
 bench: .venv/.dev
-	failed=; for question in layer lora decode step watch size features; do \
+	failed=; for question in layer lora decode step watch size memory features; do \
 		$(BIN)/python -m benchmarks $$question --keep --rounds $(ROUNDS) || failed=1; \
 	done; test -z "$$failed"
 

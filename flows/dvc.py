@@ -13,9 +13,10 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, chdir
 from pathlib import Path
+from typing import Any
 
 from flows.locks import release_dead_locks
-from flows.plan import Plan, make_plan
+from flows.plan import Plan, make_plan, param_changes
 from uni_moe import leash
 from uni_moe.errors import ConfigError, StageError
 
@@ -49,7 +50,9 @@ def plan_stages(root: Path) -> Plan:
                 stage.name: [parent.name for parent in graph.successors(stage)]
                 for stage in graph.nodes
             }
-            return make_plan(parents, repo.status())
+            changes = {stage.name: _param_changes(stage) for stage in graph.nodes}
+            never = {stage.name for stage in graph.nodes if _never_ran(stage)}
+            return make_plan(parents, repo.status(), changes=changes, never_run=never)
     except LockError as error:
         raise StageError(
             f"The workspace is in use: {error}",
@@ -70,6 +73,23 @@ def lock_on(file: Path) -> AbstractContextManager[object]:
 
     found: AbstractContextManager[object] = make_lock(str(file), tmp_dir=str(file.parent))
     return found
+
+
+def _param_changes(stage: Any) -> list[str]:  # noqa: ANN401 - dvc is untyped
+    """Return which params of a stage are others than when it ran, from what to what."""
+    from dvc.dependency.param import ParamsDependency
+
+    return [
+        change
+        for dep in stage.deps
+        if isinstance(dep, ParamsDependency) and dep.hash_info.value is not None
+        for change in param_changes(dep.hash_info.value, dep.read_params())
+    ]
+
+
+def _never_ran(stage: Any) -> bool:  # noqa: ANN401 - dvc is untyped
+    """Say whether dvc.lock knows nothing of a stage's results."""
+    return bool(stage.outs) and all(out.hash_info.value is None for out in stage.outs)
 
 
 def run_stage(

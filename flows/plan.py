@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 MOST_REASONS = 3
+LONGEST_VALUE = 60  # letters of a param's value that a reason shows
+NEVER_RAN = "it has not run in this workspace"
+_ABSENT = object()
+_OUTS = {"deleted": "missing", "not in cache": "not in DVC's cache"}  # dvc's words and ours
 Status = Mapping[str, Sequence[Any]]  # what dvc says of each changed stage
 
 
@@ -22,6 +27,12 @@ class PlannedStage:
     name: str
     reasons: tuple[str, ...]
     after: tuple[str, ...]
+
+    @property
+    def why(self) -> str:
+        """The reasons in one line; without any, the stages whose results it follows."""
+        follows = f"because {' and '.join(_few(self.after))} {_runs(self.after)}"
+        return "; ".join(self.reasons) or follows
 
 
 @dataclass(frozen=True)
@@ -41,9 +52,7 @@ class Plan:
         if self.empty:
             return f"Nothing has to run: all {len(self.fresh)} stages are up to date."
         lines = [f"{len(self.stages)} stages to run, {len(self.fresh)} up to date:"]
-        for stage in self.stages:
-            why = "; ".join(stage.reasons) or f"if {' or '.join(stage.after)} changes its input"
-            lines.append(f"  {stage.name:20} {why}")
+        lines += [f"  {stage.name:20} {stage.why}" for stage in self.stages]
         if self.fresh:
             lines.append(f"  not run: {', '.join(self.fresh)}")
         return "\n".join(lines)
@@ -59,22 +68,60 @@ class Plan:
         }
 
 
-def make_plan(parents: Mapping[str, Iterable[str]], status: Status) -> Plan:
+def make_plan(
+    parents: Mapping[str, Iterable[str]],
+    status: Status,
+    *,
+    changes: Mapping[str, Sequence[str]] | None = None,
+    never_run: Container[str] = (),
+) -> Plan:
     """Plan the changed stages and everything that follows from them.
 
     Args:
         parents: stage -> the stages it depends on, for every stage of the graph.
         status: what dvc says of the stages that changed.
+        changes: stage -> its params that changed, from what to what.
+        never_run: stages that have not ended here yet.
     """
     order = _sorted(parents)
     planned: dict[str, PlannedStage] = {}
     for name in order:
         after = tuple(sorted(parent for parent in parents[name] if parent in planned))
-        reasons = tuple(_reasons(status.get(name, ()), after=bool(after)))
+        reasons = _reasons(status.get(name, ()), (changes or {}).get(name, ()), after=bool(after))
+        if name in never_run:
+            reasons = [NEVER_RAN]
         if reasons or after:
-            planned[name] = PlannedStage(name, reasons, after)
+            planned[name] = PlannedStage(name, tuple(reasons), after)
     fresh = tuple(name for name in order if name not in planned)
     return Plan(tuple(planned.values()), fresh)
+
+
+def param_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Say which params changed, from what to what: leaves of sections, by their full keys."""
+    old, new = (dict(_leaves(params)) for params in (before, now))
+    return [
+        f"{key} {_value(old, key)} -> {_value(new, key)}"
+        for key in sorted({*old, *new})
+        if old.get(key, _ABSENT) != new.get(key, _ABSENT)
+    ]
+
+
+def _leaves(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in params.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        elif isinstance(value, list | tuple) and any(isinstance(one, Mapping) for one in value):
+            named = {str(place): one for place, one in enumerate(value)}
+            yield from _leaves(named, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", list(value) if isinstance(value, tuple) else value
+
+
+def _value(params: Mapping[str, Any], key: str) -> str:
+    if key not in params:
+        return "absent"
+    text = json.dumps(params[key], ensure_ascii=False, default=str)
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
 
 
 def _sorted(parents: Mapping[str, Iterable[str]]) -> list[str]:
@@ -89,7 +136,7 @@ def _sorted(parents: Mapping[str, Iterable[str]]) -> list[str]:
     return done
 
 
-def _reasons(entries: Sequence[Any], *, after: bool) -> list[str]:
+def _reasons(entries: Sequence[Any], changes: Sequence[str], *, after: bool) -> list[str]:
     """Turn dvc's words into ours. Inputs that a planned stage will make anew are no reason."""
     found: dict[str, list[str]] = {"code": [], "params": [], "data": [], "outs": [], "other": []}
     for entry in entries:
@@ -98,13 +145,15 @@ def _reasons(entries: Sequence[Any], *, after: bool) -> list[str]:
             continue
         for path, change in entry.get("changed deps", {}).items():
             _sort_in(found, path, change, after=after)
-        found["outs"] += list(entry.get("changed outs", {}))
-    if found["outs"] and "params.yaml" in found["params"]:
-        return ["it has not run in this workspace"]
+        found["outs"] += [
+            f"its output {path} is {_OUTS.get(change, change)}"
+            for path, change in entry.get("changed outs", {}).items()
+        ]
+    params = changes or found["params"]
     return [
-        *(f"its output {path} is missing or changed" for path in found["outs"][:1]),
+        *found["outs"][:1],
         *found["data"],
-        *(f"params: {', '.join(_few(found['params']))}" for _ in found["params"][:1]),
+        *(f"params: {', '.join(_few(params))}" for _ in found["params"][:1]),
         *(f"code: {', '.join(_few(found['code']))}" for _ in found["code"][:1]),
         *found["other"],
     ][:MOST_REASONS]
@@ -120,6 +169,10 @@ def _sort_in(found: dict[str, list[str]], path: str, change: object, *, after: b
         found["code"].append(path)
     elif not (after and path.startswith("artifacts/")):
         found["data"].append(f"{path} is {change}")
+
+
+def _runs(names: Sequence[str]) -> str:
+    return "runs" if len(names) == 1 else "run"
 
 
 def _few(names: Sequence[str]) -> list[str]:

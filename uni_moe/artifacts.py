@@ -18,13 +18,24 @@ from uni_moe.errors import LineageError
 from uni_moe.records import Card, canonical_json, sha256_text
 
 CARD = "card.json"
-_AROUND = (
+# What computes nothing that an artifact holds: the command, and what says whether a start is worth
+# it. A change of it makes nothing stale.
+AROUND = (
     "uni_moe.__main__",
     "uni_moe.alone",
     "uni_moe.command",
     "uni_moe.launch",
     "uni_moe.leash",
     "uni_moe.workspace",
+    "uni_moe.train.activations",
+    "uni_moe.train.compiled",
+    "uni_moe.train.fits",
+    "uni_moe.train.learning",
+    "uni_moe.train.loads",
+    "uni_moe.train.memory",
+    "uni_moe.train.needs",
+    "uni_moe.train.preflight",
+    "uni_moe.train.sizes",
 )
 _COMMAND = "uni_moe.cli"  # it and its words by theme
 
@@ -137,7 +148,7 @@ def code_hash() -> str:
     names = sorted(
         name
         for name in sys.modules
-        if name.startswith("uni_moe") and not name.startswith(_COMMAND) and name not in _AROUND
+        if name.startswith("uni_moe") and not name.startswith(_COMMAND) and name not in AROUND
     )
     digest = {
         name: sha256_file(Path(file))

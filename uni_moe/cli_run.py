@@ -29,7 +29,7 @@ def add_words(command: Command) -> None:
     """Add the words to the parser; `command` makes one."""
     run = command("run", _run, "run what must run, then register, judge and promote")
     run.add_argument("--reason", default="by hand", help="why; kept with every run")
-    plan = command("plan", _plan, "say which stages must run, and why")
+    plan = command("plan", _plan, "say what would run, and why: samples, memory, time, disk")
     plan.add_argument("--json", action="store_true", help="as JSON")
     command("report", _report, "print the judgement of the candidate in artifacts/")
     again = command("judge", _judge, "judge a registered model on the test items of today")
@@ -43,7 +43,18 @@ def _plan(arguments: argparse.Namespace) -> None:
     from flows.dvc import plan_stages
 
     plan = plan_stages(layout.root)
-    print(json.dumps(plan.to_json(), indent=1) if arguments.json else plan.text())
+    if plan.empty and not arguments.json:
+        print(plan.text())
+        return
+    quiet(load_params(layout.params))
+    from uni_moe.outlook.text import outlook_text
+    from uni_moe.outlook.whole import look_ahead
+
+    outlook = look_ahead(layout, [stage.name for stage in plan.stages])
+    if arguments.json:
+        print(json.dumps(plan.to_json() | outlook.to_json(), indent=1))
+    else:
+        print(f"{plan.text()}\n\n{outlook_text(outlook)}")
 
 
 def _ready(arguments: argparse.Namespace) -> Layout:

@@ -93,7 +93,7 @@ class Platform:
     attention: Literal["auto", "fused", "plain"]
     experts: Literal["auto", "reference", "grouped", "fused"]
     elementwise: Literal["auto", "torch", "native"]
-    allocator: Literal["auto", "default", "keep"]
+    allocator: Literal["auto", "default", "keep", "map"]
 
     @staticmethod
     def auto(threads: int) -> Platform:

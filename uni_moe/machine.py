@@ -55,7 +55,8 @@ class Machine:
     `hostfile` is DeepSpeed's; `slurm` holds further words for srun. `activation_checkpointing`
     computes activations again instead of keeping them. `patience_s` is how long a rank waits for
     another. `last_states` counts the training states that stay while a phase trains; the best one
-    stays beside them. `features` says what of frozen encoders is kept on disk.
+    stays beside them. `features` says what of frozen encoders is kept on disk. `memory_bytes` is
+    what one process has, where plans are made on another machine than the one that trains.
     """
 
     launcher: Literal["none", "torchrun", "deepspeed", "slurm"] = "none"
@@ -70,6 +71,7 @@ class Machine:
     activation_checkpointing: bool = False
     patience_s: float = 600.0
     last_states: int = 2
+    memory_bytes: int | None = None
     features: FeatureCacheSettings = field(default_factory=FeatureCacheSettings)
 
     @property
@@ -119,6 +121,9 @@ def _rules(machine: Machine) -> list[str]:
         "zero_stage: must be 0, 1, 2 or 3": machine.zero_stage not in (0, 1, 2, 3),
         "patience_s: must be above 0": machine.patience_s <= 0,
         "last_states: must be at least 1": machine.last_states < 1,
+        "memory_bytes: must be above 0": (
+            machine.memory_bytes is not None and machine.memory_bytes <= 0
+        ),
         "launcher: `none` starts one process; name torchrun, deepspeed or slurm for more": (
             machine.launcher == "none" and machine.world > 1
         ),

@@ -26,6 +26,7 @@ from uni_moe.routes import Routes
 ROUTE_TOLERANCE = 1e-6
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's numbers
 _KEPT_BYTES, _NEVER_TRIMMED = 1 << 30, -1
+_MAPPED_BYTES = 1 << 17
 
 
 def settle(choice: Platform) -> dict[str, Any]:
@@ -84,6 +85,9 @@ def take(chosen: Routes) -> None:
     if chosen.allocator == "keep" and mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
         mallopt(_M_TRIM_THRESHOLD, _NEVER_TRIMMED)
+    if chosen.allocator == "map" and mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, _MAPPED_BYTES)
     routes.use(chosen)
 
 
@@ -138,8 +142,8 @@ def _check(chosen: Routes) -> None:
         lacking.append("matmul onednn: it rounds float32 products to bfloat16 here")
     if chosen.elementwise == "native" and not has_compiled_code():
         lacking.append("elementwise native: no C compiler built it, or there is no Triton")
-    if chosen.allocator == "keep" and _mallopt() is None:
-        lacking.append("allocator keep: the C library is not glibc")
+    if chosen.allocator in ("keep", "map") and _mallopt() is None:
+        lacking.append(f"allocator {chosen.allocator}: the C library is not glibc")
     if lacking:
         raise ConfigError(
             f"This machine cannot compute as it is told:{bullets(lacking)}",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import grimp
 
+from uni_moe.artifacts import AROUND
 from uni_moe.cli_stages import STAGES
 
 ROOT = Path(__file__).parents[2]
@@ -24,6 +25,7 @@ def imported_files(stage: str, graph: grimp.ImportGraph) -> list[str]:
     """
     module = STAGES[stage][0].partition(":")[0]
     modules = {module, "uni_moe.runs", "uni_moe.stage", *graph.find_upstream_modules(module)}
+    modules -= set(AROUND)
     modules |= {package for name in modules for package in _packages(name)}
     files = []
     for name in sorted(modules):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from uni_moe.cli_stages import STAGES
 from uni_moe.workspace import make_workspace
 
+PLAN_CPU_S = 30.0  # about 9 on one quiet core; a loaded machine may take longer
 ROOT = Path(__file__).parents[2]
 
 
@@ -41,7 +43,8 @@ def test_help_names_every_stage():
 def test_a_plan_says_every_stage_and_why_from_wherever_it_is_asked(workspace):
     outside = command("--workspace", workspace, "plan")
     inside = command("plan", folder=workspace)
-    assert outside.stdout == inside.stdout
+    measured = "\n\nTime, "  # a processor's rate, now
+    assert outside.stdout.partition(measured)[0] == inside.stdout.partition(measured)[0]
     assert outside.stdout.startswith("21 stages to run, 0 up to date:\n  ingest ")
 
 
@@ -51,6 +54,40 @@ def test_a_plan_for_machines_is_json(workspace):
     assert names[0] == "ingest"
     assert names[-1] == "evaluate"
     assert {"name", "reasons", "after"} == set(plan["stages"][0])
+    assert set(plan) == {
+        *("stages", "fresh", "samples", "sources", "trainings", "times", "seconds"),
+        *("disk", "stale", "gate"),
+    }
+
+
+def test_a_plan_of_the_largest_model_costs_seconds_and_needs_neither_data_nor_weights(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(ROOT)
+    folder = make_workspace(tmp_path / "space", "paper-8-all")
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    plan = json.loads(command("--workspace", folder, "plan", "--json").stdout)
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < PLAN_CPU_S
+    tune = plan["trainings"]["tune"]
+    assert tune["parameters"] == pytest.approx(37.85e9, rel=0.001)
+    assert tune["learning_parameters"] == sum(tune["learns"].values())
+    assert tune["learning_bytes"] == 4 * tune["learning_parameters"]
+    memory = tune["memory"]
+    assert (
+        sum(memory["parts"].values()) == memory["needed_bytes"] == max(memory["moments"].values())
+    )
+    assert memory["parts"]["frozen"] == pytest.approx(2 * 37.74e9, rel=0.001)  # bfloat16
+    assert plan["times"]["tune"]["seconds"] > 0
+    assert "is not here" in plan["sources"]["llava-665k"]["note"]
+    assert plan["gate"]["champion"] is None
+    assert not list((folder / "runs").glob("*"))
+
+
+def test_a_recipe_for_more_memory_than_there_is_is_said_by_the_plan(workspace):
+    (workspace / "machine.yaml").write_text("memory_bytes: 1000000\n")
+    said = command("--workspace", workspace, "plan").stdout
+    assert said.count("DOES NOT FIT") >= 8
+    assert "memory_bytes in machine.yaml" in said
 
 
 @pytest.mark.parametrize("words", [("align@image",), ("align", "image")])

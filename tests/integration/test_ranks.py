@@ -62,6 +62,20 @@ def test_two_ranks_train_what_one_trains(machine, assembled, alone):
     agree(tuned(assembled, **two(**machine)), alone)
 
 
+def test_ranks_that_have_too_little_memory_end_before_a_weight_is_read(assembled):
+    words, environment = command(assembled, two(memory_bytes=10_000_000))
+    done = subprocess.run(
+        words, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode != 0
+    assert "error: tune needs " in done.stderr
+    assert "the limit is said by memory_bytes in machine.yaml" in done.stderr
+    assert "remedy: lower `packing.row_positions`" in done.stderr
+    newest = sorted((assembled / "runs").glob("*-tune-*"))[-1]
+    events = [json.loads(line) for line in (newest / "events.jsonl").read_text().splitlines()]
+    assert events[-1]["event"] == "memory"  # the network is built after it
+
+
 @pytest.mark.parametrize(
     ("before", "after"), [(two(zero_stage=2), {}), ({}, two(expert_parallel=2))]
 )

@@ -18,7 +18,7 @@ SWITCHES = {
     "attention": ("fused", "plain"),
     "experts": ("reference", "grouped", "fused"),
     "elementwise": ("torch", "native"),
-    "allocator": ("default", "keep"),
+    "allocator": ("default", "keep", "map"),
 }
 
 

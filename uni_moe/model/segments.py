@@ -71,7 +71,7 @@ def lay_out(segment_BT: Tensor) -> tuple[Sequences, Segments]:
     position_P = torch.arange(len(last_P)) - start.repeat_interleave(length)
     order = length.argsort(descending=True, stable=True)
     spread, back_P, groups, used = [], torch.empty_like(position_P), [], 0
-    for chosen in order.split(_group_sizes(length[order].tolist())):
+    for chosen in order.split(group_sizes(length[order].tolist())):
         longest = int(length[chosen[0]])
         step_SL = torch.arange(longest).expand(len(chosen), -1)
         real_SL = step_SL < length[chosen][:, None]
@@ -99,7 +99,7 @@ def _last(row_BT: Tensor) -> Tensor:
     return last_BT
 
 
-def _group_sizes(lengths: list[int]) -> list[int]:
+def group_sizes(lengths: list[int]) -> list[int]:
     """Return how many segments each group takes, of lengths that fall."""
     sizes: list[int] = []
     longest = wasted = 0

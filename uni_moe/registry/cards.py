@@ -30,7 +30,7 @@ def all_cards(layout: Layout) -> dict[str, tuple[str, Card]]:
     for folder in sorted(layout.store.glob(f"*/{CARDS}")):
         for file in sorted(folder.rglob("*.json")):
             _note(found, file.relative_to(folder).as_posix().rsplit(".", 2)[0], file)
-    for place in _folders(layout.artifacts):
+    for place in artifact_folders(layout.artifacts):
         _note(found, layout.name_of(place), place / CARD)
     return found
 
@@ -109,7 +109,7 @@ def _silent_s(folder: Path, record: Mapping[str, Any]) -> float:
     return (datetime.now(UTC) - datetime.fromisoformat(last)).total_seconds()
 
 
-def _folders(root: Path) -> Iterator[Path]:
+def artifact_folders(root: Path) -> Iterator[Path]:
     """Return folders with a card, in order; drafts are hidden, and some vanish meanwhile."""
     for place, below, files in os.walk(root):
         below[:] = sorted(name for name in below if not name.startswith("."))

@@ -86,7 +86,8 @@ class ExpertSpread:
         self._pieces = {id(piece.parameter): piece for piece in self._find(shares)}
         for piece in self._pieces.values():
             parameter: Any = piece.parameter  # DeepSpeed reads two marks on it
-            parameter.data = piece.split(parameter.data)[self._rank].contiguous()
+            # A copy: a view would keep the other ranks' experts in memory.
+            parameter.data = piece.split(parameter.data)[self._rank].clone()
             parameter.allreduce, parameter.group_name = False, self.name
         self._count(shares[self._rank])
         for layer in self._layers:

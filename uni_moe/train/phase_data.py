@@ -19,6 +19,7 @@ from uni_moe.train.conversations import (
     within_sight,
 )
 from uni_moe.train.networks import ENCODERS, encoder_of
+from uni_moe.train.preflight import check_phase
 from uni_moe.train.world import join
 
 
@@ -45,7 +46,8 @@ class PhaseData:
 def open_data(ctx: StageContext, phase: Phase) -> Iterator[PhaseData]:
     """Open the corpora of a phase's blend, read the conversations that the stage's encoders can.
 
-    The process takes its routes and meets the other ranks first.
+    The process takes its routes and meets the other ranks first. A phase that needs more memory
+    than there is ends here, on every rank.
     """
     ctx.run.event("platform", **settle(ctx.params.platform))
     join(ctx.machine.patience_s)
@@ -61,7 +63,9 @@ def open_data(ctx: StageContext, phase: Phase) -> Iterator[PhaseData]:
         check_not_empty(training, phase)
         unseen = {name: len(found[0][name]) - len(rows) for name, rows in training.items()}
         ctx.run.event("conversations", drawn_from=counts_of(training), out_of_sight=unseen)
-        yield PhaseData(corpora, training, validation)
+        data = PhaseData(corpora, training, validation)
+        check_phase(ctx, phase, corpora, training, data.encoders())
+        yield data
     finally:
         for corpus in corpora.values():
             corpus.close()

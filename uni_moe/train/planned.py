@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import CLIPVisionConfig, LlamaConfig, PreTrainedConfig, WhisperConfig
+from transformers import PreTrainedConfig
 
-from uni_moe.artifacts import read_json
 from uni_moe.config import EncoderFoundation, LanguageFoundation, LanguageTraining, Params
 from uni_moe.errors import ConfigError, telling_of
 from uni_moe.model.architectures import ARCHITECTURES
 from uni_moe.model.config import UniMoeConfig
-from uni_moe.model.encoders.beats import BeatsConfig
 from uni_moe.train.encoders import TINY
 from uni_moe.train.language import language_config
-
-_READ: Mapping[str, Callable[[Mapping[str, Any]], PreTrainedConfig]] = {
-    "image": lambda told: CLIPVisionConfig.from_dict(told.get("vision_config", told)),
-    "audio": BeatsConfig.from_dict,
-    "speech": WhisperConfig.from_dict,
-    "language": LlamaConfig.from_dict,
-}
+from uni_moe.train.pretrained import sizes_in
 
 
 def planned_config(params: Params, root: Path) -> UniMoeConfig:
@@ -77,7 +68,7 @@ def _pretrained(part: str, folder: Path) -> PreTrainedConfig:
     file = folder / "config.json"
     if file.is_file():
         with telling_of(file):
-            return _READ[part](read_json(file))
+            return sizes_in(part, folder)
     known = ARCHITECTURES.get(folder.name)
     if known is None:
         raise ConfigError(

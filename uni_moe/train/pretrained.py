@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers import CLIPVisionModel, LlamaForCausalLM, WhisperModel
+from transformers import (
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedConfig,
+    WhisperConfig,
+    WhisperModel,
+)
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from uni_moe.artifacts import Layout, files_of, read_json
 from uni_moe.errors import ConfigError, LineageError, bullets
-from uni_moe.model.encoders.beats import Beats
+from uni_moe.model.encoders.beats import Beats, BeatsConfig
 
 PRETRAINED = "pretrained.json"
 _KINDS: Mapping[str, tuple[str, ...]] = {  # part -> what config.json may call itself
@@ -27,6 +35,14 @@ _BESIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {  # part -> files it needs
     "audio": (),
     "speech": (("preprocessor_config.json",),),
     "language": (("tokenizer.json", "tokenizer.model"), ("tokenizer_config.json",)),
+}
+
+
+_SIZES: Mapping[str, Callable[[Mapping[str, Any]], PreTrainedConfig]] = {
+    "image": lambda told: CLIPVisionConfig.from_dict(told.get("vision_config", told)),
+    "audio": BeatsConfig.from_dict,
+    "speech": WhisperConfig.from_dict,
+    "language": LlamaConfig.from_dict,
 }
 
 
@@ -83,6 +99,11 @@ def foundation_folder(layout: Layout, part: str) -> Path:
             f"`dvc repro --force --single-item foundation@{part}`.",
         )
     return folder
+
+
+def sizes_in(part: str, folder: Path) -> PreTrainedConfig:
+    """Return what config.json says of a part of the foundation; no weight is read."""
+    return _SIZES[part](read_json(folder / "config.json"))
 
 
 def load_tower(part: str, folder: Path) -> nn.Module:

@@ -1,6 +1,6 @@
 import pytest
 
-from flows.plan import make_plan
+from flows.plan import make_plan, param_changes
 
 PARENTS = {
     "ingest": [],
@@ -39,11 +39,8 @@ def test_a_changed_stage_takes_its_descendants_along_and_nothing_else():
         ({"changed deps": {"uni_moe/a.py": "modified"}}, "code: uni_moe/a.py"),
         ({"changed deps": {"data": "modified"}}, "data is modified"),
         ({"changed outs": {"artifacts/x": "deleted"}}, "its output artifacts/x is missing"),
+        ({"changed outs": {"artifacts/x": "modified"}}, "its output artifacts/x is modified"),
         ("changed command", "changed command"),
-        (
-            {"changed deps": {"params.yaml": "new"}, "changed outs": {"artifacts/x": "deleted"}},
-            "it has not run in this workspace",
-        ),
     ],
 )
 def test_a_reason_is_said_in_plain_words(entry, said):
@@ -59,7 +56,31 @@ def test_an_input_that_will_be_made_anew_is_no_reason_of_its_own():
     plan = make_plan(PARENTS, status)
     assert plan.stages[1].name == "prepare@audio"
     assert plan.stages[1].reasons == ()
-    assert "if ingest changes its input" in plan.text()
+    assert "because ingest runs" in plan.text()
+
+
+def test_a_stage_that_never_ran_says_so_and_nothing_else():
+    status = {"ingest": changed(**{"uni_moe/a.py": "new"}), "tune": changed(data="new")}
+    plan = make_plan(PARENTS, status, never_run={"ingest"})
+    assert plan.stages[0].reasons == ("it has not run in this workspace",)
+
+
+def test_a_changed_param_says_from_what_to_what():
+    before = {"align.audio": {"steps": 10, "blend": {"audio": 1.0}, "learns": ["a"]}, "seed": 7}
+    now = {"align.audio": {"steps": 20, "blend": {"audio": 1.0, "text": 0.5}, "learns": ("a",)}}
+    assert param_changes(before, now) == [
+        "align.audio.blend.text absent -> 0.5",
+        "align.audio.steps 10 -> 20",
+        "seed 7 -> absent",
+    ]
+    status = {"align@audio": changed(**{"params.yaml": {"align.audio": "modified"}})}
+    plan = make_plan(PARENTS, status, changes={"align@audio": param_changes(before, now)})
+    assert plan.stages[0].reasons[0].endswith("align.audio.steps 10 -> 20, seed 7 -> absent")
+
+
+def test_a_changed_member_of_a_list_is_named_by_its_place():
+    before, now = ({"sources": [{"name": "a", "seed": seed}]} for seed in (1, 2))
+    assert param_changes(before, now) == ["sources.0.seed 1 -> 2"]
 
 
 def test_the_order_keeps_every_dependency():

@@ -82,6 +82,23 @@ def test_every_way_computes_what_the_plain_one_does(way, low_rank, busy):
 
 
 @every_way
+def test_factors_in_pefts_layout_run_as_they_are(way):
+    x, share, chosen, weights = drawn()
+    generator = torch.Generator().manual_seed(3)
+
+    def delta(inner, outer, rank=8):  # in peft's second factor experts stand fastest
+        down = torch.randn(EXPERTS * rank, inner, generator=generator).view(EXPERTS, rank, inner)
+        up = torch.randn(outer, rank * EXPERTS, generator=generator)
+        return LowRank(down, up.view(outer, rank, EXPERTS).permute(2, 0, 1), 0.5)
+
+    adapted = replace(
+        weights, gate_up_delta=delta(WIDTH, 2 * INNER), down_delta=delta(INNER, WIDTH)
+    )
+    case = (x, share, chosen, adapted)
+    torch.testing.assert_close(way(*case), reference(*case), atol=2e-4, rtol=2e-5)
+
+
+@every_way
 def test_half_precision_loses_no_more_than_its_own_rounding(way):
     case = drawn(low_rank=True, dtype=torch.bfloat16)
     exact = drawn(low_rank=True)

@@ -225,7 +225,7 @@ def test_packing_counts_no_filling_as_a_sequence():
 
 
 def test_packing_groups_segments_of_like_lengths():
-    sizes = segments._group_sizes([500, 490, 100, 99, 20, 20, 20, 20])
+    sizes = segments.group_sizes([500, 490, 100, 99, 20, 20, 20, 20])
     assert sum(sizes) == 8
     assert sizes[:2] == [1, 1] or sizes[0] == 2
     lengths = iter([500, 490, 100, 99, 20, 20, 20, 20])

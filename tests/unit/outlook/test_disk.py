@@ -1,0 +1,52 @@
+import pytest
+
+from uni_moe.artifacts import Layout
+from uni_moe.config import load_params
+from uni_moe.machine import Machine
+from uni_moe.outlook.disk import Disk, disk_of
+from uni_moe.outlook.trainings import Trainings
+from uni_moe.workspace import recipe_file
+
+STAGES = ("foundation@language", "align@audio", "experts@speech", "assemble", "tune", "evaluate")
+
+
+@pytest.fixture(scope="module")
+def looked(tmp_path_factory):
+    layout = Layout(tmp_path_factory.mktemp("disk"))
+    params = load_params(recipe_file("smoke"))
+    looking = Trainings(layout, params, Machine())
+    found = {stage: looking.of(stage) for stage in STAGES}
+    trainings = {stage: one for stage, one in found.items() if one is not None}
+    return trainings, disk_of(layout, params, looking.config, STAGES, trainings, Machine())
+
+
+def test_only_what_trains_is_looked_at(looked):
+    trainings, _ = looked
+    assert list(trainings) == ["foundation@language", "align@audio", "experts@speech", "tune"]
+
+
+def test_artifacts_hold_what_their_stages_save(looked):
+    trainings, disk = looked
+    tune, expert = trainings["tune"], trainings["experts@speech"]
+    adapter = sum(n for part, n in tune.learns.items() if part.startswith("lora."))
+    assert disk.artifacts["tune"] == 4 * tune.parameters
+    assert disk.artifacts["assemble"] == 4 * (tune.parameters - adapter)
+    assert disk.artifacts["align@audio"] == trainings["align@audio"].trained_bytes
+    feed_forwards = 2 * 3 * 48 * 96  # two sparse layers of the recipe
+    assert disk.artifacts["experts@speech"] == 4 * (expert.trained + feed_forwards)
+    assert "evaluate" not in disk.artifacts
+
+
+def test_three_states_of_weights_and_moments_stand_while_a_stage_trains(looked):
+    trainings, disk = looked
+    assert disk.states == {name: 3 * 3 * one.trained_bytes for name, one in trainings.items()}
+
+
+def test_without_corpora_nothing_is_said_of_features(looked):
+    assert looked[1].features == {}
+
+
+def test_features_that_are_there_need_no_room():
+    disk = Disk({"tune": 10}, {"tune": 6}, {"image": 100}, features_here=70, free=45)
+    assert disk.needed == 10 + 6 + 30
+    assert disk.to_json()["fits"] is False

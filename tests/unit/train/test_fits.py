@@ -1,0 +1,66 @@
+"""Whether a training fits, and what is said where it does not."""
+
+import pytest
+
+from uni_moe.errors import ConfigError
+from uni_moe.machine import Machine
+from uni_moe.routes import Routes
+from uni_moe.train.fits import Room, check_fits, fitting, problem, ranks_of, room_of, way_of
+from uni_moe.train.memory import Memory
+
+GIB = 2**30
+MEMORY = Memory("loss", {"frozen": 3 * GIB, "activations": 2 * GIB, "engine": GIB})
+
+
+def test_what_fits_is_let_pass():
+    check_fits("tune", MEMORY, Room(6 * GIB, "a test"))
+
+
+def test_what_does_not_fit_is_refused_with_cause_and_remedy():
+    with pytest.raises(ConfigError) as error:
+        check_fits("tune", MEMORY, Room(6 * GIB - 1, "a test"))
+    assert problem("tune", MEMORY, Room(6 * GIB - 1, "a test")) == error.value.what
+    assert "tune needs 6.0 GiB" in error.value.what
+    assert "frozen take 3.0 GiB and activations take 2.0 GiB" in error.value.cause
+    assert "said by a test" in error.value.cause
+    assert "activation_checkpointing" in error.value.remedy
+
+
+def test_a_profile_says_what_a_process_has():
+    assert room_of(Machine(memory_bytes=7)).size_bytes == 7
+
+
+def test_processes_of_one_machine_share_its_memory():
+    alone = room_of(Machine()).size_bytes
+    assert room_of(Machine(launcher="torchrun", processes=2)).size_bytes in (alone // 2, alone)
+    assert alone > 0
+
+
+def test_experts_are_spread_where_there_is_a_mixture():
+    machine = Machine(launcher="torchrun", processes=4, expert_parallel=2)
+    assert ranks_of(machine, stage="tune").expert_parallel == 2
+    assert ranks_of(machine, stage="align@image").expert_parallel == 1
+    assert ranks_of(machine, stage="tune").world == 4
+    way = way_of(Routes(attention="plain", experts="fused"), ranks_of(machine, stage="tune"))
+    assert (way.spread, way.attention, way.number) == (2, "plain", 4)
+
+
+@pytest.mark.parametrize(
+    ("asked", "gib", "taken"),
+    [
+        ("auto", 9, "keep"),  # it fits as it is
+        ("auto", 7, "map"),  # only without the heap's gaps
+        ("keep", 7, "keep"),  # who asks for it gets it
+        ("auto", 5, "keep"),  # it fits neither way
+    ],
+)
+def test_gaps_are_done_without_where_they_are_too_much(asked, gib, taken):
+    needs = {"keep": {**MEMORY.parts, "heap": 2 * GIB}, "map": MEMORY.parts}
+    chosen, memory = fitting(
+        lambda by: Memory("loss", needs[by.allocator]),
+        Routes(allocator="keep"),
+        asked,
+        Room(gib * GIB, "a test"),
+    )
+    assert chosen.allocator == taken
+    assert memory.parts == needs[taken]

@@ -1,0 +1,220 @@
+"""An outlook for a person: one table a question."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from uni_moe.outlook.draws import Pool
+from uni_moe.outlook.samples import Samples, SourceCount
+from uni_moe.outlook.training import Training
+from uni_moe.outlook.whole import Outlook
+
+_GIB = 2**30
+_KNOWN = {
+    "corpus": "",
+    "contract": "judged, no corpus yet",
+    "manifest": "listed, not judged yet",
+}
+
+
+def outlook_text(outlook: Outlook) -> str:
+    """Return all that an outlook says."""
+    parts = [
+        _samples(outlook.samples, outlook.sources),
+        _learning(outlook.trainings),
+        _draws(outlook.trainings),
+        _memory(outlook.trainings),
+        _times(outlook),
+        _disk(outlook),
+        _stale(outlook),
+        _gate(outlook),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _samples(samples: Mapping[str, Samples], sources: Mapping[str, SourceCount]) -> str:
+    if not samples:
+        rows = [
+            (name, "not known" if one.records is None else f"{one.records:,}", one.note)
+            for name, one in sources.items()
+        ]
+        title = "Records of the sources (nothing was ingested here yet):"
+        return _table(title, ("source", "records", ""), rows)
+    judged = [
+        (
+            name,
+            *(f"{n:,}" for n in (one.listed, *_of_splits(one), one.removed)),
+            f"{sum(one.quarantined.values()):,}",
+            "; ".join(_why(one)),
+        )
+        for name, one in samples.items()
+    ]
+    heads = ("modality", "listed", "train", "validation", "test", "removed", "quarantined", "")
+    return _table("Samples (validation and test are held out):", heads, judged)
+
+
+def _of_splits(samples: Samples) -> tuple[int, int, int]:
+    train, validation, test = (samples.splits[name] for name in ("train", "validation", "test"))
+    return train, validation, test
+
+
+def _why(samples: Samples) -> Iterator[str]:
+    if _KNOWN[samples.known_from]:
+        yield _KNOWN[samples.known_from]
+    for reasons, count in {**samples.quarantined, **samples.problems}.items():
+        yield f"{reasons}: {count}"
+
+
+def _learning(trainings: Mapping[str, Training]) -> str:
+    rows = [
+        (
+            name,
+            f"{one.trained:,}",
+            _size(one.trained_bytes),
+            f"{100 * one.trained / max(1, one.parameters):.2f} %",
+            ", ".join(f"{part} {count:,}" for part, count in one.learns.items()),
+        )
+        for name, one in trainings.items()
+    ]
+    return _table("What learns:", ("stage", "parameters", "bytes", "of all", "parts"), rows)
+
+
+def _draws(trainings: Mapping[str, Training]) -> str:
+    rows = [
+        (
+            name,
+            f"{one.steps:,}",
+            f"{one.draws_per_step:,.1f}",
+            f"{one.positions_per_step:,.0f}" if one.positions_per_step else "?",
+            "" if one.measured else "lengths assumed",
+        )
+        for name, one in trainings.items()
+    ]
+    heads = ("stage", "steps", "draws/step", "positions/step", "")
+    table = _table("What is drawn, and what is not:", heads, rows)
+    pools = [
+        f"  {name}, {modality}: {_pool(pool)}"
+        for name, one in trainings.items()
+        for modality, pool in one.pools.items()
+    ]
+    return "\n".join([table, *pools])
+
+
+def _pool(pool: Pool) -> str:
+    about = "" if pool.exact else "about "
+    told = [f"{about}{pool.conversations:,} conversations, {pool.epochs:.2f} epochs"]
+    lost = {
+        "not reached": pool.not_reached,
+        "without a conversation of these tasks": pool.other_task,
+        "out of sight of the stage's encoders": pool.out_of_sight,
+        "cut at their end": pool.cut,
+        "too long: the phase REFUSES them": pool.refused,
+    }
+    return "; ".join([*told, *(f"{count:,} {why}" for why, count in lost.items() if count)])
+
+
+def _memory(trainings: Mapping[str, Training]) -> str:
+    rows = []
+    for name, one in trainings.items():
+        if one.memory is None:
+            rows.append((name, "not modelled", "", "", ""))
+            continue
+        parts = sorted(one.memory.parts.items(), key=lambda part: -part[1])
+        told = ", ".join(f"{part} {_size(size)}" for part, size in parts if size)
+        fits = "" if one.fits else "DOES NOT FIT"
+        needed = _size(one.memory.needed)
+        rows.append((name, needed, fits, f"{one.ranks.world} x ZeRO {one.ranks.stage}", told))
+    if not rows:
+        return ""
+    room = next(iter(trainings.values())).room
+    title = f"Memory of one rank (there are {_size(room.size_bytes)}: {room.said_by}):"
+    return _table(title, ("stage", "needed", "", "ranks", "by part"), rows)
+
+
+def _times(outlook: Outlook) -> str:
+    rows = [
+        (name, "?" if one.seconds is None else duration(one.seconds), one.rests_on)
+        for name, one in outlook.times.items()
+    ]
+    unknown = sum(one.seconds is None for one in outlook.times.values())
+    rest = f", and {unknown} stage(s) of which nothing is known" if unknown else ""
+    title = f"Time, one stage behind the other: {duration(outlook.seconds)}{rest}"
+    return _table(title, ("stage", "time", "estimated from"), rows)
+
+
+def _disk(outlook: Outlook) -> str:
+    disk = outlook.disk
+    rows = [
+        (name, _size(disk.artifacts.get(name, 0)), _size(disk.states.get(name, 0)))
+        for name in outlook.stages
+        if disk.artifacts.get(name) or disk.states.get(name)
+    ]
+    features = ", ".join(f"{kind} {_size(size)}" for kind, size in disk.features.items())
+    told = f"features of encoders: {features}; {_size(disk.features_here)} are there"
+    state = "" if disk.needed <= disk.free else " IT DOES NOT FIT."
+    title = f"Disk: at most {_size(disk.needed)} of {_size(disk.free)} that are free.{state}"
+    table = _table(title, ("stage", "artifact", "states while it trains"), rows)
+    return f"{table}\n  {told}" if features else table
+
+
+def _stale(outlook: Outlook) -> str:
+    if not outlook.stale:
+        return "No checkpoint goes stale: none of these stages has one here."
+    rows = [
+        (one.name, one.card[:12], ", ".join(f"version {n}" for n in one.versions) or "-")
+        for one in outlook.stale
+    ]
+    return _table(
+        "What goes stale (registered versions stay as they are, in the store):",
+        ("artifact", "card", "in the lineage of"),
+        rows,
+    )
+
+
+def _gate(outlook: Outlook) -> str:
+    if "evaluate" not in outlook.stages:
+        return ""
+    gate, current = outlook.gate, outlook.champion
+    told = (
+        f"Gate: every modality must beat guessing by {gate.min_over_chance:.0%} "
+        "(`gate.min_over_chance`)"
+    )
+    if current is None:
+        return f"{told}; there is no champion to compare with."
+    return (
+        f"{told}; against the champion, version {current.number}, no modality may lose more than "
+        f"{gate.margin:.0%} (`gate.margin`) and the mean may not fall."
+    )
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as a person says them."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    for unit, size in (("min", 60.0), ("h", 3600.0)):
+        if seconds < 100 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds / 86400:,.1f} days"
+
+
+def _size(size_bytes: int) -> str:
+    for unit, size in (("GiB", _GIB), ("MiB", 2**20), ("KiB", 2**10)):
+        if size_bytes >= size:
+            return f"{size_bytes / size:,.1f} {unit}"
+    return f"{size_bytes} B"
+
+
+def _table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a title and rows in columns; the last column is not filled up."""
+    lines = [heads, *rows]
+    if len(lines) == 1:
+        return ""
+    widths = [max(len(line[at]) for line in lines) for at in range(len(heads) - 1)]
+    told = [
+        "  "
+        + "  ".join(
+            [*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[-1]]
+        )
+        for line in lines
+    ]
+    return "\n".join([title, *(line.rstrip() for line in told)])

@@ -1,0 +1,108 @@
+"""How long stages will take: from their last run here, else from what is to be computed.
+
+A training's steps are taken from the last run's own, in proportion to what a step computes; what
+stood around them is taken as it was. An estimate says what it rests on.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from uni_moe.artifacts import Layout
+from uni_moe.outlook.training import Training
+from uni_moe.registry.cards import all_runs, json_lines
+from uni_moe.train.precision import Precision
+from uni_moe.train.work import device_peak
+
+# Of what an accelerator could do, this share is taken for done; a processor's rate is measured.
+SHARE_OF_PEAK = 0.4
+_SIDE, _TIMES = 768, 3  # of the product that measures a processor
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds, None where nothing is known, and what they rest on."""
+
+    seconds: float | None
+    rests_on: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the estimate as a JSON object."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class LastRun:
+    """A stage's last run that ended well: its seconds, and those of each step it took."""
+
+    id: str
+    duration_s: float
+    steps_s: tuple[float, ...]
+    positions: float | None  # of a step on average, where the run told them
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Floating point operations in a second, and where the number comes from."""
+
+    flops_per_s: float
+    said_by: str
+
+
+def last_runs(layout: Layout) -> dict[str, LastRun]:
+    """Return the last run of each stage that ended well."""
+    ended = {
+        record["stage"]: (folder, record)
+        for folder, record in all_runs(layout)
+        if record["status"] == "done" and record.get("duration_s") is not None
+    }
+    return {stage: _last(folder, record) for stage, (folder, record) in ended.items()}
+
+
+def estimate(training: Training | None, last: LastRun | None, rate: Rate) -> Estimate:
+    """Return what a stage will take."""
+    if last is not None and (training is None or not last.steps_s):
+        return Estimate(last.duration_s, f"its last run {last.id}")
+    if last is not None and training is not None:
+        step_s = statistics.median(last.steps_s)
+        around_s = max(0.0, last.duration_s - sum(last.steps_s))
+        scale = 1.0
+        if last.positions and training.measured:
+            scale = training.positions_per_step / last.positions
+        said = f"{len(last.steps_s)} steps of its last run {last.id}"
+        return Estimate(around_s + training.steps * step_s * scale, said)
+    if training is not None and training.flops:
+        ranks = training.ranks.world
+        return Estimate(training.flops / rate.flops_per_s / ranks, f"{rate.said_by}; steps alone")
+    return Estimate(None, "it has not run here")
+
+
+def rate_here(precision: Precision) -> Rate:
+    """Return what this machine computes in a second, in one process."""
+    peak = device_peak(precision)
+    if peak is not None:
+        name = torch.cuda.get_device_name()
+        return Rate(SHARE_OF_PEAK * peak, f"{SHARE_OF_PEAK:.0%} of the peak of {name}")
+    x = torch.randn(_SIDE, _SIDE)
+    x @ x
+    took = []
+    for _ in range(_TIMES):
+        began = time.perf_counter()
+        x @ x
+        took.append(time.perf_counter() - began)
+    flops = 2 * _SIDE**3 / min(took)
+    return Rate(flops, f"{flops / 1e9:.0f} GFLOP/s of a product measured now")
+
+
+def _last(folder: Path, record: Mapping[str, Any]) -> LastRun:
+    rows = [row for row in json_lines(folder / "metrics.jsonl") if "step_s" in row]
+    positions = [row["positions_per_s"] * row["step_s"] for row in rows if "positions_per_s" in row]
+    mean = statistics.fmean(positions) if positions else None
+    return LastRun(record["id"], record["duration_s"], tuple(row["step_s"] for row in rows), mean)

@@ -1,0 +1,96 @@
+"""What one training stage will learn, hold and compute, as a plan tells it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from uni_moe.outlook.draws import Looked, Pool
+from uni_moe.train.fits import Room
+from uni_moe.train.memory import Memory, Ranks
+from uni_moe.train.work import Work
+
+LEARNING_BYTES = 4  # of a number that learns: float32 always
+
+
+@dataclass(frozen=True)
+class Training:
+    """What one stage trains.
+
+    `learns` counts numbers by part, `parameters` all of the network's, adapters too, `connectors`
+    those of each connector. `memory` is None where it is not modelled; it is that by `allocator`.
+    `measured` says that conversations were laid out, not assumed. `pools` is by modality, empty
+    without corpora. Positions and labels are means of a step, over all ranks.
+    """
+
+    learns: Mapping[str, int]
+    parameters: int
+    connectors: Mapping[str, int]
+    memory: Memory | None
+    allocator: str
+    ranks: Ranks
+    room: Room
+    steps: int
+    draws_per_step: float
+    positions_per_step: float
+    labels_per_step: float
+    measured: bool
+    work: Work
+    pools: Mapping[str, Pool]
+    looked: Looked | None
+
+    @property
+    def trained(self) -> int:
+        """How many numbers learn."""
+        return sum(self.learns.values())
+
+    @property
+    def trained_bytes(self) -> int:
+        """Bytes of what learns, as it is kept."""
+        return self.trained * LEARNING_BYTES
+
+    @property
+    def flops(self) -> float:
+        """Floating point operations of all steps, by the estimate of `train.work`."""
+        positions, labels = self.positions_per_step, self.labels_per_step
+        return self.steps * (
+            positions * self.work.flops_per_position + labels * self.work.flops_per_label
+        )
+
+    @property
+    def fits(self) -> bool | None:
+        """Whether one process has the memory; None where it is not modelled."""
+        return None if self.memory is None else self.memory.needed <= self.room.size_bytes
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what a plan says of it, as a JSON object."""
+        memory = self.memory
+        return {
+            "learns": dict(self.learns),
+            "learning_parameters": self.trained,
+            "learning_bytes": self.trained_bytes,
+            "parameters": self.parameters,
+            "ranks": self.ranks.world,
+            "zero_stage": self.ranks.stage,
+            "expert_parallel": self.ranks.expert_parallel,
+            "memory": None
+            if memory is None
+            else {
+                "needed_bytes": memory.needed,
+                "room_bytes": self.room.size_bytes,
+                "room_said_by": self.room.said_by,
+                "fits": self.fits,
+                "allocator": self.allocator,
+                "busiest": memory.moment,
+                "parts": {part: size for part, size in memory.parts.items() if size},
+                "moments": dict(memory.moments),
+            },
+            "steps": self.steps,
+            "draws_per_step": round(self.draws_per_step, 2),
+            "positions_per_step": round(self.positions_per_step, 1),
+            "labels_per_step": round(self.labels_per_step, 1),
+            "lengths": "corpus" if self.measured else "assumed",
+            "flops": self.flops,
+            "samples": {name: pool.to_json() for name, pool in self.pools.items()},
+        }

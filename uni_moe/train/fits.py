@@ -1,0 +1,136 @@
+"""Whether a training fits into the memory that there is: told by a plan, refused before a start."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from uni_moe import routes
+from uni_moe.errors import ConfigError
+from uni_moe.machine import Machine
+from uni_moe.train.activations import Way
+from uni_moe.train.memory import Memory, Ranks
+from uni_moe.train.precision import Precision
+
+# What a process has before there is a network: Python, torch, transformers, DeepSpeed (measured
+# with torch 2.13 for CPUs: 525 to 545 MB). An accelerator has its context.
+_PROCESS_CPU, _PROCESS_ACCELERATOR = 540_000_000, 700_000_000
+_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+@dataclass(frozen=True)
+class Room:
+    """How much memory one process has at most, and where that was read."""
+
+    size_bytes: int
+    said_by: str
+
+
+def ranks_of(machine: Machine, *, stage: str, precision: Precision = "float32") -> Ranks:
+    """Return how a machine profile spreads a stage; experts are spread where there is a mixture."""
+    return Ranks(
+        world=machine.world,
+        zero_stage=machine.zero_stage,
+        expert_parallel=machine.expert_parallel if stage == "tune" else 1,
+        offload=machine.offload_optimizer,
+        precision=precision,
+        activation_checkpointing=machine.activation_checkpointing,
+        accelerator=torch.cuda.is_available(),
+    )
+
+
+def way_of(chosen: routes.Routes, ranks: Ranks) -> Way:
+    """Return how a step computes by these routes."""
+    return Way(
+        number=ranks.number,
+        attention=chosen.attention,
+        experts=chosen.experts,
+        checkpointing=ranks.activation_checkpointing,
+        spread=ranks.expert_parallel,
+    )
+
+
+def process_bytes(ranks: Ranks) -> int:
+    """Return what a process has before there is a network."""
+    return _PROCESS_ACCELERATOR if ranks.accelerator else _PROCESS_CPU
+
+
+def room_of(machine: Machine) -> Room:
+    """Return the memory of one process: what the profile says, else what this machine has."""
+    if machine.memory_bytes is not None:
+        return Room(machine.memory_bytes, "memory_bytes in machine.yaml")
+    if torch.cuda.is_available():
+        device: Any = torch.cuda.get_device_properties(0)
+        return Room(int(device.total_memory), f"the accelerator {device.name}")
+    whole = min([_physical(), *_allowed()])
+    return Room(whole // machine.processes, f"this machine, {machine.processes} process(es) on it")
+
+
+def fitting(
+    needs: Callable[[routes.Routes], Memory], chosen: routes.Routes, asked: str, room: Room
+) -> tuple[routes.Routes, Memory]:
+    """Return the routes that a training takes, and what it needs by them.
+
+    Where the machine chooses the allocator (`auto`), tensors are mapped one by one if the gaps of a
+    heap that keeps what was freed were too much.
+    """
+    memory = needs(chosen)
+    if memory.needed > room.size_bytes and asked == "auto" and chosen.allocator == "keep":
+        mapped = replace(chosen, allocator="map")
+        if needs(mapped).needed <= room.size_bytes:
+            return mapped, needs(mapped)
+    return chosen, memory
+
+
+def check_fits(stage: str, memory: Memory, room: Room) -> None:
+    """Refuse a training that needs more memory than there is.
+
+    Raises:
+        ConfigError: it does.
+    """
+    if memory.needed <= room.size_bytes:
+        return
+    raise ConfigError(
+        problem(stage, memory, room),
+        cause=f"{most(memory)} at its busiest moment ({memory.moment}); the limit is said by "
+        f"{room.said_by}.",
+        remedy="lower `packing.row_positions` or `rows` of the phase, set "
+        "`activation_checkpointing: true` or `zero_stage: 3` with more processes in machine.yaml, "
+        "or take a machine with more memory; `uni-moe plan` says what each part needs.",
+    )
+
+
+def problem(stage: str, memory: Memory, room: Room) -> str:
+    """Return one line that says what is too much."""
+    return (
+        f"{stage} needs {memory.needed / 2**30:.1f} GiB of memory in one process, "
+        f"there are {room.size_bytes / 2**30:.1f} GiB."
+    )
+
+
+def most(memory: Memory) -> str:
+    """Return the two largest parts in words."""
+    largest = sorted(memory.parts.items(), key=lambda part: -part[1])[:2]
+    return " and ".join(f"{name} take {size / 2**30:.1f} GiB" for name, size in largest)
+
+
+def _physical() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _allowed() -> list[int]:
+    """Return the limits that a container sets."""
+    found = []
+    for name in _LIMITS:
+        try:
+            text = Path(name).read_text(encoding="ascii").strip()
+        except OSError:
+            continue
+        if text.isdecimal():
+            found.append(int(text))
+    return found

@@ -19,7 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from uni_moe import cli_data, cli_features, cli_ledger, cli_models, launch
+from uni_moe import cli_audit, cli_data, cli_features, cli_ledger, cli_models, launch
 from uni_moe.alone import end_with_starter, only_one
 from uni_moe.artifacts import Layout
 from uni_moe.config import Gate, Params, load_params
@@ -122,6 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_data.add_words(command)
     cli_models.add_words(command)
     cli_ledger.add_words(command)
+    cli_audit.add_words(command)
     start = command(
         "launch", _launch, "start a phase as machine.yaml says; on a further node, join"
     )
@@ -421,12 +422,13 @@ def _models(arguments: argparse.Namespace) -> None:
 
 
 def _register(arguments: argparse.Namespace) -> None:
-    from uni_moe.registry import write
+    from uni_moe.registry.promoting import promote_if_better
+    from uni_moe.registry.write import register
 
     layout = _layout(arguments)
     params = load_params(layout.params)
-    candidate = write.register(layout, reason=arguments.reason, who=getpass.getuser())
-    _tell(write.promote_if_better(layout, candidate, params.gate, reason=arguments.reason))
+    candidate = register(layout, reason=arguments.reason, who=getpass.getuser())
+    _tell(promote_if_better(layout, candidate, params.gate, reason=arguments.reason))
 
 
 def _judge(arguments: argparse.Namespace) -> None:
@@ -449,9 +451,9 @@ def _judge(arguments: argparse.Namespace) -> None:
 
 
 def _index(arguments: argparse.Namespace) -> None:
-    from uni_moe.registry import write
+    from uni_moe.registry import indexing
 
     layout = _layout(arguments)
-    counts = write.rebuild(layout) if arguments.rebuild else write.index(layout)
+    counts = indexing.rebuild(layout) if arguments.rebuild else indexing.index(layout)
     for name, count in counts.items():
         print(f"{name:12} {count}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import getpass
 from collections.abc import Callable
 
 from uni_moe.artifacts import Layout
@@ -17,6 +18,7 @@ def add_words(command: Callable[..., argparse.ArgumentParser]) -> None:
     remove.add_argument(
         "--subject", action="append", default=[], metavar="NAME", help="all of one person"
     )
+    remove.add_argument("--why", default="by hand", metavar="TEXT", help="kept in the audit log")
 
 
 def _remove(arguments: argparse.Namespace) -> None:
@@ -29,9 +31,10 @@ def _remove(arguments: argparse.Namespace) -> None:
     layout = Layout(arguments.workspace.resolve())
     params = load_params(layout.params)
     from uni_moe.data.tombstones import FILE
-    from uni_moe.removing import take_out
+    from uni_moe.removing import Wish, take_out
 
-    gone = take_out(layout, params, arguments.keys, arguments.subject)
+    wish = Wish(arguments.keys, getpass.getuser(), arguments.why, arguments.subject)
+    gone = take_out(layout, params, wish)
     for one in gone:
         print(one.key)
     print(

@@ -7,10 +7,13 @@ the source by whoever owns it.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from uni_moe.artifacts import Layout
+from uni_moe.audit import Telling
+from uni_moe.audit_log import append
 from uni_moe.config import Params
 from uni_moe.data.captions import Task, conversations
 from uni_moe.data.manifest import FILE as MANIFEST
@@ -30,12 +33,23 @@ from uni_moe.records import MODALITIES
 _TASKS: tuple[Task, ...] = ("answer", "caption")
 
 
-def take_out(
-    layout: Layout, params: Params, keys: Collection[str], subjects: Collection[str] = ()
-) -> list[Tombstone]:
+@dataclass(frozen=True)
+class Wish:
+    """Whose samples shall go or which ones, who says so, and why."""
+
+    keys: Collection[str]
+    who: str
+    why: str
+    subjects: Collection[str] = ()
+
+
+def take_out(layout: Layout, params: Params, wish: Wish) -> list[Tombstone]:
     """Write tombstones of samples, chosen by key or by whose they are; return those that are new.
 
+    The audit log is told of them first; a subject's name is not written there.
+
     Raises:
+        LineageError: the audit log is broken; nothing is written.
         DataError: there is no such sample, or nobody's; all that are not there at once.
     """
     file = layout.root / params.raw / FILE
@@ -43,20 +57,23 @@ def take_out(
     rows = [row for name in MODALITIES for row in _rows(layout.samples(name))]
     known = {*before, *(row["key"] for row in rows)}
     owners = {row["subject"] for row in rows}
-    missing = [*sorted(set(keys) - known), *sorted(set(subjects) - owners)]
+    missing = [*sorted(set(wish.keys) - known), *sorted(set(wish.subjects) - owners)]
     if missing:
         raise DataError(
             f"No ingested sample is or belongs to:{bullets(missing)}",
             cause="the manifest of this workspace lists no such key or subject.",
             remedy="write keys as source/name, as `artifacts/samples` has them; ingest first.",
         )
-    chosen = [row for row in rows if row["key"] in keys or row["subject"] in subjects]
+    chosen = [row for row in rows if row["key"] in wish.keys or row["subject"] in wish.subjects]
     processor = _processor(layout)
     new = [
         tombstone_of(row, _positions(row, processor, params), refused=False)
         for row in chosen
         if row["key"] not in before
     ]
+    if new:
+        evidence = {"keys": [one.key for one in new], "tombstones": f"{params.raw}/{FILE}"}
+        append(layout, Telling("removal", wish.who, wish.why, None, evidence))
     write_tombstones(file, [*before.values(), *new])
     return new
 

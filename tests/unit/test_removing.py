@@ -11,7 +11,7 @@ from uni_moe.data.captions import conversations
 from uni_moe.data.manifest import sample_of
 from uni_moe.data.tombstones import FILE, read_tombstones
 from uni_moe.lengths import encoded_of
-from uni_moe.removing import take_out
+from uni_moe.removing import Wish, take_out
 
 PROMPTS = {"image": "Describe it.", "speech": "Transcribe it."}
 
@@ -35,7 +35,9 @@ def test_a_tombstone_keeps_the_length_that_packing_knew(layout):
         for name in ("text", "image", "speech")
     ]
     for row, left in zip(
-        chosen, take_out(layout, params, [row["key"] for row in chosen]), strict=True
+        chosen,
+        take_out(layout, params, Wish([r["key"] for r in chosen], "ada", "why")),
+        strict=True,
     ):
         for seat in left.seats(("answer", "caption")):
             by_hand = {

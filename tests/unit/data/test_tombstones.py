@@ -27,7 +27,7 @@ from uni_moe.data.tombstones import (
 )
 from uni_moe.errors import DataError
 from uni_moe.records import MODALITIES
-from uni_moe.removing import take_out
+from uni_moe.removing import Wish, take_out
 from uni_moe.train.conversations import read_conversations, read_holes
 
 PHASE = SimpleNamespace(blend={"image": 1.0, "speech": 0.5}, tasks=("answer", "caption"))
@@ -75,7 +75,7 @@ def test_a_sample_taken_out_leaves_every_other_draw_in_its_step_and_slot(tmp_pat
     before = drawn(corpora(before_layout))
     rows = [row for row in rows_of(before_layout) if row["split"] == "train"]
     gone = {[r["key"] for r in rows if r["modality"] == name][5] for name in ("image", "speech")}
-    new = take_out(before_layout, params_of(source), gone)
+    new = take_out(before_layout, params_of(source), Wish(gone, "ada", "asked to"))
     assert {one.key for one in new} == gone
     after_layout = ingested(tmp_path, source)
     assert not gone & {row["key"] for row in rows_of(after_layout)}
@@ -171,13 +171,13 @@ def test_a_sample_taken_out_twice_has_one_tombstone_and_an_unknown_one_is_told(t
     source = small_playground()
     layout = ingested(tmp_path, source)
     key = rows_of(layout)[0]["key"]
-    assert len(take_out(layout, params_of(source), [key])) == 1
-    assert take_out(layout, params_of(source), [key]) == []
+    assert len(take_out(layout, params_of(source), Wish([key], "ada", "asked to"))) == 1
+    assert take_out(layout, params_of(source), Wish([key], "ada", "asked to")) == []
     ingested(tmp_path, source)
-    assert take_out(layout, params_of(source), [key]) == []
+    assert take_out(layout, params_of(source), Wish([key], "ada", "asked to")) == []
     assert [one.key for one in read_tombstones(tmp_path / FILE)] == [key]
     with pytest.raises(DataError, match="playground/nothing"):
-        take_out(layout, params_of(source), [key, "playground/nothing"])
+        take_out(layout, params_of(source), Wish([key, "playground/nothing"], "ada", "why"))
 
 
 def test_all_of_one_person_are_taken_out(tmp_path):
@@ -185,7 +185,7 @@ def test_all_of_one_person_are_taken_out(tmp_path):
         return [row | {"subject": "ann" if at in (2, 4) else "bob"} for at, row in enumerate(rows)]
 
     layout, params = workspace(tmp_path, edit=name), params_of(small_playground())
-    keys = {one.key for one in take_out(layout, params, [], ["ann"])}
+    keys = {one.key for one in take_out(layout, params, Wish([], "bob", "asked to", ["ann"]))}
     assert keys == {f"made/{name}-{at:03d}" for name in MODALITIES for at in (2, 4)}
     with pytest.raises(DataError, match="nobody"):
-        take_out(layout, params, [], ["ann", "nobody"])
+        take_out(layout, params, Wish([], "bob", "asked to", ["ann", "nobody"]))

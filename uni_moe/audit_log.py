@@ -1,4 +1,4 @@
-"""The audit log's file: read under a lock, grown under a lock, forced to the disk, never rewritten."""
+"""The audit log as a file: read and grown under a lock, forced to the disk, never rewritten."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 import json
 import re
 import sys
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 from uni_moe.artifacts import Layout, whole_file, write_text
 from uni_moe.config import load_params
 from uni_moe.errors import ConfigError, GateError
+from uni_moe.runs import user
 
 if TYPE_CHECKING:
     from uni_moe.audit import Entry
@@ -38,6 +38,9 @@ def add_words(command: Command) -> None:
     export = words.add_parser("export", help="write the entries as JSON Lines, and tell the head")
     export.set_defaults(call=_export)
     export.add_argument("--out", type=Path, metavar="FILE", help="default: standard output")
+    export.add_argument(
+        "--openlineage", type=Path, metavar="FILE", help="runs and decisions as OpenLineage events"
+    )
     for name, call, text in (
         ("promote", _promote, "make a registered model the champion, if the gate agrees"),
         ("approve", _approve, "approve a registered model under your name"),
@@ -111,7 +114,13 @@ def _entries(arguments: argparse.Namespace) -> tuple[Entry, ...]:
 def _export(arguments: argparse.Namespace) -> None:
     entries = _entries(arguments)
     text = b"".join(entry.line for entry in entries)
-    if arguments.out is None:
+    if arguments.openlineage is not None:
+        from uni_moe.registry.openlineage import openlineage_lines
+
+        lines = openlineage_lines(_layout(arguments), entries)
+        write_text(arguments.openlineage, "".join(f"{line}\n" for line in lines))
+        print(f"{len(lines)} events in {arguments.openlineage}", file=sys.stderr)
+    elif arguments.out is None:
         sys.stdout.write(text.decode())
     else:
         with whole_file(arguments.out) as draft:
@@ -131,7 +140,7 @@ def _asked(arguments: argparse.Namespace) -> Asked:
             cause="the audit log keeps why a decision fell.",
             remedy="write it in a few words.",
         )
-    return Asked(getpass.getuser(), arguments.why)
+    return Asked(user(), arguments.why)
 
 
 def _promote(arguments: argparse.Namespace) -> int:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 from collections.abc import Callable
 
 from uni_moe.artifacts import Layout
 from uni_moe.config import load_params
 from uni_moe.errors import ConfigError
+from uni_moe.runs import user
 
 
 def add_words(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -33,7 +33,7 @@ def _remove(arguments: argparse.Namespace) -> None:
     from uni_moe.data.tombstones import FILE
     from uni_moe.removing import Wish, take_out
 
-    wish = Wish(arguments.keys, getpass.getuser(), arguments.why, arguments.subject)
+    wish = Wish(arguments.keys, user(), arguments.why, arguments.subject)
     gone = take_out(layout, params, wish)
     for one in gone:
         print(one.key)

@@ -54,6 +54,9 @@ def test_the_audit_log_is_checked_shown_and_exported(layout, capsys):
     assert head == read_log(layout).head
     assert say(layout, "audit", "export") == 0
     assert capsys.readouterr().out.encode() == out.read_bytes()
+    events = layout.root / "events.jsonl"
+    assert say(layout, "audit", "export", "--openlineage", str(events)) == 0
+    assert len(events.read_text().splitlines()) == 6  # two registrations and a promotion
     assert say(layout, "rollback", "--why", "too early") == 7
     assert say(layout, "audit", "verify", "--head", head) == 0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
@@ -17,7 +16,7 @@ from uni_moe.registry.exams import kept_exam
 from uni_moe.registry.gate import Verdict, decide
 from uni_moe.registry.indexing import index
 from uni_moe.registry.write import Candidate
-from uni_moe.runs import start_run
+from uni_moe.runs import start_run, user
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ def promote_if_better(
         LineageError: a model is not registered, its kept report was changed, or the audit log is
             broken.
     """
-    asked = Asked(getpass.getuser(), reason or "by hand", flow_run)
+    asked = Asked(user(), reason or "by hand", flow_run)
     with turn(layout):
         log = sound_log(layout).entries
         current = read.champion(layout)

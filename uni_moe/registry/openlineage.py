@@ -16,7 +16,7 @@ from uni_moe.audit import Entry
 from uni_moe.records import Card
 from uni_moe.registry.cards import all_cards, all_runs
 
-_PRODUCER = "https://github.com/uni-moe/uni-moe-platform"
+_PRODUCER = "urn:uni-moe-platform"
 _SPEC = "https://openlineage.io/spec"
 _ENDS = {"done": "COMPLETE", "failed": "FAIL", "died": "ABORT"}
 
@@ -89,7 +89,7 @@ def _run(record: Mapping[str, Any], *, error: str | None) -> dict[str, Any]:
     facets: dict[str, Any] = {}
     if record.get("flow_run"):
         facets["parent"] = {
-            **_facet("1-1-0", "ParentRunFacet"),
+            **_facet("1-2-0", "ParentRunFacet"),
             "run": {"runId": record["flow_run"]},
             "job": {"namespace": "uni-moe", "name": "retrain"},
         }

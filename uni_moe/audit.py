@@ -24,6 +24,15 @@ CLOCK_S = 300.0  # clocks of machines that share a store differ by less
 
 
 @dataclass(frozen=True)
+class Asked:
+    """Who asks for a decision, why, and in which flow run."""
+
+    who: str
+    why: str
+    flow_run: str | None = None
+
+
+@dataclass(frozen=True)
 class Telling:
     """What an entry tells. `evidence` is JSON; three of its keys are checked later on.
 

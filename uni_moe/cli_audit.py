@@ -6,11 +6,12 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uni_moe.artifacts import Layout, whole_file, write_text
+from uni_moe.audit import Asked
+from uni_moe.command import Command
 from uni_moe.config import load_params
 from uni_moe.errors import ConfigError, GateError
 from uni_moe.runs import user
@@ -18,9 +19,7 @@ from uni_moe.runs import user
 if TYPE_CHECKING:
     from uni_moe.audit import Entry
     from uni_moe.registry.gate import Verdict
-    from uni_moe.registry.promoting import Asked
 
-Command = Callable[[str, Callable[..., int | None], str], argparse.ArgumentParser]
 CHANGED = 1  # the exit code of `audit verify` where something was changed
 
 
@@ -132,8 +131,6 @@ def _export(arguments: argparse.Namespace) -> None:
 
 
 def _asked(arguments: argparse.Namespace) -> Asked:
-    from uni_moe.registry.promoting import Asked
-
     if not arguments.why.strip():
         raise ConfigError(
             "--why says nothing.",

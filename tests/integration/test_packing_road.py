@@ -14,7 +14,7 @@ from uni_moe.config import parse_params
 from uni_moe.data.exposures import read_entries
 from uni_moe.data.manifest import read_manifest
 from uni_moe.data.order import Order
-from uni_moe.removing import Wish, take_out
+from uni_moe.removing import take_out
 from uni_moe.runs import start_run
 from uni_moe.stage import StageContext
 from uni_moe.train.ledger_check import check
@@ -48,11 +48,11 @@ def layout(tmp_path_factory):
     layout, params = Layout(tmp_path_factory.mktemp("packing")), params_of()
     (layout.root / "data").mkdir()
     shutil.copytree(ROOT / "data_contracts", layout.root / "data_contracts")
-    run(layout, params, "ingest")
+    run(layout, params, *FIRST, *BEFORE)
     rows = read_manifest(layout.samples("image"))
     gone = next(row["key"] for row in rows if row["split"] == "train")
-    take_out(layout, params, Wish([gone], "ada", "asked to"))
-    run(layout, params, *FIRST, *BEFORE, *PHASES)
+    take_out(layout, params, [gone])
+    run(layout, params, *FIRST, *PHASES)
     return layout
 
 

@@ -7,9 +7,10 @@ import pytest
 
 from tests.unit.registry.workspace import RULES, candidate
 from uni_moe.artifacts import Layout
+from uni_moe.audit import Asked
 from uni_moe.cli import main
 from uni_moe.passport import passport
-from uni_moe.registry.promoting import Asked, promote
+from uni_moe.registry.promoting import promote
 from uni_moe.registry.write import register
 
 SCRIPT = "<script>alert('x')</script><img src=http://evil.test/a.png onerror=alert(1)>"

@@ -1,6 +1,7 @@
 """The command's words for the audit log, approval, promotion and the way back."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -131,3 +132,15 @@ def test_an_artifact_edited_by_hand_is_not_told_to_the_audit(layout, capsys):
     assert say(layout, "register") == 5
     assert "is not what its card says: content.bin" in capsys.readouterr().err
     assert state(layout) == before
+
+
+def test_what_the_readme_says_of_the_audit_runs(layout, monkeypatch):
+    monkeypatch.chdir(layout.root)
+    text = (PROJECT / "README.md").read_text()
+    section = text.split("## Who decides, and who decided")[1].split("\n## ")[0]
+    block = re.search(r"```\n(uni-moe.*?)```", section, re.S)[1]
+    assert say(layout, "promote", "1", "--why", "good") == 0
+    for line in block.splitlines():
+        words = line.split("#")[0].replace("HASH", read_log(layout).head).split()
+        assert say(layout, *words[1:]) == 0, line
+    assert (layout.root / "passport.html").is_file()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 from uni_moe.artifacts import Layout, verified_card
-from uni_moe.audit import Entry, Telling
+from uni_moe.audit import Asked, Entry, Telling
 from uni_moe.audit_log import VERDICT, append, sound_log
 from uni_moe.config import Gate
 from uni_moe.errors import GateError
@@ -17,15 +17,6 @@ from uni_moe.registry.gate import Verdict, decide
 from uni_moe.registry.indexing import index
 from uni_moe.registry.write import Candidate
 from uni_moe.runs import start_run, user
-
-
-@dataclass(frozen=True)
-class Asked:
-    """Who asks for a decision, why, and in which flow run."""
-
-    who: str
-    why: str
-    flow_run: str | None = None
 
 
 def promote_if_better(

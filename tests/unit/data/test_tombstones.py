@@ -1,4 +1,4 @@
-"""A sample that went keeps its seat, whether an operator took it out or the contract refused it."""
+"""A sample that went leaves a hole, whether an operator took it out or the contract refused it."""
 
 import json
 import shutil
@@ -26,11 +26,13 @@ from uni_moe.data.tombstones import (
     write_tombstones,
 )
 from uni_moe.errors import DataError
+from uni_moe.extent import Extent
 from uni_moe.records import MODALITIES
-from uni_moe.removing import Wish, take_out
+from uni_moe.removing import take_out
 from uni_moe.train.conversations import read_conversations, read_holes
 
 PHASE = SimpleNamespace(blend={"image": 1.0, "speech": 0.5}, tasks=("answer", "caption"))
+EXTENTS = {"answer": Extent(5), "caption": Extent(9, ((3, 2), (6, 1)))}
 PROMPTS = {"image": "Describe it.", "video": "Describe it.", "speech": "Transcribe it."}
 
 
@@ -75,7 +77,7 @@ def test_a_sample_taken_out_leaves_every_other_draw_in_its_step_and_slot(tmp_pat
     before = drawn(corpora(before_layout))
     rows = [row for row in rows_of(before_layout) if row["split"] == "train"]
     gone = {[r["key"] for r in rows if r["modality"] == name][5] for name in ("image", "speech")}
-    new = take_out(before_layout, params_of(source), Wish(gone, "ada", "asked to"))
+    new = take_out(before_layout, params_of(source), gone)
     assert {one.key for one in new} == gone
     after_layout = ingested(tmp_path, source)
     assert not gone & {row["key"] for row in rows_of(after_layout)}
@@ -108,14 +110,14 @@ def test_a_sample_that_is_refused_later_leaves_every_other_draw_in_place(tmp_pat
     assert less == {p: draw for p, draw in whole.items() if draw[1].partition("#")[0] != key}
 
 
-def test_a_tombstone_has_the_seats_that_its_sample_had(tmp_path):
+def test_a_tombstone_has_the_holes_of_its_samples_conversations(tmp_path):
     layout = ingested(tmp_path, small_playground())
     for row in rows_of(layout):
         sample, left = sample_of(row), tombstone_of(row, {}, refused=False)
         assert (left.modality, left.split) == (sample.modality, sample.split)
         for tasks in (("answer",), ("caption",), ("caption", "answer")):
             found = conversations([sample], tasks, {**PROMPTS, "audio": "Describe it."})
-            assert {seat.key: set(seat.kinds) for seat in left.seats(tasks)} == {
+            assert {hole.key: set(hole.kinds) for hole in left.holes(tasks)} == {
                 one.key: {ref.kind for ref in one.media} for one in found
             }
 
@@ -123,15 +125,15 @@ def test_a_tombstone_has_the_seats_that_its_sample_had(tmp_path):
 def test_a_tombstone_holds_nothing_of_the_content(tmp_path):
     layout = ingested(tmp_path, small_playground())
     row = next(row for row in rows_of(layout) if row["modality"] == "speech")
-    told = json.dumps(tombstone_of(row, {"answer": 30}, refused=True).to_json())
-    assert set(json.loads(told)) <= {"key", "split", "kinds", "caption", "positions", "refused"}
+    told = json.dumps(tombstone_of(row, {"answer": Extent(30, ((4, 2),))}, refused=True).to_json())
+    assert set(json.loads(told)) <= {"key", "split", "kinds", "caption", "extents", "refused"}
     assert row["transcript"] not in told.replace(row["key"], "")
 
 
 def test_tombstones_come_back_as_they_were(tmp_path):
     written = [
-        Tombstone("b/2", "test", ("speech",), "speech", {"answer": 5, "caption": 7}, refused=True),
-        Tombstone("a/1", "train"),
+        Tombstone("b/2", "test", ("speech",), "speech", EXTENTS, refused=True),
+        Tombstone("a/1\u2028\x85\n two", None),
     ]
     write_tombstones(tmp_path / FILE, written)
     assert read_tombstones(tmp_path / FILE) == written[::-1]
@@ -151,11 +153,12 @@ def test_wrong_lines_of_tombstones_are_told_at_once(tmp_path):
         '{"key": "a/1", "split": "train", "kinds": []}',
         '{"key": "a/5", "split": "train", "kinds": [], "voice": 1}',
         "7",
+        '{"key": "a/6", "split": "train", "kinds": [], "extents": [3]}',
     ]
     (tmp_path / FILE).write_text("\n".join(lines))
     with pytest.raises(DataError, match="uni-moe remove") as error:
         read_tombstones(tmp_path / FILE)
-    for number in (2, 3, 4, 5, 6, 7, 8):
+    for number in range(2, 10):
         assert f"line {number}:" in str(error.value)
     assert "line 1:" not in str(error.value)
 
@@ -171,13 +174,13 @@ def test_a_sample_taken_out_twice_has_one_tombstone_and_an_unknown_one_is_told(t
     source = small_playground()
     layout = ingested(tmp_path, source)
     key = rows_of(layout)[0]["key"]
-    assert len(take_out(layout, params_of(source), Wish([key], "ada", "asked to"))) == 1
-    assert take_out(layout, params_of(source), Wish([key], "ada", "asked to")) == []
+    assert len(take_out(layout, params_of(source), [key])) == 1
+    assert take_out(layout, params_of(source), [key]) == []
     ingested(tmp_path, source)
-    assert take_out(layout, params_of(source), Wish([key], "ada", "asked to")) == []
+    assert take_out(layout, params_of(source), [key]) == []
     assert [one.key for one in read_tombstones(tmp_path / FILE)] == [key]
     with pytest.raises(DataError, match="playground/nothing"):
-        take_out(layout, params_of(source), Wish([key, "playground/nothing"], "ada", "why"))
+        take_out(layout, params_of(source), [key, "playground/nothing"])
 
 
 def test_all_of_one_person_are_taken_out(tmp_path):
@@ -185,7 +188,7 @@ def test_all_of_one_person_are_taken_out(tmp_path):
         return [row | {"subject": "ann" if at in (2, 4) else "bob"} for at, row in enumerate(rows)]
 
     layout, params = workspace(tmp_path, edit=name), params_of(small_playground())
-    keys = {one.key for one in take_out(layout, params, Wish([], "bob", "asked to", ["ann"]))}
+    keys = {one.key for one in take_out(layout, params, [], ["ann"])}
     assert keys == {f"made/{name}-{at:03d}" for name in MODALITIES for at in (2, 4)}
     with pytest.raises(DataError, match="nobody"):
-        take_out(layout, params, Wish([], "bob", "asked to", ["ann", "nobody"]))
+        take_out(layout, params, [], ["ann", "nobody"])

@@ -4,13 +4,14 @@ import pytest
 
 from tests.unit.registry.workspace import RULES, candidate
 from uni_moe.artifacts import Layout, read_json
+from uni_moe.audit import Asked
 from uni_moe.audit_evidence import audited
 from uni_moe.audit_log import log_file, read_log
 from uni_moe.config import Gate
 from uni_moe.errors import GateError, LineageError
 from uni_moe.registry import decisions, read
 from uni_moe.registry.indexing import rebuild
-from uni_moe.registry.promoting import Asked, approve, promote, promote_if_better, rollback
+from uni_moe.registry.promoting import approve, promote, promote_if_better, rollback
 from uni_moe.registry.write import register
 
 ADA, BOB, EVE = (Asked(name, f"{name} says so") for name in ("ada", "bob", "eve"))

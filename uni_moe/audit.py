@@ -125,7 +125,7 @@ def check(data: bytes, head: str | None = None) -> Checked:
             notes.append(f"entry {len(entries) + 1}: a crash tore {torn - place} line(s) before it")
             place = torn
             continue
-        problem = _misplaced(entry, entries, lines[place + 1 :])
+        problem = _misplaced(entry, entries, lines[place + 1 : place + 2])
         if problem is None:
             entries.append(entry)
             notes += _clock(entry)
@@ -163,22 +163,26 @@ def parsed(line: bytes) -> Entry | None:
 def _misplaced(entry: Entry, before: Sequence[Entry], after: Sequence[bytes]) -> Problem | None:
     """Say why an entry cannot stand here; where two contradict, the one that follows decides."""
     expected = len(before) + 1
-    following = parsed(after[0]) if after else None
-    confirmed = following is not None and following.previous == entry.hash
     if entry.sequence != expected:
-        replaced = confirmed and before and before[-1].sequence == entry.sequence
+        replaced = _names(after, entry) and before and before[-1].sequence == entry.sequence
         return Problem(
             expected - 1 if replaced and entry != before[-1] else expected,
             f"entry {entry.sequence} stands in place {expected}: some were removed, added or moved",
         )
     if entry.previous != (before[-1].hash if before else BEGINNING):
         return Problem(
-            expected - 1 if before and (confirmed or following is None) else expected,
+            expected - 1 if before and (_names(after, entry) or not after) else expected,
             f"it does not fit its neighbour: entry {expected} names another one before it",
         )
     if before and entry.behind_s is None and behind_s(entry.at, before[-1].at) > CLOCK_S:
         return Problem(expected, f"it claims {entry.at}, a time before entry {expected - 1}")
     return None
+
+
+def _names(after: Sequence[bytes], entry: Entry) -> bool:
+    """Say whether the line behind an entry is one that names it as the one before."""
+    following = parsed(after[0]) if after else None
+    return following is not None and following.previous == entry.hash
 
 
 def _clock(entry: Entry) -> list[str]:

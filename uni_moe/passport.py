@@ -12,7 +12,7 @@ from typing import Any
 
 from uni_moe.artifacts import Layout, read_json, verified_card
 from uni_moe.audit import Entry
-from uni_moe.audit_log import read_log
+from uni_moe.audit_log import sound_log
 from uni_moe.evaluate.page import PICTURES
 from uni_moe.evaluate.report import FOOTNOTES, HEADINGS, cells, ordered, percent
 from uni_moe.html_page import document, picture, table
@@ -35,13 +35,15 @@ def passport(layout: Layout, name: str | None = None) -> str:
     """Return the page about a registered model; None takes the champion.
 
     Raises:
-        LineageError: no model or several have this name, or what is kept of it was changed.
+        LineageError: no model or several have this name, or what is kept of it was changed, or the
+            audit log is broken.
     """
     version = read.find(layout, name)
     model = verified_card(version.model_folder)
     verified_card(version.report_folder)
     report, cards = read_report(version.report_folder), _cards(layout, version)
-    entries = [one for one in read_log(layout).entries if one.subject == version.model]
+    tree = read.lineage(layout, version.model)
+    entries = [one for one in sound_log(layout).entries if one.subject == version.model]
     return document(
         f"Passport of model {version.number}",
         [
@@ -53,7 +55,7 @@ def passport(layout: Layout, name: str | None = None) -> str:
             *_decisions(entries),
             "<h2>Lineage</h2>",
             "<p>Each artifact with the beginning of its id, under the one that was made of it.</p>",
-            f"<pre>{escape(read.lineage_text(read.lineage(layout, version.model)))}</pre>",
+            f'<div class="wide"><pre>{escape(read.lineage_text(tree))}</pre></div>',
             "<h2>Settings of the last training</h2>",
             table(("setting", "value"), _flat(model.params)),
             "<h2>Limits</h2>",
@@ -101,14 +103,16 @@ def _judgement(layout: Layout, version: read.Version, report: EvalReport) -> Ite
         if file.is_file():
             yield picture(file, alt)
     yield "<h2>Verdicts</h2>"
-    yield table(
-        ("when", "promoted", "reasons"),
-        (
-            (one.at, "yes" if one.verdict.promoted else "no", "; ".join(one.verdict.reasons))
-            for one in read.verdicts(layout)
-            if one.verdict.candidate == version.model
-        ),
-    )
+    yield table(("when", "promoted", "why"), _verdicts(layout, version.model))
+
+
+def _verdicts(layout: Layout, model: str) -> Iterator[tuple[str, str, str]]:
+    """Return the verdicts about a model, a row for each reason."""
+    for one in read.verdicts(layout):
+        if one.verdict.candidate == model:
+            head = (one.at, "yes" if one.verdict.promoted else "no")
+            for place, reason in enumerate(one.verdict.reasons):
+                yield *(head if place == 0 else ("", "")), reason
 
 
 def _data(cards: Sequence[tuple[str, Card]]) -> Iterator[str]:

@@ -17,7 +17,7 @@ from flows.plan import PlannedStage
 from uni_moe.artifacts import Layout
 from uni_moe.config import load_params
 from uni_moe.errors import ConfigError, StageError
-from uni_moe.registry import write
+from uni_moe.registry import indexing, promoting, write
 from uni_moe.registry.gate import Verdict
 
 
@@ -92,10 +92,10 @@ def promote_if_better(workspace: str, reason: str, candidate: write.Candidate) -
     layout = Layout(Path(workspace))
     rules = load_params(layout.params).gate
     run = str(flow_run.get_id())
-    return write.promote_if_better(layout, candidate, rules, reason=reason, flow_run=run)
+    return promoting.promote_if_better(layout, candidate, rules, reason=reason, flow_run=run)
 
 
 @task(persist_result=False)
 def index(workspace: str) -> dict[str, int]:
     """Import all cards and run folders into the database."""
-    return write.index(Layout(Path(workspace)))
+    return indexing.index(Layout(Path(workspace)))

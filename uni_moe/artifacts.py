@@ -131,6 +131,11 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def sha256_bytes(data: bytes) -> str:
+    """Return the sha256 of bytes in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
 def files_of(folder: Path) -> dict[str, str]:
     """Return every file of an artifact but its card and DVC's own, with its sha256."""
     return {
@@ -175,7 +180,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
         if target.exists():
             target.replace(aside)
         draft.replace(target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     finally:
         for left in (draft, aside):
             shutil.rmtree(left, ignore_errors=True)
@@ -191,7 +196,7 @@ def whole_file(target: Path) -> Iterator[Path]:
         with draft.open("rb") as stream:
             os.fsync(stream.fileno())
         draft.replace(target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     finally:
         draft.unlink(missing_ok=True)
 
@@ -202,10 +207,15 @@ def write_text(target: Path, text: str) -> None:
         draft.write_text(text, encoding="utf-8")
 
 
+def json_text(value: object) -> str:
+    """Return readable JSON with sorted keys, as `write_json` writes it."""
+    text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return text + "\n"
+
+
 def write_json(target: Path, value: object) -> None:
     """Write readable JSON with sorted keys, whole or not at all."""
-    text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    write_text(target, text + "\n")
+    write_text(target, json_text(value))
 
 
 def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON has any shape
@@ -297,7 +307,7 @@ def parent_ids(layout: Layout, *folders: Path) -> dict[str, str]:
     return {layout.name_of(folder): verified_card(folder).id for folder in folders}
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Force the names in a folder to the disk: a rename is one of them."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from uni_moe import (
+    cli_audit,
     cli_data,
     cli_features,
     cli_ledger,
@@ -32,6 +33,7 @@ _THEMES = (
     cli_run,
     cli_workspace,
     cli_registry,
+    cli_audit,
     cli_data,
     cli_models,
     cli_ledger,

@@ -6,9 +6,11 @@ import argparse
 
 from uni_moe.alone import nobody_else
 from uni_moe.artifacts import Layout
+from uni_moe.audit import Asked
 from uni_moe.command import Command
 from uni_moe.config import load_params
 from uni_moe.errors import ConfigError
+from uni_moe.runs import user
 
 
 def add_words(command: Command) -> None:
@@ -18,6 +20,7 @@ def add_words(command: Command) -> None:
     remove.add_argument(
         "--subject", action="append", default=[], metavar="NAME", help="all of one person"
     )
+    remove.add_argument("--why", default="by hand", metavar="TEXT", help="kept in the audit log")
 
 
 def _remove(arguments: argparse.Namespace) -> None:
@@ -32,8 +35,9 @@ def _remove(arguments: argparse.Namespace) -> None:
     from uni_moe.data.tombstones import FILE
     from uni_moe.removing import clean_up, take_out
 
+    asked = Asked(user(), arguments.why)
     with nobody_else(layout):
-        gone = take_out(layout, params, arguments.keys, arguments.subject)
+        gone = take_out(layout, params, arguments.keys, arguments.subject, asked)
         kept_in = layout.root / params.raw / FILE
         print("".join(f"{one.key}\n" for one in gone), end="")
         print(f"{len(gone)} sample(s) taken out; {kept_in} keeps their places")

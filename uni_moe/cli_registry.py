@@ -104,9 +104,9 @@ def _models(arguments: argparse.Namespace) -> None:
 
 
 def _index(arguments: argparse.Namespace) -> None:
-    from uni_moe.registry import write
+    from uni_moe.registry import indexing
 
     layout = Layout(arguments.workspace.resolve())
-    counts = write.rebuild(layout) if arguments.rebuild else write.index(layout)
+    counts = indexing.rebuild(layout) if arguments.rebuild else indexing.index(layout)
     for name, count in counts.items():
         print(f"{name:12} {count}")

@@ -158,12 +158,13 @@ def _table(folder: Path) -> str:
 
 
 def _register(arguments: argparse.Namespace) -> None:
-    from uni_moe.registry import write
+    from uni_moe.registry.promoting import promote_if_better
+    from uni_moe.registry.write import register
 
     layout = Layout(arguments.workspace.resolve())
     params = load_params(layout.params)
-    candidate = write.register(layout, reason=arguments.reason, who=getpass.getuser())
-    _tell(write.promote_if_better(layout, candidate, params.gate, reason=arguments.reason))
+    candidate = register(layout, reason=arguments.reason, who=getpass.getuser())
+    _tell(promote_if_better(layout, candidate, params.gate, reason=arguments.reason))
 
 
 def _judge(arguments: argparse.Namespace) -> None:

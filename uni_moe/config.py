@@ -182,6 +182,9 @@ class Gate:
 
     margin: float  # a modality may lose this share at most
     min_over_chance: float  # every modality must beat chance and majority by this share
+    confidence: float  # of the paired intervals that show "not worse" and "better"
+    power: float  # with which the smallest difference that is told would be seen
+    approvals: int  # people who must approve a model before it becomes the champion
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ _RANGES: dict[str, _Rule] = {
     **dict.fromkeys(
         (
             *("seed", "weight_decay", "knock_out_items", "validation", "test", "most_skips"),
-            *("balance", "target", "divergence"),
+            *("balance", "target", "divergence", "approvals"),
         ),
         _NOT_NEGATIVE,
     ),
@@ -47,7 +47,7 @@ _RANGES: dict[str, _Rule] = {
     "window_steps": ("must be at least 8", lambda x: x >= 8),
     "collapse_share": ("must lie in (0, 1]", lambda x: 0 < x <= 1),
     "dead_share": _SHARE,
-    "confidence": _INSIDE,
+    **dict.fromkeys(("confidence", "power"), _INSIDE),
     "margin": ("must lie in [0, 1]", lambda x: 0 <= x <= 1),
     "min_over_chance": ("must lie in [-1, 1]", lambda x: -1 <= x <= 1),
 }

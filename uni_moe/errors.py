@@ -58,6 +58,12 @@ class StageError(UniMoeError):
     exit_code = 6
 
 
+class GateError(UniMoeError):
+    """A model may not become the champion as things stand."""
+
+    exit_code = 7
+
+
 def is_full(error: BaseException) -> bool:
     """Return whether an error says that a disk is full, in a number or in a library's words."""
     if isinstance(error, OSError) and error.errno in _FULL:

@@ -7,6 +7,8 @@ from contextlib import suppress
 from typing import Any
 
 from uni_moe.artifacts import Layout
+from uni_moe.audit import Asked, Telling
+from uni_moe.audit_log import append
 from uni_moe.config import Params
 from uni_moe.data.captions import Task, conversations
 from uni_moe.data.manifest import FILE as MANIFEST
@@ -24,20 +26,27 @@ from uni_moe.leftovers import Leftover, clear_leftovers, leftovers
 from uni_moe.lengths import extent_of_sample
 from uni_moe.model.processor import UniMoeProcessor
 from uni_moe.records import MODALITIES, Sample
+from uni_moe.runs import user
 from uni_moe.train.measures import processor_here
 
 _TASKS: tuple[Task, ...] = ("answer", "caption")
 
 
 def take_out(
-    layout: Layout, params: Params, keys: Collection[str], subjects: Collection[str] = ()
+    layout: Layout,
+    params: Params,
+    keys: Collection[str],
+    subjects: Collection[str] = (),
+    asked: Asked | None = None,
 ) -> list[Tombstone]:
     """Write tombstones of samples, chosen by key or by whose they are; return those that are new.
 
-    No stage may run meanwhile, nor another removal: see `alone.nobody_else`.
+    The audit log is told first, by whom and why (None: by hand, by who runs this); a subject's name
+    is not written there. No stage may run meanwhile, nor another removal: see `alone.nobody_else`.
 
     Raises:
         DataError: there is no such sample, or nobody's; all that are not there at once.
+        LineageError: the audit log is broken; nothing is written.
     """
     file = layout.root / params.raw / FILE
     before = {one.key: one for one in read_tombstones(file)}
@@ -58,6 +67,10 @@ def take_out(
         for row in chosen
         if row["key"] not in before
     ]
+    if new:
+        asked = asked or Asked(user(), "by hand")
+        evidence = {"keys": [one.key for one in new], "tombstones": f"{params.raw}/{FILE}"}
+        append(layout, Telling("removal", asked.who, asked.why, None, evidence))
     write_tombstones(file, [*before.values(), *new])
     return new
 

@@ -108,7 +108,7 @@ def start_run(
         "stage": stage,
         "status": "running",
         "started": started.isoformat(),
-        "user": _user(),
+        "user": user(),
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "reason": reason or os.environ.get("UNI_MOE_REASON"),
@@ -153,7 +153,8 @@ def _now() -> str:
     return datetime.now(UTC).isoformat()
 
 
-def _user() -> str:
+def user() -> str:
+    """Return who runs this process, by the name of the operating system."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

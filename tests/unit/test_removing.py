@@ -8,6 +8,7 @@ import yaml
 
 from tests.unit.data.workspace import PROJECT, ingested, rows_of, small_playground
 from tests.unit.evaluate.tiny_model import network
+from uni_moe.audit_log import log_file, read_log
 from uni_moe.cli import main
 from uni_moe.config import Packing, load_params, parse_params
 from uni_moe.data.captions import conversations
@@ -176,3 +177,24 @@ def test_the_command_refuses_what_it_does_not_know(layout, capsys):
     assert main(["--workspace", str(layout.root), "remove"]) == 2
     assert "neither a key nor a subject" in capsys.readouterr().err
     assert not (layout.root / FILE).exists()
+
+
+def test_the_audit_log_tells_who_took_samples_out_and_why(layout):
+    key = rows_of(layout)[0]["key"]
+    words = ("remove", key, "--why", "the speaker asked to")
+    assert main(["--workspace", str(layout.root), *words]) == 0
+    (entry,) = read_log(layout).entries
+    assert (entry.event, entry.why) == ("removal", "the speaker asked to")
+    assert entry.evidence == {"keys": [key], "tombstones": f"./{FILE}"}
+    assert main(["--workspace", str(layout.root), "remove", key]) == 0
+    assert len(read_log(layout).entries) == 1  # nothing new was taken out
+
+
+def test_nothing_is_taken_out_on_a_changed_audit_log(layout, capsys):
+    one, other = (row["key"] for row in rows_of(layout)[:2])
+    assert main(["--workspace", str(layout.root), "remove", one]) == 0
+    before = (layout.root / FILE).read_bytes()
+    log_file(layout).write_bytes(log_file(layout).read_bytes().replace(b"by hand", b"by head"))
+    assert main(["--workspace", str(layout.root), "remove", other]) == 5
+    assert "entry 1: its bytes are not those that were written" in capsys.readouterr().err
+    assert (layout.root / FILE).read_bytes() == before

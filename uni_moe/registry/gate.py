@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from uni_moe.config import Gate
 from uni_moe.records import MEDIA_KINDS, EvalReport, Score
+from uni_moe.registry.paired import Paired, compare, items_for
 
 _ROUNDING = 1e-9  # 0.63 - 0.60 is 0.030000000000000027
+
+
+@dataclass(frozen=True)
+class Exam:
+    """A report and the score of each item: modality -> scores, in an order that the items give."""
+
+    report: EvalReport
+    scores: Mapping[str, Sequence[float]]
 
 
 @dataclass(frozen=True)
 class Verdict:
     """What the gate decided, with the sentences that say why.
 
-    `evidence` holds the numbers that it compared: rules, means, and modality -> shares.
+    `evidence` holds the numbers that it compared: rules, means, and modality -> shares, with the
+    paired comparison where there is a champion.
     """
 
     candidate: str
@@ -35,31 +45,39 @@ class Verdict:
         return cls(**{**data, "reasons": tuple(data["reasons"])})
 
 
-def decide(candidate: EvalReport, champion: EvalReport | None, rules: Gate) -> Verdict:
-    """Compare two reports about the same items. A report names its model by the card's id.
+def decide(candidate: Exam, champion: Exam | None, rules: Gate) -> Verdict:
+    """Compare two models on the same items. A report names its model by the card's id.
 
     Every modality with media must beat guessing (chance, the majority's answer, the best guess from
-    the question alone) by `min_over_chance`. Against a champion no
-    modality may lose more than `margin`, and the mean may not fall. Intervals play no part here.
+    the question alone) by `min_over_chance`. Against a champion every modality must be shown to
+    lose no more than `margin`, and one must be shown better: by paired intervals of `confidence`,
+    whose error is shared among the modalities that could be the better one.
     """
-    before = champion.model if champion is not None else None
-    evidence = _evidence(candidate, champion, rules)
-    if before == candidate.model:
+    ours = candidate.report
+    before = champion.report.model if champion is not None else None
+    compared: dict[str, Paired] = {}
+    if before == ours.model:
         reasons = ("the candidate is the champion already",)
-        return Verdict(candidate.model, before, promoted=False, reasons=reasons, evidence=evidence)
-    problems = _too_close_to_guessing(candidate, rules)
-    praise = [_sentence(name, score) for name, score in candidate.modalities.items()]
+        evidence = _evidence(ours, champion, rules, compared)
+        return Verdict(ours.model, before, promoted=False, reasons=reasons, evidence=evidence)
+    problems = _too_close_to_guessing(ours, rules)
+    praise = [_sentence(name, score) for name, score in ours.modalities.items()]
     if champion is None:
         praise.append("there is no champion yet")
+    elif other := _other_items(ours, champion.report):
+        problems += other
     else:
-        problems += _other_items(candidate, champion) or _worse_than(candidate, champion, rules)
-        praise.append(f"mean {_p(candidate.mean)} against the champion's {_p(champion.mean)}")
+        compared = _compared(candidate, champion, rules)
+        told = [_difference(name, one) for name, one in compared.items()]
+        wrong = _not_shown(compared, rules)
+        problems += [*wrong, *told] if wrong else []
+        praise += told
     return Verdict(
-        candidate.model,
+        ours.model,
         before,
         promoted=not problems,
         reasons=tuple(problems or praise),
-        evidence=evidence,
+        evidence=_evidence(ours, champion, rules, compared),
     )
 
 
@@ -92,28 +110,60 @@ def _other_items(candidate: EvalReport, champion: EvalReport) -> list[str]:
     ]
 
 
-def _worse_than(candidate: EvalReport, champion: EvalReport, rules: Gate) -> list[str]:
-    problems = []
-    for name, score in candidate.modalities.items():
-        before = champion.modalities[name].score
-        if not before - score.score <= rules.margin + _ROUNDING:
-            problems.append(
-                f"{name}: {_p(score.score)} is {_points(before - score.score)} below the "
-                f"champion's {_p(before)}; the gate allows {_points(rules.margin)}"
-            )
-    if not candidate.mean >= champion.mean - _ROUNDING:
-        problems.append(f"mean {_p(candidate.mean)} is below the champion's {_p(champion.mean)}")
+def _compared(candidate: Exam, champion: Exam, rules: Gate) -> dict[str, Paired]:
+    return {
+        name: compare(
+            candidate.scores[name],
+            champion.scores[name],
+            confidence=rules.confidence,
+            power=rules.power,
+            claims=len(candidate.report.modalities),
+        )
+        for name in candidate.report.modalities
+    }
+
+
+def _not_shown(compared: Mapping[str, Paired], rules: Gate) -> list[str]:
+    """Return what the items do not show; `not … >=` also refuses what is not a number."""
+    problems = [
+        f"{name}: not shown to be no worse: {_points(-one.low)} may be lost, the gate allows "
+        f"{_points(rules.margin)}; {_wanted(one, rules)}"
+        for name, one in compared.items()
+        if not one.low >= -rules.margin - _ROUNDING
+    ]
+    if not any(one.surely > 0 for one in compared.values()):
+        problems.append(
+            "no modality is shown to be better: a difference counts where its interval, widened "
+            f"for {len(compared)} modalities to choose from, lies above 0"
+        )
     return problems
 
 
-def _evidence(candidate: EvalReport, champion: EvalReport | None, rules: Gate) -> dict[str, Any]:
+def _wanted(one: Paired, rules: Gate) -> str:
+    items = items_for(one, rules.margin)
+    if items is None:
+        return "the loss itself is beyond that"
+    return f"with {one.n} items the interval is too wide, about {items} would do"
+
+
+def _difference(name: str, one: Paired) -> str:
+    return (
+        f"{name}: {_signed(one.difference)} points against the champion "
+        f"({_signed(one.low)} to {_signed(one.high)}; {one.n} items, {one.better} better, "
+        f"{one.worse} worse; the smallest difference that would be seen: {_points(one.detectable)})"
+    )
+
+
+def _evidence(
+    candidate: EvalReport, champion: Exam | None, rules: Gate, compared: Mapping[str, Paired]
+) -> dict[str, Any]:
     """Return the numbers behind a verdict; the champion's are None where it has none."""
-    old = {} if champion is None else champion.modalities
+    old = {} if champion is None else champion.report.modalities
     return {
         "rules": asdict(rules),
         "mean": {
             "candidate": candidate.mean,
-            "champion": None if champion is None else champion.mean,
+            "champion": None if champion is None else champion.report.mean,
         },
         "modalities": {
             name: {
@@ -121,6 +171,7 @@ def _evidence(candidate: EvalReport, champion: EvalReport | None, rules: Gate) -
                 "champion": old[name].score if name in old else None,
                 "guessing": _guessing(score),
                 "n": score.n,
+                "paired": compared[name].to_json() if name in compared else None,
             }
             for name, score in candidate.modalities.items()
         },
@@ -141,3 +192,7 @@ def _p(share: float) -> str:
 
 def _points(share: float) -> str:
     return f"{100 * share:.2f} points"
+
+
+def _signed(share: float) -> str:
+    return f"{100 * share:+.2f}"

@@ -13,6 +13,7 @@ from sqlalchemy import delete, func, insert, select
 from sqlalchemy.orm import Session
 
 from uni_moe.artifacts import Layout
+from uni_moe.audit_log import REGISTRATION, VERDICT
 from uni_moe.errors import LineageError
 from uni_moe.records import Card, EvalReport, Score
 from uni_moe.registry.cards import (
@@ -35,7 +36,6 @@ from uni_moe.registry.tables import (
     VersionRow,
 )
 
-REGISTRATION, VERDICT = "registration.json", "verdict.json"
 _ENDED = ("done", "failed")  # a run that seems dead may have slept with its machine
 _LOG = logging.getLogger(__name__)
 

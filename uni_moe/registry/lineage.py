@@ -16,7 +16,7 @@ from uni_moe.registry.tables import ArtifactRow, EdgeRow, VersionRow, champion_i
 
 _FACTS = ("listed", "with_problems", "splits", "sources", "licenses", "mean", "bias", "scores")
 _MANY = 10
-_SHORTEST = 4
+SHORTEST = 4  # letters of an id; `3` is a version that is not there, never an id
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def _find(session: Session, layout: Layout, name_or_id: str | None) -> str:
     if (layout.root / name_or_id / CARD).is_file():
         return read_card(layout.root / name_or_id).id
     named = select(ArtifactRow.id).where(ArtifactRow.id.startswith(name_or_id, autoescape=True))
-    known = len(name_or_id) >= _SHORTEST  # `3` is a version that is not there, never an id
+    known = len(name_or_id) >= SHORTEST
     ids = session.scalars(named.limit(_MANY)).all() if known else []
     if len(ids) != 1:
         raise LineageError(

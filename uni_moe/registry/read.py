@@ -16,7 +16,7 @@ from uni_moe.registry.cards import all_runs, report_key
 from uni_moe.registry.database import reading
 from uni_moe.registry.gate import Verdict
 from uni_moe.registry.importing import metrics_of
-from uni_moe.registry.lineage import Node, lineage, lineage_text
+from uni_moe.registry.lineage import SHORTEST, Node, lineage, lineage_text
 from uni_moe.registry.tables import IN_ORDER, EvaluationRow, VerdictRow, VersionRow, champion_id
 from uni_moe.storage.blobs import LocalFolder
 
@@ -56,7 +56,7 @@ class Version:
     at: str
     who: str
     reason: str
-    verdict: str  # promoted, refused, or not judged
+    verdict: str  # promoted, refused, waiting for approvals, or not judged
     is_champion: bool
     folder: Path
 
@@ -122,10 +122,7 @@ def models(layout: Layout) -> list[Version]:
     with reading(layout) as session:
         champion_is = champion_id(session)
         ordered = select(VerdictRow).order_by(*IN_ORDER)
-        said = {
-            row.candidate: "promoted" if row.promoted else "refused"
-            for row in session.scalars(ordered)
-        }
+        said = {row.candidate: _word(row) for row in session.scalars(ordered)}
         registered: dict[str, list[VersionRow]] = {}
         for row in session.scalars(
             select(VersionRow).order_by(VersionRow.sequence, VersionRow.at, VersionRow.run)
@@ -148,13 +145,21 @@ def models(layout: Layout) -> list[Version]:
     return sorted(found, key=lambda version: (version.number, version.at))
 
 
+def _word(row: VerdictRow) -> str:
+    if row.promoted:
+        return "promoted"
+    return "waiting" if row.evidence.get("waits") else "refused"
+
+
 def champion(layout: Layout) -> Version | None:
     """Return the model that was promoted last, None where none was."""
     return next((version for version in models(layout) if version.is_champion), None)
 
 
 def find(layout: Layout, name: str | None) -> Version:
-    """Return a version by its number or the beginning of its model's id; None is the champion.
+    """Return a version by its number or four letters or more of its model's id.
+
+    None is the champion.
 
     Raises:
         LineageError: no version or several are meant.
@@ -163,12 +168,14 @@ def find(layout: Layout, name: str | None) -> Version:
     if name is None:
         found = [version for version in known if version.is_champion]
     else:
-        found = [v for v in known if str(v.number) == name or v.model.startswith(name)]
-        found = [v for v in found if str(v.number) == name] or found
+        found = [v for v in known if str(v.number) == name]
+        if not found and len(name) >= SHORTEST:
+            found = [v for v in known if v.model.startswith(name)]
     if len(found) != 1:
         meant = "the champion" if name is None else repr(name)
+        several = ", ".join(f"{v.number} ({v.model[:12]})" for v in found[:5])
         raise LineageError(
-            f"{meant} names {len(found)} registered models.",
+            f"{meant} names {len(found)} registered models{f': {several}' if found else ''}.",
             cause=f"{len(known)} versions are registered.",
             remedy="take one from `uni-moe models`, by its number or the beginning of its id.",
         )

@@ -1,27 +1,26 @@
-"""Writes the registry: the store and run folders first, then the index that follows from them."""
+"""Registers models: the store and run folders first, then the index that follows from them."""
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from uni_moe.artifacts import CARD, Layout, read_card, verified_card, write_json
-from uni_moe.config import Gate
+from uni_moe.audit import Telling
+from uni_moe.audit_log import REGISTRATION, sound_log
 from uni_moe.errors import LineageError
-from uni_moe.records import Card, EvalReport
+from uni_moe.records import Card
 from uni_moe.registry import read
 from uni_moe.registry.cards import CARDS, all_cards, card_file, read_report, report_key
-from uni_moe.registry.database import writing
-from uni_moe.registry.gate import Verdict, decide
-from uni_moe.registry.importing import REGISTRATION, VERDICT, import_all
+from uni_moe.registry.decisions import decide_in_writing, judged, turn
+from uni_moe.registry.exams import kept_exam
+from uni_moe.registry.indexing import index
 from uni_moe.runs import start_run
 from uni_moe.storage.blobs import LocalFolder
 
@@ -92,13 +91,12 @@ def register_judgement(layout: Layout, model: str, folder: Path, *, who: str) ->
 
 def must_judge_again(layout: Layout, candidate: Candidate) -> bool:
     """Say whether the champion's report cannot be compared with the candidate's."""
-    with _alone(layout):
-        index(layout)
+    with turn(layout):
         current = read.champion(layout)
     if current is None or current.model == candidate.model:
         return False
     ours, theirs = (
-        _kept_report(layout, *pair)
+        kept_exam(layout, *pair).report
         for pair in ((candidate.model, candidate.report), (current.model, current.report))
     )
     return ours.items != theirs.items or _how(layout, candidate.model, candidate.report) != _how(
@@ -118,78 +116,17 @@ def _registered(
 ) -> Candidate:
     """Keep a model and its report, once; return its version."""
     ids = model[1].id, report[1].id
-    with _alone(layout):
-        index(layout)
+    with turn(layout):
         known = read.version_of(layout, ids[0])
         if known is None or known.report != ids[1]:
+            sound_log(layout)
             number = known.number if known is not None else read.next_number(layout)
             _keep(layout, model, report)
-            _record(layout, Candidate(number, *ids), told)
+            event = "registration" if known is None else "judgement"
+            _record(layout, Candidate(number, *ids), told, event)
             index(layout)
             return Candidate(number, *ids)
     return Candidate(known.number, *ids)
-
-
-def promote_if_better(
-    layout: Layout,
-    candidate: Candidate,
-    rules: Gate,
-    *,
-    reason: str | None = None,
-    flow_run: str | None = None,
-) -> Verdict:
-    """Let the gate decide; write its verdict, which names the champion if it promotes.
-
-    Asking again about the champion changes nothing and leaves no run.
-
-    Raises:
-        LineageError: a model is not registered, or its kept report was changed.
-    """
-    with _alone(layout):
-        index(layout)
-        current = read.champion(layout)
-        verdict = decide(
-            _kept_report(layout, candidate.model, candidate.report),
-            None if current is None else _kept_report(layout, current.model, current.report),
-            rules,
-        )
-        if verdict.champion == verdict.candidate:
-            return verdict
-        facts: dict[str, Any] = {
-            "candidate_report": candidate.report,
-            "champion_report": None if current is None else current.report,
-        }
-        asked = {"reason": reason, "flow_run": flow_run}
-        with start_run(layout, "gate", asdict(rules), **asked) as run:
-            facts["sequence"] = read.next_sequence(layout)
-            told = {**verdict.to_json(), **facts, "at": run.record["started"]}
-            write_json(run.folder / VERDICT, told)
-        index(layout)
-    return verdict
-
-
-def index(layout: Layout) -> dict[str, int]:
-    """Import every card and run folder that is not in the index yet; return what it holds."""
-    with writing(layout) as session:
-        return import_all(session, layout)
-
-
-def rebuild(layout: Layout) -> dict[str, int]:
-    """Drop the index and import it again; readers see the old one until the new one is whole.
-
-    Cards that were overwritten in artifacts/ before they were registered are forgotten by this.
-    """
-    with writing(layout, afresh=True) as session:
-        return import_all(session, layout)
-
-
-@contextmanager
-def _alone(layout: Layout) -> Iterator[None]:
-    """Let one process at a time count versions and choose the champion of a workspace."""
-    layout.store.mkdir(parents=True, exist_ok=True)
-    with (layout.store / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _keep(layout: Layout, model: tuple[Path, Card], report: tuple[Path, Card]) -> None:
@@ -205,7 +142,7 @@ def _keep(layout: Layout, model: tuple[Path, Card], report: tuple[Path, Card]) -
         write_json(layout.store / own / CARDS / card_file(name, card_id), card.to_json())
 
 
-def _record(layout: Layout, candidate: Candidate, told: Told) -> None:
+def _record(layout: Layout, candidate: Candidate, told: Told, event: str) -> None:
     asked = {"reason": told.reason, "flow_run": told.flow_run}
     with start_run(layout, "register", {}, **asked) as run:
         facts = {
@@ -215,7 +152,9 @@ def _record(layout: Layout, candidate: Candidate, told: Told) -> None:
             "at": run.record["started"],
             "sequence": read.next_sequence(layout),
         }
-        write_json(run.folder / REGISTRATION, facts)
+        evidence = {"artifacts": judged(layout, candidate.model, candidate.report)}
+        telling = Telling(event, told.who, told.reason, candidate.model, evidence)
+        decide_in_writing(layout, layout.name_of(run.folder / REGISTRATION), facts, telling)
 
 
 def _ancestors(cards: Mapping[str, tuple[str, Card]], start: str) -> set[str]:
@@ -254,21 +193,3 @@ def _sums(folder: Path, card: Card) -> dict[str, str]:
             remedy="register again when no stage runs.",
         )
     return {**card.files, CARD: hashlib.sha256(text).hexdigest()}
-
-
-def _kept_report(layout: Layout, model: str, report: str) -> EvalReport:
-    version = read.version_of(layout, model)
-    if version is None:
-        raise LineageError(
-            f"The model {model[:12]} is not registered.",
-            cause="no run folder holds its registration.",
-            remedy="register it first; `uni-moe models` shows what is registered.",
-        )
-    folder = version.folder / report_key(report)
-    if verified_card(folder).id != report:
-        raise LineageError(
-            f"{folder} holds another report than the one registered.",
-            cause="the store was changed by hand.",
-            remedy="remove the folder and register the model again.",
-        )
-    return read_report(folder)

@@ -1,27 +1,35 @@
 """The gate, as a table of cases."""
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
-from uni_moe.config import Gate
+from tests.unit.registry.workspace import RULES
 from uni_moe.records import EvalReport, Score
-from uni_moe.registry.gate import Verdict, decide
+from uni_moe.registry.gate import Exam, Verdict, decide
 
-RULES = Gate(margin=0.03, min_over_chance=0.25)
-
-
-def score(share, *, chance=0.0, majority=0.25, swapped=0.3):
-    return Score(100, share, share - 0.05, share + 0.05, chance, majority, majority, swapped)
+N = 400
 
 
-def report(model, items="same", **shares):
-    scores = {name: score(s, swapped=None if name == "text" else 0.3) for name, s in shares.items()}
-    return EvalReport(
+def score(share, *, chance=0.0, majority=0.25, swapped=0.3, n=N):
+    return Score(n, share, share - 0.05, share + 0.05, chance, majority, majority, swapped)
+
+
+def exam(model, items="same", n=N, **right):
+    """Return an exam from the items that were answered rightly, by modality."""
+    scores = {
+        name: [float(item in items_right) for item in range(n)]
+        for name, items_right in right.items()
+    }
+    shares = {name: sum(found) / n for name, found in scores.items()}
+    report = EvalReport(
         model=model,
-        items=dict.fromkeys(shares, items),
-        modalities=scores,
+        items=dict.fromkeys(right, items),
+        modalities={
+            name: score(share, swapped=None if name == "text" else 0.3, n=n)
+            for name, share in shares.items()
+        },
         tasks={},
         mean=sum(shares.values()) / len(shares),
         bias=0.0,
@@ -30,70 +38,110 @@ def report(model, items="same", **shares):
         load={},
         knock_out={},
     )
+    return Exam(report, scores)
 
 
-CHAMPION = report("old", image=0.60, audio=0.60)
+def share_of(name, share, exam):
+    """Return an exam whose report tells another share, as a broken one would."""
+    scores = exam.report.modalities | {name: score(share)}
+    return Exam(replace(exam.report, modalities=scores), exam.scores | {name: [share] * N})
+
+
+CHAMPION = exam("old", image=range(240), audio=range(240))  # 60 % each
 
 CASES = {
-    "the first good model is promoted": (report("new", image=0.6, audio=0.6), None, True, "is no"),
-    "exactly the share above guessing is enough": (report("new", image=0.50), None, True, "50.0 %"),
+    "the first good model is promoted": (exam("new", image=range(240)), None, True, "is no"),
+    "exactly the share above guessing is enough": (
+        exam("new", image=range(200)),
+        None,
+        True,
+        "50.0 %",
+    ),
     "a modality close to guessing": (
-        report("new", image=0.6, audio=0.4951),
+        exam("new", image=range(240), audio=range(198)),
         None,
         False,
-        "audio: 49.5 % is 24.51 points above guessing (25.0 %); the gate asks for 25.00 points",
+        "audio: 49.5 % is 24.50 points above guessing (25.0 %); the gate asks for 25.00 points",
     ),
-    "text may be guessed": (report("new", text=0.26, image=0.6), None, True, "text: 26.0 %"),
-    "a better model": (
-        report("new", image=0.61, audio=0.60),
+    "text may be guessed": (
+        exam("new", text=range(104), image=range(240)),
+        None,
+        True,
+        "text: 26.0 %",
+    ),
+    "better in one, the same in the other": (
+        exam("new", image=range(280), audio=range(240)),
         CHAMPION,
         True,
-        "mean 60.5 % against the champion's 60.0 %",
+        "image: +10.00 points against the champion (+6.98 to +12.92; 400 items, 40 better, 0 worse",
     ),
-    "equal in the mean is enough": (report("new", image=0.58, audio=0.62), CHAMPION, True, "60.0"),
-    "exactly the margin is allowed": (
-        report("new", image=0.57, audio=0.70),
-        CHAMPION,
-        True,
-        "image: 57.0 %",
-    ),
-    "one modality loses more than the margin": (
-        report("new", image=0.56, audio=0.90),
+    "the same in all": (
+        exam("new", image=range(240), audio=range(240)),
         CHAMPION,
         False,
-        "image: 56.0 % is 4.00 points below the champion's 60.0 %; the gate allows 3.00 points",
+        "no modality is shown to be better",
     ),
-    "a lower mean": (
-        report("new", image=0.59, audio=0.60),
+    "better by less than can be seen": (
+        exam("new", image=[*range(230), *range(240, 255)], audio=range(240)),
         CHAMPION,
         False,
-        "mean 59.5 % is below the champion's 60.0 %",
+        "the smallest difference that would be seen: 3.91 points",
+    ),
+    "exactly as many better as the others are worse": (
+        exam("new", image=range(220), audio=range(260)),
+        CHAMPION,
+        False,
+        "image: not shown to be no worse: 7.16 points may be lost, the gate allows 3.00 points; "
+        "the loss itself is beyond that",
+    ),
+    "one modality loses, and the gain of the other does not help": (
+        exam("new", image=range(224), audio=range(360)),
+        CHAMPION,
+        False,
+        "the loss itself is beyond that",
+    ),
+    "few items that all agree show nothing": (
+        exam("new", n=20, image=range(14), audio=range(18)),
+        exam("old", n=20, image=range(14), audio=range(14)),
+        False,
+        "image: not shown to be no worse: 8.91 points may be lost, the gate allows 3.00 points; "
+        "with 20 items the interval is too wide, about 195 would do",
     ),
     "other items": (
-        report("new", items="other", image=0.9, audio=0.9),
+        exam("new", items="other", image=range(360), audio=range(360)),
         CHAMPION,
         False,
         "by `uni-moe judge`",
     ),
     "a modality that the champion was not judged on": (
-        report("new", image=0.9, audio=0.9, video=0.9),
+        exam("new", image=range(360), audio=range(360), video=range(360)),
         CHAMPION,
         False,
         "video: candidate and champion were judged on different items",
     ),
     "a modality that is gone": (
-        report("new", image=0.9),
+        exam("new", image=range(360)),
         CHAMPION,
         False,
         "audio: candidate and champion were judged on different items",
     ),
-    "no modality with media": (report("new", text=0.9), None, False, "no modality with media"),
-    "a score that is no number": (report("new", image=math.nan), None, False, "image: nan %"),
-    "text that is no number": (
-        report("new", image=0.9, text=math.nan),
-        report("old", image=0.9, text=0.9),
+    "no modality with media": (
+        exam("new", text=range(360)),
+        None,
         False,
-        "text: nan %",
+        "no modality with media",
+    ),
+    "a score that is no number": (
+        share_of("image", math.nan, exam("new", image=range(9))),
+        None,
+        False,
+        "image: nan %",
+    ),
+    "text that is no number": (
+        share_of("text", math.nan, exam("new", image=range(400), text=range(360))),
+        exam("old", image=range(300), text=range(360)),
+        False,
+        "text: not shown to be no worse: 100.00 points may be lost",
     ),
     "the same model again": (CHAMPION, CHAMPION, False, "is the champion already"),
 }
@@ -103,45 +151,53 @@ CASES = {
 def test_the_gate_decides(case):
     candidate, champion, promoted, said = CASES[case]
     verdict = decide(candidate, champion, RULES)
-    assert verdict.promoted is promoted
     assert said in "\n".join(verdict.reasons)
-    assert verdict.candidate == candidate.model
-    assert verdict.champion == (champion.model if champion else None)
+    assert verdict.promoted is promoted
+    assert verdict.candidate == candidate.report.model
+    assert verdict.champion == (champion.report.model if champion else None)
 
 
 def test_the_larger_of_chance_and_majority_is_guessing():
-    candidate = report("new", image=0.7)
-    chance = replace(candidate, modalities={"image": score(0.7, chance=0.5, majority=0.1)})
-    verdict = decide(chance, None, RULES)
-    assert verdict.reasons == (
+    candidate = exam("new", image=range(280))
+    scores = {"image": score(0.7, chance=0.5, majority=0.1)}
+    told = Exam(replace(candidate.report, modalities=scores), candidate.scores)
+    assert decide(told, None, RULES).reasons == (
         "image: 70.0 % is 20.00 points above guessing (50.0 %); the gate asks for 25.00 points",
     )
 
 
 def test_the_best_guess_from_the_question_alone_is_guessing_too():
-    candidate = report("new", image=0.7)
-    told = replace(candidate, modalities={"image": replace(score(0.7), question_only=0.6)})
-    verdict = decide(told, None, RULES)
+    candidate = exam("new", image=range(280))
+    scores = {"image": replace(score(0.7), question_only=0.6)}
+    verdict = decide(Exam(replace(candidate.report, modalities=scores), {}), None, RULES)
     assert not verdict.promoted
     assert "10.00 points above guessing (60.0 %)" in verdict.reasons[0]
 
 
-def test_every_problem_is_told():
-    verdict = decide(report("new", image=0.3, audio=0.3), CHAMPION, RULES)
-    assert len(verdict.reasons) == 5  # two near guessing, two below the champion, the mean
+def test_every_problem_of_the_gate_is_told_with_every_difference():
+    verdict = decide(exam("new", image=range(120), audio=range(120)), CHAMPION, RULES)
+    # two near guessing, two that lose too much, none better, and both differences
+    assert len(verdict.reasons) == 7
 
 
-def test_a_verdict_survives_json():
-    verdict = decide(report("new", image=0.3, audio=0.3), CHAMPION, RULES)
+def test_a_verdict_of_the_gate_survives_json():
+    verdict = decide(exam("new", image=range(120), audio=range(120)), CHAMPION, RULES)
     assert Verdict.from_json(verdict.to_json()) == verdict
 
 
-def test_a_verdict_holds_the_numbers_it_compared():
-    evidence = decide(report("new", image=0.61, audio=0.60), CHAMPION, RULES).evidence
-    assert evidence["rules"] == {"margin": 0.03, "min_over_chance": 0.25}
-    assert evidence["modalities"]["image"] == {
-        "candidate": 0.61,
-        "champion": 0.60,
-        "guessing": 0.25,
-        "n": 100,
-    }
+def test_a_verdict_of_the_gate_holds_the_numbers_it_compared():
+    evidence = decide(exam("new", image=range(280), audio=range(240)), CHAMPION, RULES).evidence
+    assert evidence["rules"] == asdict(RULES)
+    told = dict(evidence["modalities"]["image"])
+    paired = told.pop("paired")
+    assert told == {"candidate": 0.7, "champion": 0.6, "guessing": 0.25, "n": N}
+    assert (paired["n"], paired["better"], paired["worse"]) == (N, 40, 0)
+    assert paired["difference"] == pytest.approx(0.1)
+    assert paired["surely"] < paired["low"] < paired["difference"] < paired["high"]
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.03, 1.0])
+def test_a_margin_of_the_gate_of_one_forbids_nothing(margin):
+    worse = exam("new", image=range(300), audio=range(200))
+    verdict = decide(worse, CHAMPION, replace(RULES, margin=margin))
+    assert verdict.promoted is (margin == 1.0)

@@ -8,8 +8,10 @@ from tests.unit.registry.workspace import RULES, candidate, forget, train
 from uni_moe.artifacts import Layout, read_card
 from uni_moe.errors import LineageError
 from uni_moe.registry import read
+from uni_moe.registry.indexing import index
+from uni_moe.registry.promoting import promote_if_better
 from uni_moe.registry.read import lineage, lineage_text
-from uni_moe.registry.write import index, promote_if_better, register
+from uni_moe.registry.write import register
 
 
 @pytest.fixture

@@ -9,14 +9,9 @@ from tests.unit.registry.workspace import RULES, candidate, judge, train
 from uni_moe.artifacts import Layout, read_card, read_json, write_artifact, write_json
 from uni_moe.errors import ConfigError, LineageError
 from uni_moe.registry import read
-from uni_moe.registry.write import (
-    index,
-    must_judge_again,
-    promote_if_better,
-    rebuild,
-    register,
-    register_judgement,
-)
+from uni_moe.registry.indexing import index, rebuild
+from uni_moe.registry.promoting import promote_if_better
+from uni_moe.registry.write import must_judge_again, register, register_judgement
 
 
 @pytest.fixture
@@ -115,6 +110,7 @@ def test_a_champion_judged_on_other_items_must_be_judged_again(layout):
 def judged_on_the_items_of_today(layout, known):
     version = read.find(layout, known.model)
     data = read_json(version.report_folder / "report.json") | {"items": {"image": "other"}}
+    answers = (version.report_folder / "answers.jsonl").read_text()
     parents = {
         layout.name_of(version.model_folder): known.model,
         "artifacts/corpus/image": read_card(layout.corpus("image")).id,
@@ -122,6 +118,7 @@ def judged_on_the_items_of_today(layout, known):
     folder = layout.state / "judged" / known.model
     with write_artifact(folder, stage="judge", kind="report", params={}, parents=parents) as draft:
         write_json(draft.folder / "report.json", data)
+        (draft.folder / "answers.jsonl").write_text(answers)
     again = register_judgement(layout, known.model, folder, who="bob")
     assert again.number == known.number
     assert not folder.exists()

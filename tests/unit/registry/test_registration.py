@@ -22,7 +22,9 @@ from uni_moe.artifacts import Layout, read_card
 from uni_moe.errors import ConfigError, LineageError
 from uni_moe.registry import read
 from uni_moe.registry.database import writing
-from uni_moe.registry.write import Candidate, index, promote_if_better, rebuild, register
+from uni_moe.registry.indexing import index, rebuild
+from uni_moe.registry.promoting import promote_if_better
+from uni_moe.registry.write import Candidate, register
 
 
 @pytest.fixture
@@ -222,7 +224,8 @@ REGISTER = """
 import sys
 from pathlib import Path
 from uni_moe.artifacts import Layout
-from uni_moe.registry.write import index, register
+from uni_moe.registry.indexing import index
+from uni_moe.registry.write import register
 index(Layout(Path(sys.argv[1])))
 print(register(Layout(Path(sys.argv[1])), reason="race", who=sys.argv[2]).number)
 """

@@ -12,7 +12,9 @@ from uni_moe.artifacts import Layout, read_card
 from uni_moe.errors import ConfigError, LineageError
 from uni_moe.registry import read
 from uni_moe.registry.database import writing
-from uni_moe.registry.write import index, promote_if_better, rebuild, register
+from uni_moe.registry.indexing import index, rebuild
+from uni_moe.registry.promoting import promote_if_better
+from uni_moe.registry.write import register
 from uni_moe.storage.blobs import LocalFolder
 
 

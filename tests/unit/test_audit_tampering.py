@@ -1,0 +1,211 @@
+"""A thousand seeded tamperings of small logs, and a thousand healthy ones."""
+
+import random
+import shutil
+from collections import Counter
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from uni_moe.artifacts import Layout, read_card, write_artifact, write_text
+from uni_moe.audit import BEGINNING, Telling, check, sealed
+from uni_moe.audit_evidence import audited
+from uni_moe.audit_log import log_file
+from uni_moe.records import sha256_text
+
+START = datetime(2026, 1, 5, 9, tzinfo=UTC)
+EVENTS = ("registration", "verdict", "promotion", "approval", "rollback", "waiver", "removal")
+WORDS = ("new recordings", "naïve ½ ✓ text", 'quotes "\\ and \n ends', "\u2028 a line that is none")
+KINDS = ("byte", "row", "order", "end", "artifact", "clock")
+SEEDS = range(1000)
+
+
+def grown(dice, most=8):
+    """Return the entries of a healthy log."""
+    entries, at = [], START
+    for sequence in range(1, dice.randint(3, most) + 1):
+        at += timedelta(seconds=dice.uniform(-3, 90_000))  # clocks are set back by a little
+        telling = Telling(
+            event=dice.choice(EVENTS),
+            who=dice.choice(("ada", "bob", "ålesund")),
+            why=dice.choice(WORDS),
+            subject=dice.choice((None, sha256_text(str(sequence)))),
+            evidence={"share": dice.random(), "n": dice.randint(0, 9)},
+        )
+        previous = entries[-1].hash if entries else BEGINNING
+        entries.append(
+            sealed(telling, sequence=sequence, previous=previous, at=at.isoformat(), behind_s=None)
+        )
+    return entries
+
+
+def text(entries):
+    return b"".join(entry.line for entry in entries)
+
+
+def resealed(entry, **changes):
+    """Return an entry that was changed by somebody who computes its own hash anew."""
+    new = replace(entry, **changes)
+    telling = Telling(new.event, new.who, new.why, new.subject, new.evidence)
+    return sealed(
+        telling,
+        sequence=new.sequence,
+        previous=new.previous,
+        at=new.at,
+        behind_s=new.behind_s,
+    )
+
+
+def byte(dice, entries):
+    """Change, add or take one byte anywhere."""
+    data = bytearray(text(entries))
+    place = dice.randrange(len(data))
+    first_bad = 1 + bytes(data[:place]).count(b"\n")
+    way = dice.choice(("change", "add", "take"))
+    if way == "change":
+        data[place] ^= dice.randrange(1, 256)
+    elif way == "add":
+        data.insert(place, dice.choice(b" 0a}\n\x00\xff"))
+    else:
+        del data[place]
+    return bytes(data), first_bad
+
+
+def row(dice, entries):
+    """Take, repeat or forge a whole entry, the forged one with a hash that fits itself."""
+    place = dice.randrange(len(entries) - 1)  # the last one is the business of `end`
+    way = dice.choice(("take", "repeat", "forge", "slip in"))
+    if way == "take":
+        return text(entries[:place] + entries[place + 1 :]), place + 1
+    if way == "repeat":
+        return text([*entries[: place + 1], entries[place], *entries[place + 1 :]]), place + 2
+    forged = resealed(entries[place], why="nothing to see", who="eve")
+    if way == "forge":
+        return text([*entries[:place], forged, *entries[place + 1 :]]), place + 1
+    return text([*entries[:place], forged, *entries[place:]]), place + 1
+
+
+def order(dice, entries):
+    """Let two entries change places."""
+    one, other = sorted(dice.sample(range(len(entries)), 2))
+    moved = list(entries)
+    moved[one], moved[other] = moved[other], moved[one]
+    return text(moved), one + 1
+
+
+def end(dice, entries):
+    """Cut whole entries off the end, or write the end anew with hashes that agree."""
+    left = dice.randrange(len(entries))
+    if dice.random() < 0.5:
+        return text(entries[:left]), left + 1
+    kept = entries[:left]
+    for entry in entries[left:]:
+        previous = kept[-1].hash if kept else BEGINNING
+        kept.append(resealed(entry, who="eve", previous=previous))
+    return text(kept), len(entries) + 1
+
+
+def clock(dice, entries):
+    """Change when something was, plainly or with a hash that fits."""
+    place = dice.randrange(len(entries) - 1)
+    at = datetime.fromisoformat(entries[place].at) + timedelta(days=dice.choice((-400, -1, 1, 30)))
+    if dice.random() < 0.5:
+        changed = replace(entries[place], at=at.isoformat())
+    else:
+        changed = resealed(entries[place], at=at.isoformat())
+    return text([*entries[:place], changed, *entries[place + 1 :]]), place + 1
+
+
+def artifact(dice, layout):
+    """Exchange a byte, a file or a whole artifact behind an entry; the log stays as it is."""
+    number = dice.randint(1, 4)
+    folder = layout.store / f"model-{number}"
+    way = dice.choice(("byte", "file", "card", "swap", "gone", "verdict"))
+    if way == "byte":
+        data = bytearray((folder / "weights.bin").read_bytes())
+        data[dice.randrange(len(data))] ^= 1
+        (folder / "weights.bin").write_bytes(data)
+    elif way == "file":
+        (folder / "more.bin").write_bytes(b"more")
+    elif way == "card":
+        card = (folder / "card.json").read_text()
+        (folder / "card.json").write_text(card.replace('"tune"', '"tuna"'))
+    elif way == "swap":
+        shutil.rmtree(folder)
+        shutil.copytree(layout.store / f"model-{number % 4 + 1}", folder)
+    elif way == "gone":
+        shutil.rmtree(folder)
+    else:
+        write_text(layout.runs / f"run-{number}" / "verdict.json", '{"promoted": true}')
+    return number
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """A workspace whose four entries name an artifact and a file each."""
+    layout = Layout(tmp_path_factory.mktemp("kept"))
+    entries = []
+    for number in range(1, 5):
+        folder = layout.store / f"model-{number}"
+        with write_artifact(folder, stage="tune", kind="model", params={}, parents={}) as draft:
+            (draft.folder / "weights.bin").write_bytes(f"weights {number}".encode())
+        card = read_card(folder).id
+        decision = f"runs/run-{number}/verdict.json"
+        write_text(layout.root / decision, f'{{"number": {number}}}')
+        evidence = {
+            "artifacts": {f"store/model-{number}": card},
+            "files": {decision: sha256_text(f'{{"number": {number}}}')},
+        }
+        entries.append(
+            sealed(
+                Telling("verdict", "ada", "a try", card, evidence),
+                sequence=number,
+                previous=entries[-1].hash if entries else BEGINNING,
+                at=(START + timedelta(days=number)).isoformat(),
+                behind_s=None,
+            )
+        )
+    log_file(layout).write_bytes(text(entries))
+    assert audited(layout).problems == ()
+    return layout
+
+
+def tampered(seed, kept, tmp_path):
+    """Return what a tampering is called, what the check says, and the entry it must name."""
+    dice = random.Random(seed)
+    kind = KINDS[seed % len(KINDS)]
+    if kind == "artifact":
+        root = tmp_path / str(seed)
+        shutil.copytree(kept.root, root)
+        expected = artifact(dice, Layout(root))
+        found = audited(Layout(root))
+        shutil.rmtree(root)
+        return kind, found, expected
+    entries = grown(dice)
+    data, expected = {"byte": byte, "row": row, "order": order, "end": end, "clock": clock}[kind](
+        dice, entries
+    )
+    head = entries[-1].hash if kind == "end" else None
+    return kind, check(data, head), expected
+
+
+def test_audit_finds_a_thousand_tamperings_and_names_the_first_bad_entry(kept, tmp_path):
+    found = Counter()
+    for seed in SEEDS:
+        kind, checked, expected = tampered(seed, kept, tmp_path)
+        assert checked.problems, (seed, kind)
+        assert checked.problems[0].sequence == expected, (seed, kind, checked.problems[0])
+        found[kind] += 1
+    assert found.total() == 1000
+    assert min(found.values()) >= 166
+
+
+def test_audit_is_silent_about_a_thousand_healthy_logs():
+    for seed in SEEDS:
+        entries = grown(random.Random(seed), most=12)
+        earlier = random.Random(seed).choice(entries).hash
+        for head in (None, earlier, entries[-1].hash):
+            checked = check(text(entries), head)
+            assert (checked.problems, checked.notes) == ((), ()), seed
+        assert checked.entries == tuple(entries)

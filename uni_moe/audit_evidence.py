@@ -1,0 +1,63 @@
+"""What the entries of the audit log name on disk, held against what is there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from uni_moe.artifacts import Layout, sha256_file, verified_card
+from uni_moe.audit import Checked, Entry, Problem
+from uni_moe.audit_log import decisions, read_log
+from uni_moe.errors import LineageError
+
+
+def audited(layout: Layout, head: str | None = None) -> Checked:
+    """Check a workspace's log, every file and artifact that it names, and that it names them all.
+
+    Every byte of every registered model is read.
+    """
+    checked = read_log(layout, head)
+    problems = [*checked.problems, *_changed(layout, checked.entries)]
+    if not checked.problems:
+        problems += _untold(layout, checked.entries)
+    ordered = sorted(problems, key=lambda problem: problem.sequence)
+    return Checked(checked.entries, tuple(ordered), checked.notes)
+
+
+def _changed(layout: Layout, entries: Sequence[Entry]) -> list[Problem]:
+    """Return the entries that name a file or an artifact that is gone or another one now."""
+    found: list[Problem] = []
+    known: dict[str, str | None] = {}
+    for entry in entries:
+        for path, sha256 in _named(entry, "files").items():
+            file = layout.root / path
+            now = sha256_file(file) if file.is_file() else None
+            if now != sha256:
+                what = "is gone" if now is None else "holds other bytes than it tells of"
+                found.append(Problem(entry.sequence, f"{path} {what}"))
+        for path, card in _named(entry, "artifacts").items():
+            if path not in known:
+                known[path] = _card_id(layout.root / path)
+            if known[path] != card:
+                found.append(Problem(entry.sequence, f"{path} is not the artifact it tells of"))
+    return found
+
+
+def _untold(layout: Layout, entries: Sequence[Entry]) -> list[Problem]:
+    """Return decisions in run folders that no entry names."""
+    told = {path for entry in entries for path in _named(entry, "files")}
+    missing = [path for path in decisions(layout) if path not in told]
+    return [Problem(len(entries) + 1, f"no entry tells of {path}") for path in missing]
+
+
+def _named(entry: Entry, key: str) -> Mapping[str, str]:
+    named = entry.evidence.get(key)
+    return named if isinstance(named, dict) else {}
+
+
+def _card_id(folder: Path) -> str | None:
+    """Return the id of a whole artifact, None where it is none."""
+    try:
+        return verified_card(folder).id
+    except LineageError:
+        return None

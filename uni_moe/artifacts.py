@@ -24,6 +24,7 @@ _AROUND = (
     "uni_moe.cli_features",
     "uni_moe.cli_data",
     "uni_moe.cli_models",
+    "uni_moe.cli_remote",
     "uni_moe.__main__",
     "uni_moe.alone",
     "uni_moe.launch",

@@ -19,7 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from uni_moe import cli_data, cli_features, cli_ledger, cli_models, launch
+from uni_moe import cli_data, cli_features, cli_ledger, cli_models, cli_remote, launch
 from uni_moe.alone import end_with_starter, only_one
 from uni_moe.artifacts import Layout
 from uni_moe.config import Gate, Params, load_params
@@ -122,6 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_data.add_words(command)
     cli_models.add_words(command)
     cli_ledger.add_words(command)
+    cli_remote.add_words(command)
     start = command(
         "launch", _launch, "start a phase as machine.yaml says; on a further node, join"
     )

@@ -51,6 +51,12 @@ class StageError(UniMoeError):
     exit_code = 6
 
 
+class StoreError(UniMoeError):
+    """A store cannot be reached, refuses us, or has no room."""
+
+    exit_code = 7
+
+
 def bullets(problems: Sequence[str], *, most: int = 20) -> str:
     """Join problems, one a line, and say how many more there are."""
     shown = [f"\n    - {problem}" for problem in problems[:most]]

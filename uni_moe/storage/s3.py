@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import certifi
@@ -41,6 +42,7 @@ from uni_moe.storage.sums import (
     sums_text,
 )
 
+_T = TypeVar("_T")
 CONNECT_S, ANSWER_S, TRIES = 5.0, 60.0, 3
 PART_BYTES = 64 * 2**20  # three of them are in memory at once
 _CHUNK_BYTES = 2**20
@@ -170,12 +172,10 @@ class S3Bucket:
 
     def _kept(self, key: str) -> dict[str, str] | None:
         """Return the sums of a key, None where it is not kept."""
-        response = self._get(key + SUMS)
-        if response is None:
+        data = self._read(key + SUMS, lambda response: response.read())
+        if data is None:
             return None
-        with _closing(response):
-            text = response.read().decode("utf-8", errors="replace")
-        return read_sums(text, self._named(key), sealed=True)
+        return read_sums(data.decode("utf-8", errors="replace"), self._named(key), sealed=True)
 
     def _send(self, name: str, file: Path, sha256: str, there: Mapping[str, int]) -> None:
         """Send a file unless it is there, and read it back."""
@@ -198,29 +198,25 @@ class S3Bucket:
     def _fetch(self, name: str, target: Path) -> str | None:
         """Write an object to a file; return its sha256, None where it is absent."""
         target.parent.mkdir(parents=True, exist_ok=True)
-        return self._read(name, target)
+        return self._read(name, lambda response: _written(response, target))
 
     def _hash(self, name: str) -> str | None:
         """Return the sha256 of an object's bytes, None where it is absent."""
-        return self._read(name, Path(os.devnull))
+        return self._read(name, lambda response: _written(response, Path(os.devnull)))
 
-    def _read(self, name: str, target: Path) -> str | None:
-        """Read an object into a file; a connection that breaks in the middle is tried again."""
+    def _read(self, name: str, take: Callable[[BaseHTTPResponse], _T]) -> _T | None:
+        """Take an object's bytes; a connection that breaks in the middle is tried again."""
         for tries_left in reversed(range(TRIES)):
             response = self._get(name)
             if response is None:
                 return None
-            digest = hashlib.sha256()
             try:
-                with _closing(response), target.open("wb") as file:
-                    for chunk in response.stream(_CHUNK_BYTES):
-                        digest.update(chunk)
-                        file.write(chunk)
-                break
+                with _closing(response):
+                    return take(response)
             except HTTPError:
                 if not tries_left:
                     raise
-        return digest.hexdigest()
+        raise AssertionError
 
     def _get(self, name: str) -> BaseHTTPResponse | None:
         """Open an object, None where it is absent."""
@@ -281,6 +277,16 @@ def _closing(response: BaseHTTPResponse) -> Iterator[None]:
     finally:
         response.close()
         response.release_conn()
+
+
+def _written(response: BaseHTTPResponse, target: Path) -> str:
+    """Write what comes to a file; return its sha256."""
+    digest = hashlib.sha256()
+    with target.open("wb") as file:
+        for chunk in response.stream(_CHUNK_BYTES):
+            digest.update(chunk)
+            file.write(chunk)
+    return digest.hexdigest()
 
 
 def _here(folder: Path, sums: Mapping[str, str]) -> dict[str, str]:

@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
-from flows.dvc import keep_remote, run_module
+from flows.dvc import keep_remote, plan_stages, run_module
 from uni_moe.artifacts import Layout
 from uni_moe.errors import ConfigError, StageError, StoreError
 from uni_moe.registry import read, write
@@ -62,7 +62,8 @@ def push(root: Path, say: Say, *, verify: bool = False) -> None:
         StoreError: the remote cannot be reached, refuses, or is full.
     """
     remote = the_remote(root)
-    sent = send(Layout(root), open_store(root, remote), say, verify=verify)
+    store = open_store(root, remote)
+    sent = send(Layout(root), store, say, settled=_settled(root, say), verify=verify)
     say(f"records and models: {sent} folders {'verified' if verify else 'sent'}")
     if (root / LOCK).is_file():
         _dvc(root, remote, "push", say)
@@ -85,6 +86,16 @@ def pull(root: Path, model: str | None, say: Say, *, everything: bool = False) -
             fetch_model(layout, store, version, say)
     if (root / LOCK).is_file():
         _dvc(root, remote, "pull", say)
+
+
+def _settled(root: Path, say: Say) -> bool:
+    """Say whether dvc.lock describes what lies in artifacts/."""
+    if not (root / LOCK).is_file():
+        return False
+    settled = plan_stages(root).empty
+    if not settled:
+        say(f"note: {LOCK} is older than artifacts/, code or params; it is not kept with the model")
+    return settled
 
 
 def _able(remote: Remote) -> None:

@@ -37,23 +37,28 @@ class Parcel:
     size_bytes: int
 
 
-def parcels(layout: Layout) -> list[Parcel]:
-    """Return what a workspace has to send: records and reports, then models, small ones first."""
-    found = [*_runs(layout), *_registered(layout), *_cards(layout), *_graph(layout)]
+def parcels(layout: Layout, *, settled: bool) -> list[Parcel]:
+    """Return what a workspace has to send: records and reports, then models, small ones first.
+
+    `settled` says that dvc.lock describes what lies in artifacts/; only then it travels.
+    """
+    found = [*_runs(layout), *_registered(layout), *_cards(layout)]
+    found += _graph(layout) if settled else []
     return sorted(found, key=lambda one: (one.key.endswith(_MODEL), one.size_bytes, one.key))
 
 
-def send(layout: Layout, store: BlobStore, say: Say, *, verify: bool = False) -> int:
+def send(layout: Layout, store: BlobStore, say: Say, *, settled: bool, verify: bool = False) -> int:
     """Send what a store does not keep yet; return how many parcels went.
 
-    With `verify` every byte there is read, and what is wrong is sent again.
+    With `verify` every byte there is read, and what is wrong is sent again. `settled` is as for
+    `parcels`.
 
     Raises:
         LineageError: the store keeps other content under a key, or ours was changed.
         StoreError: the store cannot be reached, refuses, or is full.
     """
     there = set(store.keys())
-    waiting = [one for one in parcels(layout) if verify or one.key not in there]
+    waiting = [one for one in parcels(layout, settled=settled) if verify or one.key not in there]
     for number, one in enumerate(waiting, 1):
         word = "verifying" if one.key in there else "sending"
         say(f"{word} {number} of {len(waiting)}: {one.key} ({size_text(one.size_bytes)})")

@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 INSTALL := $(PIP) install --no-compile
 export PIP_CONSTRAINT := constraints.txt
 
-.PHONY: setup demo test lint clean distclean
+.PHONY: setup demo test test-operate lint clean distclean
 
 # What running needs; what tests need comes on top, once each.
 .venv/.run: pyproject.toml constraints.txt
@@ -15,7 +15,7 @@ export PIP_CONSTRAINT := constraints.txt
 	touch $@
 
 .venv/.dev: .venv/.run
-	$(INSTALL) -e ".[train,ops,dev]"
+	$(INSTALL) -e ".[train,ops,s3,dev]"
 	touch $@
 
 setup: .venv/.dev
@@ -25,6 +25,10 @@ demo: .venv/.run
 
 test: .venv/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# What starts servers of its own and takes long.
+test-operate: .venv/.dev
+	$(BIN)/python -m pytest -m operate
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

@@ -7,13 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flows.dvc import keep_remote, plan_stages, run_module
-from uni_moe.artifacts import Layout
+from uni_moe.artifacts import CARD, Layout, verified_card
 from uni_moe.errors import ConfigError, StageError, StoreError
 from uni_moe.registry import read, write
 from uni_moe.registry.travel import LOCK, fetch_model, fetch_records, send
+from uni_moe.storage.dvc_data import remove_spoilt
 from uni_moe.storage.remote import NAME, Remote, credentials_of, open_store, read_remote
 
 Say = Callable[[str], None]
+_LACKS = "do not exist neither locally nor on remote"
 
 
 def set_remote(root: Path, remote: Remote) -> None:
@@ -65,6 +67,9 @@ def push(root: Path, say: Say, *, verify: bool = False) -> None:
     store = open_store(root, remote)
     sent = send(Layout(root), store, say, settled=_settled(root, say), verify=verify)
     say(f"records and models: {sent} folders {'verified' if verify else 'sent'}")
+    if verify:
+        for name in remove_spoilt(root, remote):
+            say(f"  {name} is wrong in DVC's part of the remote; it is sent again")
     if (root / LOCK).is_file():
         _dvc(root, remote, "push", say)
 
@@ -86,6 +91,8 @@ def pull(root: Path, model: str | None, say: Say, *, everything: bool = False) -
             fetch_model(layout, store, version, say)
     if (root / LOCK).is_file():
         _dvc(root, remote, "pull", say)
+        for folder in sorted(file.parent for file in layout.artifacts.rglob(CARD)):
+            verified_card(folder)
 
 
 def _settled(root: Path, say: Say) -> bool:
@@ -110,10 +117,16 @@ def _able(remote: Remote) -> None:
 def _dvc(root: Path, remote: Remote, word: str, say: Say) -> None:
     """Let DVC push or pull what `dvc.lock` names."""
     known = credentials_of(root).environment() if remote.is_s3 else {}
+    said: list[str] = []
+
+    def hear(line: str) -> None:
+        said.append(line)
+        say(line)
+
     say(f"data: dvc {word}")
     try:
         run_module(
-            "dvc", [word, "--remote", NAME], root, name=f"dvc {word}", environment=known, say=say
+            "dvc", [word, "--remote", NAME], root, name=f"dvc {word}", environment=known, say=hear
         )
     except StageError as error:
         raise StoreError(
@@ -121,3 +134,10 @@ def _dvc(root: Path, remote: Remote, word: str, say: Say) -> None:
             cause="the lines above say it; records and models had arrived before.",
             remedy=f"mend it, then `uni-moe {word}`; what has arrived is not copied again.",
         ) from error
+    if any(_LACKS in line for line in said):  # DVC warns, and calls it up to date
+        raise StoreError(
+            f"DVC could not {word} all data: its cache lacks files that {LOCK} names.",
+            cause="the cache was cleared, or belongs to another machine.",
+            remedy="let `dvc commit` take up what lies in artifacts/, or `dvc repro` make it again; "
+            f"then `uni-moe {word}`.",
+        )

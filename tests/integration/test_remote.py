@@ -26,11 +26,6 @@ def server():
         yield served
 
 
-@pytest.fixture
-def url():
-    return f"s3://uni-moe-tests/{secrets.token_hex(8)}"
-
-
 @pytest.fixture(autouse=True)
 def own_database(monkeypatch):
     monkeypatch.delenv("UNI_MOE_DATABASE_URL", raising=False)
@@ -90,108 +85,107 @@ def objects(server, url) -> dict[str, bytes]:
     """Return everything below a URL."""
     bucket = server.bucket(url)
     client, name = bucket._client, bucket.remote.bucket
-    prefix = bucket.remote.prefix.removesuffix("store")
+    prefix = bucket.prefix.removesuffix("store")
     listed = client.list_objects(name, prefix, recursive=True)
     names = [str(one.object_name) for one in listed]
     return {one.removeprefix(prefix): client.get_object(name, one).data for one in names}
 
 
-def test_a_bucket_set_in_one_step_takes_all_and_a_second_machine_gets_it_back(
-    server, url, here, tmp_path
-):
-    said = done(here.root, "remote", "set", url, "--endpoint", server.endpoint, "--make-bucket")
-    assert "it answers" in said
-    said = done(here.root, "push")
-    assert "data: dvc push" in said
-    assert said.index("registration") < said.index("dvc push") if "registration" in said else True
+@pytest.fixture(scope="module")
+def road(server, made, tmp_path_factory):
+    """What the whole way there and back leaves: two workspaces, a bucket, and all that was said."""
+    folder = tmp_path_factory.mktemp("road")
+    here, there = Layout(shutil.copytree(made, folder / "here")), empty_workspace(folder / "there")
+    url = f"s3://uni-moe-tests/{secrets.token_hex(8)}"
+    said = [done(here.root, "remote", "set", url, "--endpoint", server.endpoint, "--make-bucket")]
+    with fronted(server) as (front, seen):
+        done(here.root, "remote", "set", url, "--endpoint", seen.endpoint)
+        front.refusal = (403, "SignatureDoesNotMatch")
+        said.append(failed(here.root, "push"))
+        assert "refuses our credentials" in said[-1]
+        front.refusal, front.puts_left = None, 8
+        said.append(failed(here.root, "push"))
+        assert "cannot be reached" in said[-1]
+        assert "remedy:" in said[-1]
+        front.puts_left = None
+        said.append(done(here.root, "push"))
+        puts = list(front.puts)
+    said.append(done(there.root, "remote", "set", url, "--endpoint", server.endpoint))
+    said.append(done(there.root, "pull"))
+    return here, there, url, said, puts
+
+
+def test_a_second_machine_gets_back_what_a_bucket_set_in_one_step_took(road, server):
+    here, there, url, said, _ = road
+    assert "it answers" in said[0]
+    assert said[3].index("sending") < said[3].index("data: dvc push")
     kept = objects(server, url)
     assert any(name.startswith("dvc/files/md5/") for name in kept)
     assert any(name.endswith("/model.sha256") for name in kept)
-    assert "0 folders sent" in done(here.root, "push")
-
-    there = empty_workspace(tmp_path / "there")
-    done(there.root, "remote", "set", url, "--endpoint", server.endpoint)
-    done(there.root, "pull")
     champion = read.champion(there)
     assert champion is not None
     assert verified_card(champion.model_folder).id == read.champion(here).model
     assert verified_card(there.model).id == champion.model  # DVC brought artifacts/
-    shown = json.loads(done(there.root, "remote", "show", "--json"))
-    assert shown["answers"] == "yes"
-    assert shown["remote"] == url
 
 
-def test_a_folder_is_a_remote_without_a_server_or_secrets(here, tmp_path):
-    done(here.root, "remote", "set", str(tmp_path / "nas, #1"), secret=None)
+def test_a_push_that_broke_off_sends_nothing_twice(road):
+    store = [path for path in road[4] if "/store/" in path]
+    assert len(store) == len(set(store)) > 8
+
+
+def test_the_secret_is_nowhere_but_where_it_was_put(road, server, tmp_path):
+    here, there, url, said, _ = road
+    root = Layout(shutil.copytree(here.root, tmp_path / "here")).root
+    (root / ".dvc" / "config.local").write_text(
+        f"['remote \"uni-moe\"']\n    access_key_id = access\n    secret_access_key = {SECRET}\n"
+    )
+    done(root, "remote", "set", url, "--endpoint", server.endpoint, secret=None)
+    shown = done(root, "remote", "show", "--json", secret=None)
+    assert json.loads(shown)["credentials"] == ".dvc/config.local"
+    assert json.loads(shown)["answers"] == "yes"
+    done(root, "index", "--rebuild")
+    rows = sqlite3.connect(root / "registry.sqlite").execute("select count(*) from runs")
+    assert rows.fetchone() > (0,)
+    assert "config.local" in (root / ".dvc" / ".gitignore").read_text()
+    assert SECRET not in "".join([*said, shown])
+    assert holders(root, SECRET) == [".dvc/config.local"]
+    assert holders(here.root, SECRET) == []
+    assert holders(there.root, SECRET) == []
+    kept = objects(server, url)
+    assert len(kept) > 10
+    assert not [name for name, data in kept.items() if SECRET.encode() in data]
+
+
+def test_a_byte_flipped_in_a_remote_folder_is_told_and_mended_by_the_next_push(here, tmp_path):
+    nas = tmp_path / "nas, #1"
+    done(here.root, "remote", "set", str(nas), secret=None)
     done(here.root, "push", secret=None)
+    content = (here.model / "content.bin").read_bytes()
+    for file in (
+        file for file in nas.rglob("*") if file.is_file() and file.read_bytes() == content
+    ):
+        file.chmod(0o644)
+        file.write_bytes(bytes([content[0] ^ 1]))
     there = empty_workspace(tmp_path / "there")
     done(there.root, "remote", "set", "../nas, #1", secret=None)
+    told = uni_moe(there.root, "pull")
+    assert told.returncode == 5
+    assert "content.bin" in told.stderr
+    said = done(here.root, "push", "--verify", secret=None)
+    assert said.count("it is sent again") == 2  # ours, and DVC's
     done(there.root, "pull", "--all", secret=None)
     assert verified_card(read.champion(there).model_folder).id == verified_card(there.model).id
-    assert "nas, #1" in done(there.root, "remote", "show", secret=None)
 
 
-def test_a_server_that_stops_in_mid_push_costs_only_what_it_had_not_got(
-    server, url, here, tmp_path
-):
-    with fronted(server) as (front, seen):
-        done(here.root, "remote", "set", url, "--endpoint", seen.endpoint, "--make-bucket")
-        front.puts.clear()
-        front.puts_left = 8
-        said = failed(here.root, "push")
-        assert "cannot be reached" in said
-        assert "remedy:" in said
-        front.puts_left = None
-        done(here.root, "push")
-        store = [path for path in front.puts if "/store/" in path]
-        assert len(store) == len(set(store))
-        there = empty_workspace(tmp_path / "there")
-        done(there.root, "remote", "set", url, "--endpoint", seen.endpoint)
-        done(there.root, "pull")
-    assert read.champion(there).model == read.champion(here).model
-
-
-def test_what_dvc_cannot_do_is_told_with_its_own_words(server, url, here):
-    done(here.root, "remote", "set", url, "--endpoint", server.endpoint, "--make-bucket")
+def test_what_dvc_calls_up_to_date_without_having_it_is_told(here, tmp_path):
+    done(here.root, "remote", "set", str(tmp_path / "nas"), secret=None)
     shutil.rmtree(here.root / ".dvc" / "cache")
-    said = failed(here.root, "push")
-    assert "DVC could not push the data" in said
-    assert "uni-moe push" in said
+    said = failed(here.root, "push", secret=None)
+    assert "its cache lacks files" in said
+    assert "dvc commit" in said
 
 
 def test_no_remote_is_told_with_the_command_that_sets_one(here):
     said = uni_moe(here.root, "push")
     assert said.returncode == 2
     assert "uni-moe remote set" in said.stderr
-
-
-def test_the_secret_is_nowhere_but_where_it_was_put(server, url, here, tmp_path):
-    said = [done(here.root, "remote", "set", url, "--endpoint", server.endpoint, "--make-bucket")]
-    said += [done(here.root, word) for word in ("push", "pull")]
-    said.append(done(here.root, "remote", "show"))
-    there = empty_workspace(tmp_path / "there")
-    done(there.root, "remote", "set", url, "--endpoint", server.endpoint)
-    said.append(done(there.root, "pull", "--all"))
-    with fronted(server) as (front, seen):  # what fails tells more than what goes well
-        done(here.root, "remote", "set", url, "--endpoint", seen.endpoint)
-        front.refusal = (403, "SignatureDoesNotMatch")
-        (here.root / "artifacts" / "model" / "content.bin").write_text("other")
-        run = shutil.copytree(next(here.runs.iterdir()), here.runs / "one-more")
-        record = json.loads((run / "run.json").read_text())
-        (run / "run.json").write_text(json.dumps(record | {"id": "one-more"}))
-        said.append(failed(here.root, "push"))
-    local = here.root / ".dvc" / "config.local"
-    local.write_text(
-        f"['remote \"uni-moe\"']\n    access_key_id = access\n    secret_access_key = {SECRET}\n"
-    )
-    said.append(done(here.root, "remote", "show", secret=None))
-    assert ".dvc/config.local" in said[-1]
-    done(here.root, "index", "--rebuild")
-    assert sqlite3.connect(here.registry).execute("select count(*) from runs").fetchone() > (0,)
-    assert "config.local" in (here.root / ".dvc" / ".gitignore").read_text()
-    assert SECRET not in "".join(said)
-    assert holders(here.root, SECRET) == [".dvc/config.local"]
-    assert holders(there.root, SECRET) == []
-    kept = objects(server, url)
-    assert len(kept) > 10
-    assert not [name for name, data in kept.items() if SECRET.encode() in data]

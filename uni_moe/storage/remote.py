@@ -20,7 +20,7 @@ from uni_moe.storage.credentials import LOCAL_CONFIG, Credentials, find_credenti
 
 NAME, DEFAULT_REGION = "uni-moe", "us-east-1"
 _SECTION = f"'remote \"{NAME}\"'"
-_DVC, _STORE = "dvc", "store"
+DATA, STORE = "dvc", "store"
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 
@@ -42,14 +42,16 @@ class Remote:
         """The bucket's name."""
         return urlsplit(self.url).netloc
 
-    @property
-    def prefix(self) -> str:
-        """Where our store begins in the bucket."""
-        return f"{urlsplit(self.url).path.strip('/')}/{_STORE}".lstrip("/")
+    def prefix(self, part: str) -> str:
+        """Return where a part of the remote begins in the bucket."""
+        return f"{urlsplit(self.url).path.strip('/')}/{part}".lstrip("/")
 
     def for_dvc(self) -> dict[str, str]:
-        """Return the options of DVC's remote; none is a secret."""
-        options = {"url": f"{self.url}/{_DVC}"}
+        """Return the options of DVC's remote; none is a secret.
+
+        `verify` lets DVC hash what it fetches; by default it believes a remote.
+        """
+        options = {"url": f"{self.url}/{DATA}", "verify": "true"}
         if self.is_s3:
             options["region"] = self.region
         if self.endpoint is not None:
@@ -96,13 +98,13 @@ def read_remote(root: Path) -> Remote | None:
     url = options.get("url")
     if url is None:
         return None
-    if not url.endswith(f"/{_DVC}"):
+    if not url.endswith(f"/{DATA}"):
         raise ConfigError(
             f"The remote {NAME!r} in .dvc/config is not as `uni-moe remote set` writes it.",
-            cause=f"its url does not end in /{_DVC}, so our store has no place beside it.",
+            cause=f"its url does not end in /{DATA}, so our store has no place beside it.",
             remedy="give `uni-moe remote set URL` again.",
         )
-    place = url.removesuffix(f"/{_DVC}")
+    place = url.removesuffix(f"/{DATA}")
     if place.startswith("s3://"):
         region = options.get("region", DEFAULT_REGION)
         return Remote(place, options.get("endpointurl"), region)
@@ -125,7 +127,7 @@ def open_store(root: Path, remote: Remote) -> BlobStore:
         StoreError: it is a bucket, and there are no credentials.
     """
     if not remote.is_s3:
-        return LocalFolder(Path(remote.url) / _STORE)
+        return LocalFolder(Path(remote.url) / STORE)
     from uni_moe.storage.s3 import S3Bucket
 
     return S3Bucket(remote, credentials_of(root))

@@ -31,7 +31,7 @@ from uni_moe.artifacts import sha256_file, whole_folder
 from uni_moe.errors import StoreError
 from uni_moe.storage.blobs import not_kept, other_content, room
 from uni_moe.storage.credentials import Credentials
-from uni_moe.storage.remote import Remote
+from uni_moe.storage.remote import STORE, Remote
 from uni_moe.storage.s3_faults import refused, unreachable
 from uni_moe.storage.sums import (
     SUMS,
@@ -46,6 +46,7 @@ _T = TypeVar("_T")
 CONNECT_S, ANSWER_S, TRIES = 5.0, 60.0, 3
 PART_BYTES = 64 * 2**20  # three of them are in memory at once
 _CHUNK_BYTES = 2**20
+_NOWHERE = Path(os.devnull)
 _OUTSIDE = (500, 502, 503, 504)  # a server's own trouble, gone a moment later
 _ABSENT = ("NoSuchKey", "NoSuchObject")
 _PUSH = (
@@ -54,10 +55,11 @@ _PUSH = (
 
 
 class S3Bucket:
-    """A store below a prefix of a bucket."""
+    """A store below a prefix of a bucket: one part of a remote, by default the one that is ours."""
 
-    def __init__(self, remote: Remote, credentials: Credentials) -> None:
+    def __init__(self, remote: Remote, credentials: Credentials, part: str = STORE) -> None:
         self.remote = remote
+        self.prefix = remote.prefix(part)
         address = urlsplit(remote.endpoint or f"https://s3.{remote.region}.amazonaws.com")
         self._client = Minio(
             address.netloc,
@@ -140,8 +142,22 @@ class S3Bucket:
 
     def forget(self, key: str) -> None:
         """Remove a key's sums, without which it is not kept; its objects wait for the next put."""
-        with self._telling(key):
-            self._client.remove_object(self.remote.bucket, self._object(key + SUMS))
+        self.remove(key + SUMS)
+
+    def objects(self, prefix: str = "") -> list[str]:
+        """Return the names of all objects that begin with a prefix, whoever put them there."""
+        with self._telling(prefix):
+            return sorted(self._sizes(prefix))
+
+    def md5(self, name: str) -> str | None:
+        """Read an object; return the md5 of its bytes, None where it is absent."""
+        with self._telling(name):
+            return self._read(name, lambda response: _written(response, _NOWHERE, "md5"))
+
+    def remove(self, name: str) -> None:
+        """Remove an object."""
+        with self._telling(name):
+            self._client.remove_object(self.remote.bucket, self._object(name))
 
     def check(self) -> None:
         """Ask the server whether the bucket is there for us.
@@ -202,7 +218,7 @@ class S3Bucket:
 
     def _hash(self, name: str) -> str | None:
         """Return the sha256 of an object's bytes, None where it is absent."""
-        return self._read(name, lambda response: _written(response, Path(os.devnull)))
+        return self._read(name, lambda response: _written(response, _NOWHERE))
 
     def _read(self, name: str, take: Callable[[BaseHTTPResponse], _T]) -> _T | None:
         """Take an object's bytes; a connection that breaks in the middle is tried again."""
@@ -234,7 +250,7 @@ class S3Bucket:
         return {str(one.object_name).removeprefix(root): one.size or 0 for one in listed}
 
     def _object(self, name: str) -> str:
-        return f"{self.remote.prefix}/{name}"
+        return f"{self.prefix}/{name}"
 
     def _named(self, key: str) -> str:
         return f"{key} in the store {self.remote.text()}"
@@ -279,9 +295,9 @@ def _closing(response: BaseHTTPResponse) -> Iterator[None]:
         response.release_conn()
 
 
-def _written(response: BaseHTTPResponse, target: Path) -> str:
-    """Write what comes to a file; return its sha256."""
-    digest = hashlib.sha256()
+def _written(response: BaseHTTPResponse, target: Path, algorithm: str = "sha256") -> str:
+    """Write what comes to a file; return its hash."""
+    digest = hashlib.new(algorithm, usedforsecurity=False)
     with target.open("wb") as file:
         for chunk in response.stream(_CHUNK_BYTES):
             digest.update(chunk)

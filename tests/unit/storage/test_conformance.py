@@ -25,7 +25,7 @@ def write_into(store, name, data):
     if isinstance(store, LocalFolder):
         (store.root / name).write_bytes(data)
         return
-    bucket, place = store.remote.bucket, f"{store.remote.prefix}/{name}"
+    bucket, place = store.remote.bucket, f"{store.prefix}/{name}"
     store._client.put_object(bucket, place, io.BytesIO(data), len(data))
 
 
@@ -33,7 +33,7 @@ def take_out(store, name):
     if isinstance(store, LocalFolder):
         (store.root / name).unlink()
     else:
-        store._client.remove_object(store.remote.bucket, f"{store.remote.prefix}/{name}")
+        store._client.remove_object(store.remote.bucket, f"{store.prefix}/{name}")
 
 
 def test_what_is_kept_comes_back_the_same(store, folder, tmp_path):

@@ -24,13 +24,14 @@ def test_a_bucket_holds_dvcs_data_and_our_store_side_by_side(url):
     assert remote.bucket == "buck"
     assert remote.endpoint == "http://host:9000"
     data = remote.for_dvc()["url"].removeprefix("s3://buck/")
-    assert remote.prefix.removesuffix("store") == data.removesuffix("dvc")
-    assert "//" not in remote.prefix
+    assert remote.prefix("dvc") == data
+    assert remote.prefix("store").removesuffix("store") == data.removesuffix("dvc")
+    assert "//" not in data
 
 
 def test_a_folder_is_read_as_seen_from_here():
     assert parse("../nas").url == "/nas"
-    assert parse("/nas/store").for_dvc() == {"url": "/nas/store/dvc"}
+    assert parse("/nas/store").for_dvc() == {"url": "/nas/store/dvc", "verify": "true"}
 
 
 @pytest.mark.parametrize(

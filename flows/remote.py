@@ -138,6 +138,6 @@ def _dvc(root: Path, remote: Remote, word: str, say: Say) -> None:
         raise StoreError(
             f"DVC could not {word} all data: its cache lacks files that {LOCK} names.",
             cause="the cache was cleared, or belongs to another machine.",
-            remedy="let `dvc commit` take up what lies in artifacts/, or `dvc repro` make it again; "
-            f"then `uni-moe {word}`.",
+            remedy="let `dvc commit` take up artifacts/, or `dvc repro` make them again; then "
+            f"`uni-moe {word}`.",
         )

@@ -7,6 +7,7 @@ from pathlib import Path
 from tests.unit.registry.workspace import RULES, candidate
 from uni_moe.artifacts import Layout
 from uni_moe.registry.write import promote_if_better, register
+from uni_moe.workspace import recipe_file
 
 REPOSITORY = Path(__file__).parents[2]
 OUTS = ("samples/image", "corpus/image", "experts/image", "experts/video", "model", "report")
@@ -16,12 +17,12 @@ GRAPH = "stages:\n  all:\n    cmd: 'true'\n    params: [seed]\n    outs:\n" + ""
 
 
 def empty_workspace(root: Path) -> Layout:
-    """Make what `uni-moe new` makes, with a graph of one stage."""
+    """Make what `uni-moe new` makes, with a graph of one stage and a recipe's params."""
     (root / ".dvc").mkdir(parents=True)
     for name in ("config", ".gitignore"):
         shutil.copy(REPOSITORY / ".dvc" / name, root / ".dvc" / name)
     (root / "dvc.yaml").write_text(GRAPH, encoding="utf-8")
-    (root / "params.yaml").write_text("seed: 1\n", encoding="utf-8")
+    shutil.copy(recipe_file("smoke"), root / "params.yaml")
     return Layout(root)
 
 

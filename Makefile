@@ -5,8 +5,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 # Python compiles what it imports when it first does, which is a small part of what is installed.
 INSTALL := $(PIP) install --no-compile
 export PIP_CONSTRAINT := constraints.txt
+# Of a benchmark.
+ROUNDS ?= 7
 
-.PHONY: setup demo test test-operate lint clean distclean
+.PHONY: setup demo test test-operate lint bench clean distclean
 
 # What running needs; what tests need comes on top, once each.
 .venv/.run: pyproject.toml constraints.txt
@@ -35,6 +37,13 @@ lint: .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# How fast ours is beside its peers, kept under the machine's name. A bar that is missed ends it with
+# an error, once all questions were asked; a quarter of an hour on quiet cores.
+bench: .venv/.dev
+	failed=; for question in layer lora decode step watch size features; do \
+		$(BIN)/python -m benchmarks $$question --keep --rounds $(ROUNDS) || failed=1; \
+	done; test -z "$$failed"
 
 # What can be made again. Registered models (store/) and run folders (runs/) are records: they stay.
 clean:

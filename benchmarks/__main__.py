@@ -1,4 +1,7 @@
-"""The command `python -m benchmarks QUESTION`: measure, print tables, keep them as JSON."""
+"""The command `python -m benchmarks QUESTION`: measure, print tables, keep them as JSON.
+
+It returns 0 where every bar of the question is kept, and 1 where one is missed.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +14,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from uni_moe.errors import UniMoeError
+from uni_moe.errors import ConfigError, UniMoeError
 
 QUESTIONS = {
     "layer": "the sparse layer beside a dense one and the layers of others",
     "lora": "low-rank adapters on experts beside peft's own ways",
     "decode": "generation beside transformers' and beside what memory allows",
     "step": "an optimizer step of tuning beside the way of the published code",
+    "large": "the same at the paper's size, on a GPU",
+    "watch": "what the ledger and the telemetry take of a step",
     "size": "the paper's models on the meta device: parameters, time, memory",
+    "features": "what keeping features of frozen encoders is worth",
 }
 ROUNDS = 9
+MISSED = 1
+RESULTS = Path(__file__).parent / "results"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,6 +56,9 @@ def _parser(*, add_help: bool) -> argparse.ArgumentParser:
     )
     parser.add_argument("question", choices=list(QUESTIONS), metavar="QUESTION")
     parser.add_argument("--json", type=Path, metavar="FILE", help="add the answer to this file")
+    parser.add_argument(
+        "--keep", action="store_true", help="add it to benchmarks/results/MACHINE.json, too"
+    )
     parser.add_argument("--rounds", type=_positive, default=ROUNDS, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=_positive, default=1, help="default: %(default)s")
@@ -77,6 +88,7 @@ def _environment(options: argparse.Namespace) -> None:
         "OMP_NUM_THREADS": str(options.threads),
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # without it cuBLAS is not deterministic
     }
     if options.device == "cpu":
         values["CUDA_VISIBLE_DEVICES"] = ""
@@ -86,39 +98,61 @@ def _environment(options: argparse.Namespace) -> None:
 
 
 def _run(question: Any, options: argparse.Namespace) -> int:  # noqa: ANN401 - a module
-    from benchmarks import answers, machine
+    from benchmarks import kept, machine
     from benchmarks.places import settle
     from benchmarks.setup import Setup
-    from uni_moe import platform
 
     setup = Setup(
         rounds=options.rounds,
         seed=options.seed,
         threads=options.threads,
-        device=options.device or platform.device().type,
+        device=_device(options.device),
         burst_s=options.burst_s,
         tuned_only=options.tuned_only,
     )
     before = machine.load()
     routes = settle(setup.threads, options.heap_gb)
-    told = machine.hardware()
-    print(f"{told['processor']}, {told['cores']} cores, torch {told['torch']}; {setup.clock}")
-    cases = []
+    name, told = machine.name(), machine.hardware()
+    print(f"{name}, torch {told['torch']}")
+    cases, missed = [], []
     for case in question.answer(setup, options):
-        print(f"\n{case}", flush=True)
-        cases.append(case.to_json())
-    if options.json is not None:
-        answer = {
-            "machine": told,
-            "clock": str(setup.clock),
-            "load_average": [before, machine.load()],
-            "routes": routes,
-            "rounds": setup.rounds,
-            "seed": setup.seed,
-            "cases": cases,
-        }
-        answers.add_to(options.json, options.question, answer)
-    return 0
+        print(f"\n{case.text(name)}", flush=True)
+        cases.append(case.to_json(name))
+        missed += case.missed(name)
+    answer = {
+        "machine": told,
+        "load_average": [before, machine.load()],
+        "routes": routes,
+        "rounds": setup.rounds,
+        "seed": setup.seed,
+        "missed": missed,
+        "cases": cases,
+    }
+    file = RESULTS / f"{name}.json" if options.keep else None
+    for one in (options.json, file):
+        if one is not None:
+            kept.add_to(one, options.question, answer)
+    for one in missed:
+        print(f"missed on {name}: {one}", file=sys.stderr)
+    return MISSED if missed else 0
+
+
+def _device(asked: str | None) -> str:
+    """Return where it is measured.
+
+    Raises:
+        ConfigError: an accelerator is asked for that torch does not see.
+    """
+    from uni_moe import platform
+
+    found = platform.device().type
+    if asked not in (None, found):
+        raise ConfigError(
+            f"{asked} is asked for, but torch sees only {found}.",
+            cause="this machine has no such accelerator, or its torch is built without it.",
+            remedy="leave --device out, or say --device cpu.",
+        )
+    return found
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
 """How fast answers are written, beside transformers' generate and beside what memory allows.
 
-Both networks have the same weights, and both are asked through their public `generate`. The floor
-is every active weight multiplied once per token: no network can do less, and what it takes is
-mostly reading.
+Both networks have the same weights, and both are asked through their public `generate`. What was
+read before is in the cache already, all but the prompt's last token, so that steps of one token
+alone are timed. The floor is what a written answer needs: attention's matrices, the experts that
+our network chose for it with the rows that it gave them, and the head, each multiplied once a step
+by torch's own product, and nothing else. That is mostly reading; a network below the floor reads
+faster than that product does.
 
 Shapes
-    B  prompts    T  positions
+    B  prompts    T  positions    K  experts each token visits
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -21,15 +24,16 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import LlamaConfig, MixtralConfig, MixtralForCausalLM
 
-from benchmarks.answers import Bar, Case, Claim, at_least, rows_of
+from benchmarks.answers import Bars, Case, Claim, Number, at_least, rows_of
 from benchmarks.peers import DTYPES
 from benchmarks.places import Run
-from benchmarks.rounds import OURS, TUNED, Contender, Measured, middle
+from benchmarks.rounds import OURS, Contender, Measured, middle
 from benchmarks.setup import Setup
+from uni_moe.model.backends.base import visits_of
 from uni_moe.model.config import UniMoeConfig
 from uni_moe.model.network import UniMoeForConditionalGeneration
 
-FLOOR = "floor: active weights once"
+FLOOR = "floor, by F.linear"
 PEERS = {"mixtral eager": "eager", "mixtral grouped": "grouped_mm"}
 _FIRST_WORD = 3  # ids below are padding, begin and end
 _CHECKED = 3  # prompts whose tokens are compared
@@ -80,28 +84,31 @@ def answer(setup: Setup, options: argparse.Namespace) -> Iterator[Case]:
 def _case(setup: Setup, shape: Shape) -> Case:
     build = partial(runs, shape, setup.seed, setup.device)
     measured = setup.compare(partial(build, with_ours=True), partial(build, with_ours=False))
-    alone = shape.batch == 1
     ours, floor = Contender(OURS), Contender(FLOOR)
-    peers = [one for one in measured.seconds if one not in (ours, floor)]
-    claims = [
-        Claim(ours, floor),
-        Claim(floor, ours, at_least(0.65) if alone else None),
-        *(Claim(one, ours, _bar(one, alone=alone)) for one in peers),
-    ]
-    facts: dict[str, Any] = {"identical_tokens": agreement(shape, setup.seed, setup.device)}
-    facts |= {f"tokens_per_s, {one}": speed for one, speed in _speeds(measured, shape).items()}
-    return Case(str(shape), rows_of(measured, claims), facts)
+    bars = setup.held(bars_of(shape, setup.device))
+    pairs = [(ours, floor), (floor, ours)]
+    pairs += [(one, ours) for one in measured.seconds if one not in (ours, floor)]
+    pairs += [pair for pair in bars if pair not in pairs]
+    rows = rows_of(measured, [Claim(*pair, bars.get(pair)) for pair in pairs])
+    facts = {"identical_tokens": agreement(shape, setup.seed, setup.device)}
+    return Case(str(shape), rows, _speeds(measured, shape), facts, str(setup.clock))
 
 
-def _bar(peer: Contender, *, alone: bool) -> Bar | None:
-    if peer.setting != TUNED:
-        return None
-    return at_least(1.35 if alone else 1.0)
+def bars_of(shape: Shape, device: str) -> Bars:
+    """Return what is asked for at these sizes on a CPU, of peers with the same settings."""
+    if device != "cpu" or replace(shape, batch=1, dtype="float32") != Shape():
+        return {}
+    ours, alone = Contender(OURS), shape.batch == 1
+    bars = {(Contender(name), ours): at_least(1.35 if alone else 1.0) for name in PEERS}
+    return {**bars, (Contender(FLOOR), ours): at_least(0.65)} if alone else bars
 
 
-def _speeds(measured: Measured, shape: Shape) -> dict[str, float]:
+def _speeds(measured: Measured, shape: Shape) -> list[Number]:
     tokens = shape.batch * shape.new
-    return {str(one): round(tokens / middle(s)[1], 1) for one, s in measured.seconds.items()}
+    return [
+        Number(f"{one}, tokens per second", tokens / middle(seconds)[1])
+        for one, seconds in measured.seconds.items()
+    ]
 
 
 def runs(shape: Shape, seed: int, device: str, *, with_ours: bool) -> dict[str, Run]:
@@ -109,11 +116,11 @@ def runs(shape: Shape, seed: int, device: str, *, with_ours: bool) -> dict[str, 
     ours = network(shape, seed, device)
     theirs = mixtral(shape, ours)
     found: dict[str, Run] = {
-        name: partial(_theirs, theirs, way, shape, device) for name, way in PEERS.items()
+        name: partial(_theirs, theirs, way, shape) for name, way in PEERS.items()
     }
     if not with_ours:
         return found
-    return {OURS: partial(_generate, ours, shape, device), **found, FLOOR: floor(ours, shape)}
+    return {OURS: partial(_generate, ours, shape), **found, FLOOR: floor(ours, shape)}
 
 
 def network(shape: Shape, seed: int, device: str) -> UniMoeForConditionalGeneration:
@@ -166,29 +173,27 @@ def _theirs(
     model: Any,  # noqa: ANN401 - transformers is untyped here
     implementation: str,
     shape: Shape,
-    device: str,
     index: int,
 ) -> Callable[[], Tensor]:
     model.set_experts_implementation(implementation)
-    return _generate(model, shape, device, index)
+    return _generate(model, shape, index)
 
 
 def _generate(
     model: Any,  # noqa: ANN401 - transformers is untyped here
     shape: Shape,
-    device: str,
     index: int,
 ) -> Callable[[], Tensor]:
-    """Prepare a greedy answer to prompts of their own, always of the same length."""
-    generator = torch.Generator().manual_seed(index)
-    size = (shape.batch, shape.prompt)
-    ids_BT = torch.randint(_FIRST_WORD, shape.vocabulary, size, generator=generator).to(device)
-    mask_BT = torch.ones_like(ids_BT)
+    """Read a prompt of its own; prepare a greedy answer to it, always of the same length."""
+    ids_BT = _prompts(shape, index).to(model.device)
+    with torch.no_grad():
+        read = model(input_ids=ids_BT[:, :-1], use_cache=True).past_key_values
 
     def call() -> Tensor:
         written: Tensor = model.generate(
             input_ids=ids_BT,
-            attention_mask=mask_BT,
+            attention_mask=torch.ones_like(ids_BT),
+            past_key_values=read,
             do_sample=False,
             min_new_tokens=shape.new,
             max_new_tokens=shape.new,
@@ -198,37 +203,52 @@ def _generate(
     return call
 
 
+def _prompts(shape: Shape, index: int) -> Tensor:
+    generator = torch.Generator().manual_seed(index)
+    size = (shape.batch, shape.prompt)
+    return torch.randint(_FIRST_WORD, shape.vocabulary, size, generator=generator)
+
+
 def floor(model: UniMoeForConditionalGeneration, shape: Shape) -> Run:
-    """Return what multiplies every active weight once per token, and does nothing else.
-
-    A batch visits as many experts as there are, each with its even share of rows.
-    """
-    visits = shape.batch * shape.top_k
-    hit = min(shape.experts, visits)
+    """Return what multiplies every weight that a written answer needs, once a step."""
     attention, experts, head = active_weights(model)
+    visits = visits_of_answer(model, shape)
 
-    def once(token: int) -> None:
+    @cache
+    def rows(count: int, width: int) -> Tensor:
+        return torch.ones(count, width, dtype=head.dtype, device=head.device)
+
+    def once(step: int) -> None:
         for layer, weights in enumerate(attention):
             for weight in weights:
-                F.linear(rows[shape.batch, weight.shape[1]], weight)
-            for e in range(hit):
-                gate_up, down = experts[layer][(token + e) % shape.experts]
-                F.linear(rows[visits // hit, shape.width], gate_up)
-                F.linear(rows[visits // hit, shape.inner], down)
-        F.linear(rows[shape.batch, shape.width], head)
-
-    rows = {
-        (count, wide): torch.ones(count, wide, dtype=head.dtype, device=head.device)
-        for count in (shape.batch, visits // hit)
-        for wide in (shape.width, shape.inner)
-    }
+                F.linear(rows(shape.batch, weight.shape[1]), weight)
+            for expert, count in enumerate(visits[layer][step]):
+                if count:
+                    gate_up, down = experts[layer][expert]
+                    F.linear(rows(count, shape.width), gate_up)
+                    F.linear(rows(count, shape.inner), down)
+        F.linear(rows(shape.batch, shape.width), head)
 
     def call() -> None:
-        with torch.inference_mode():
-            for token in range(shape.new):
-                once(token)
+        with torch.no_grad():
+            for step in range(shape.new):
+                once(step)
 
     return lambda _: call
+
+
+def visits_of_answer(model: UniMoeForConditionalGeneration, shape: Shape) -> list[list[list[int]]]:
+    """Return layer -> step -> each expert's rows, while our network answers the first prompts."""
+    written = _generate(model, shape, 0)()
+    ids_BT = torch.cat([_prompts(shape, 0).to(written.device), written], dim=1)[:, :-1]
+    with torch.no_grad():
+        routing = model(input_ids=ids_BT, use_cache=False, output_routing=True).routing
+    found = []
+    for _, one in sorted(routing.items()):
+        expert_BTK = one.expert_TK.view(*ids_BT.shape, shape.top_k)
+        steps = expert_BTK[:, shape.prompt - 1 :].unbind(1)
+        found.append([visits_of(expert_BK, shape.experts).load() for expert_BK in steps])
+    return found
 
 
 def active_weights(
@@ -252,7 +272,7 @@ def agreement(shape: Shape, seed: int, device: str) -> str:
     theirs = mixtral(shape, ours)
     same = total = 0
     for index in range(_CHECKED):
-        a = _generate(ours, shape, device, index)()
-        b = _theirs(theirs, "eager", shape, device, index)()
+        a = _generate(ours, shape, index)()
+        b = _theirs(theirs, "eager", shape, index)()
         same, total = same + int((a == b).sum()), total + a.numel()
     return f"{same} of {total}"

@@ -18,10 +18,10 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
 from benchmarks import layer, peers
-from benchmarks.answers import Bar, Case, at_least, at_most, rows_of
+from benchmarks.answers import Bars, Case, at_least, at_most
 from benchmarks.layer import Question
 from benchmarks.peers import Sizes, Stacks
-from benchmarks.places import Run
+from benchmarks.places import Runs
 from benchmarks.rounds import OURS, Contender
 from benchmarks.setup import Setup
 from uni_moe.model import adapters
@@ -30,15 +30,25 @@ DENSE = "dense + peft of equal FLOPs"
 GROUPED = "mixtral grouped + peft"
 RANK, SCALE = 16, 2
 _OURS, _DENSE = Contender(OURS), Contender(DENSE)
-_BARS: Mapping[int, Mapping[tuple[Contender, Contender], Bar]] = {
-    8: {(_OURS, _DENSE): at_most(1.12), (Contender(GROUPED), _OURS): at_least(2.2)},
+_GROUPED = Contender(GROUPED)
+_BARS_ON_CPU: Mapping[int, Bars] = {
+    8: {(_OURS, _DENSE): at_most(1.12), (_GROUPED, _OURS): at_least(2.2)},
     4: {(_OURS, _DENSE): at_most(1.12)},
 }
-QUESTIONS = tuple(
-    Question(replace(layer.SMALL, experts=experts, dtype=dtype), bars)
-    for experts, bars in _BARS.items()
-    for dtype in peers.DTYPES
-)
+QUESTIONS = {
+    "cpu": tuple(
+        Question(replace(layer.SMALL, experts=experts, dtype=dtype), bars)
+        for experts, bars in _BARS_ON_CPU.items()
+        for dtype in peers.DTYPES
+    ),
+    "cuda": (
+        Question(
+            replace(layer.LARGE, experts=8),
+            {(_GROUPED, _OURS): at_least(1.8)},
+            memory={(_OURS, _GROUPED): at_most(0.65)},
+        ),
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -51,13 +61,14 @@ class Factors:
     leave_up_EDr: Tensor
 
     @staticmethod
-    def draw(sizes: Sizes, rank: int, seed: int) -> Factors:
+    def draw(sizes: Sizes, rank: int, seed: int, device: str) -> Factors:
         """Draw both factors; a fresh adapter's second would be zero."""
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator(device).manual_seed(seed)
         experts, width, inner = sizes.experts, sizes.width, sizes.inner
 
         def normal(*shape: int) -> Tensor:
-            return torch.randn(experts, *shape, generator=generator) * 0.1 * shape[-1] ** -0.5
+            drawn = torch.randn(experts, *shape, generator=generator, device=device)
+            return drawn * 0.1 * shape[-1] ** -0.5
 
         return Factors(
             normal(rank, width), normal(2 * inner, rank), normal(rank, inner), normal(width, rank)
@@ -72,29 +83,31 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def answer(setup: Setup, options: argparse.Namespace) -> Iterator[Case]:
     """Measure the layers that have bars, or the one that was asked for."""
-    asked = layer.asked(options, QUESTIONS)
+    asked = layer.asked(options, QUESTIONS[setup.device])
     return (_case(setup, question, options.rank) for question in asked)
 
 
 def _case(setup: Setup, question: Question, rank: int) -> Case:
     build = partial(runs, question.sizes, rank, setup.seed, setup.device)
     measured = setup.compare(partial(build, with_ours=True), partial(build, with_ours=False))
-    rows = rows_of(measured, layer.claims_of(measured, question, DENSE))
     title = f"{question.sizes}, adapters of rank {rank}"
-    return Case(title, rows, {"rows_per_expert": layer.loads(question.sizes, setup)})
+    return layer.case_of(setup, question, title, measured, DENSE)
 
 
-def runs(sizes: Sizes, rank: int, seed: int, device: str, *, with_ours: bool) -> dict[str, Run]:
+def runs(sizes: Sizes, rank: int, seed: int, device: str, *, with_ours: bool) -> Runs:
     """Build all layers from one set of weights and one of adapters."""
-    stacks, factors = Stacks.draw(sizes, seed), Factors.draw(sizes, rank, seed)
-    draw = layer.inputs(sizes, seed, device)
-    found = {
-        name: layer.forward_backward(build(stacks, factors).to(device), draw)
+    stacks = Stacks.draw(sizes, seed, device)
+    factors = Factors.draw(sizes, rank, seed, device)
+    sparse = {
+        name: partial(build, stacks, factors)
         for name, build in LAYERS.items()
         if with_ours or name != OURS
     }
-    wide = layer.inputs(replace(sizes, tokens=sizes.tokens * sizes.top_k), seed, device)
-    return {**found, DENSE: layer.forward_backward(dense(stacks, factors).to(device), wide)}
+    flat = {DENSE: partial(dense, stacks, factors)}
+    return {
+        **layer.built(sparse, sizes, seed, device),
+        **layer.built(flat, layer.all_visits(sizes), seed, device),
+    }
 
 
 class _Holder(nn.Module):

@@ -23,8 +23,15 @@ def hardware() -> dict[str, Any]:
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9),
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in _PACKAGES},
+        **{name: _version(name) for name in _PACKAGES},
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def processor() -> str:
@@ -38,7 +45,7 @@ def processor() -> str:
 
 
 def name() -> str:
-    """Return a name for a file of results: the accelerator, or the processor and its cores."""
+    """Return what results and bars call this machine: its accelerator, or processor and cores."""
     said = hardware()["accelerator"] or f"{processor()} {os.cpu_count()} cores"
     return re.sub(r"[^a-z0-9]+", "-", said.lower()).strip("-")
 

@@ -18,7 +18,6 @@ from transformers.models.llama.modeling_llama import LlamaMLP
 from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
 
 from uni_moe.model.moe import SparseFeedForward
-from uni_moe.train.engine import bootstrap
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -33,6 +32,12 @@ class Sizes:
     experts: int
     top_k: int
     dtype: str
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of all experts' weights."""
+        size = DTYPES[self.dtype].itemsize
+        return 3 * self.experts * self.width * self.inner * size
 
     def __str__(self) -> str:
         """Return how tables call it."""
@@ -52,12 +57,12 @@ class Stacks:
     top_k: int
 
     @staticmethod
-    def draw(sizes: Sizes, seed: int) -> Stacks:
+    def draw(sizes: Sizes, seed: int, device: str) -> Stacks:
         """Draw weights; router logits spread by about one."""
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator(device).manual_seed(seed)
 
         def normal(*shape: int) -> Tensor:
-            drawn = torch.randn(*shape, generator=generator) * shape[-1] ** -0.5
+            drawn = torch.randn(*shape, generator=generator, device=device) * shape[-1] ** -0.5
             return drawn.to(DTYPES[sizes.dtype])
 
         experts, width, inner = sizes.experts, sizes.width, sizes.inner
@@ -181,6 +186,8 @@ class _Batched(nn.Module):
 
 def deepspeed_moe(stacks: Stacks) -> nn.Module:
     """Return DeepSpeed's layer, told to drop no token and to draw no expert by chance."""
+    from uni_moe.train.engine import bootstrap
+
     bootstrap()
     from deepspeed.moe.layer import MoE
 
@@ -225,3 +232,5 @@ LAYERS: Mapping[str, Callable[[Stacks], nn.Module]] = {
     "deepspeed": deepspeed_moe,
 }
 """Layers that compute the same; `dense` computes as much."""
+NEEDS = {"deepspeed": "deepspeed"}
+"""Layer -> the package that it needs beside transformers, which may be missing."""

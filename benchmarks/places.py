@@ -17,14 +17,24 @@ from typing import Any
 
 import torch
 
-from benchmarks.rounds import OURS, SHIPPED, TUNED, Burst, Place
+from benchmarks.rounds import OURS, SHIPPED, TUNED, WALL, Burst, Place
 from uni_moe import platform
 from uni_moe.config import Platform
 from uni_moe.errors import StageError
 
 Run = Callable[[int], Callable[[], object]]
 """Prepares call number i, its own input; the clock sees what it returns."""
-Build = Callable[[], Mapping[str, Run]]
+
+
+@dataclass(frozen=True)
+class Lacking:
+    """Stands where a contender would, and says why there is none."""
+
+    why: str
+
+
+Runs = Mapping[str, Run | Lacking]
+Build = Callable[[], Runs]
 _START_S = 300  # torch, transformers and all weights, on a busy machine
 _END_S = 10
 
@@ -43,7 +53,7 @@ class Clock:
 
     def __str__(self) -> str:
         """Return what JSON says."""
-        return "CPU time of the thread" if self.is_thread_time else "wall clock"
+        return "CPU time of the thread" if self.is_thread_time else WALL
 
     def now(self) -> float:
         """Return seconds; an accelerator has done what it was told before."""
@@ -55,15 +65,18 @@ class Clock:
 class Here:
     """This process."""
 
-    def __init__(self, runs: Mapping[str, Run], clock: Clock) -> None:
-        self._runs, self._clock = runs, clock
-        self.names = list(runs)
+    def __init__(self, built: Runs, clock: Clock) -> None:
+        self._clock = clock
+        self._runs = {name: one for name, one in built.items() if not isinstance(one, Lacking)}
+        self.names = list(self._runs)
+        self.absent = {name: one.why for name, one in built.items() if isinstance(one, Lacking)}
 
     def burst(self, name: str, first: int, calls: int) -> Burst:
         """See Place. Inputs are made before the clock starts.
 
         As many calls as count run before: libraries keep their plans for everybody in one cache,
-        and who ran last has filled it. Only ours pays for deterministic kernels.
+        and who ran last has filled it. Only ours pays for deterministic kernels. An accelerator's
+        peak is what calls add to what lay there before them.
         """
         is_ours = name.startswith(OURS)
         torch.use_deterministic_algorithms(mode=is_ours, warn_only=True)
@@ -91,7 +104,9 @@ class Apart:
         self._process = context.Process(target=_serve, args=(theirs, build, clock), daemon=True)
         self._process.start()
         theirs.close()
-        self.names: list[str] = self._answer()
+        self.names: list[str]
+        self.absent: dict[str, str]
+        self.names, self.absent = self._answer()
 
     def burst(self, name: str, first: int, calls: int) -> Burst:
         """See Place."""
@@ -123,7 +138,7 @@ def _serve(pipe: Any, build: Build, clock: Clock) -> None:  # noqa: ANN401 - a c
     """Build, then measure whatever is asked for until the other side hangs up."""
     torch.set_num_threads(clock.threads)
     here = Here(build(), clock)
-    pipe.send(here.names)
+    pipe.send((here.names, here.absent))
     while True:
         try:
             asked = pipe.recv()

@@ -15,6 +15,7 @@ from typing import Protocol
 
 TUNED, SHIPPED = "tuned", "as shipped"
 OURS = "ours"
+WALL = "wall clock"
 MOST_CALLS = 16  # of one contender in one round
 WARM_ROUNDS = 1  # not counted: heaps grow to their size
 
@@ -46,17 +47,25 @@ class Place(Protocol):
     def names(self) -> Sequence[str]:
         """Who runs here."""
 
+    @property
+    def absent(self) -> Mapping[str, str]:
+        """Who should and cannot, and why."""
+
     def burst(self, name: str, first: int, calls: int) -> Burst:
         """Run calls number first, first + 1, … of a contender; as many before do not count."""
 
 
 @dataclass
 class Measured:
-    """Per contender: seconds per call, one number a round, how many calls that were, and bytes."""
+    """Per contender: seconds per call, one number a round, how many calls that were, and bytes.
+
+    `absent` says why somebody could not be measured.
+    """
 
     seconds: dict[Contender, list[float]] = field(default_factory=dict)
     calls: dict[Contender, int] = field(default_factory=dict)
     peak_bytes: dict[Contender, int | None] = field(default_factory=dict)
+    absent: dict[Contender, str] = field(default_factory=dict)
 
     def ratios(self, what: Contender, over: Contender) -> list[float]:
         """Return a contender's time over another's, round by round."""
@@ -92,6 +101,8 @@ def measure(places: Mapping[str, Place], *, rounds: int, seed: int, burst_s: flo
     """
     everyone = [Contender(name, setting) for setting, at in places.items() for name in at.names]
     found = Measured({one: [] for one in everyone})
+    for setting, at in places.items():
+        found.absent |= {Contender(name, setting): why for name, why in at.absent.items()}
     for one in everyone:
         warm = places[one.setting].burst(one.name, 0, 1)
         found.calls[one] = calls_of(warm.seconds, burst_s)

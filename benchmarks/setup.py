@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from benchmarks.answers import Bars
 from benchmarks.places import Build, Clock, places
-from benchmarks.rounds import Measured, measure
+from benchmarks.rounds import SHIPPED, Measured, measure
 
 
 @dataclass(frozen=True)
@@ -29,3 +30,11 @@ class Setup:
         beside = None if self.tuned_only else shipped
         with places(self.clock, tuned, beside) as found:
             return measure(found, rounds=self.rounds, seed=self.seed, burst_s=self.burst_s)
+
+    def held(self, bars: Bars) -> Bars:
+        """Return the bars that are held: with `tuned_only` none of peers as shipped."""
+        return {
+            pair: bar
+            for pair, bar in bars.items()
+            if not (self.tuned_only and SHIPPED in (one.setting for one in pair))
+        }

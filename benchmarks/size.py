@@ -13,7 +13,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from benchmarks import machine
-from benchmarks.answers import Bar, Case, Row, at_most
+from benchmarks.answers import Case, Number, at_most
 from benchmarks.setup import Setup
 from uni_moe.config import load_params
 from uni_moe.workspace import recipe_file
@@ -67,15 +67,14 @@ def count() -> Counted:
 
 def case_of(counted: Counted, seconds: float) -> Case:
     """Hold what was counted against the paper, and what it took against the bars."""
-    rows = []
+    numbers = []
     for recipe, wanted in PAPER.items():
-        took = counted.seconds[recipe]
         pairs = zip(("total", "activated"), wanted, counted.found[recipe], strict=True)
         for name, paper, found in pairs:
-            what = f"{recipe}: {found:.2f} B {name}"
-            bar = Bar(TOLERANCE_B, at_most=True, where="B")
-            rows.append(Row(what, f"paper's {paper} B, off by", took, [abs(found - paper)], bar))
-    rows.append(Row("all, seconds with imports", "", seconds, [seconds], at_most(SECONDS)))
-    peak = [counted.peak_gb]
-    rows.append(Row("all, peak memory in GB", "", seconds, peak, at_most(GIGABYTES)))
-    return Case("language models of the paper, meta device, wall clock", rows)
+            what = f"{recipe}: {found:.2f} B {name}, the paper's {paper:g} B, off by"
+            facts = {"found": found, "seconds": counted.seconds[recipe]}
+            off = abs(found - paper)
+            numbers.append(Number(what, off, "B", bar=at_most(TOLERANCE_B), facts=facts))
+    numbers.append(Number("all of them, with imports", seconds, "s", bar=at_most(SECONDS)))
+    numbers.append(Number("most memory held", counted.peak_gb, "GB", bar=at_most(GIGABYTES)))
+    return Case("language models of the paper, meta device", numbers=numbers)

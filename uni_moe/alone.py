@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TextIO
 
 from uni_moe.artifacts import Layout
@@ -34,6 +34,20 @@ def only_one(layout: Layout, name: str) -> Iterator[None]:
                 cause="an earlier command is still at work.",
                 remedy=f"wait for it or stop it: `fuser {file}` names it.",
             )
+        yield
+
+
+@contextmanager
+def nobody_else(layout: Layout) -> Iterator[None]:
+    """Keep all stages and runs from beginning in a workspace, as far as it has had any.
+
+    Raises:
+        StageError: another process is at work.
+    """
+    names = {"run", "ingest", *(file.stem for file in layout.state.glob("*.lock"))}
+    with ExitStack() as stack:
+        for name in sorted(names):
+            stack.enter_context(only_one(layout, name))
         yield
 
 

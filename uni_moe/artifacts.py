@@ -27,6 +27,7 @@ _AROUND = (
     "uni_moe.cli_remote",
     "uni_moe.__main__",
     "uni_moe.alone",
+    "uni_moe.command",
     "uni_moe.launch",
     "uni_moe.leash",
     "uni_moe.workspace",

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 
+from uni_moe.alone import nobody_else
 from uni_moe.artifacts import Layout
+from uni_moe.command import Command
 from uni_moe.config import load_params
 from uni_moe.errors import ConfigError
 
 
-def add_words(command: Callable[..., argparse.ArgumentParser]) -> None:
+def add_words(command: Command) -> None:
     """Add these words to the parser; `command` makes one."""
     remove = command("remove", _remove, "take samples out for good, and leave the others in place")
     remove.add_argument("keys", nargs="*", metavar="KEY", help="source/name")
@@ -29,13 +30,17 @@ def _remove(arguments: argparse.Namespace) -> None:
     layout = Layout(arguments.workspace.resolve())
     params = load_params(layout.params)
     from uni_moe.data.tombstones import FILE
-    from uni_moe.removing import take_out
+    from uni_moe.removing import clean_up, take_out
 
-    gone = take_out(layout, params, arguments.keys, arguments.subject)
-    for one in gone:
-        print(one.key)
-    print(
-        f"{len(gone)} sample(s) taken out; {layout.root / params.raw / FILE} keeps their places\n\n"
-        "Next: delete them from their source, then `uni-moe run`.\n"
-        "Versions and caches that were made with them are left as they are."
-    )
+    with nobody_else(layout):
+        gone = take_out(layout, params, arguments.keys, arguments.subject)
+        kept_in = layout.root / params.raw / FILE
+        print("".join(f"{one.key}\n" for one in gone), end="")
+        print(f"{len(gone)} sample(s) taken out; {kept_in} keeps their places")
+        cleared, left = clean_up(layout, params)
+    for said in cleared:
+        print(f"cleared: {said}")
+    if left:
+        print("\nWhat was taken out is still in:")
+    for leftover in left:
+        print(f"  - {leftover.what}\n      {leftover.remedy}")

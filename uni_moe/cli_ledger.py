@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from uni_moe.artifacts import CARD, Layout, read_card
+from uni_moe.command import Command
 from uni_moe.errors import DataError, LineageError
-
-Command = Callable[[str, Callable[..., int | None], str], argparse.ArgumentParser]
+from uni_moe.records import MEDIA_KINDS, Card
 
 
 def add_words(command: Command) -> None:
@@ -55,7 +55,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
 def _show(arguments: argparse.Namespace) -> None:
     layout = Layout(arguments.workspace.resolve())
-    found = [row for row, _ in _exposures(layout, arguments)]
+    found = [row for row, _, _ in _exposures(layout, arguments)]
     if arguments.json:
         print(json.dumps(found, indent=1))
         return
@@ -68,26 +68,26 @@ def _show(arguments: argparse.Namespace) -> None:
 
 
 def _prove(arguments: argparse.Namespace) -> None:
-    from uni_moe.data.exposures import FILE, leaf_of, read_entries
-    from uni_moe.merkle import leads_to, path_to
+    from uni_moe.data.exposures import leaf_of, ledger_of
+    from uni_moe.merkle import Paths, leads_to
 
     layout = Layout(arguments.workspace.resolve())
     proofs: list[dict[str, Any]] = []
-    leaves: dict[Path, list[bytes]] = {}
-    for row, folder in _exposures(layout, arguments):
-        if folder not in leaves:
-            leaves[folder] = [leaf_of(entry) for entry in read_entries(folder / FILE)]
-        own, card = leaves[folder], read_card(folder)
-        path = path_to(row["index"], own)
-        place: dict[str, Any] = {"index": row["index"], "size": len(own)}
+    every: dict[Path, Paths] = {}
+    for row, folder, card in _exposures(layout, arguments):
+        if folder not in every:
+            every[folder] = Paths(leaf_of(entry) for entry in ledger_of(folder))
+        paths = every[folder]
+        leaf, path = paths.leaves[row["index"]], paths.of(row["index"])
+        place: dict[str, Any] = {"index": row["index"], "size": len(paths.leaves)}
         root = card.results["ledger"]["root"]
-        if not leads_to(bytes.fromhex(root), leaf=own[row["index"]], path=path, **place):
+        if not leads_to(bytes.fromhex(root), leaf=leaf, path=path, **place):
             raise LineageError(
                 f"The ledger of {row['stage']} does not lead to the root in its card.",
                 cause="the file was changed since.",
                 remedy="`uni-moe ledger check` names the first entry that differs.",
             )
-        told = {"leaf": own[row["index"]].hex(), "path": [step.hex() for step in path]}
+        told = {"leaf": leaf.hex(), "path": [step.hex() for step in path]}
         proofs.append({"entry": row, "card": card.id, "root": root, **place, **told})
     if arguments.json:
         print(json.dumps(proofs, indent=1))
@@ -102,16 +102,17 @@ def _prove(arguments: argparse.Namespace) -> None:
 
 def _exposures(
     layout: Layout, arguments: argparse.Namespace
-) -> Iterator[tuple[dict[str, Any], Path]]:
-    """Return the exposures of a sample as rows with their ledger's folder."""
-    from uni_moe.data.exposures import find
+) -> Iterator[tuple[dict[str, Any], Path, Card]]:
+    """Return the exposures of a sample as rows, each with its artifact's folder and card."""
+    from uni_moe.data.exposures import find, ledger_facts
 
     seen = False
     for folder in _folders(layout, arguments.names):
-        stage = read_card(folder).stage
+        card = read_card(folder)
+        ledger_facts(card, folder)
         for index, entry in find(folder, arguments.sample):
             seen = True
-            yield {"stage": stage, "index": index, **entry._asdict()}, folder
+            yield {"stage": card.stage, "index": index, **entry._asdict()}, folder, card
     if not seen:
         raise DataError(
             f"No ledger here has seen {arguments.sample!r}.",
@@ -138,7 +139,7 @@ def _folders(layout: Layout, names: Sequence[str]) -> list[Path]:
 def _phases(layout: Layout) -> dict[str, Path]:
     return {
         **{f"align@{name}": layout.aligned(name) for name in ("image", "audio", "speech")},
-        **{f"experts@{n}": layout.expert(n) for n in ("image", "video", "audio", "speech")},
+        **{f"experts@{n}": layout.expert(n) for n in MEDIA_KINDS},
         "tune": layout.model,
     }
 

@@ -7,19 +7,18 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uni_moe.artifacts import Layout
+from uni_moe.command import Command
 from uni_moe.config import load_params
-from uni_moe.errors import ConfigError
+from uni_moe.errors import ConfigError, telling_of
 from uni_moe.workspace import recipe_file
 
 if TYPE_CHECKING:
     from uni_moe.model.config import UniMoeConfig
-
-Command = Callable[[str, Callable[..., int | None], str], argparse.ArgumentParser]
 
 
 def add_words(command: Command) -> None:
@@ -74,29 +73,33 @@ def _surgery_words(sub: argparse.ArgumentParser) -> None:
 
 
 def _size(arguments: argparse.Namespace) -> None:
-    from uni_moe.checkpoints.tables import telling_of
     from uni_moe.model.architectures import size_of
 
-    with telling_of(arguments.model / "config.json" if arguments.model else Path("params.yaml")):
-        size = size_of(_described(arguments))
+    if arguments.model is not None:
+        file, remedy = arguments.model / "config.json", "take the one saved with the weights."
+    else:
+        named = arguments.recipe
+        file = recipe_file(named) if named else Layout(arguments.workspace.resolve()).params
+        remedy = "correct `foundation` and `model` in it."
+    with telling_of(file, remedy):
+        size = size_of(_described(arguments, file))
     print(json.dumps(size.to_json(), indent=1) if arguments.json else size.text())
 
 
-def _described(arguments: argparse.Namespace) -> UniMoeConfig:
-    """Return the configuration of a model's folder, a recipe, or the workspace."""
+def _described(arguments: argparse.Namespace, file: Path) -> UniMoeConfig:
+    """Return the configuration of a model's folder, or of a recipe's or workspace's params."""
     if arguments.model is not None:
         from uni_moe.checkpoints.whole import read_config
 
         return read_config(arguments.model)
     from uni_moe.train.planned import planned_config
 
-    root = arguments.workspace.resolve()
-    file = recipe_file(arguments.recipe) if arguments.recipe else Layout(root).params
-    return planned_config(load_params(file), root)
+    return planned_config(load_params(file), arguments.workspace.resolve())
 
 
 def _import_official(arguments: argparse.Namespace) -> None:
     if arguments.folder.is_file():
+        _check_alone(arguments)
         return _import_beats(arguments)
     from uni_moe.checkpoints.published_import import import_published, plan_of
 
@@ -115,6 +118,22 @@ def _import_official(arguments: argparse.Namespace) -> None:
     else:
         print(_wrote(arguments.out, sizes))
     return None
+
+
+def _check_alone(arguments: argparse.Namespace) -> None:
+    """Refuse what a single file cannot be imported with, instead of leaving it out in silence."""
+    given = {
+        "--base": arguments.base,
+        "--vision-tower": arguments.vision_tower,
+        "--audio-tower": arguments.audio_tower,
+        "--expert": arguments.expert,
+    }
+    if strange := [name for name, value in given.items() if value]:
+        raise ConfigError(
+            f"{arguments.folder} is a file, and is imported without {', '.join(strange)}.",
+            cause="a file is BEATs' checkpoint alone; the rest belongs to a model's folder.",
+            remedy="leave it out, or give the folder of the model.",
+        )
 
 
 def _import_beats(arguments: argparse.Namespace) -> None:

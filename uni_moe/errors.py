@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 
 class UniMoeError(Exception):
@@ -62,3 +64,22 @@ def bullets(problems: Sequence[str], *, most: int = 20) -> str:
     shown = [f"\n    - {problem}" for problem in problems[:most]]
     rest = len(problems) - most
     return "".join(shown) + (f"\n    … and {rest} more" if rest > 0 else "")
+
+
+@contextmanager
+def telling_of(path: Path, remedy: str = "take the one saved with the weights.") -> Iterator[None]:
+    """Say which file asked for a network that cannot be built.
+
+    Raises:
+        ConfigError: transformers or torch refused what the block made of the file.
+    """
+    try:
+        yield
+    except UniMoeError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"{path} describes no network: {str(error).strip().partition(chr(10))[0]}",
+            cause="a value in it is of another kind or size than it can be.",
+            remedy=remedy,
+        ) from error

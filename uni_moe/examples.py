@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -28,7 +28,10 @@ _TOKEN_BYTES = 48  # of one position in Python's lists, at most
 
 @dataclass(frozen=True)
 class Example:
-    """One tokenized conversation. It holds no features: they are looked up when asked for."""
+    """One tokenized conversation. It holds no features: they are looked up when asked for.
+
+    Looking up raises a LineageError where a medium is not as long as its source was measured.
+    """
 
     modality: str
     fitted: Fitted
@@ -79,31 +82,22 @@ class ExampleMaker:
 
     def _make(self, sample: Sample, *, to_answer: bool) -> Example:
         corpus = self.corpora[sample.modality]
-        turns = sample.turns[:-1] if to_answer else sample.turns
-        rows = [self.feature_maker.rows(ref, corpus) for ref in sample.media]
-        messages = [turn.to_message() for turn in turns]
-        fitted = self.lengths.fit(sample.key, self.processor.encode(messages, rows), rows)
-        if not to_answer:
-            self._check_length(sample, len(fitted.encoded.input_ids))
+        said = replace(sample, turns=sample.turns[:-1]) if to_answer else sample
+        fitted = self.lengths.fitted(said)
 
         def look_up(ref: MediaRef) -> Tensor:
-            return self.features(ref, corpus)[0]
+            found, positions = self.features(ref, corpus)
+            planned = self.processor.positions(ref.kind, ref.duration_s)
+            if positions != planned:
+                raise LineageError(
+                    f"A piece of {ref.kind} of {sample.key} takes {positions} positions, not "
+                    f"{planned}.",
+                    cause="it is not as long as was measured when it was ingested.",
+                    remedy="run `dvc repro --force ingest`.",
+                )
+            return found
 
         return Example(sample.modality, fitted, sample.media[: fitted.media], look_up)
-
-    def _check_length(self, sample: Sample, found: int) -> None:
-        """Hold an example to the length that steps were planned with.
-
-        Raises:
-            LineageError: a medium is not as long as its source was measured.
-        """
-        planned = self.lengths.planned(sample)
-        if planned not in (None, found):
-            raise LineageError(
-                f"The sample {sample.key} takes {found} positions, not {planned}.",
-                cause="a sound of it is not as long as was measured when it was ingested.",
-                remedy="run `dvc repro --force ingest`.",
-            )
 
 
 def collate(

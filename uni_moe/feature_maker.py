@@ -11,21 +11,19 @@ from collections import Counter
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from uni_moe import routes
-from uni_moe.config import FeatureCacheSettings
 from uni_moe.data.blocks import Array
 from uni_moe.data.corpus import Corpus
 from uni_moe.data.features import FeatureCache, FeatureStore, feature_folder
 from uni_moe.data.media import Media, load
 from uni_moe.errors import UniMoeError
 from uni_moe.feature_key import encoder_facts
-from uni_moe.model.encoders.beats_features import RATE_HZ
+from uni_moe.machine import FeatureCacheSettings
 from uni_moe.model.preparing import MediaPreparingMixin
 from uni_moe.model.towers import TowersMixin
 from uni_moe.recent import Recent
@@ -60,7 +58,6 @@ class FeatureMaker:
         self.counts: Counter[str] = Counter()  # how often features were encoded and read
         self._recent: Recent[Hashable, Tensor] = Recent(self.settings.memory_bytes)
         self._readers: dict[MediaKind, _Reader] = {}
-        self._windows: dict[str, int] = {}
         for tower in towers.towers():
             tower.eval()
 
@@ -74,29 +71,11 @@ class FeatureMaker:
             found = self._computed(ref, corpus)
         return found, self.processor.rows_each(ref.kind) * len(found)
 
-    def rows(self, ref: MediaRef, corpus: Corpus) -> int:
-        """Return the positions that a medium takes. No encoder runs; a new sound is decoded."""
-        return self.processor.rows_each(ref.kind) * self._count(ref, corpus)
-
     def publish(self) -> None:
         """Let other processes see what was computed here so far."""
         for reader in self._readers.values():
             if reader.store is not None:
                 reader.store.publish()
-
-    def _count(self, ref: MediaRef, corpus: Corpus) -> int:
-        """Return the windows of a sound; a picture or a film is one."""
-        if ref.kind in ("image", "video"):
-            return 1
-        if ref.content not in self._windows:
-            found = self._held(ref)
-            sound: Any = self._load(ref, corpus) if found is None else None
-            self._windows[ref.content] = (
-                self.processor.windows(ref.kind, len(sound) / RATE_HZ)
-                if found is None
-                else len(found)
-            )
-        return self._windows[ref.content]
 
     def _held(self, ref: MediaRef) -> Tensor | None:
         """Return features that are remembered or kept, None where they have to be computed."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from uni_moe.config import Packing
-from uni_moe.errors import DataError
+from uni_moe.errors import DataError, bullets
+from uni_moe.extent import Extent, extent_of
 from uni_moe.model.processor import UniMoeProcessor
-from uni_moe.model.prompt import IGNORED, Encoded, cut
+from uni_moe.model.prompt import Encoded, cut
 from uni_moe.records import Sample
 
 UNPACKED = Packing(row_positions=None, rows=None, on_too_long="refuse")
@@ -24,8 +25,8 @@ class Fitted:
 
     @property
     def tokens(self) -> int:
-        """How many tokens bear loss: nothing predicts the first."""
-        return sum(label != IGNORED for label in self.encoded.labels[1:])
+        """How many of its tokens bear loss."""
+        return self.encoded.tokens
 
 
 class Lengths:
@@ -36,6 +37,7 @@ class Lengths:
     ) -> None:
         """Let conversations take as many positions as the language model and a packed row do."""
         self.processor, self.context, self.packing = processor, context, packing or UNPACKED
+        self.most = min(context, self.packing.row_positions or context)
         self._known: dict[str, int] = {}
 
     def of(self, sample: Sample) -> int:
@@ -48,9 +50,9 @@ class Lengths:
             self._known[sample.key] = len(self.fitted(sample).encoded.input_ids)
         return self._known[sample.key]
 
-    def planned(self, sample: Sample) -> int | None:
-        """Return what `of` has returned, None where nobody asked."""
-        return self._known.get(sample.key)
+    def of_gone(self, extent: Extent) -> int:
+        """Return the positions that a conversation would take that is not here any more."""
+        return extent.cut(self.most)[0]
 
     def fitted(self, sample: Sample) -> Fitted:
         """Return what of a sample is used.
@@ -59,16 +61,7 @@ class Lengths:
             DataError: it is too long, and to be refused then.
         """
         encoded, rows = encoded_of(self.processor, sample)
-        return self.fit(sample.key, encoded, rows)
-
-    def fit(self, key: str, encoded: Encoded, rows: Sequence[int]) -> Fitted:
-        """Return what of a conversation is used whose media take so many rows.
-
-        Raises:
-            DataError: it is too long, and to be refused then.
-        """
-        most = min(self.context, self.packing.row_positions or self.context)
-        length = len(encoded.input_ids)
+        most, length = self.most, len(encoded.input_ids)
         if length <= most:
             return Fitted(encoded, len(rows), 0)
         if self.packing.on_too_long == "truncate":
@@ -80,11 +73,33 @@ class Lengths:
             else f"a packed row takes {most} (`packing.row_positions`)"
         )
         raise DataError(
-            f"The sample {key} takes {length} positions, {limit}.",
+            f"The sample {sample.key} takes {length} positions, {limit}.",
             cause="its text and what its media take are too long together; cut, it would teach "
             "something else.",
-            remedy="shorten it, take it out of its source, raise the limit (`max_positions` of a "
-            "tiny language model), or let the phase cut it: `packing.on_too_long: truncate`.",
+            remedy="shorten it, take it out (`uni-moe remove KEY`), raise the limit "
+            "(`max_positions` of a tiny language model), or let the phase cut it: "
+            "`packing.on_too_long: truncate`.",
+        )
+
+
+def check_lengths(lengths: Lengths, samples: Iterable[Sample]) -> None:
+    """Refuse conversations that do not fit, before anything is learned from one.
+
+    Raises:
+        DataError: some are too long, and to be refused then; all of them at once.
+    """
+    found: dict[str, DataError] = {}
+    for sample in samples:
+        try:
+            lengths.of(sample)
+        except DataError as error:
+            found[sample.key] = error
+    if found:
+        told = [e.what if key in e.what else f"{key}: {e.what}" for key, e in found.items()]
+        raise DataError(
+            f"{len(found)} conversations do not fit:{bullets(told)}",
+            cause=" ".join(dict.fromkeys(error.cause for error in found.values())),
+            remedy=" ".join(dict.fromkeys(error.remedy for error in found.values())),
         )
 
 
@@ -92,3 +107,19 @@ def encoded_of(processor: UniMoeProcessor, sample: Sample) -> tuple[Encoded, lis
     """Return a tokenized conversation and the positions of its media, from what was measured."""
     rows = [processor.positions(ref.kind, ref.duration_s) for ref in sample.media]
     return processor.encode([turn.to_message() for turn in sample.turns], rows), rows
+
+
+def extent_of_sample(processor: UniMoeProcessor, sample: Sample) -> Extent:
+    """Return how many positions a conversation takes, uncut, and where its media stand.
+
+    Raises:
+        DataError: a medium of it is longer than any model reads.
+    """
+    encoded, rows = encoded_of(processor, sample)
+    return extent_of(encoded.input_ids, rows, processor.vocab_size)
+
+
+def tokens_of(processor: UniMoeProcessor, sample: Sample) -> int:
+    """Return how many tokens of an uncut conversation bear loss; its media make no difference."""
+    messages = [turn.to_message() for turn in sample.turns]
+    return processor.encode(messages, [1] * len(sample.media)).tokens

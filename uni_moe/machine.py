@@ -1,8 +1,8 @@
 """The machine profile: how a stage of training is spread over processes and nodes.
 
 `machine.yaml` lies in the workspace, is tracked by nobody and changes no hash: it says where work
-is done. What is learned stays the same to rounding, but for what a rank draws or averages alone:
-dropout, and the losses of routing (`tune.losses`). Without it a stage runs in one process, here.
+is done. What is learned stays the same to rounding, but for what dropout drops: each rank draws its
+own. Without it a stage runs in one process, here.
 """
 
 from __future__ import annotations
@@ -14,11 +14,28 @@ from typing import Literal, cast
 
 import yaml
 
-from uni_moe.config import FeatureCacheSettings, build
+from uni_moe.config_building import build
 from uni_moe.errors import ConfigError, bullets
 from uni_moe.yaml_text import parse_yaml
 
 FILE = "machine.yaml"
+
+
+@dataclass(frozen=True)
+class FeatureCacheSettings:
+    """How far features of frozen encoders are kept on disk, by kind of media.
+
+    They say where features come from, never what they are: nothing that is hashed knows them.
+    """
+
+    image: bool = True
+    video: bool = True
+    audio: bool = True
+    speech: bool = True
+    folder: str | None = None  # below the workspace or anywhere; None is state/features
+    memory_bytes: int = 2**30  # of every process, for features used of late
+    limit_bytes: int | None = None  # of the folder; None lets it grow
+    spare_share: float = 0.05  # of the disk that stays free, for what must be written
 
 
 @dataclass(frozen=True)

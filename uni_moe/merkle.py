@@ -70,20 +70,35 @@ def tree_of(leaves: Iterable[bytes]) -> Tree:
     return tree
 
 
-def path_to(index: int, leaves: Sequence[bytes]) -> list[bytes]:
-    """Return the hashes that lead from a leaf to the root, nearest first."""
-    assert 0 <= index < len(leaves), f"there is no leaf {index}"
-    path: list[bytes] = []
-    first, last = 0, len(leaves)
-    while last - first > 1:
-        middle = first + _left_part(last - first)
-        if index < middle:
-            path.append(tree_of(leaves[middle:last]).root())
-            last = middle
-        else:
-            path.append(tree_of(leaves[first:middle]).root())
-            first = middle
-    return path[::-1]
+class Paths:
+    """The ways from the leaves of a finished tree to its root. It holds every node once.
+
+    A level has the roots of neighbouring pairs of the level below; what has no neighbour goes up
+    as it is. That is the published tree: its left part is the largest whole one.
+    """
+
+    def __init__(self, leaves: Iterable[bytes]) -> None:
+        """Take the leaves' hashes."""
+        self._levels = [list(leaves)]
+        while len(below := self._levels[-1]) > 1:
+            pairs = zip(below[::2], below[1::2], strict=False)
+            alone = below[-1:] if len(below) & 1 else []
+            self._levels.append([*(node_hash(left, right) for left, right in pairs), *alone])
+
+    @property
+    def leaves(self) -> Sequence[bytes]:
+        """The leaves' hashes."""
+        return self._levels[0]
+
+    def of(self, index: int) -> list[bytes]:
+        """Return the hashes that lead from a leaf to the root, nearest first."""
+        assert 0 <= index < len(self.leaves), f"there is no leaf {index}"
+        path = []
+        for level in self._levels[:-1]:
+            if index ^ 1 < len(level):
+                path.append(level[index ^ 1])
+            index >>= 1
+        return path
 
 
 def leads_to(root: bytes, *, leaf: bytes, index: int, size: int, path: Sequence[bytes]) -> bool:
@@ -102,8 +117,3 @@ def leads_to(root: bytes, *, leaf: bytes, index: int, size: int, path: Sequence[
             found = node_hash(found, step)
         place, last = place >> 1, last >> 1
     return last == 0 and found == root
-
-
-def _left_part(size: int) -> int:
-    """Return how many of `size` leaves stand left: the largest power of two below size."""
-    return 1 << ((size - 1).bit_length() - 1)

@@ -8,6 +8,8 @@ machine always chooses the same.
 from __future__ import annotations
 
 import ctypes
+import importlib.util
+import os
 import platform
 from typing import Any
 
@@ -48,14 +50,13 @@ def choose(choice: Platform) -> Routes:
     if matmul == "auto":
         matmul = "onednn" if on_cpu and onednn_is_exact() else "default"
     attention = "plain" if on_cpu and matmul == "onednn" else "fused"
-    experts = "fused" if on_cpu else "grouped"
-    elementwise = "torch" if native() is None else "native"
+    elementwise = "native" if has_compiled_code() else "torch"
     allocator = "keep" if _mallopt() is not None else "default"
     return Routes(
         threads=choice.threads,
         matmul=matmul,
         attention=attention if choice.attention == "auto" else choice.attention,
-        experts=experts if choice.experts == "auto" else choice.experts,
+        experts="fused" if choice.experts == "auto" else choice.experts,
         elementwise=elementwise if choice.elementwise == "auto" else choice.elementwise,
         allocator=allocator if choice.allocator == "auto" else choice.allocator,
     )
@@ -69,6 +70,8 @@ def take(chosen: Routes) -> None:
     """
     _check(chosen)
     torch.set_num_threads(chosen.threads)
+    # cuBLAS reads this at its first product, and has the same bits again with it alone.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(mode=True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     _matmul().fp32_precision = "bf16" if chosen.matmul == "onednn" else "none"
@@ -86,6 +89,7 @@ def machine() -> dict[str, Any]:
     built = native()
     return {
         "device": device().type,
+        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "torch": torch.__version__,
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "machine": platform.machine(),
@@ -96,6 +100,13 @@ def machine() -> dict[str, Any]:
 def device() -> torch.device:
     """Return the accelerator if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def has_compiled_code() -> bool:
+    """Return whether our own code runs on this process's device: C on a CPU, Triton elsewhere."""
+    if device().type == "cpu":
+        return native() is not None
+    return importlib.util.find_spec("triton") is not None
 
 
 def onednn_is_exact() -> bool:
@@ -122,8 +133,8 @@ def _check(chosen: Routes) -> None:
     lacking = []
     if chosen.matmul == "onednn" and not onednn_is_exact():
         lacking.append("matmul onednn: it rounds float32 products to bfloat16 here")
-    if chosen.elementwise == "native" and native() is None:
-        lacking.append("elementwise native: no C compiler built it")
+    if chosen.elementwise == "native" and not has_compiled_code():
+        lacking.append("elementwise native: no C compiler built it, or there is no Triton")
     if chosen.allocator == "keep" and _mallopt() is None:
         lacking.append("allocator keep: the C library is not glibc")
     if lacking:

@@ -14,6 +14,7 @@ MEDIA_KINDS: tuple[MediaKind, ...] = ("image", "video", "audio", "speech")
 # speech.
 MODALITIES: tuple[str, ...] = ("text", "image", "video", "audio", "speech")
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
+CAPTION = "#caption"  # behind a sample's key: the conversation that asks for its caption
 
 
 def canonical_json(value: object) -> str:

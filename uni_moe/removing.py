@@ -1,13 +1,9 @@
-"""Takes samples out for good: a tombstone for each, so that no other sample changes its place.
-
-Nothing is deleted here but from what is trained on next: the record and its media are taken out of
-the source by whoever owns it.
-"""
+"""Takes samples out for good: a tombstone for each, so that no other sample changes its place."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from typing import Any
 
 from uni_moe.artifacts import Layout
@@ -22,10 +18,13 @@ from uni_moe.data.tombstones import (
     tombstone_of,
     write_tombstones,
 )
-from uni_moe.errors import DataError, bullets
-from uni_moe.lengths import encoded_of
+from uni_moe.errors import ConfigError, DataError, bullets
+from uni_moe.extent import Extent
+from uni_moe.leftovers import Leftover, clear_leftovers, leftovers
+from uni_moe.lengths import extent_of_sample
 from uni_moe.model.processor import UniMoeProcessor
-from uni_moe.records import MODALITIES
+from uni_moe.records import MODALITIES, Sample
+from uni_moe.train.measures import processor_here
 
 _TASKS: tuple[Task, ...] = ("answer", "caption")
 
@@ -35,12 +34,14 @@ def take_out(
 ) -> list[Tombstone]:
     """Write tombstones of samples, chosen by key or by whose they are; return those that are new.
 
+    No stage may run meanwhile, nor another removal: see `alone.nobody_else`.
+
     Raises:
         DataError: there is no such sample, or nobody's; all that are not there at once.
     """
     file = layout.root / params.raw / FILE
     before = {one.key: one for one in read_tombstones(file)}
-    rows = [row for name in MODALITIES for row in _rows(layout.samples(name))]
+    rows = _all_rows(layout)
     known = {*before, *(row["key"] for row in rows)}
     owners = {row["subject"] for row in rows}
     missing = [*sorted(set(keys) - known), *sorted(set(subjects) - owners)]
@@ -51,9 +52,9 @@ def take_out(
             remedy="write keys as source/name, as `artifacts/samples` has them; ingest first.",
         )
     chosen = [row for row in rows if row["key"] in keys or row["subject"] in subjects]
-    processor = _processor(layout)
+    processor = processor_here(layout, params)
     new = [
-        tombstone_of(row, _positions(row, processor, params), refused=False)
+        tombstone_of(row, _extents(row, processor, params), refused=False)
         for row in chosen
         if row["key"] not in before
     ]
@@ -61,27 +62,47 @@ def take_out(
     return new
 
 
-def _rows(folder: Path) -> Sequence[Mapping[str, Any]]:
-    return read_manifest(folder) if (folder / MANIFEST).is_file() else []
+def clean_up(layout: Layout, params: Params) -> tuple[list[str], list[Leftover]]:
+    """Clear what is safe to clear of samples that went and that manifests here still list.
+
+    Returns what was cleared, and what holds them still. No stage may run meanwhile.
+    """
+    taken_out = {one.key for one in read_tombstones(layout.root / params.raw / FILE)}
+    gone: list[Mapping[str, Any]] = []
+    rest: list[Mapping[str, Any]] = []
+    for row in _all_rows(layout):
+        (gone if row["key"] in taken_out else rest).append(row)
+    if not gone:
+        return [], []
+    return clear_leftovers(layout, gone, rest), leftovers(layout, gone, rest)
 
 
-def _processor(layout: Layout) -> UniMoeProcessor | None:
-    """Return the processor of the model that was trained here, if there is one."""
-    for folder in (layout.model, layout.assembled):
-        if (folder / "processor_config.json").is_file():
-            found: UniMoeProcessor = UniMoeProcessor.from_pretrained(folder, local_files_only=True)
-            return found
-    return None
+def _all_rows(layout: Layout) -> list[Mapping[str, Any]]:
+    folders = [layout.samples(name) for name in MODALITIES]
+    return [row for one in folders if (one / MANIFEST).is_file() for row in read_manifest(one)]
 
 
-def _positions(
+def _extents(
     row: Mapping[str, Any], processor: UniMoeProcessor | None, params: Params
-) -> dict[Task, int]:
-    """Return how long a sample's conversations are; nothing where nobody could have drawn them."""
-    if processor is None or row["problem_codes"] is not None:
-        return {}
+) -> dict[Task, Extent]:
+    """Return how long a sample's conversations are; nothing where nobody can measure it here.
+
+    What no phase could draw takes no position: a record with problems, a sound that is too long.
+    """
+    if row["problem_codes"] is not None:
+        return dict.fromkeys(_TASKS, Extent(0))
     sample, found = sample_of(row), {}
+    if processor is None or not all(processor.rows_each(ref.kind) for ref in sample.media):
+        return {}
     for task in _TASKS:
-        for one in conversations([sample], (task,), params.prepare.caption_prompts):
-            found[task] = len(encoded_of(processor, one)[0].input_ids)
+        with suppress(ConfigError):  # without a prompt nobody asks for a caption
+            for one in conversations([sample], (task,), params.prepare.caption_prompts):
+                found[task] = _extent(processor, one)
     return found
+
+
+def _extent(processor: UniMoeProcessor, sample: Sample) -> Extent:
+    try:
+        return extent_of_sample(processor, sample)
+    except DataError:
+        return Extent(0)

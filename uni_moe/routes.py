@@ -16,8 +16,9 @@ class Routes:
 
     `matmul` is torch's own route of float32 products or oneDNN's; `attention` torch's fused kernel
     or plain products; `experts` how packed experts run (see uni_moe.model.backends); `elementwise`
-    who computes what stands between fused experts' products; `allocator` gives freed memory back
-    or keeps it.
+    says `torch`, or `native` for our compiled code: what stands between fused experts' products,
+    in C on a CPU and in kernels on an accelerator, and on a CPU the steps of generation;
+    `allocator` gives freed memory back or keeps it.
     """
 
     threads: int = 1

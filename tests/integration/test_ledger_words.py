@@ -142,6 +142,22 @@ def test_a_ledger_that_is_gone_or_torn_is_told(layout, capsys):
     assert "entry 0 (step 1, slot 0" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("word", ["show", "prove"])
+def test_a_question_to_a_ledger_that_is_gone_torn_or_never_was_is_answered(layout, capsys, word):
+    key, folder = entries_of(layout)[4].key, layout.aligned("audio")
+    (folder / FILE).write_bytes((folder / FILE).read_bytes()[:-30])
+    assert ledger(layout, word, key) == 5
+    assert "cannot be read" in capsys.readouterr().err
+    (folder / FILE).unlink()
+    assert ledger(layout, word, key, PHASE) == 5
+    assert "dvc checkout" in capsys.readouterr().err
+    card = read_json(folder / CARD)
+    del card["results"]["ledger"]
+    write_json(folder / CARD, card)
+    assert ledger(layout, word, key) == 5
+    assert "keeps no ledger" in capsys.readouterr().err
+
+
 def test_a_ledger_of_another_corpus_is_not_judged(layout, capsys):
     params = layout.root / "params.yaml"
     params.write_text(

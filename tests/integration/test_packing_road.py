@@ -48,11 +48,11 @@ def layout(tmp_path_factory):
     layout, params = Layout(tmp_path_factory.mktemp("packing")), params_of()
     (layout.root / "data").mkdir()
     shutil.copytree(ROOT / "data_contracts", layout.root / "data_contracts")
-    run(layout, params, "ingest")
+    run(layout, params, *FIRST, *BEFORE)
     rows = read_manifest(layout.samples("image"))
     gone = next(row["key"] for row in rows if row["split"] == "train")
     take_out(layout, params, [gone])
-    run(layout, params, *FIRST, *BEFORE, *PHASES)
+    run(layout, params, *FIRST, *PHASES)
     return layout
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -18,9 +19,11 @@ from safetensors.torch import load_file
 
 from tests.house.code_deps import ROOT
 from tests.integration.test_smallest_road import declared_params, smallest_data
+from uni_moe.artifacts import read_card
 from uni_moe.cli import main
 
 STEPS, TIMEOUT_S = 6, 240
+BESIDE = [f"auxiliary/{name}" for name in ("balance", "target", "divergence")]
 MACHINES = {
     "zero 0": {"zero_stage": 0},
     "zero 1": {"zero_stage": 1},
@@ -33,14 +36,14 @@ MACHINES = {
 @pytest.fixture(scope="module")
 def assembled(tmp_path_factory):
     """A workspace with everything that tune reads, made by stages of one step each."""
-    root = tmp_path_factory.mktemp("ranks")
+    return workspace(tmp_path_factory.mktemp("ranks"), smallest_data())
+
+
+def workspace(root, data):
+    """Run all stages before `tune` in a new workspace."""
     (root / "data").mkdir()
     shutil.copytree(ROOT / "data_contracts", root / "data_contracts")
-    data = smallest_data()
     data["tune"] |= {"steps": STEPS, "batch_size": 6, "save_every_steps": 2}
-    # Those beside the next token's are means over what one rank computes at once.
-    off = {"balance": 0.0, "target": 0.0, "divergence": 0.0, "expert_targets": {}}
-    data["tune"]["losses"] = off
     (root / "params.yaml").write_text(yaml.safe_dump(data))
     for stage in declared_params():
         if stage.partition("@")[0] not in ("tune", "evaluate"):
@@ -56,8 +59,16 @@ def command(root, machine):
     return [sys.executable, "-m", "uni_moe", "--workspace", str(root), "tune"], environment
 
 
+class Tuned(NamedTuple):
+    """What `tune` left: every step's numbers, the adapter, modality -> before and after."""
+
+    rows: list
+    adapter: dict
+    validation_loss: dict
+
+
 def tuned(root, **machine):
-    """Run `tune` to its end; return every step's numbers and the adapter.
+    """Run `tune` to its end; return what it left.
 
     The ledger is what seed, params and corpus say, whoever computed a draw.
     """
@@ -67,7 +78,9 @@ def tuned(root, **machine):
     )
     assert done.returncode == 0, done.stderr[:4000]
     assert main(["--workspace", str(root), "ledger", "check", "tune"]) == 0
-    return numbers(root), load_file(root / "artifacts/model/adapter/adapter_model.safetensors")
+    model = root / "artifacts/model"
+    adapter = load_file(model / "adapter/adapter_model.safetensors")
+    return Tuned(numbers(root), adapter, read_card(model).results["validation_loss"])
 
 
 def numbers(root):
@@ -87,14 +100,16 @@ def alone(assembled):
 
 
 def agree(found, expected):
-    (rows, adapter), (expected_rows, expected_adapter) = found, expected
-    assert [row["step"] for row in rows] == [row["step"] for row in expected_rows]
-    for row, by_one in zip(rows, expected_rows, strict=True):
-        for name in ("loss", "gradient_norm"):
+    assert [row["step"] for row in found.rows] == [row["step"] for row in expected.rows]
+    for row, by_one in zip(found.rows, expected.rows, strict=True):
+        for name in ("loss", "gradient_norm", *BESIDE):
             assert row[name] == pytest.approx(by_one[name], rel=1e-5)
-    assert adapter.keys() == expected_adapter.keys()
-    for name, tensor in adapter.items():
-        torch.testing.assert_close(tensor, expected_adapter[name], atol=2e-6, rtol=1e-4)
+    assert found.adapter.keys() == expected.adapter.keys()
+    for name, tensor in found.adapter.items():
+        torch.testing.assert_close(tensor, expected.adapter[name], atol=2e-6, rtol=1e-4)
+    assert found.validation_loss.keys() == expected.validation_loss.keys()
+    for name, by_one in expected.validation_loss.items():
+        assert found.validation_loss[name] == pytest.approx(by_one, rel=1e-5)
 
 
 @pytest.mark.parametrize("machine", MACHINES.values(), ids=MACHINES)
@@ -157,20 +172,20 @@ def test_resume_with_another_number_of_ranks_goes_on(before, after, assembled, a
     process = start(assembled, before)
     wait_for(lambda: has_state(assembled))
     kill_all(process, assembled)
-    rows, _ = tuned(assembled, **after)
+    rows = tuned(assembled, **after).rows
     assert rows[0]["step"] > 1
     for row in rows:
-        expected = alone[0][row["step"] - 1]
+        expected = alone.rows[row["step"] - 1]
         assert row["loss"] == pytest.approx(expected["loss"], rel=1e-5)
 
 
 def test_resume_after_all_ranks_were_killed_ends_in_the_same_bits(assembled):
     machine = two(zero_stage=1)
-    _, expected = tuned(assembled, **machine)
+    expected = tuned(assembled, **machine).adapter
     process = start(assembled, machine)
     wait_for(lambda: has_state(assembled))
     kill_all(process, assembled)
-    _, found = tuned(assembled, **machine)
+    found = tuned(assembled, **machine).adapter
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
@@ -199,7 +214,7 @@ def test_a_command_that_was_told_can_be_typed(assembled, alone):
     )
     typed = json.loads(told.stdout)
     subprocess.run(typed, env=environment, capture_output=True, check=True, timeout=TIMEOUT_S)
-    assert numbers(assembled)[-1]["loss"] == pytest.approx(alone[0][-1]["loss"], rel=1e-5)
+    assert numbers(assembled)[-1]["loss"] == pytest.approx(alone.rows[-1]["loss"], rel=1e-5)
 
 
 def test_ranks_may_compute_activations_again(assembled, alone):

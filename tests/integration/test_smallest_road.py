@@ -19,9 +19,9 @@ from tests.house.code_deps import GRAPH, ROOT
 from tests.house.test_graph import data_edges
 from uni_moe.artifacts import CARD, Layout, read_card, verified_card
 from uni_moe.cli import STAGES
-from uni_moe.config import FeatureCacheSettings, Params, parse_params
+from uni_moe.config import Params, parse_params
 from uni_moe.data.kept_features import kept_features
-from uni_moe.machine import Machine
+from uni_moe.machine import FeatureCacheSettings, Machine
 from uni_moe.records import MEDIA_KINDS
 from uni_moe.runs import start_run
 from uni_moe.stage import StageContext

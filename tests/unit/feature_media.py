@@ -9,10 +9,10 @@ import soundfile
 
 from tests.unit.evaluate.tiny_model import medium, network
 from uni_moe.artifacts import write_artifact
-from uni_moe.config import FeatureCacheSettings
 from uni_moe.data.features import FeatureCache
 from uni_moe.data.shards import ShardWriter
 from uni_moe.feature_maker import FeatureMaker
+from uni_moe.machine import FeatureCacheSettings
 from uni_moe.records import MEDIA_KINDS, MediaRef
 
 SETTINGS = {"spare_share": 0.0}

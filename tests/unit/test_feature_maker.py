@@ -98,19 +98,6 @@ def test_every_window_of_a_sound_is_kept(shelf, tmp_path, parts):
         features.publish()
 
 
-def test_rows_are_known_and_no_encoder_runs(shelf, tmp_path, parts):
-    corpus, refs = shelf
-    features = maker(tmp_path, parts=parts)
-    before = [features.rows(ref, corpus) for ref in refs]
-    assert features.counts.total() == 0
-    assert before == [features.features(ref, corpus)[1] for ref in refs]
-    features.publish()
-    closed = type("Closed", (), {"media": None})  # a corpus that gives nothing
-    again = maker(tmp_path, parts=parts)
-    assert before == [again.rows(ref, closed) for ref in refs]
-    assert again.counts == {"read": 2 * COUNT}  # sounds, whose windows are counted
-
-
 @pytest.mark.parametrize("off", MEDIA_KINDS)
 def test_a_kind_that_is_switched_off_is_not_kept(shelf, tmp_path, parts, off):
     corpus, refs = shelf

@@ -2,7 +2,8 @@ import hashlib
 
 import pytest
 
-from uni_moe.merkle import Tree, leads_to, leaf_hash, path_to, tree_of
+from uni_moe import merkle
+from uni_moe.merkle import Paths, Tree, leads_to, leaf_hash, tree_of
 
 
 def by_hand(entries):
@@ -59,14 +60,42 @@ def test_a_tree_goes_on_from_what_it_kept(count):
     assert tree.root() == by_hand(entries(40))
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 5, 8, 13])
+@pytest.mark.parametrize("count", [*range(1, 18), 31, 32, 33])
 def test_every_entry_is_proved_at_its_place_and_at_no_other(count):
     leaves = [leaf_hash(entry) for entry in entries(count)]
-    root = tree_of(leaves).root()
+    root, paths = tree_of(leaves).root(), Paths(leaves)
     for index, leaf in enumerate(leaves):
-        path = path_to(index, leaves)
+        path = paths.of(index)
         told = {"leaf": leaf, "size": count, "path": path}
         assert leads_to(root, index=index, **told)
         assert not any(leads_to(root, index=i, **told) for i in range(-1, count + 1) if i != index)
         assert not leads_to(root, index=index, **told | {"leaf": leaf_hash(b"another")})
         assert not leads_to(root, index=index, **told | {"path": [*path, leaf]})
+
+
+def path_by_hand(index, entries):
+    """The definition of RFC 6962, section 2.1.1, as it is written there."""
+    if len(entries) == 1:
+        return []
+    k = 1
+    while k * 2 < len(entries):
+        k *= 2
+    if index < k:
+        return [*path_by_hand(index, entries[:k]), by_hand(entries[k:])]
+    return [*path_by_hand(index - k, entries[k:]), by_hand(entries[:k])]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 6, 7, 20, 33])
+def test_the_path_of_every_entry_is_the_definitions(count):
+    paths = Paths(map(leaf_hash, entries(count)))
+    for index in range(count):
+        assert paths.of(index) == path_by_hand(index, entries(count))
+
+
+def test_all_proofs_of_a_tree_hash_each_of_its_nodes_once(monkeypatch):
+    hashed = []
+    node_hash = merkle.node_hash
+    monkeypatch.setattr(merkle, "node_hash", lambda *two: hashed.append(two) or node_hash(*two))
+    paths = Paths(map(leaf_hash, entries(1000)))
+    assert len([paths.of(index) for index in range(1000)]) == 1000
+    assert len(hashed) == 999

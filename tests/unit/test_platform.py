@@ -1,3 +1,4 @@
+import os
 from dataclasses import asdict, replace
 
 import pytest
@@ -64,7 +65,14 @@ def test_taking_routes_sets_torch_and_tells_the_model():
 def test_what_was_settled_is_told_with_the_machine():
     told = settle(Platform.auto(threads=1))
     assert Routes.from_json({name: told[name] for name in asdict(PLAIN)}) == routes.current()
-    assert {"device", "torch", "cpu", "machine", "native"} <= set(told)
+    assert {"device", "accelerator", "torch", "cpu", "machine", "native"} <= set(told)
+
+
+def test_an_accelerator_is_asked_for_the_same_bits_again(monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    take(PLAIN)
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    assert torch.are_deterministic_algorithms_enabled()
 
 
 @pytest.mark.usefixtures("_no_compiler")

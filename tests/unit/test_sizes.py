@@ -63,6 +63,13 @@ def test_every_part_of_the_papers_model_stands_in_its_recipe():
     assert {params.align[name].learning_rate for name in ("audio", "speech")} == {2.0e-5}
 
 
+@pytest.mark.parametrize("recipe", PAPER)
+def test_a_recipe_of_the_paper_tunes_for_two_epochs_of_what_it_blends(recipe):
+    tune = load_params(recipe_file(recipe)).tune
+    samples = 2 * round(sum(tune.blend.values()) * 100_000)
+    assert tune.steps == -(-samples // tune.batch_size)
+
+
 def test_losses_and_adapters_are_switched_on_by_params_alone():
     params = load_params(recipe_file("paper-8-interval"))
     losses = replace(params.tune.losses, balance=0.1, target=0.2, expert_targets={"image": (4,)})
@@ -127,6 +134,29 @@ def test_a_part_of_unknown_size_is_named():
     with pytest.raises(ConfigError, match=r"foundation.language are not known") as error:
         planned_config(params, recipe_file("paper-4-all").parent)
     assert "vicuna-7b-v1.5" in error.value.remedy
+
+
+@pytest.mark.parametrize("text", ['{"hidden_size": ', '{"hidden_size": "many"}'])
+def test_a_pretrained_folder_that_describes_no_network_is_blamed_itself(text, tmp_path, capsys):
+    folder = make_workspace(tmp_path / "space", "paper-4-all")
+    file = folder / load_params(folder / "params.yaml").foundation.language.pretrained
+    file = file / "config.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+    assert main(["--workspace", str(folder), "size"]) == 2
+    assert f"{file} describes no network" in capsys.readouterr().err
+
+
+def test_params_that_describe_no_network_are_blamed_by_their_path(tmp_path, capsys):
+    folder = make_workspace(tmp_path / "space", "smoke")
+    file = folder / "params.yaml"
+    file.write_text(
+        file.read_text().replace("hidden_size: 48", "hidden_size: 480000000000000000", 1)
+    )
+    assert main(["--workspace", str(folder), "size"]) == 2
+    told = capsys.readouterr().err
+    assert f"{file} describes no network" in told
+    assert "correct `foundation` and `model` in it" in told
 
 
 @pytest.mark.parametrize(

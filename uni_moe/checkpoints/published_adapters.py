@@ -52,13 +52,13 @@ class Source:
 class Delta:
     """A low-rank adapter of one weight: W + scale * B A.
 
-    `origin` is the file, or the set of shards, that both halves stand in; `rank` is what their
-    configuration says.
+    `origin` is the file of peft's that both halves stand in, None for halves that are parameters of
+    the network itself; `rank` is what their configuration says.
     """
 
     scale: float
     rank: int
-    origin: Path
+    origin: Path | None
     a: Source | None = None
     b: Source | None = None
 
@@ -75,8 +75,10 @@ def is_half(name: str) -> bool:
     return _BUILT_IN.fullmatch(name) is not None
 
 
-def put_built_in(deltas: Deltas, source: Source, config: Mapping[str, Any], origin: Path) -> None:
-    """Note one half of an adapter that lives beside its weight.
+def put_built_in(deltas: Deltas, source: Source, config: Mapping[str, Any]) -> Source | None:
+    """Note one half of an adapter that lives beside its weight; return the one it takes over from.
+
+    It is a parameter like any other: a later file's counts.
 
     Raises:
         DataError: the configuration does not say its scale.
@@ -90,7 +92,7 @@ def put_built_in(deltas: Deltas, source: Source, config: Mapping[str, Any], orig
             cause="`lora_r` and `lora_alpha` are missing.",
             remedy="take the config.json of the 8-expert release.",
         )
-    _half(deltas, match["target"], match["side"], source, Delta(alpha / rank, rank, origin))
+    return _half(deltas, match["target"], match["side"], source, Delta(alpha / rank, rank, None))
 
 
 def put_peft(deltas: Deltas, source: Source, told: Mapping[str, Any], origin: Path) -> bool:
@@ -166,14 +168,15 @@ def merged(source: Source, deltas: Mapping[str, Sequence[Delta]]) -> Tensor:
     return whole.to(tensor.dtype)
 
 
-def _half(deltas: Deltas, target: str, side: str, source: Source, empty: Delta) -> None:
-    """Put A and B of one origin together."""
+def _half(deltas: Deltas, target: str, side: str, source: Source, empty: Delta) -> Source | None:
+    """Put A and B of one origin together; return what stood there."""
     own = deltas.setdefault(target + ".weight", [])
     delta = next((d for d in own if d.origin == empty.origin), None)
     if delta is None:
         delta = empty
         own.append(delta)
     if side == "A":
-        delta.a = source
+        earlier, delta.a = delta.a, source
     else:
-        delta.b = source
+        earlier, delta.b = delta.b, source
+    return earlier

@@ -15,7 +15,7 @@ from uni_moe.checkpoints.tensors import TensorFile, write_shards
 from uni_moe.checkpoints.whole import check_absent, read_config, whole_model
 from uni_moe.errors import LineageError, bullets
 from uni_moe.model.config import UniMoeConfig
-from uni_moe.model.processor import UniMoeProcessor
+from uni_moe.model.processor import PROCESSOR, UniMoeProcessor
 from uni_moe.model.published.config import config_to_published, unpublished
 from uni_moe.model.published.names import Hearing, Style
 from uni_moe.model.published.plan import take_out
@@ -142,7 +142,7 @@ def _whole_whisper(config: UniMoeConfig) -> dict[str, Any]:
 
 def _write_preprocessors(model: Path, draft: Path) -> None:
     """Put what prepares media beside the encoders, where a model has a processor."""
-    if not (model / "processor_config.json").is_file():
+    if not (model / PROCESSOR).is_file():
         return
     processor = UniMoeProcessor.from_pretrained(model, local_files_only=True)
     for name, part in (

@@ -55,11 +55,14 @@ class Published:
     left: dict[str, str] = field(default_factory=dict)
 
     def put(self, source: Source) -> None:
-        """Note a tensor; it takes the place of an earlier one."""
-        if source.known_as in self.weights:
-            earlier = self.weights[source.known_as]
+        """Note a tensor, or half of an adapter; it takes the place of an earlier one."""
+        if is_half(source.known_as):
+            earlier = put_built_in(self.deltas, source, self.config)
+        else:
+            earlier = self.weights.get(source.known_as)
+            self.weights[source.known_as] = source
+        if earlier is not None:
             self.replaced.append(f"{earlier} (by {short(source.file.path)})")
-        self.weights[source.known_as] = source
 
     def halves(self) -> dict[str, Source]:
         """Return the halves of all adapters by published name."""
@@ -88,7 +91,7 @@ def read_published(folders: Sequence[Path], experts: Sequence[Path] = ()) -> Pub
     for folder in folders:
         if (folder / "config.json").is_file():
             config |= read_table(folder / "config.json")
-    shards = [(path, folder) for folder in folders for path in shards_of(folder)]
+    shards = [path for folder in folders for path in shards_of(folder)]
     if not config or not shards:
         missing = "config.json" if not config else "shard (model*.safetensors, pytorch_model*.bin)"
         raise DataError(
@@ -97,8 +100,8 @@ def read_published(folders: Sequence[Path], experts: Sequence[Path] = ()) -> Pub
             remedy="give the folder of the base weights as --base when FOLDER is an adapter's.",
         )
     found = Published(config)
-    for path, folder in shards:
-        _put_all(found, path, folder)
+    for path in shards:
+        _put_all(found, path)
     for folder in folders:
         _put_named(found, folder, _FIRST)
         _put_rank_files(found, folder)
@@ -112,21 +115,13 @@ def read_published(folders: Sequence[Path], experts: Sequence[Path] = ()) -> Pub
 def _put_named(found: Published, folder: Path, names: Sequence[str]) -> None:
     for name in names:
         if (folder / name).is_file():
-            _put_all(found, folder / name, folder / name)
+            _put_all(found, folder / name)
 
 
-def _put_all(found: Published, path: Path, origin: Path) -> None:
+def _put_all(found: Published, path: Path) -> None:
     file = TensorFile(path)
     for name in file.shapes:
-        _put(found, Source(file, name, plain(name)), origin)
-
-
-def _put(found: Published, source: Source, origin: Path) -> None:
-    """Note a tensor as a weight, or as one half of an adapter that lives beside its weight."""
-    if is_half(source.known_as):
-        put_built_in(found.deltas, source, found.config, origin)
-    else:
-        found.put(source)
+        found.put(Source(file, name, plain(name)))
 
 
 def _put_experts(found: Published, experts: Sequence[Path]) -> None:
@@ -168,7 +163,7 @@ def _put_rank_files(found: Published, folder: Path) -> None:
         for name in file.shapes:
             match = _EXPERT.fullmatch(plain(name))
             counted = f"{match[1]}{rank * own + int(match[2])}{match[3]}" if match else plain(name)
-            _put(found, Source(file, name, counted), ranks[rank])
+            found.put(Source(file, name, counted))
 
 
 def _experts_each(found: Published, files: Mapping[int, TensorFile], folder: Path) -> int:

@@ -18,11 +18,10 @@ from transformers import (
 from uni_moe.artifacts import sha256_file, whole_folder, write_json
 from uni_moe.checkpoints.published_adapters import Source, merged, misfits, short
 from uni_moe.checkpoints.published_files import Published, read_published
-from uni_moe.checkpoints.tables import telling_of
 from uni_moe.checkpoints.tensors import write_shards
 from uni_moe.checkpoints.towers import PREPROCESSOR, Towers, find_towers
 from uni_moe.checkpoints.whole import check_absent, wanted
-from uni_moe.errors import ConfigError, LineageError, bullets
+from uni_moe.errors import ConfigError, LineageError, bullets, telling_of
 from uni_moe.model.config import UniMoeConfig
 from uni_moe.model.processor import UniMoeProcessor
 from uni_moe.model.prompt import VICUNA

@@ -51,7 +51,9 @@ def upcycle(  # noqa: PLR0913 - a mixture is these choices
             **config.to_dict(),
             "sparse_layers": chosen,
             "num_experts": len(slots),
-            "experts_per_token": top_k or min(config.experts_per_token, len(slots)),
+            "experts_per_token": (
+                min(config.experts_per_token, len(slots)) if top_k is None else top_k
+            ),
             "modality_adapters": False,  # they are no part of a dense model
         }
     )

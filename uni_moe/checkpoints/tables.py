@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from uni_moe.errors import ConfigError, DataError, UniMoeError
+from uni_moe.errors import DataError
 
 
 def read_table(path: Path) -> dict[str, Any]:
@@ -32,22 +30,3 @@ def read_table(path: Path) -> dict[str, Any]:
             remedy="fetch it again.",
         )
     return data
-
-
-@contextmanager
-def telling_of(path: Path) -> Iterator[None]:
-    """Say which file asked for a network that cannot be built.
-
-    Raises:
-        ConfigError: transformers or torch refused what the block made of the file.
-    """
-    try:
-        yield
-    except UniMoeError:
-        raise
-    except Exception as error:
-        raise ConfigError(
-            f"{path} describes no network: {str(error).strip().partition(chr(10))[0]}",
-            cause="a value in it is of another kind or size than it can be.",
-            remedy="take the file that was saved with the weights.",
-        ) from error

@@ -8,10 +8,9 @@ from typing import Literal
 
 from uni_moe.data.sources.base import slots_first
 from uni_moe.errors import ConfigError
-from uni_moe.records import MEDIA_KINDS, MediaKind, Sample, Turn, sample_id
+from uni_moe.records import CAPTION, MEDIA_KINDS, MediaKind, Sample, Turn, sample_id
 
 Task = Literal["caption", "answer"]
-CAPTION = "#caption"  # behind the key of the sample that it belongs to
 
 
 def conversations(
@@ -35,7 +34,7 @@ def caption_sample(sample: Sample, prompts: Mapping[str, str]) -> Sample | None:
     """Return the conversation whose answer is the sample's caption or transcript, None without.
 
     Only the media that the words belong to are in it: of a spoken question about a picture the
-    transcript belongs to the speech. Its key is the sample's with `#caption` behind it. Its
+    transcript belongs to the speech. Its key is the sample's with CAPTION behind it. Its
     modality stays the sample's, in whose corpus the media lie. Test samples have none: they judge.
 
     Raises:

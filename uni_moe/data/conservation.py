@@ -10,11 +10,13 @@ them was learned from. Tokens are those that bear loss, each conversation counte
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 from uni_moe.data.exposures import Entry
+from uni_moe.data.order import Draw
 from uni_moe.errors import StageError, bullets
 
 
@@ -46,15 +48,15 @@ class Exposure:
     fewest: int = 0
     most: int = 0
     tokens: int = 0  # over all draws
-    cut: bool = False  # positions of it were cut away
+    truncated: int = 0  # the fewest positions that were cut away at a draw
 
     def add(self, entry: Entry) -> None:
         """Count one more draw."""
         self.fewest = min(self.fewest, entry.tokens) if self.times else entry.tokens
         self.most = max(self.most, entry.tokens)
+        self.truncated = min(self.truncated, entry.truncated) if self.times else entry.truncated
         self.times += 1
         self.tokens += entry.tokens
-        self.cut = self.cut or entry.truncated > 0
 
 
 @dataclass
@@ -146,6 +148,30 @@ def accounts_of(
     return dict(sorted(accounts.items()))
 
 
+def check_draws(steps: Iterable[tuple[int, Sequence[Draw]]], entries: Iterable[Entry]) -> None:
+    """Hold a ledger to the draws of its phase: each once, in its step and slot, and no other.
+
+    Args:
+        steps: the steps that were taken, as `Steps.taken` gives them.
+        entries: the ledger.
+
+    Raises:
+        StageError: the first draw that is missing, or that nobody asked for.
+    """
+    draws = ((step, *draw) for step, drawn in steps for draw in drawn)
+    for wanted, entry in zip_longest(draws, entries):
+        found = None if entry is None else (entry.step, entry.slot, entry.modality, entry.key)
+        if wanted != found:
+            raise _broken_ledger(
+                f"The ledger does not hold the draws of its phase: it says {_said(found)}, "
+                f"where {_said(wanted)} was to be drawn."
+            )
+
+
+def _said(draw: tuple[int, int, str, str] | None) -> str:
+    return "nothing" if draw is None else "step {}, slot {}, {} {}".format(*draw)
+
+
 def conserve(accounts: Accounts) -> None:
     """Hold the law in every group.
 
@@ -159,13 +185,17 @@ def conserve(accounts: Accounts) -> None:
         for said in _broken(account)
     ]
     if broken:
-        raise StageError(
-            f"The ledger does not account for every sample:{bullets(broken)}",
-            cause="draws were dropped, doubled or cut in silence, or another corpus was learned "
-            "from: a defect of this program, or files that were changed while it ran.",
-            remedy="do not use this training: remove the stage's folder in `state/`, run it again, "
-            "and report it if it comes back.",
-        )
+        raise _broken_ledger(f"The ledger does not account for every sample:{bullets(broken)}")
+
+
+def _broken_ledger(what: str) -> StageError:
+    return StageError(
+        what,
+        cause="draws were dropped, doubled or cut in silence, or another corpus was learned "
+        "from: a defect of this program, or files that were changed while it ran.",
+        remedy="do not use this training: remove the stage's folder in `state/`, run it again, "
+        "and report it if it comes back.",
+    )
 
 
 def _count(account: Account, sample: Accepted, exposures: Mapping[str, Exposure]) -> None:
@@ -192,10 +222,10 @@ def _count(account: Account, sample: Accepted, exposures: Mapping[str, Exposure]
 
 
 def _count_drawn(tokens: Tokens, count: int, exposure: Exposure, *, learned: bool) -> None:
-    """Add a conversation's tokens. What lacks without a cut is nowhere, and breaks the law."""
+    """Add a conversation's tokens. More that lack than positions were cut are nowhere."""
     found = exposure.most if exposure.most > count else exposure.fewest
     tokens.seen += found
-    missing = count - found if exposure.cut else 0
+    missing = max(0, min(count - found, exposure.truncated))
     if learned:
         tokens.truncated += missing
     else:

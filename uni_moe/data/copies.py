@@ -7,7 +7,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from uni_moe.records import MediaRef, Turn, canonical_json
+from uni_moe.data.manifest import media_of
+from uni_moe.records import Turn, canonical_json
 
 # Who keeps the content: the judged sample before the one that chooses, both before training.
 _RANK = {"test": 0, "validation": 1}
@@ -48,7 +49,7 @@ def _contents(row: Mapping[str, Any]) -> list[str]:
 
     Letters' size, outer spaces and slots make no difference.
     """
-    used = [MediaRef.from_json(ref).content for ref in json.loads(row["media"] or "[]")]
+    used = [ref.content for ref in media_of(row)]
     turns = [Turn.from_message(message) for message in json.loads(row["conversation"] or "[]")]
     said = [[turn.role, " ".join(turn.text.lower().split())] for turn in turns]
     rounds = [pair for pair in itertools.pairwise(said) if pair[1][0] == "assistant"]

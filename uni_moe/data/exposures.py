@@ -7,7 +7,7 @@ only says where a draw was computed; so the root of the rows is the same on any 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +15,9 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from uni_moe.errors import LineageError
 from uni_moe.merkle import leaf_hash
+from uni_moe.records import CAPTION, Card
 
 FILE = "ledger.parquet"
 _GROUP_ROWS = 65_536
@@ -84,8 +86,70 @@ def find(folder: Path, sample: str) -> Iterator[tuple[int, Entry]]:
 
     A sample is named by its key, which also means its caption, or by the beginning of its
     conversation's id.
+
+    Raises:
+        LineageError: there is no ledger, or it cannot be read.
     """
-    keys = {sample, f"{sample}#caption"}
+    try:
+        yield from _find(folder, sample)
+    except (OSError, ValueError) as error:  # pyarrow's own errors are both
+        raise _unreadable(folder / FILE, error) from error
+
+
+def holds(file: Path, keys: Collection[str]) -> bool:
+    """Say whether a file of entries has one of these samples, or a caption of one.
+
+    Raises:
+        LineageError: it cannot be read.
+    """
+    asked = {*keys, *(key + CAPTION for key in keys)}
+    try:
+        with pq.ParquetFile(file) as table:
+            batches = table.iter_batches(_GROUP_ROWS, columns=["key"])
+            return any(not asked.isdisjoint(one.column(0).to_pylist()) for one in batches)
+    except (OSError, ValueError) as error:
+        raise _unreadable(file, error) from error
+
+
+def ledger_of(folder: Path) -> Iterator[Entry]:
+    """Return the entries of an artifact's ledger.
+
+    Raises:
+        LineageError: there is none, or it cannot be read.
+    """
+    try:
+        yield from read_entries(folder / FILE)
+    except (OSError, ValueError) as error:
+        raise _unreadable(folder / FILE, error) from error
+
+
+def ledger_facts(card: Card, folder: Path) -> Mapping[str, Any]:
+    """Return what a phase's card says of its ledger.
+
+    Raises:
+        LineageError: it says nothing: the artifact is no phase's.
+    """
+    facts: Mapping[str, Any] | None = card.results.get("ledger")
+    if facts is None:
+        raise LineageError(
+            f"{folder} keeps no ledger.",
+            cause=f"it is a {card.kind} of the stage {card.stage}, not what a phase trained, or an "
+            "older version of the project made it.",
+            remedy="name a phase: align@image, experts@audio, tune, or a registered model.",
+        )
+    return facts
+
+
+def _unreadable(file: Path, error: Exception) -> LineageError:
+    return LineageError(
+        f"{file} cannot be read: {error}",
+        cause="it was changed or removed after the stage had written it.",
+        remedy="bring it back with `dvc checkout`, or let the stage run again.",
+    )
+
+
+def _find(folder: Path, sample: str) -> Iterator[tuple[int, Entry]]:
+    keys = {sample, sample + CAPTION}
     by_id = len(sample) >= _LEAST_OF_AN_ID
     first = 0
     with pq.ParquetFile(folder / FILE) as table:

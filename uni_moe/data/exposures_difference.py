@@ -59,7 +59,9 @@ def first_difference(expected: Iterable[Entry], found: Iterable[Entry]) -> Diffe
     wanted, there = iter(expected), iter(found)
     for index, (one, other) in enumerate(zip_longest(wanted, there)):
         if _content(one) != _content(other):
-            later = any(_content(entry) == _content(one) for entry in there)
+            later = False
+            for entry in there:
+                later = later or _content(entry) == _content(one)
             for _ in wanted:
                 pass
             return Difference(_kind(one, other, later=later), index, one, other)

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from uni_moe.artifacts import Layout, write_json
-from uni_moe.config import FeatureCacheSettings
 from uni_moe.data.blocks import (
     DRAFT,
     ENDING,
@@ -31,6 +30,7 @@ from uni_moe.data.blocks import (
     write_block,
 )
 from uni_moe.errors import DataError, UniMoeError
+from uni_moe.machine import FeatureCacheSettings
 from uni_moe.records import canonical_json, sha256_text
 
 ABOUT = "about.json"

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from uni_moe.artifacts import read_json
-from uni_moe.data.blocks import DRAFT, ENDING, read_places
+from uni_moe.data.blocks import DRAFT, ENDING, read_array, read_places, write_block
 from uni_moe.data.features import ABOUT, KEY, size_of
-from uni_moe.errors import ConfigError
+from uni_moe.errors import ConfigError, StageError, bullets
 from uni_moe.records import MEDIA_KINDS
 
 _FOLDER = re.compile(rf"({'|'.join(MEDIA_KINDS)})-[0-9a-f]{{{KEY}}}")
@@ -45,6 +47,7 @@ def clear_features(root: Path, name: str | None) -> list[KeptFeatures]:
 
     Raises:
         ConfigError: the cache holds nothing of that name.
+        StageError: some could not be removed; all that could is gone.
     """
     found = [one for one in kept_features(root) if name in (None, one.kind, one.name)]
     if name is not None and not found:
@@ -54,9 +57,48 @@ def clear_features(root: Path, name: str | None) -> list[KeptFeatures]:
             cause="no encoder's features have that name.",
             remedy=f"name one of: {', '.join(held)}." if held else "there is nothing to clear.",
         )
+    problems: list[str] = []
+
+    def note(_: object, path: str, info: tuple[Any, BaseException, Any]) -> None:
+        if not isinstance(info[1], FileNotFoundError):  # another process was faster
+            problems.append(f"{path}: {getattr(info[1], 'strerror', None) or info[1]}")
+
     for one in found:
-        shutil.rmtree(root / one.name, ignore_errors=True)
+        shutil.rmtree(root / one.name, onerror=note)
+    if problems:
+        raise StageError(
+            f"Not all features in {root} are gone:{bullets(problems)}",
+            cause="the disk refuses it, or a stage was writing features meanwhile.",
+            remedy="wait for running stages, look after the files' owner, then clear again.",
+        )
     return found
+
+
+def forget_features(root: Path, contents: Collection[str]) -> int:
+    """Remove these media's features from every block, and return how many there were.
+
+    What else a block holds goes to a new one, where the disk takes it; else it is computed again.
+    A block that cannot be read, and what killed writers left, go too: nobody knows what they hold.
+    No other process may use the cache meanwhile, for it might publish what it remembers.
+
+    Raises:
+        OSError: a block cannot be removed.
+    """
+    count = 0
+    for block in [file for folder in _folders(root) for file in sorted(folder.glob(f"*{ENDING}"))]:
+        try:
+            places = {} if block.name.startswith(DRAFT) else read_places(block)
+        except (OSError, ValueError):
+            places = {}
+        gone = places.keys() & set(contents)
+        if gone or not places:
+            arrays = {n: read_array(p, n) for n, p in places.items() if n not in gone}
+            if rest := {name: array for name, array in arrays.items() if array is not None}:
+                with suppress(OSError):
+                    write_block(block.parent, rest)
+            block.unlink()
+            count += len(gone)
+    return count
 
 
 def kept_text(root: Path, kept: list[KeptFeatures]) -> str:

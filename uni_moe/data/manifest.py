@@ -115,6 +115,11 @@ def count_by_source(file: Path) -> dict[str, int]:
     return dict(sorted(Counter(sources).items()))
 
 
+def media_of(row: Mapping[str, Any]) -> list[MediaRef]:
+    """Return a row's references to media: those that were read."""
+    return [MediaRef.from_json(ref) for ref in json.loads(row["media"] or "[]")]
+
+
 def sample_of(row: Mapping[str, Any]) -> Sample:
     """Return a row's sample. Only rows without problems have a whole one."""
     choices = row["choices"]
@@ -126,7 +131,7 @@ def sample_of(row: Mapping[str, Any]) -> Sample:
         modality=row["modality"],
         task=row["task"],
         turns=tuple(Turn.from_message(message) for message in json.loads(row["conversation"])),
-        media=tuple(MediaRef.from_json(ref) for ref in json.loads(row["media"])),
+        media=tuple(media_of(row)),
         license=row["license"],
         subject=row["subject"],
         caption=row["caption"],

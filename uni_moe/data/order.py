@@ -1,10 +1,10 @@
 """The order in which a phase meets its examples: a pure function of (seed, phase, blend, step).
 
 Modalities take turns as the blend says, and within a modality its sources, where they are weighed.
-Each pool of keys is passed through in epochs; in an epoch a key's seat follows from a hash of
+Each pool of keys is passed through in epochs; in an epoch a key's place follows from a hash of
 (seed, phase, epoch, key). So any position is found without playing the earlier ones, and restarts,
-workers and processes change nothing. A key that went leaves a hole: it keeps its seats, what should
-be drawn there is absent, and nobody else moves.
+workers and processes change nothing. A key that went leaves a hole: it keeps its places, what
+should be drawn there is absent, and nobody else moves.
 """
 
 from __future__ import annotations
@@ -90,10 +90,10 @@ class Order:
     def epoch(self, modality: str, pool: str, number: int) -> tuple[str, ...]:
         """Return a pool's keys in the order of one epoch, those that went among them."""
 
-        def seat(key: str) -> tuple[bytes, str]:
+        def place(key: str) -> tuple[bytes, str]:
             return shuffle(*self._told, "epoch", number, key), key
 
-        return tuple(sorted(self._pools[modality][pool], key=seat))
+        return tuple(sorted(self._pools[modality][pool], key=place))
 
     def _weigh(self, modality: str, keys: Sequence[str], sources: Mapping[str, float]) -> None:
         """Divide a modality's keys into pools by the weights of their sources."""

@@ -6,7 +6,7 @@ follows from tokens and measured facts; no medium is decoded for it. What was fo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 
 from uni_moe.data.order import Draw, Order
 
@@ -33,6 +33,12 @@ class Steps:
     def draws(self, step: int) -> list[Draw]:
         """Return what a step draws."""
         return self._order.draws(*self.bounds(step))
+
+    def taken(self, count: int, skipped: Collection[int] = ()) -> Iterator[tuple[int, list[Draw]]]:
+        """Give the first so many steps, each counted from 1, with its draws; `skipped` ones not."""
+        for step in range(count):
+            if step + 1 not in skipped:
+                yield step + 1, self.draws(step)
 
     def bounds(self, step: int) -> tuple[int, int]:
         """Return a step's first position in the order and the one behind its last."""

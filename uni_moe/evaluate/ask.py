@@ -14,7 +14,7 @@ from uni_moe.data.sources.base import slots_first
 from uni_moe.errors import ConfigError, DataError, bullets
 from uni_moe.model.config import UniMoeConfig
 from uni_moe.model.network import UniMoeForConditionalGeneration
-from uni_moe.model.processor import UniMoeProcessor
+from uni_moe.model.processor import PROCESSOR, UniMoeProcessor
 from uni_moe.platform import device, settle
 from uni_moe.records import MediaKind, Turn
 
@@ -61,7 +61,7 @@ def answer(  # noqa: PLR0913 - one argument per kind of media
 
 
 def _check_processor(folder: Path) -> None:
-    if not (folder / "processor_config.json").is_file():
+    if not (folder / PROCESSOR).is_file():
         raise ConfigError(
             f"{folder} has no processor.",
             cause="it was imported without a tokenizer, or only its weights were copied.",

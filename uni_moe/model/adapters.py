@@ -15,7 +15,8 @@ from peft import (
     get_peft_model_state_dict,
     set_peft_model_state_dict,
 )
-from peft.tuners.lora.layer import ParamWrapper
+from peft.tuners.lora.layer import Linear, ParamWrapper
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from uni_moe.errors import ConfigError, LineageError
@@ -108,13 +109,52 @@ class FactoredWrapper(ParamWrapper):  # type: ignore[misc] # peft is untyped her
             del experts.low_rank[self.parameter_name]
 
 
+class AddedLinear(Linear):  # type: ignore[misc] # peft is untyped here
+    """peft's wrapper of a linear map, that adds its delta inside the second factor's product.
+
+    Stock peft scales the delta and adds it in passes of their own over what the map returns, and
+    again on the way back. What is not plain runs as in stock peft.
+    """
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401 - peft's
+        """Return what the map and its adapter make of x, (..., I) -> (..., O)."""
+        name = self._only_adapter()
+        if name is None or args or kwargs:
+            stock: Tensor = super().forward(x, *args, **kwargs)
+            return stock
+        y: Tensor = self.base_layer(x)
+        down, up = self.lora_A[name], self.lora_B[name].weight
+        low = down(self.lora_dropout[name](self._cast_input_dtype(x, down.weight.dtype)))
+        flat, low = y.flatten(0, -2), low.flatten(0, -2).to(y.dtype)
+        return torch.addmm(flat, low, up.to(y.dtype).t(), alpha=self.scaling[name]).view_as(y)
+
+    def _only_adapter(self) -> str | None:
+        """Return the one plain adapter that runs, None where there is another case."""
+        names = [name for name in self.active_adapters if name in self.lora_A]
+        if len(names) != 1 or self.disable_adapters or self.merged or self.lora_bias[names[0]]:
+            return None
+        return None if names[0] in self.lora_variant else names[0]
+
+
 def factored(wrapped: nn.Module) -> nn.Module:
-    """Let the adapters of packed experts run by their factors; returns the same model."""
+    """Let adapters run by their factors; returns the same model."""
     for module in wrapped.modules():
         wrapper: Any = module
         if type(wrapper) is ParamWrapper and isinstance(wrapper.get_base_layer(), Experts):
             wrapper.__class__ = FactoredWrapper
+        elif type(wrapper) is Linear:
+            wrapper.__class__ = AddedLinear
     return wrapped
+
+
+def leave_casts_to_autocast(module: nn.Module) -> None:
+    """Let adapters read their inputs as they come: under autocast their products are cast anyway.
+
+    peft would make every input float32 for float32 factors, only to have it made small again.
+    """
+    for one in module.modules():
+        if isinstance(one, BaseTunerLayer):
+            one.cast_input_dtype_enabled = False
 
 
 def expert_adapters(module: nn.Module) -> Iterator[Any]:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from uni_moe.errors import LineageError, bullets
+from uni_moe.model.merging import digest
 
 BASE = "base"
 RECEIPT = "receipt.json"  # beside the weights of every model that surgery made
@@ -111,7 +111,7 @@ def plan_assembly(
                 else:
                     packed = "down_proj" if part == "down" else "gate_up_proj"
                     target = f"{_LAYERS}.{layer}.mlp.experts.{packed}"
-                    origins.append(Origin(target, slot, donor, source, part, _sha256(tensor)))
+                    origins.append(Origin(target, slot, donor, source, part, digest([tensor])))
     if problems:
         raise LineageError(
             f"The experts cannot be assembled:{bullets(problems)}",
@@ -160,8 +160,3 @@ def dissolve(mixture: State, sparse_layers: Sequence[int], slot: int) -> dict[st
         for part, tensor in zip(_PARTS, (gate, up, down), strict=True):
             state[f"{start}{part}_proj.weight"] = tensor.clone()
     return state
-
-
-def _sha256(tensor: Tensor) -> str:
-    data = tensor.detach().cpu().contiguous().view(torch.uint8).numpy()
-    return hashlib.sha256(data.tobytes()).hexdigest()

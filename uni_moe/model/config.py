@@ -12,6 +12,13 @@ from uni_moe.model.encoders.beats import BeatsConfig
 
 SLOT_KINDS = ("image", "video", "audio", "speech")
 KINDS = (*SLOT_KINDS, "text")  # what a position can hold
+# What the processor returns for media of a kind, and the network's forward reads.
+INPUT_OF = {
+    "image": "pixel_values",
+    "video": "video_pixel_values",
+    "audio": "audio_fbank",
+    "speech": "speech_mel",
+}
 LAYOUTS = ("all", "interval", "first_half", "second_half")
 MAX_WINDOWS = 20  # of one sound file, as published
 

@@ -24,11 +24,11 @@ from transformers.models.llama.modeling_llama import (
     LlamaDecoderLayer,
     LlamaMLP,
     LlamaModel,
-    LlamaRMSNorm,
 )
 
 from uni_moe import routes
 from uni_moe.model.backends.few import FEW_TOKENS
+from uni_moe.model.norms import RMSNorm
 from uni_moe.model.segments import ROUTE
 from uni_moe.native import Native, native, takes, threads
 
@@ -69,7 +69,10 @@ def _is_plain(decoder: Any, x_BTD: Tensor) -> bool:  # noqa: ANN401 - any decode
     if how not in _ATTENTIONS or any(type(one) is not LlamaDecoderLayer for one in decoder.layers):
         return False
     norms = [decoder.norm, *(norm for layer in decoder.layers for norm in _norms(layer))]
-    parts = [(decoder, LlamaModel), *((norm, LlamaRMSNorm) for norm in norms)]
+    parts: list[tuple[nn.Module, type]] = [
+        (decoder, LlamaModel),
+        *((norm, RMSNorm) for norm in norms),
+    ]
     for layer in decoder.layers:
         parts += [(layer, LlamaDecoderLayer), (layer.self_attn, LlamaAttention)]
     weights = [norm.weight for norm in norms]

@@ -53,5 +53,14 @@ class Experts(nn.Module):
             self.low_rank.get("gate_up_proj"),
             self.low_rank.get("down_proj"),
         )
-        run = backend_of(routes.current(), expert_TK, weights)
-        return run(x_TD, share_TK, expert_TK, weights)
+        place = x_TD.device.type
+        if not (torch.amp.is_autocast_available(place) and torch.is_autocast_enabled(place)):
+            return _run(x_TD, share_TK, expert_TK, weights)
+        dtype = torch.get_autocast_dtype(place)
+        with torch.autocast(place, enabled=False):  # which knows nothing of packed experts
+            return _run(x_TD.to(dtype), share_TK, expert_TK, weights.to(dtype))
+
+
+def _run(x_TD: Tensor, share_TK: Tensor, expert_TK: Tensor, weights: Weights) -> Tensor:
+    run = backend_of(routes.current(), expert_TK, weights)
+    return run(x_TD, share_TK, expert_TK, weights)

@@ -9,22 +9,16 @@ import torch
 from torch import Tensor
 from transformers import GenerationMixin
 
-from uni_moe.model.config import SLOT_KINDS, UniMoeConfig
+from uni_moe.model.config import INPUT_OF, SLOT_KINDS, UniMoeConfig
 
-MEDIA_INPUTS = {
-    "pixel_values": "image",
-    "video_pixel_values": "video",
-    "audio_fbank": "audio",
-    "audio_padding": "audio",
-    "speech_mel": "speech",
-}
+_MEDIA_INPUTS = (*INPUT_OF.values(), "audio_padding")
 
 
 class MediaGenerationMixin(GenerationMixin):  # type: ignore[misc] # transformers is untyped here
     """What a network that reads media adds to transformers' generation."""
 
     config: UniMoeConfig
-    encode: Callable[..., Tensor]
+    encode_all: Callable[[Mapping[str, Any]], dict[str, Tensor]]
 
     def prepare_inputs_for_generation(
         self,
@@ -36,7 +30,7 @@ class MediaGenerationMixin(GenerationMixin):  # type: ignore[misc] # transformer
         **kwargs: Any,  # noqa: ANN401 - transformers looks for this very name
     ) -> dict[str, Any]:
         """Pass features to the first iteration alone, where a cache keeps what was read of them."""
-        media = {name: kwargs.pop(name, None) for name in (*MEDIA_INPUTS, "features")}
+        media = {name: kwargs.pop(name, None) for name in (*_MEDIA_INPUTS, "features")}
         inputs: dict[str, Any] = super().prepare_inputs_for_generation(
             input_ids,
             past_key_values=past_key_values,
@@ -61,12 +55,8 @@ class MediaGenerationMixin(GenerationMixin):  # type: ignore[misc] # transformer
         Features lie over the batch, not in rows of it; repeated one by one they would swap places.
         """
         seen = dict(model_kwargs.pop("features", None) or {})
-        values = {name: model_kwargs.pop(name, None) for name in MEDIA_INPUTS}
-        padding = values.pop("audio_padding")
-        for name, value in values.items():
-            if value is not None:
-                kind = MEDIA_INPUTS[name]
-                seen[kind] = self.encode(kind, value, padding if kind == "audio" else None)
+        media = {name: model_kwargs.pop(name, None) for name in _MEDIA_INPUTS}
+        seen |= self.encode_all(media)
         if expand_size > 1 and input_ids is not None:
             seen = self._repeat_features(seen, input_ids, expand_size)
         media = {"features": seen} if seen else {}

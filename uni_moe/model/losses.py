@@ -4,6 +4,9 @@ All are computed from the router's logits without noise, over positions that are
 over layers. Source: the 8-expert variant, which computes them from noised logits (a defect that is
 not repeated) and sums over samples; here samples are averaged, so that the batch size is no factor.
 
+They are means over a batch. Where a batch is a share of something larger, `Whole` says what that
+holds, and each loss is the batch's share of the whole's: shares of all batches add up to it.
+
 Shapes
     T  tokens that are not padding    E  experts    M  modalities    B  samples
 """
@@ -11,14 +14,15 @@ Shapes
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from uni_moe.model.config import KINDS, UniMoeConfig
 from uni_moe.model.router import Routing
 
+NAMES = ("balance", "target", "divergence")
 # Pairs whose routing should differ: KL(second || first). Published with one kind of sound.
 PAIRS = (
     ("image", "audio"),
@@ -32,8 +36,29 @@ PAIRS = (
 )
 
 
+@dataclass(frozen=True)
+class Whole:
+    """What batches hold together: samples, and how many tokens each expert comes first for.
+
+    The counts by layer, (E,), are needed for the balance alone: it is a product of two means.
+    """
+
+    samples: int
+    first_E: Mapping[int, Tensor] = field(default_factory=dict)
+
+
+def weights_of(config: UniMoeConfig) -> dict[str, float]:
+    """Return the losses that a configuration turns on, each with its weight."""
+    found = {name: getattr(config, f"{name}_coefficient") for name in NAMES}
+    return {name: weight for name, weight in found.items() if weight}
+
+
 def beside(
-    config: UniMoeConfig, routing: Mapping[int, Routing], kind_T: Tensor, row_T: Tensor
+    config: UniMoeConfig,
+    routing: Mapping[int, Routing],
+    kind_T: Tensor,
+    row_T: Tensor,
+    whole: Whole | None = None,
 ) -> dict[str, Tensor]:
     """Return the losses that a configuration weighs, by name, summed over layers.
 
@@ -44,26 +69,38 @@ def beside(
         routing: layer -> the decision for every token.
         kind_T: what each token is, as an index of KINDS.
         row_T: the sample it belongs to.
+        whole: what the batch is a share of; nothing larger without it.
     """
-    found: dict[str, list[Tensor]] = {}
-    for one in routing.values() if len(row_T) else ():
-        if config.balance_coefficient:
-            found.setdefault("balance", []).append(balance(one))
-        if config.target_coefficient:
+    found: dict[str, list[Tensor]] = {name: [] for name in weights_of(config)}
+    if not len(row_T):
+        return {}
+    samples = whole.samples if whole is not None else _rows(row_T)
+    for layer, one in routing.items():
+        if "balance" in found:
+            first_E = whole.first_E[layer] if whole is not None else first(one)
+            found["balance"].append(balance(one, first_E))
+        if "target" in found:
             wished = config.expert_targets
             loss = off_target(one, kind_T, row_T, kinds=KINDS, wished=wished)
-            found.setdefault("target", []).append(loss)
-        if config.divergence_coefficient:
-            found.setdefault("divergence", []).append(alike(one, kind_T, row_T, kinds=KINDS))
-    return {name: torch.stack(each).sum() for name, each in found.items()}
+            found["target"].append(loss / samples)
+        if "divergence" in found:
+            found["divergence"].append(alike(one, kind_T, row_T, kinds=KINDS) / samples)
+    return {name: torch.stack(each).sum() for name, each in found.items() if each}
 
 
-def balance(routing: Routing) -> Tensor:
-    """Return E * sum_e (mean share of e) * (tokens whose first choice is e); even routing is 1."""
-    share_TE = routing.logits_TE.float().softmax(-1)
-    experts = share_TE.shape[1]
-    first_TE = F.one_hot(routing.expert_TK[:, 0], experts).float()
-    return experts * (share_TE.mean(0) * first_TE.mean(0)).sum()
+def first(routing: Routing) -> Tensor:
+    """Count the tokens that each expert comes first for, (E,)."""
+    return torch.bincount(routing.expert_TK[:, 0], minlength=routing.logits_TE.shape[1])
+
+
+def balance(routing: Routing, first_E: Tensor) -> Tensor:
+    """Return E * sum_e (mean share of e) * (share of tokens e comes first for); even routing is 1.
+
+    The means are over the tokens that first_E counts, of which these may be some.
+    """
+    share_E = routing.logits_TE.float().softmax(-1).sum(0)
+    tokens = first_E.sum()
+    return len(first_E) * (share_E / tokens * (first_E / tokens).to(share_E.dtype)).sum()
 
 
 def off_target(
@@ -74,9 +111,9 @@ def off_target(
     kinds: Sequence[str],
     wished: Mapping[str, Sequence[int]],
 ) -> Tensor:
-    """Return how far shares lie from the experts wished for a token's modality.
+    """Return how far shares lie from the experts wished for a token's modality: a sum over samples.
 
-    Per sample: the mean over its tokens of mean_e |share - wish|, tokens of other modalities 0.
+    Each has the mean over its tokens of mean_e |share - wish|, tokens of other modalities 0.
     """
     share_TE = routing.logits_TE.float().softmax(-1)
     rows = _rows(row_T)
@@ -88,11 +125,14 @@ def off_target(
         own_T = kind_T == kinds.index(kind)
         distance_T = (share_TE[own_T] - wish_E).abs().mean(-1)
         total_B = total_B.index_add(0, row_T[own_T], distance_T)
-    return (total_B / tokens_B).mean()
+    return (total_B / tokens_B).sum()
 
 
 def alike(routing: Routing, kind_T: Tensor, row_T: Tensor, *, kinds: Sequence[str]) -> Tensor:
-    """Return how alike the modalities of a sample are routed: 1 - KL / E, a mean over pairs."""
+    """Return how alike the modalities of a sample are routed, summed over samples.
+
+    Per sample: 1 - KL / E, a mean over pairs.
+    """
     share_TE = routing.logits_TE.float().softmax(-1)
     experts, rows = share_TE.shape[1], _rows(row_T)
     place_T = row_T * len(kinds) + kind_T
@@ -109,7 +149,7 @@ def alike(routing: Routing, kind_T: Tensor, row_T: Tensor, *, kinds: Sequence[st
             both_B = there_BM[:, a] & there_BM[:, b]
             total_B = total_B + both_B * (1 - kl_B / experts)
             pairs_B = pairs_B + both_B
-    return (total_B / pairs_B.clamp(min=1)).mean()
+    return (total_B / pairs_B.clamp(min=1)).sum()
 
 
 def _rows(row_T: Tensor) -> int:

@@ -24,17 +24,19 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers.initialization import guard_torch_init_functions
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from transformers.utils.generic import ModelOutput
 
 from uni_moe.errors import DataError
 from uni_moe.model import decoding, losses
-from uni_moe.model.config import KINDS, SLOT_KINDS, UniMoeConfig
+from uni_moe.model.config import KINDS, UniMoeConfig
 from uni_moe.model.connectors import AudioConnector, ImageConnector, SpeechConnector
 from uni_moe.model.encoders.beats import Beats
 from uni_moe.model.generation import MediaGenerationMixin
 from uni_moe.model.mixtures import MixturesMixin
 from uni_moe.model.moe import SparseFeedForward
+from uni_moe.model.norms import RMSNorm
 from uni_moe.model.prompt import IGNORED
 from uni_moe.model.reading import MediaReadingMixin
 from uni_moe.model.router import Routing
@@ -47,10 +49,10 @@ class UniMoeOutput(ModelOutput):  # type: ignore[misc] # transformers is untyped
     """What a forward pass returns; absent parts are None.
 
     `loss` is that of the next token plus what the configuration weighs of `aux_losses` (name ->
-    loss without its weight, only those that are on). `loss_sum_B` and `loss_tokens_B` split the
-    next token's loss by sequence: by row, or by segment where rows are packed. `routing` holds, per
-    sparse layer, the decision for every position that is no filling; `routing_sums` its sums by
-    modality.
+    loss without its weight, only those that are on), which is `beside`. `loss_sum_B` and
+    `loss_tokens_B` split the next token's loss by sequence: by row, or by segment where rows are
+    packed. `routing` holds, per sparse layer, the decision for every position that is no filling;
+    `routing_sums` its sums by modality.
     """
 
     loss: Tensor | None = None
@@ -61,6 +63,7 @@ class UniMoeOutput(ModelOutput):  # type: ignore[misc] # transformers is untyped
     routing: Mapping[int, Routing] | None = None
     routing_sums: Mapping[int, RoutingSums] | None = None
     aux_losses: Mapping[str, Tensor] | None = None
+    beside: Tensor | None = None
 
 
 class UniMoeForConditionalGeneration(
@@ -108,6 +111,9 @@ class UniMoeForConditionalGeneration(
                 config.audio_config.hidden_size, wide, config.audio_connector, **plain
             )
         self.language_model = LlamaForCausalLM(text)
+        for module in self.language_model.modules():
+            if type(module) is LlamaRMSNorm:
+                module.__class__ = RMSNorm
         take_route(text)
         for index in config.sparse_layers:
             self.language_model.model.layers[index].mlp = SparseFeedForward(
@@ -177,6 +183,7 @@ class UniMoeForConditionalGeneration(
         speech_mel: Tensor | None = None,
         features: Mapping[str, Tensor] | None = None,
         segment_BT: Tensor | None = None,
+        whole: losses.Whole | None = None,
         use_cache: bool | None = None,  # noqa: FBT001
         logits_to_keep: int = 0,
         full_logits: bool = False,  # noqa: FBT001, FBT002
@@ -202,6 +209,7 @@ class UniMoeForConditionalGeneration(
             segment_BT: for packed rows, which sequence each position belongs to, counted from 0
                 over the batch; -1 is filling. None of them sees another, each counts its positions
                 anew. Takes the place of attention_mask and position_ids; there is no cache then.
+            whole: what this batch is a share of, for the losses beside the next token's.
             use_cache: return a cache.
             logits_to_keep: only the last so many positions' logits; 0 means all.
             full_logits: logits of all positions even though labels are given.
@@ -216,12 +224,14 @@ class UniMoeForConditionalGeneration(
         """
         if inputs_embeds is None:
             assert input_ids is not None
-            seen = dict(features or {})
-            values = (pixel_values, video_pixel_values, audio_fbank, speech_mel)
-            for kind, value in zip(SLOT_KINDS, values, strict=True):
-                if value is not None:
-                    padding = audio_padding if kind == "audio" else None
-                    seen[kind] = self.encode(kind, value, padding)
+            media = {
+                "pixel_values": pixel_values,
+                "video_pixel_values": video_pixel_values,
+                "audio_fbank": audio_fbank,
+                "audio_padding": audio_padding,
+                "speech_mel": speech_mel,
+            }
+            seen = {**(features or {}), **self.encode_all(media)}
             inputs_embeds = self._embed(input_ids, seen)
         kind_BT = self._kinds(input_ids, inputs_embeds)
         self._tell_kinds(kind_BT)
@@ -251,18 +261,26 @@ class UniMoeForConditionalGeneration(
             keep_BT = sequences.keep_BT
             routing = {i: one.where(keep_BT.flatten()) for i, one in routing.items()}
             out.routing = routing if output_routing else None
-            self._add_beside(out, routing, kind_BT[keep_BT], sequences.row_BT[keep_BT])
+            self._add_beside(out, routing, kind_BT[keep_BT], sequences.row_BT[keep_BT], whole)
         return out
 
     def _add_beside(
-        self, out: UniMoeOutput, routing: Mapping[int, Routing], kind_T: Tensor, row_T: Tensor
+        self,
+        out: UniMoeOutput,
+        routing: Mapping[int, Routing],
+        kind_T: Tensor,
+        row_T: Tensor,
+        whole: losses.Whole | None,
     ) -> None:
         """Add the losses beside the next token's to a loss that is asked for."""
         if out.loss is None:
             return
-        out.aux_losses = losses.beside(self.config, routing, kind_T, row_T)
-        for name, loss in out.aux_losses.items():
-            out.loss = out.loss + getattr(self.config, f"{name}_coefficient") * loss
+        out.aux_losses = losses.beside(self.config, routing, kind_T, row_T, whole)
+        if out.aux_losses:
+            weights = losses.weights_of(self.config)
+            weighed = [weights[name] * loss for name, loss in out.aux_losses.items()]
+            out.beside = torch.stack(weighed).sum()
+            out.loss = out.loss + out.beside
 
     def _decode(  # noqa: PLR0913 - what transformers' decoders read
         self,

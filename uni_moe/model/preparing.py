@@ -16,15 +16,8 @@ import torch
 from torch import Tensor
 
 from uni_moe.errors import DataError
-from uni_moe.model.config import MAX_WINDOWS, SLOT_KINDS
+from uni_moe.model.config import INPUT_OF, MAX_WINDOWS, SLOT_KINDS
 from uni_moe.model.encoders.beats_features import RATE_HZ, filterbank, windows
-
-INPUT_OF = {
-    "image": "pixel_values",
-    "video": "video_pixel_values",
-    "audio": "audio_fbank",
-    "speech": "speech_mel",
-}
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,12 @@ from transformers import (
 
 from uni_moe.errors import ConfigError, DataError
 from uni_moe.model.chat import ChatMixin, check_tensors, media_in, template
-from uni_moe.model.config import SLOT_KINDS, UniMoeConfig
-from uni_moe.model.preparing import INPUT_OF, MediaPreparingMixin, Prepared, stack_media
+from uni_moe.model.config import INPUT_OF, SLOT_KINDS, UniMoeConfig
+from uni_moe.model.preparing import MediaPreparingMixin, Prepared, stack_media
 from uni_moe.model.prompt import IGNORED, Encoded, Message, Prompt, items
 from uni_moe.model.segments import FILLING
+
+PROCESSOR = "processor_config.json"  # the file that makes a model's folder hold one of ours
 
 
 class UniMoeProcessor(MediaPreparingMixin, ChatMixin):

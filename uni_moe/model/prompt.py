@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from uni_moe.errors import DataError
+from uni_moe.extent import extent_of
 
 IGNORED = -100
 VICUNA = (  # the system sentence of the published variants
@@ -48,6 +49,11 @@ class Encoded:
     input_ids: list[int] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
 
+    @property
+    def tokens(self) -> int:
+        """How many tokens bear loss: nothing predicts the first."""
+        return sum(label != IGNORED for label in self.labels[1:])
+
     def add(self, ids: Sequence[int], learned: Sequence[bool] | None = None) -> None:
         """Append ids; those whose `learned` is True become labels."""
         self.input_ids += ids
@@ -66,14 +72,8 @@ def cut(encoded: Encoded, rows: Sequence[int], most: int, first_slot: int) -> tu
         most: how many positions are kept at most.
         first_slot: ids from here on stand for a row of a medium.
     """
-    slots = [at for at, one in enumerate(encoded.input_ids) if one >= first_slot]
-    kept = begun = 0
-    for count in rows:
-        if slots[begun + count - 1] >= most:
-            most = min(most, slots[begun])
-            break
-        kept, begun = kept + 1, begun + count
-    return Encoded(encoded.input_ids[:most], encoded.labels[:most]), kept
+    kept, media = extent_of(encoded.input_ids, rows, first_slot).cut(most)
+    return Encoded(encoded.input_ids[:kept], encoded.labels[:kept]), media
 
 
 @dataclass(frozen=True)

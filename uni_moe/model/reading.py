@@ -14,14 +14,35 @@ import torch
 from torch import Tensor
 
 from uni_moe.errors import LineageError
-from uni_moe.model.config import KINDS, SLOT_KINDS
+from uni_moe.model.config import INPUT_OF, KINDS, SLOT_KINDS
 from uni_moe.model.towers import READERS, TowersMixin
 
 
 class MediaReadingMixin(TowersMixin):
-    """What a network does with media before its decoder."""
+    """What a network does with media before its decoder.
+
+    `runs_every_connector` is True where processes hold parts of each weight: they gather it
+    together, so each of them runs every connector, whatever media it meets.
+    """
 
     language_model: Any
+    runs_every_connector = False
+
+    def encode_all(self, media: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Return features by kind, of what `forward` is given under the names of INPUT_OF.
+
+        Args:
+            media: name -> values; None where there are none. `audio_padding` goes with the audio.
+
+        Raises:
+            ConfigError: this network has no encoder for them.
+        """
+        found = {}
+        for kind, name in INPUT_OF.items():
+            if media.get(name) is not None:
+                padding = media.get("audio_padding") if kind == "audio" else None
+                found[kind] = self.encode(kind, media[name], padding)
+        return found
 
     def connect(self, kind: str, features: Tensor) -> Tensor:
         """Return rows (N, rows, D) for what an encoder returned.
@@ -70,16 +91,17 @@ class MediaReadingMixin(TowersMixin):
         return embeds
 
     def _with_idle(self, embeds: Tensor, kinds: Sequence[str]) -> Tensor:
-        """Run connectors that learn on nothing, with no weight in the result.
+        """Run connectors on nothing, with no weight in the result, where it must be.
 
         Processes that learn together must have gradients of the same parameters in the same order,
-        whatever media each of them meets. What is frozen does not run.
+        whatever media each of them meets. What is frozen need not run.
         """
-        if not (torch.is_grad_enabled() and getattr(self, "training", False)):
-            return embeds
-        for kind in kinds:
+        learns = torch.is_grad_enabled() and getattr(self, "training", False)
+        for kind in kinds if learns or self.runs_every_connector else ():
             connector = getattr(self, READERS[kind][1], None)
-            if connector is not None and any(p.requires_grad for p in connector.parameters()):
+            if connector is not None and (
+                self.runs_every_connector or any(p.requires_grad for p in connector.parameters())
+            ):
                 rows = self.connect(kind, self._nothing(kind, embeds.device))
                 embeds = embeds + 0.0 * rows.sum().to(embeds.dtype)
         return embeds

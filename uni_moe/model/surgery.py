@@ -10,7 +10,6 @@ Shapes
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from uni_moe.errors import LineageError, bullets
+from uni_moe.model.merging import digest
 
 SELF, NEW = "self", "new"
 State = Mapping[str, Tensor]
@@ -210,7 +210,7 @@ def _entry(target: str, slot: int, donor: str, source: str, tensor: Tensor) -> d
         "slot": slot,
         "donor": donor,
         "source": source,
-        "sha256": _sha256(tensor),
+        "sha256": digest([tensor]),
     }
 
 
@@ -239,8 +239,3 @@ def _expert(state: State, layer: int, packed: str, slot: int) -> Tensor | None:
     if slot or any(part is None for part in parts):
         return None
     return torch.cat([part for part in parts if part is not None])
-
-
-def _sha256(tensor: Tensor) -> str:
-    data = tensor.detach().cpu().contiguous().view(torch.uint8).numpy()
-    return hashlib.sha256(data.tobytes()).hexdigest()

@@ -19,8 +19,6 @@ from uni_moe.data.conservation import (
 )
 from uni_moe.data.corpus import Corpus
 from uni_moe.data.exposures import FILE, read_entries
-from uni_moe.model.config import SLOT_KINDS
-from uni_moe.model.prompt import IGNORED, Prompt
 from uni_moe.records import SPLITS, Sample
 
 TokensOf = Callable[[Sample], int]
@@ -52,19 +50,6 @@ def account_for(
     )
     conserve(accounts)
     return _by_source(accounts)
-
-
-def token_counter(tokenizer: Any, system_prompt: str) -> TokensOf:  # noqa: ANN401 - any fast one
-    """Return what counts a conversation's loss-bearing tokens; its media are not needed for it."""
-    prompt, slot_ids = Prompt(system_prompt), dict.fromkeys(SLOT_KINDS, 0)
-
-    def count(sample: Sample) -> int:
-        messages = [turn.to_message() for turn in sample.turns]
-        rows = [1] * len(sample.media)
-        encoded = prompt.encode(messages, tokenizer, rows=rows, slot_ids=slot_ids)
-        return sum(label != IGNORED for label in encoded.labels)
-
-    return count
 
 
 def _listed(corpora: Mapping[str, Corpus]) -> dict[Group, Listed]:

@@ -12,6 +12,7 @@ from uni_moe.model.network import UniMoeForConditionalGeneration
 from uni_moe.platform import settle
 from uni_moe.stage import StageContext
 from uni_moe.train.networks import CONNECTOR, ENCODERS, build_dense, load_connector
+from uni_moe.train.precision import finish
 
 
 def assemble(ctx: StageContext) -> None:
@@ -19,12 +20,14 @@ def assemble(ctx: StageContext) -> None:
     ctx.run.event("platform", **settle(ctx.params.platform))
     shape, assembly = ctx.params.model, ctx.params.assembly
     dense = build_dense(ctx.layout, shape, ENCODERS, aligned=ENCODERS, seed=ctx.params.seed)
+    precision = ctx.params.platform.precision
     donors = sorted({*(set(assembly.slots) - {"base"}), *assembly.connectors_from.values()})
     parents = (*dense.parents, *(ctx.layout.expert(name) for name in donors))
     parent_ids(ctx.layout, *parents)  # verified before they are read
     for connector, donor in assembly.connectors_from.items():
         load_connector(dense.model, ctx.layout.expert(donor) / f"{connector}.{CONNECTOR}")
     experts = {name: load_file(ctx.layout.expert(name) / "expert.safetensors") for name in donors}
+    finish(dense.model, precision)
     base = dense.model.state_dict()
     layers = sparse_layers_of(shape.sparse_layers, dense.model.config.text_config.num_hidden_layers)
     plan = plan_assembly(
@@ -41,11 +44,13 @@ def assemble(ctx: StageContext) -> None:
     model = UniMoeForConditionalGeneration(config)
     fresh = {name: t for name, t in model.state_dict().items() if ".mlp.adapters." in name}
     model.load_state_dict({**assemble_state(plan, base, experts), **fresh})
+    finish(model, precision)
     with ctx.artifact(
         ctx.layout.assembled,
         kind="model",
         params={
             "seed": ctx.params.seed,
+            "platform": ctx.params.section("platform"),
             "model": ctx.params.section("model"),
             "assembly": ctx.params.section("assembly"),
         },

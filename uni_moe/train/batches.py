@@ -6,9 +6,9 @@ and ranks only say where a draw is computed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -52,9 +52,10 @@ class StepLoss:
     """The loss of a micro-batch.
 
     `total` is its sum over what `MicroBatch.count` counts, so that totals of micro-batches and
-    ranks add up; `parts` splits it: name -> (sum, count); `by_draw` too: (draws, 2), the sum and
-    the tokens of every draw, in the order of `MicroBatch.seen`. `routing` tells what the sparse
-    layers did, `auxiliary` the losses beside the next token's by name, without their weights.
+    ranks add up; `beside` is its share of what is added to their mean. `parts` splits the total:
+    name -> (sum, count); `by_draw` too: (draws, 2), the sum and the tokens of every draw, in the
+    order of `MicroBatch.seen`. `routing` tells what the sparse layers did, `auxiliary` its shares
+    of the losses beside the next token's, by name and without their weights.
     """
 
     total: Tensor
@@ -62,6 +63,11 @@ class StepLoss:
     by_draw: Tensor | None = None
     routing: Mapping[int, RoutingSums] = field(default_factory=dict)
     auxiliary: Mapping[str, Tensor] = field(default_factory=dict)
+    beside: Tensor | None = None
+
+    def whole(self, count: float) -> Tensor:
+        """Return the sum with what stands beside, for a step that counts so much."""
+        return self.total if self.beside is None else self.total + self.beside * count
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,14 @@ class StepReport:
     positions: int = 0
     parts: Mapping[str, float] = field(default_factory=dict)
     auxiliary: Mapping[str, float] = field(default_factory=dict)
+
+
+@runtime_checkable
+class LooksAhead(Protocol):
+    """A module some of whose losses need to know the whole step before a part of it is learned."""
+
+    def look_ahead(self, batches: Sequence[MicroBatch]) -> None:
+        """Count a step, of which these are a rank's micro-batches. All ranks call it together."""
 
 
 class Learner(Protocol):

@@ -8,11 +8,13 @@ from uni_moe.config import Phase
 from uni_moe.data.captions import conversations
 from uni_moe.data.corpus import Corpus
 from uni_moe.errors import StageError
+from uni_moe.extent import Extent
 from uni_moe.records import Sample
 from uni_moe.train.networks import ENCODERS, encoder_of
 
 Conversations = Mapping[str, Mapping[str, Sample]]  # modality -> key -> conversation
-Holes = Mapping[str, Mapping[str, int]]  # modality -> key of one that went -> positions it had
+# modality -> key of one that went -> how long it was, None where nobody measured it
+Holes = Mapping[str, Mapping[str, Extent | None]]
 
 # The encoders whose foundation and connector dvc.yaml gives to an expert's stage: spoken questions
 # about pictures need eyes. A connector is aligned with its own encoder alone.
@@ -61,10 +63,10 @@ def read_holes(
     """Return the conversations of a split that a phase would draw if their samples had not gone."""
     return {
         modality: {
-            seat.key: seat.positions
+            hole.key: hole.extent
             for tombstone in corpora[modality].tombstones(split)
-            for seat in tombstone.seats(phase.tasks)
-            if all(encoder_of(kind) in encoders for kind in seat.kinds)
+            for hole in tombstone.holes(phase.tasks)
+            if all(encoder_of(kind) in encoders for kind in hole.kinds)
         }
         for modality in phase.blend
     }

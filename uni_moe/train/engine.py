@@ -17,11 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from uni_moe.platform import device
 from uni_moe.train.expert_parallel import ExpertSpread
-from uni_moe.train.partitions import MOMENTS, WEIGHT, Flat, Kept, Partitions, Spread
+from uni_moe.train.partitions import MOMENTS, WEIGHT, Flat, Kept, Partitioned, Partitions
 from uni_moe.train.world import join
 
-_SPREADS_WEIGHTS = 3  # the ZeRO stage that does
+_PARTITIONS_WEIGHTS = 3  # the ZeRO stage that does
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,11 @@ class EngineOptions:
     def stage(self) -> int:
         """The ZeRO stage that runs: what is offloaded has to stand apart from the weights."""
         return max(self.zero_stage, int(self.offload_optimizer))
+
+    @property
+    def partitions_weights(self) -> bool:
+        """Whether each rank holds a part of every weight."""
+        return self.stage == _PARTITIONS_WEIGHTS
 
 
 def bootstrap() -> Any:  # noqa: ANN401 - deepspeed is untyped
@@ -64,7 +70,8 @@ def bootstrap() -> Any:  # noqa: ANN401 - deepspeed is untyped
 class Engine:
     """Optimizer steps over the parameters of `module` that require gradients.
 
-    `module` returns what the loop needs from a micro-batch; its parameters are updated by AdamW.
+    `module` returns what the loop needs from a micro-batch; its parameters are updated by AdamW. It
+    is moved to this process's device, or partitioned from where it lies.
     The learning rate is given at every step, so no schedule has a state.
     """
 
@@ -80,7 +87,7 @@ class Engine:
         deepspeed = bootstrap()
         self.world = join()
         self._module, self._clip_norm = module, clip_norm
-        self._spread = (
+        self._experts = (
             ExpertSpread(module, deepspeed.utils.groups, options.expert_parallel)
             if options.expert_parallel > 1
             else None
@@ -88,6 +95,9 @@ class Engine:
         named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
         self.names = [name for name, _ in named]
         self.parameters = [parameter for _, parameter in named]
+        config = _config(options, clip_norm if self._experts is None else 0.0)
+        if options.partitions_weights:
+            _partition_weights(module, config, deepspeed)
         optimizer = torch.optim.AdamW(
             self.parameters, lr=0.0, weight_decay=weight_decay, fused=True
         )
@@ -95,10 +105,10 @@ class Engine:
             model=module,
             optimizer=optimizer,
             model_parameters=self.parameters,
-            config=_config(options, clip_norm if self._spread is None else 0.0),
+            config=config,
             dist_init_required=False,
         )
-        if self._spread is not None:  # its gradients are averaged in groups of their own
+        if self._experts is not None:  # its gradients are averaged in groups of their own
             self._engine.has_moe_layers = True
         self._partitions = self._partitions_at(options.stage, optimizer, deepspeed)
 
@@ -120,13 +130,14 @@ class Engine:
     def step(self, learning_rate: float) -> float:
         """Clip and update; return the gradient's norm before clipping, over all ranks."""
         norm = self._partitions.norm()
-        if self._spread is not None:
+        if self._experts is not None and norm is not None:
             # DeepSpeed clips by the mean of ranks' norms, which is no norm of spread experts.
-            _clip(self.parameters, norm or 0.0, self._clip_norm)
+            _clip(self.parameters, norm, self._clip_norm)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         self._engine.step()
-        return float(self._engine.get_global_grad_norm()) if norm is None else norm
+        # The device is waited for here, after all that it shall do has been said.
+        return float(self._engine.get_global_grad_norm() if norm is None else norm)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return whole weights and moments by name: what resume needs. All ranks read together."""
@@ -147,7 +158,8 @@ class Engine:
     def close(self) -> None:
         """Leave whole weights in the module and release the engine's hooks and buffers.
 
-        Spread weights are gathered one by one into the machine's memory, on the first rank alone.
+        Partitioned weights are gathered one by one into the machine's memory, on the first rank
+        alone.
         """
         whole = dict(self._partitions.gathered(list(self._module.parameters())))
         self._engine.destroy()
@@ -155,8 +167,8 @@ class Engine:
             if self.world.is_first:
                 parameter.data = value
         _forget(self._module)
-        if self._spread is not None:
-            self._spread.end()
+        if self._experts is not None:
+            self._experts.end()
 
     def _partitions_at(
         self,
@@ -165,9 +177,9 @@ class Engine:
         deepspeed: Any,  # noqa: ANN401 - it is untyped
     ) -> Partitions:
         if stage == 0:
-            return Kept(optimizer, self.parameters, self._spread)
-        if stage == _SPREADS_WEIGHTS:
-            return Spread(self._engine, deepspeed, self.world)
+            return Kept(optimizer, self.parameters, self._experts)
+        if stage == _PARTITIONS_WEIGHTS:
+            return Partitioned(self._engine, deepspeed, self.world)
         return Flat(self._engine, deepspeed)
 
 
@@ -181,7 +193,7 @@ def _config(options: EngineOptions, clip_norm: float) -> dict[str, Any]:
         "zero_optimization": {
             "stage": options.stage,
             "offload_optimizer": place,
-            "stage3_param_persistence_threshold": 0,  # every weight is spread, also small ones
+            "stage3_param_persistence_threshold": 0,  # every weight is partitioned, also small ones
         },
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
@@ -189,11 +201,19 @@ def _config(options: EngineOptions, clip_norm: float) -> dict[str, Any]:
     }
 
 
-def _clip(parameters: list[nn.Parameter], norm: float, most: float) -> None:
+def _partition_weights(module: nn.Module, config: dict[str, Any], deepspeed: Any) -> None:  # noqa: ANN401
+    """Partition weights one by one: no device ever has to hold all of them."""
+    deepspeed.zero.Init(module=module, config_dict_or_path=config)
+    for buffer in module.buffers():
+        buffer.data = buffer.data.to(device())
+
+
+def _clip(parameters: list[nn.Parameter], norm: Tensor, most: float) -> None:
     """Scale all gradients so that their norm is at most `most`, as torch does."""
+    scale = (most / (norm + 1e-6)).clamp(max=1.0)
     for parameter in parameters:
         if parameter.grad is not None:
-            parameter.grad.mul_(min(1.0, most / (norm + 1e-6)))
+            parameter.grad.mul_(scale)
 
 
 def _forget(module: nn.Module) -> None:

@@ -25,7 +25,8 @@ from uni_moe.model.backends.base import combine, visits_of
 from uni_moe.model.experts import Experts
 from uni_moe.model.router import Routing
 
-Run = Callable[[Tensor, Tensor, Tensor], Tensor]
+RunHere = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(x_TD, share_TK, expert_TK) -> y_TD by the experts that this rank holds."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ class Exchange:
     def __init__(self, group: Any, shares: tuple[int, ...], rank: int) -> None:  # noqa: ANN401
         self._group, self._shares, self._mine = group, shares, shares[rank]
 
-    def __call__(self, x_TD: Tensor, routing: Routing, run: Run) -> Tensor:
+    def __call__(self, x_TD: Tensor, routing: Routing, run: RunHere) -> Tensor:
         """Return the weighted sum of every token's experts; `run` computes this rank's experts."""
         visits = visits_of(routing.expert_TK, sum(self._shares))
         ours_E = torch.tensor(visits.load, device=x_TD.device)

@@ -17,7 +17,13 @@ from uni_moe.train.pool import gather
 from uni_moe.train.pretrained import PRETRAINED, look_at
 from uni_moe.train.state import open_states
 
-_CORPORA = {"image": ("image", "video"), "audio": ("audio",), "speech": ("speech",)}
+# part -> the modalities whose corpora a tiny one learns from
+CORPORA = {
+    "image": ("image", "video"),
+    "audio": ("audio",),
+    "speech": ("speech",),
+    "language": ("text",),
+}
 
 
 def train_foundation(ctx: StageContext) -> None:
@@ -48,7 +54,7 @@ def _adopt(ctx: StageContext, pretrained: str) -> None:
 
 
 def _train_encoder(ctx: StageContext, plan: EncoderTraining) -> None:
-    parents = tuple(ctx.layout.corpus(modality) for modality in _CORPORA[ctx.item])
+    parents = tuple(ctx.layout.corpus(modality) for modality in CORPORA[ctx.item])
     ids = parent_ids(ctx.layout, *parents)
     torch.manual_seed(ctx.params.seed)
     encoder = TINY[ctx.item](plan.architecture)
@@ -70,7 +76,7 @@ def _train_encoder(ctx: StageContext, plan: EncoderTraining) -> None:
 
 
 def _train_language(ctx: StageContext, plan: LanguageTraining) -> None:
-    parents = (ctx.layout.corpus("text"),)
+    parents = tuple(ctx.layout.corpus(modality) for modality in CORPORA["language"])
     ids = parent_ids(ctx.layout, *parents)
     torch.manual_seed(ctx.params.seed)
     language = tiny_language(parents[0], plan, ctx.params.model.system_prompt)

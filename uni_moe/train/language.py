@@ -15,13 +15,11 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from uni_moe.config import LanguageTraining
 from uni_moe.data.corpus import open_corpus
 from uni_moe.errors import StageError
-from uni_moe.model.prompt import Prompt
+from uni_moe.model.prompt import IGNORED, Prompt
 from uni_moe.platform import device
 from uni_moe.records import Sample
 from uni_moe.train.batches import MicroBatch, StepLoss, whole_step
 from uni_moe.train.tokenizer import train_tokenizer
-
-IGNORED = -100
 
 
 @dataclass(frozen=True)

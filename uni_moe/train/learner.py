@@ -6,17 +6,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from uni_moe.config import Phase
 from uni_moe.data.packing import Batch, Plan, plan
 from uni_moe.examples import Example, ExampleMaker, collate, pack
-from uni_moe.lengths import UNPACKED
+from uni_moe.launch import here
+from uni_moe.lengths import UNPACKED, check_lengths
+from uni_moe.model import adapters
+from uni_moe.model.losses import Whole, first, weights_of
 from uni_moe.platform import device
 from uni_moe.records import Sample
 from uni_moe.train.batches import MicroBatch, Seen, StepLoss
 from uni_moe.train.conversations import Conversations, Holes
 from uni_moe.train.drawing import steps_of
+from uni_moe.train.precision import Precision, computing
+from uni_moe.train.world import summed
 
 
 class PhaseLearner:
@@ -33,11 +38,21 @@ class PhaseLearner:
         validation: Conversations,
         seed: int,
         holes: Holes | None = None,
+        precision: Precision = "float32",
     ) -> None:
-        """Plan the order of `train`; `holes` are conversations that went from it."""
-        self.module = PhaseModule(model)
+        """Plan the order of `train`; `holes` are conversations that went from it.
+
+        Raises:
+            DataError: conversations are too long, all of them at once; or how long some were that
+                went is needed, and nobody knows it.
+        """
+        self.module = PhaseModule(model, precision)
         self.maker, self.phase, self.packing = maker, phase, phase.packing or UNPACKED
         self.train_set, self.validation_set = train, validation
+        every = (
+            one for part in (train, validation) for rows in part.values() for one in rows.values()
+        )
+        check_lengths(maker.lengths, every)
         self.steps = steps_of(
             phase, name=name, seed=seed, train=train, holes=holes or {}, lengths=maker.lengths
         )
@@ -51,20 +66,29 @@ class PhaseLearner:
         return [self._micro_batch(samples, slots, batch) for batch in planned[rank]]
 
     def validate(self) -> dict[str, float]:
-        """Return nats per token on the validation split, by modality."""
+        """Return nats per token on the validation split, by modality.
+
+        Ranks share the work; what each found is added up by draw, so all have the same bits.
+        """
         self.module.eval()
         found = {}
         for modality, rows in self.validation_set.items():
-            samples, slots = list(rows.values()), list(range(len(rows)))
-            total, tokens = 0.0, 0.0
-            for batch in self._plan(samples, rows=self._validation_rows(samples))[0]:
-                with torch.no_grad():
-                    by_draw = self.module(self._micro_batch(samples, slots, batch).inputs).by_draw
-                sums = by_draw.double().sum(0).tolist()
-                total, tokens = total + sums[0], tokens + sums[1]
+            total, tokens = summed(self._validated(list(rows.values()))).sum(0).tolist()
             if tokens:
                 found[modality] = total / tokens
         return found
+
+    @torch.no_grad()
+    def _validated(self, samples: Sequence[Sample]) -> Tensor:
+        """Return the loss and the tokens of every sample, (samples, 2); 0 where others compute."""
+        world, slots = here(), range(len(samples))
+        planned = self._plan(samples, self._validation_rows(samples), world.size)[world.rank]
+        batches = (self._micro_batch(samples, slots, batch) for batch in planned)
+        seen = [([s.slot for s in one.seen], self.module(one.inputs).by_draw) for one in batches]
+        mine = [slot for own, _ in seen for slot in own]
+        table = torch.zeros(len(samples), 2, dtype=torch.float64)
+        table[mine] = torch.cat([by_draw for _, by_draw in seen]).double().cpu()
+        return table
 
     def _plan(self, samples: Sequence[Sample], rows: int | None, ranks: int = 1) -> Plan:
         lengths = [self.maker.lengths.of(sample) for sample in samples]
@@ -103,17 +127,51 @@ class PhaseLearner:
 class PhaseModule(nn.Module):
     """Calls the network and splits its loss by draw. Nothing leaves the device."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, precision: Precision = "float32") -> None:
         super().__init__()
-        self.model = model
+        self.model, self.precision = model, precision
+        if precision != "float32":
+            adapters.leave_casts_to_autocast(model)
+        self._step: Whole | None = None
+
+    def look_ahead(self, batches: Sequence[MicroBatch]) -> None:
+        """Count what losses of routing are means over, where a step is computed in several parts.
+
+        The balance needs to know how often each expert comes first in the whole step, so a step
+        runs forward once more for it, without dropout.
+        """
+        config: Any = self.model.config
+        weights = weights_of(config)
+        self._step = None
+        if not weights or here().size * len(batches) == 1:
+            return
+        samples = int(summed(torch.tensor(sum(one.draws for one in batches))))
+        self._step = Whole(samples, self._first(batches) if "balance" in weights else {})
+
+    @torch.no_grad()
+    def _first(self, batches: Sequence[MicroBatch]) -> dict[int, Tensor]:
+        """Return layer -> how often each expert comes first in the step of all ranks."""
+        self.eval()
+        found: list[Tensor] = []
+        layers: list[int] = []
+        for one in batches:
+            inputs = {name: value for name, value in one.inputs.items() if name != "labels"}
+            with computing(self.precision, device()):
+                out = self.model(**inputs, use_cache=False, logits_to_keep=1, output_routing=True)
+            layers = sorted(out.routing)
+            found.append(torch.stack([first(out.routing[layer]) for layer in layers]))
+        counts_LE = summed(torch.stack(found).sum(0))
+        return dict(zip(layers, counts_LE.unbind(), strict=True))
 
     def forward(self, batch: Mapping[str, Any]) -> StepLoss:
         """Return the batch's summed loss and (sum, tokens) by draw."""
-        out = self.model(**batch, use_cache=False, output_routing_sums=self.training)
-        total = out.loss * out.loss_tokens_B.sum()
+        more = {"whole": self._step} if self.training and self._step is not None else {}
+        with computing(self.precision, device()):
+            out = self.model(**batch, **more, use_cache=False, output_routing_sums=self.training)
         by_draw = torch.stack([out.loss_sum_B.detach(), out.loss_tokens_B], dim=1)
         return StepLoss(
-            total,
+            out.loss_sum_B.sum(),
+            beside=out.beside,
             by_draw=by_draw,
             routing=out.routing_sums or {},
             auxiliary={name: loss.detach() for name, loss in (out.aux_losses or {}).items()},
@@ -134,8 +192,8 @@ def _seen(slot: int, sample: Sample, example: Example) -> Seen:
 
 def _to(batch: Mapping[str, Any], place: torch.device) -> dict[str, Any]:
     return {
-        name: {k: t.to(place) for k, t in value.items()}
+        name: {k: t.to(place, non_blocking=True) for k, t in value.items()}
         if isinstance(value, Mapping)
-        else value.to(place)
+        else value.to(place, non_blocking=True)
         for name, value in batch.items()
     }

@@ -81,6 +81,11 @@ class Ledger:
         self._flush()
         return {"step": self._step, "tree": self._tree.to_json()}
 
+    def entries(self) -> Iterator[Entry]:
+        """Give all that was recorded so far, in order."""
+        self._flush()
+        return read_entries(*self._parts())
+
     def write(self, folder: Path) -> dict[str, Any]:
         """Write the whole ledger as one file of an artifact; return its entries and its root.
 
@@ -89,8 +94,7 @@ class Ledger:
         Raises:
             StageError: what is on disk is not what was recorded.
         """
-        self._flush()
-        write_entries(folder / FILE, read_entries(*self._parts()))
+        write_entries(folder / FILE, self.entries())
         found = tree_of(map(leaf_of, read_entries(folder / FILE)))
         if found != self._tree:
             raise StageError(

@@ -11,10 +11,9 @@ from typing import Any
 from uni_moe.artifacts import Layout, read_card, sha256_file
 from uni_moe.config import Phase, TunePhase, of_card
 from uni_moe.data.corpus import Corpus, open_corpus
-from uni_moe.data.exposures import FILE, Entry, leaf_of, read_entries
+from uni_moe.data.exposures import FILE, Entry, leaf_of, ledger_facts, ledger_of
 from uni_moe.data.exposures_difference import Difference, first_difference
 from uni_moe.data.order import Draw
-from uni_moe.errors import LineageError
 from uni_moe.lengths import Lengths
 from uni_moe.merkle import Tree
 from uni_moe.records import Card
@@ -59,23 +58,6 @@ class Checked:
         return "\n  ".join([f"{head}, broken:", *self.problems])
 
 
-def ledger_facts(card: Card, folder: Path) -> Mapping[str, Any]:
-    """Return what a phase's card says of its ledger.
-
-    Raises:
-        LineageError: it says nothing: the artifact is no phase's.
-    """
-    facts: Mapping[str, Any] | None = card.results.get("ledger")
-    if facts is None:
-        raise LineageError(
-            f"{folder} keeps no ledger.",
-            cause=f"it is a {card.kind} of the stage {card.stage}, not what a phase trained, or an "
-            "older version of the project made it.",
-            remedy="name a phase: align@image, experts@audio, tune, or a registered model.",
-        )
-    return facts
-
-
 def check(layout: Layout, folder: Path) -> Checked:
     """Compare a phase's ledger with what its seed, params and corpus say it must hold.
 
@@ -92,9 +74,9 @@ def check(layout: Layout, folder: Path) -> Checked:
         steps = steps_of(
             phase, name=card.stage, seed=seed, train=training, holes=holes, lengths=lengths
         )
-        drawn = ((step + 1, steps.draws(step)) for step in range(phase.steps))
-        wanted = expected_entries(drawn, training, lengths, card.results["skipped_steps"])
-        found = _found(folder)
+        taken = steps.taken(phase.steps, card.results["skipped_steps"])
+        wanted = expected_entries(taken, training, lengths)
+        found = ledger_of(folder) if (folder / FILE).is_file() else ()  # all of it is missing
         difference = first_difference(_watched(wanted, expected), _watched(found, kept))
     roots = expected.root().hex(), kept.root().hex()
     return Checked(
@@ -113,19 +95,17 @@ def expected_entries(
     steps: Iterable[tuple[int, Sequence[Draw]]],
     training: Conversations,
     lengths: Lengths,
-    skipped: Iterable[int] = (),
 ) -> Iterator[Entry]:
-    """Return what a phase's ledger must hold, ranks aside; `skipped` steps were left out.
+    """Return what a phase's ledger must hold, ranks aside.
 
     Args:
-        steps: every step, counted from 1, with what it draws.
+        steps: the steps that were taken, as `Steps.taken` gives them.
         training: the conversations that may be drawn.
         lengths: what is used of each.
-        skipped: steps that the guard left out.
     """
-    left_out, counted = set(skipped), dict[str, tuple[int, int]]()
+    counted: dict[str, tuple[int, int]] = {}
     for step, draws in steps:
-        for slot, modality, key in draws if step not in left_out else ():
+        for slot, modality, key in draws:
             sample = training[modality][key]
             if key not in counted:
                 fitted = lengths.fitted(sample)
@@ -170,19 +150,6 @@ def _corpus(layout: Layout, card: Card, folder: Path) -> Corpus:
     corpus = open_corpus(folder)
     check_parent(layout, card, folder, corpus.card)
     return corpus
-
-
-def _found(folder: Path) -> Iterator[Entry]:
-    if not (folder / FILE).is_file():
-        return
-    try:
-        yield from read_entries(folder / FILE)
-    except (OSError, ValueError) as error:
-        raise LineageError(
-            f"{folder / FILE} cannot be read: {error}",
-            cause="it was changed after the stage had written it.",
-            remedy="bring it back with `dvc checkout`, or let the stage run again.",
-        ) from error
 
 
 def _watched(entries: Iterable[Entry], tree: Tree) -> Iterator[Entry]:

@@ -15,7 +15,7 @@ from uni_moe import routes
 from uni_moe.platform import machine, take
 from uni_moe.routes import Routes
 from uni_moe.runs import Run
-from uni_moe.train.batches import Learner, MicroBatch, StepLoss, StepReport
+from uni_moe.train.batches import Learner, LooksAhead, MicroBatch, StepLoss, StepReport
 from uni_moe.train.engine import Engine, EngineOptions
 from uni_moe.train.guard import Decision, stopped
 from uni_moe.train.reporting import together
@@ -185,16 +185,18 @@ def _one_step(engine: Engine, learner: Learner, schedule: Schedule, step: int) -
     began = time.monotonic()
     batches = learner.micro_batches(step, engine.world.rank, engine.world.size)
     waited = time.monotonic() - began
+    if isinstance(learner.module, LooksAhead):
+        learner.module.look_ahead(batches)
     learner.module.train()
     torch.manual_seed(_dice(schedule.seed, step, engine.world.rank))
     counted = summed(torch.tensor(sum(one.count for one in batches), dtype=torch.float64))
     count = float(counted) or 1.0  # a step all of whose samples went learns nothing
     found = [_learn(engine, one, count, last=one is batches[-1]) for one in batches]
-    total = torch.stack([one.total.detach().double() for one in found]).sum().cpu()
-    loss = float(summed(total)) / count
     share = cosine_with_warmup(step, steps=schedule.steps, warmup_share=schedule.warmup_share)
     learning_rate = schedule.learning_rate * share
     norm = engine.step(learning_rate)
+    total = torch.stack([one.whole(count).detach().double() for one in found]).sum().cpu()
+    loss = float(summed(total)) / count
     return StepReport(
         step=step + 1,
         loss=loss,
@@ -208,7 +210,7 @@ def _one_step(engine: Engine, learner: Learner, schedule: Schedule, step: int) -
 
 def _learn(engine: Engine, batch: MicroBatch, count: float, *, last: bool) -> StepLoss:
     result: StepLoss = engine.forward(batch.inputs)
-    engine.backward(result.total, count, last=last)
+    engine.backward(result.whole(count), count, last=last)
     return result
 
 

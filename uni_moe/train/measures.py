@@ -8,15 +8,13 @@ from typing import Any
 
 from transformers import AutoTokenizer, CLIPImageProcessorPil, WhisperFeatureExtractor
 
-from uni_moe.artifacts import Layout, read_json, verified_card
-from uni_moe.config import Packing
+from uni_moe.artifacts import CARD, Layout, read_json, verified_card
+from uni_moe.config import Packing, Params
 from uni_moe.errors import LineageError
 from uni_moe.lengths import Lengths
-from uni_moe.model.processor import UniMoeProcessor
+from uni_moe.model.processor import PROCESSOR, UniMoeProcessor
 from uni_moe.records import Card
 from uni_moe.train.pretrained import foundation_folder
-
-_PROCESSOR = "processor_config.json"
 
 
 def lengths_of(layout: Layout, card: Card, folder: Path, packing: Packing | None) -> Lengths:
@@ -28,12 +26,14 @@ def lengths_of(layout: Layout, card: Card, folder: Path, packing: Packing | None
     Raises:
         LineageError: one of them is not the one of that time.
     """
-    if (folder / _PROCESSOR).is_file():
+    if (folder / PROCESSOR).is_file():
         processor = UniMoeProcessor.from_pretrained(folder, local_files_only=True)
         language = read_json(folder / "config.json")["text_config"]
     else:
         language = _config(layout, card, "language")
-        processor = _processor(layout, card, language)
+        seen = layout.name_of(layout.foundation("image")) in card.parents
+        image = _config(layout, card, "image") if seen else None
+        processor = _processor(layout, card.params["model"], language, image)
     return Lengths(processor, language["max_position_embeddings"], packing)
 
 
@@ -53,12 +53,33 @@ def check_parent(layout: Layout, card: Card, folder: Path, parent: Card) -> None
         )
 
 
-def _processor(layout: Layout, card: Card, language: Mapping[str, Any]) -> UniMoeProcessor:
-    """Build what tokenizes and counts; it prepares no media."""
-    shape, image_rows = card.params["model"], 0
-    if layout.name_of(layout.foundation("image")) in card.parents:
-        told = _config(layout, card, "image")
-        told = told.get("vision_config", told)
+def processor_here(layout: Layout, params: Params) -> UniMoeProcessor | None:
+    """Return what counts as the phases of a workspace do; None before there is a tokenizer."""
+    for folder in (layout.model, layout.assembled):
+        if (folder / PROCESSOR).is_file():
+            found: UniMoeProcessor = UniMoeProcessor.from_pretrained(folder, local_files_only=True)
+            return found
+    there = {
+        part: read_json(foundation_folder(layout, part) / "config.json")
+        for part in ("language", "image")
+        if (layout.foundation(part) / CARD).is_file()
+    }
+    if "language" not in there:
+        return None
+    shape = params.section("model")
+    return _processor(layout, shape, there["language"], there.get("image"))
+
+
+def _processor(
+    layout: Layout,
+    shape: Mapping[str, Any],
+    language: Mapping[str, Any],
+    image: Mapping[str, Any] | None,
+) -> UniMoeProcessor:
+    """Build what tokenizes and counts; it prepares no media. Without eyes a picture has no rows."""
+    image_rows = 0
+    if image is not None:
+        told = image.get("vision_config", image)
         image_rows = (told["image_size"] // told["patch_size"]) ** 2
     tokenizer = AutoTokenizer.from_pretrained(
         foundation_folder(layout, "language"), local_files_only=True

@@ -1,7 +1,7 @@
 """Where DeepSpeed keeps weights and moments at each ZeRO stage, read and written whole.
 
-Stage 0 keeps all of it on every rank. Stages 1 and 2 keep weights whole and spread float32 copies
-and moments over the ranks, as pieces of flat buffers. Stage 3 spreads the weights, too.
+Stage 0 keeps all of it on every rank. Stages 1 and 2 keep weights whole and partition float32
+copies and moments over the ranks, as pieces of flat buffers. Stage 3 partitions the weights, too.
 
 Reading gathers, so all ranks read together and in the same order. The keys are `weight`, `exp_avg`
 and `exp_avg_sq` (AdamW's moments).
@@ -26,7 +26,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 class Partitions(Protocol):
     """One stage's way."""
 
-    def norm(self) -> float | None:
+    def norm(self) -> Tensor | None:
         """Return the gradient's norm before the update; None where only the update tells it."""
 
     def begin(self, steps: int) -> None:
@@ -42,7 +42,7 @@ class Partitions(Protocol):
         """Let weights that are computed with follow what was written."""
 
     def gathered(self, parameters: Sequence[nn.Parameter]) -> Iterator[tuple[nn.Parameter, Tensor]]:
-        """Yield parameters that are spread with their whole values, on the CPU."""
+        """Yield parameters that are partitioned with their whole values, on the CPU."""
 
 
 class Kept:
@@ -52,18 +52,18 @@ class Kept:
         self,
         optimizer: torch.optim.Optimizer,
         parameters: list[nn.Parameter],
-        spread: ExpertSpread | None = None,
+        experts: ExpertSpread | None = None,
     ) -> None:
-        self._optimizer, self._parameters, self._spread = optimizer, parameters, spread
+        self._optimizer, self._parameters, self._experts = optimizer, parameters, experts
 
-    def norm(self) -> float:
+    def norm(self) -> Tensor:
         """See Partitions."""
-        if self._spread is None:
-            return float(_norm(self._parameters))
-        there = [p for p in self._parameters if self._spread.holds(p)]
-        here = [p for p in self._parameters if not self._spread.holds(p)]
-        squares = self._spread.summed(_norm(there).square())
-        return float((_norm(here).square() + squares).sqrt())
+        if self._experts is None:
+            return _norm(self._parameters)
+        there = [p for p in self._parameters if self._experts.holds(p)]
+        here = [p for p in self._parameters if not self._experts.holds(p)]
+        squares = self._experts.summed(_norm(there).square())
+        return (_norm(here).square() + squares).sqrt()
 
     def begin(self, steps: int) -> None:
         """See Partitions."""
@@ -73,14 +73,14 @@ class Kept:
     def read(self, parameter: nn.Parameter, key: str) -> Tensor:
         """See Partitions."""
         found = self._here(parameter, key)
-        if self._spread is not None and self._spread.holds(parameter):
-            return self._spread.whole(parameter, found)
+        if self._experts is not None and self._experts.holds(parameter):
+            return self._experts.whole(parameter, found)
         return found
 
     def write(self, parameter: nn.Parameter, key: str, value: Tensor) -> None:
         """See Partitions."""
-        if self._spread is not None and self._spread.holds(parameter):
-            value = self._spread.mine(parameter, value)
+        if self._experts is not None and self._experts.holds(parameter):
+            value = self._experts.mine(parameter, value)
         with torch.no_grad():
             self._here(parameter, key).copy_(value)
 
@@ -95,7 +95,7 @@ class Kept:
 
     def gathered(
         self,
-        parameters: Sequence[nn.Parameter],  # noqa: ARG002 - none of them is spread
+        parameters: Sequence[nn.Parameter],  # noqa: ARG002 - none of them is partitioned
     ) -> Iterator[tuple[nn.Parameter, Tensor]]:
         """See Partitions."""
         return iter(())
@@ -107,7 +107,7 @@ class Flat:
     def __init__(self, engine: Any, deepspeed: Any) -> None:  # noqa: ANN401 - both are untyped
         self._zero, self._safe = engine.optimizer, deepspeed.utils
 
-    def norm(self) -> float | None:
+    def norm(self) -> Tensor | None:
         """See Partitions."""
         return None
 
@@ -135,19 +135,19 @@ class Flat:
 
     def gathered(
         self,
-        parameters: Sequence[nn.Parameter],  # noqa: ARG002 - none of them is spread
+        parameters: Sequence[nn.Parameter],  # noqa: ARG002 - none of them is partitioned
     ) -> Iterator[tuple[nn.Parameter, Tensor]]:
         """See Partitions."""
         return iter(())
 
 
-class Spread:
-    """Stage 3: weights are spread, too, each padded to equal shares."""
+class Partitioned:
+    """Stage 3: weights are partitioned, too, each padded to equal shares."""
 
     def __init__(self, engine: Any, deepspeed: Any, world: World) -> None:  # noqa: ANN401
         self._zero, self._deepspeed, self._world = engine.optimizer, deepspeed, world
 
-    def norm(self) -> float | None:
+    def norm(self) -> Tensor | None:
         """See Partitions."""
         return None
 
@@ -162,9 +162,9 @@ class Spread:
 
     def write(self, parameter: nn.Parameter, key: str, value: Tensor) -> None:
         """See Partitions."""
-        spread: Any = parameter  # DeepSpeed adds where its shares lie
-        share, rank, safe = spread.ds_tensor.ds_numel, self._world.rank, self._deepspeed.utils
-        flat = value.to(spread.ds_tensor.device, torch.float32).flatten()
+        partitioned: Any = parameter  # DeepSpeed adds where its shares lie
+        share, rank, safe = partitioned.ds_tensor.ds_numel, self._world.rank, self._deepspeed.utils
+        flat = value.to(partitioned.ds_tensor.device, torch.float32).flatten()
         padded = F.pad(flat, (0, share * self._world.size - flat.numel()))
         mine = padded[share * rank : share * (rank + 1)]
         if key == WEIGHT:
@@ -186,7 +186,7 @@ class Spread:
 
 
 def _read(safe: Any, parameter: nn.Parameter, key: str) -> Tensor:  # noqa: ANN401
-    """Gather a spread tensor by DeepSpeed's public functions."""
+    """Gather a partitioned tensor by DeepSpeed's public functions."""
     found: Tensor = (
         safe.safe_get_full_fp32_param(parameter)
         if key == WEIGHT

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,11 @@ from torch import nn
 
 from uni_moe.artifacts import Draft, parent_ids, read_json, write_json
 from uni_moe.config import Phase, RoutingLosses
-from uni_moe.data.corpus import Corpus, open_corpus
+from uni_moe.data.conservation import check_draws
 from uni_moe.examples import ExampleMaker
 from uni_moe.feature_maker import open_features
 from uni_moe.launch import here
+from uni_moe.lengths import tokens_of
 from uni_moe.model import adapters
 from uni_moe.model.assembly import RECEIPT, tuned
 from uni_moe.model.config import sparse_layers_of
@@ -26,33 +29,22 @@ from uni_moe.model.merging import BASE_NOTE
 from uni_moe.model.network import UniMoeForConditionalGeneration
 from uni_moe.model.parts import learn
 from uni_moe.model.processor import UniMoeProcessor
-from uni_moe.platform import device, settle
+from uni_moe.platform import device
 from uni_moe.stage import StageContext
-from uni_moe.train.accounting import account_for, token_counter
-from uni_moe.train.conversations import (
-    Conversations,
-    check_not_empty,
-    read_conversations,
-    read_holes,
-    sight_of,
-    within_sight,
-)
+from uni_moe.train.accounting import account_for
+from uni_moe.train.conversations import read_holes, sight_of
 from uni_moe.train.engine import EngineOptions
 from uni_moe.train.learner import PhaseLearner
 from uni_moe.train.ledger import Ledger
 from uni_moe.train.loop import Schedule, train
-from uni_moe.train.networks import (
-    CONNECTOR,
-    ENCODERS,
-    build_dense,
-    connector_state,
-    encoder_of,
-)
+from uni_moe.train.networks import CONNECTOR, build_dense, connector_state
+from uni_moe.train.phase_data import PhaseData, corpora_of, counts_of, open_data
+from uni_moe.train.precision import DTYPES, finish, hold
 from uni_moe.train.state import StateStore, open_states
 from uni_moe.train.telemetry import Telemetry
 from uni_moe.train.watch import Watch
 from uni_moe.train.work import device_peak, work_of
-from uni_moe.train.world import join, leave
+from uni_moe.train.world import leave
 
 EXPERT = "expert.safetensors"
 ADAPTER = "adapter"
@@ -62,61 +54,40 @@ def align(ctx: StageContext) -> None:
     """Train one connector on captions or transcripts; everything else is frozen."""
     phase = ctx.params.align[ctx.item]  # type: ignore[index] # dvc.yaml names known connectors
     params = _params(ctx, "align", ctx.item)
-    with _data(ctx, phase) as (corpora, training, validation):
-        built = build_dense(
-            ctx.layout,
-            ctx.params.model,
-            _encoders(training, validation),
-            aligned=(),
-            seed=ctx.params.seed,
-        )
-        parents = (*_corpora(ctx, phase), *built.parents)
-        learn(built.model, phase.learns)
-        model = built.model.to(device())
-        states = _states(ctx, params, parent_ids(ctx.layout, *parents))
-        ledger = _ledger(states)
-        with open_features(ctx, built.model, built.processor) as features:
-            maker = ExampleMaker(corpora, built.processor, built.model, features, phase.packing)
-            results = _train(ctx, phase, model, maker, training, validation, states, ledger)
+    with open_data(ctx, phase) as data:
+        shape, seed = ctx.params.model, ctx.params.seed
+        built = build_dense(ctx.layout, shape, data.encoders(), aligned=(), seed=seed)
+        parents = (*corpora_of(ctx, phase), *built.parents)
+        ids = parent_ids(ctx.layout, *parents)
+        trained = _train(ctx, phase, data, built.model, built.model, built.processor, params, ids)
     if not leave().is_first:
         return
-    with ctx.artifact(
-        ctx.layout.aligned(ctx.item), kind="connector", params=params, parents=parents
-    ) as draft:
-        save_file(connector_state(model, ctx.item), draft.folder / CONNECTOR)
-        _account(ctx, phase, maker, ledger, draft)
-        draft.results.update(results)
-    states.clear()
+    folder = ctx.layout.aligned(ctx.item)
+    with _artifact(ctx, phase, trained, folder, "connector", params, parents) as draft:
+        save_file(connector_state(built.model, ctx.item), draft.folder / CONNECTOR)
 
 
 def experts(ctx: StageContext) -> None:
     """Train one expert: low-rank adapters on the feed-forwards that will become sparse."""
     phase = ctx.params.experts[ctx.item]  # type: ignore[index] # dvc.yaml names known experts
     params = _params(ctx, "experts", ctx.item)
-    with _data(ctx, phase) as (corpora, training, validation):
-        encoders = _encoders(training, validation)
-        built = build_dense(
-            ctx.layout, ctx.params.model, encoders, aligned=encoders, seed=ctx.params.seed
-        )
-        parents = (*_corpora(ctx, phase), *built.parents)
+    with open_data(ctx, phase) as data:
+        shape, seed, encoders = ctx.params.model, ctx.params.seed, data.encoders()
+        built = build_dense(ctx.layout, shape, encoders, aligned=encoders, seed=seed)
+        parents = (*corpora_of(ctx, phase), *built.parents)
+        ids = parent_ids(ctx.layout, *parents)
         wrapped = _attach(ctx, phase, built.model)
-        learned = learn(wrapped, phase.learns)
-        wrapped.to(device())
-        states = _states(ctx, params, parent_ids(ctx.layout, *parents))
-        ledger = _ledger(states)
-        with open_features(ctx, built.model, built.processor) as features:
-            maker = ExampleMaker(corpora, built.processor, built.model, features, phase.packing)
-            results = _train(ctx, phase, wrapped, maker, training, validation, states, ledger)
+        trained = _train(ctx, phase, data, wrapped, built.model, built.processor, params, ids)
     if not leave().is_first:
         return
-    with ctx.artifact(
-        ctx.layout.expert(ctx.item), kind="expert", params=params, parents=parents
-    ) as draft:
+    folder = ctx.layout.expert(ctx.item)
+    with _artifact(ctx, phase, trained, folder, "expert", params, parents) as draft:
         _save_adapter(wrapped, draft.folder / ADAPTER)
         layers = _layers(ctx, built.model)
         merged = adapters.merge(wrapped)
+        dtype = DTYPES[ctx.params.platform.precision]
         feed_forwards = {
-            name: tensor.detach().cpu().contiguous()
+            name: tensor.detach().to("cpu", dtype).contiguous()
             for name, tensor in merged.state_dict().items()
             if any(name.startswith(f"language_model.model.layers.{i}.mlp.") for i in layers)
         }
@@ -126,53 +97,76 @@ def experts(ctx: StageContext) -> None:
             if group in ("connector", "projection"):
                 state = connector_state(merged, connector)
                 save_file(state, draft.folder / f"{connector}.{CONNECTOR}")
-        _account(ctx, phase, maker, ledger, draft)
-        draft.results.update(results, learned=len(learned))
-    states.clear()
 
 
 def tune(ctx: StageContext) -> None:
     """Tune the assembled mixture on mixed data: the candidate."""
     phase = ctx.params.tune
     params = _params(ctx, "tune")
-    parents = (*_corpora(ctx, phase), ctx.layout.assembled)
-    with _data(ctx, phase) as (corpora, training, validation):
+    parents = (*corpora_of(ctx, phase), ctx.layout.assembled)
+    with open_data(ctx, phase) as data:
         folder = ctx.layout.assembled
         ids = parent_ids(ctx.layout, *parents)
         base = UniMoeForConditionalGeneration.from_pretrained(folder, local_files_only=True)
         _weigh(base, phase.losses)
         processor = UniMoeProcessor.from_pretrained(folder)
         wrapped = _attach(ctx, phase, base)
-        learned = learn(wrapped, phase.learns)
-        wrapped.to(device())
-        states = _states(ctx, params, ids)
-        ledger = _ledger(states)
-        with open_features(ctx, base, processor) as features:
-            maker = ExampleMaker(corpora, processor, base, features, phase.packing)
-            results = _train(ctx, phase, wrapped, maker, training, validation, states, ledger)
+        trained = _train(ctx, phase, data, wrapped, base, processor, params, ids)
     if not leave().is_first:
         return
-    with ctx.artifact(ctx.layout.model, kind="model", params=params, parents=parents) as draft:
+    with _artifact(ctx, phase, trained, ctx.layout.model, "model", params, parents) as draft:
         if phase.lora is not None:
             _save_adapter(wrapped, draft.folder / ADAPTER)
             adapters.merge(wrapped)
+        finish(base, ctx.params.platform.precision)
         base.eval()
         base.config.name_or_path = ""
         base.save_pretrained(draft.folder)
         processor.save_pretrained(draft.folder)
         write_json(draft.folder / RECEIPT, tuned(read_json(ctx.layout.assembled / RECEIPT)))
-        _account(ctx, phase, maker, ledger, draft)
-        draft.results.update(results, learned=len(learned))
-    states.clear()
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """What a phase's training leaves beside its weights."""
+
+    maker: ExampleMaker
+    states: StateStore
+    ledger: Ledger
+    results: Mapping[str, Any]
 
 
 def _train(  # noqa: PLR0913 - the one place where a phase's things meet
     ctx: StageContext,
     phase: Phase,
+    data: PhaseData,
+    model: nn.Module,
+    network: UniMoeForConditionalGeneration,
+    processor: UniMoeProcessor,
+    params: Mapping[str, Any],
+    parents: Mapping[str, str],
+) -> _Trained:
+    """Let the parts learn that a phase names; `model` is the network with its adapters."""
+    learned = learn(model, phase.learns)
+    hold(model, ctx.params.platform.precision)
+    for tower in network.towers():  # the engine moves the rest, or partitions it
+        tower.to(device())
+    # With another `telemetry` it is the same training.
+    kept = {name: value for name, value in params.items() if name != "telemetry"}
+    states = open_states(ctx, kept, parents)
+    ledger = Ledger(states.folder / "ledger")
+    with open_features(ctx, network, processor) as features:
+        maker = ExampleMaker(data.corpora, processor, network, features, phase.packing)
+        results = _loop(ctx, phase, data, model, maker, states, ledger)
+    return _Trained(maker, states, ledger, {**results, "learned": len(learned)})
+
+
+def _loop(  # noqa: PLR0913 - see above
+    ctx: StageContext,
+    phase: Phase,
+    data: PhaseData,
     model: nn.Module,
     maker: ExampleMaker,
-    training: Conversations,
-    validation: Conversations,
     states: StateStore,
     ledger: Ledger,
 ) -> dict[str, Any]:
@@ -182,10 +176,11 @@ def _train(  # noqa: PLR0913 - the one place where a phase's things meet
         maker,
         phase,
         name=ctx.name,
-        train=training,
-        validation=validation,
+        train=data.training,
+        validation=data.validation,
         seed=ctx.params.seed,
         holes=holes,
+        precision=ctx.params.platform.precision,
     )
     schedule = Schedule(
         steps=phase.steps,
@@ -201,7 +196,7 @@ def _train(  # noqa: PLR0913 - the one place where a phase's things meet
         offload_optimizer=ctx.machine.offload_optimizer,
         expert_parallel=ctx.machine.expert_parallel if ctx.name == "tune" else 1,
     )
-    peak = device_peak()
+    peak = device_peak(ctx.params.platform.precision)
     telemetry = Telemetry(
         ctx.params.telemetry,
         work=work_of(model),
@@ -210,6 +205,7 @@ def _train(  # noqa: PLR0913 - the one place where a phase's things meet
     watch = Watch(
         ctx.params.telemetry, telemetry=telemetry, ledger=ledger if here().is_first else None
     )
+    maker.model.runs_every_connector = options.partitions_weights
     if ctx.machine.activation_checkpointing:
         maker.model.gradient_checkpointing_enable({"use_reentrant": False})
     with maker.model.towers_aside():
@@ -222,63 +218,40 @@ def _train(  # noqa: PLR0913 - the one place where a phase's things meet
             options=options,
             watch=watch,
         )
-    results["conversations"] = _counts(training)
+    if here().is_first:
+        check_draws(learner.steps.taken(phase.steps, results["skipped_steps"]), ledger.entries())
+    results["conversations"] = counts_of(data.training)
     results["ranks"] = here().size
     return results
 
 
-def _states(ctx: StageContext, params: Mapping[str, Any], parents: Mapping[str, str]) -> StateStore:
-    """Return the states of this training; with another `telemetry` it is the same one."""
-    return open_states(ctx, {k: v for k, v in params.items() if k != "telemetry"}, parents)
-
-
-def _ledger(states: StateStore) -> Ledger:
-    """Return the ledger of a training; it lives beside the states that keep its positions."""
-    return Ledger(states.folder / "ledger")
-
-
-def _account(
-    ctx: StageContext, phase: Phase, maker: ExampleMaker, ledger: Ledger, draft: Draft
-) -> None:
-    """Put the ledger into the artifact, and hold the law that every sample is somewhere.
+@contextmanager
+def _artifact(  # noqa: PLR0913 - what a card says, and where it stands
+    ctx: StageContext,
+    phase: Phase,
+    trained: _Trained,
+    folder: Path,
+    kind: str,
+    params: Mapping[str, Any],
+    parents: tuple[Path, ...],
+) -> Iterator[Draft]:
+    """Write what a phase leaves, with its ledger: every sample is somewhere, or nothing is written.
 
     Raises:
-        StageError: it does not hold.
+        StageError: a sample is not accounted for.
     """
-    draft.results["ledger"] = ledger.write(draft.folder)
-    processor = maker.processor
-    draft.results["exposure"] = account_for(
-        draft.folder,
-        maker.corpora,
-        phase,
-        ctx.params.prepare.caption_prompts,
-        token_counter(processor.tokenizer, processor.system_prompt),
-    )
-
-
-@contextmanager
-def _data(
-    ctx: StageContext, phase: Phase
-) -> Iterator[tuple[dict[str, Corpus], Conversations, Conversations]]:
-    """Open the corpora of a phase's blend, read the conversations that the stage's encoders can."""
-    ctx.run.event("platform", **settle(ctx.params.platform))
-    join(ctx.machine.patience_s)
-    corpora = {modality: open_corpus(ctx.layout.corpus(modality)) for modality in phase.blend}
-    try:
-        prompts = ctx.params.prepare.caption_prompts
-        found = [
-            read_conversations(corpora, name, phase, prompts) for name in ("train", "validation")
-        ]
-        training, validation = (
-            within_sight(conversations, sight_of(ctx.name)) for conversations in found
+    with ctx.artifact(folder, kind=kind, params=params, parents=parents) as draft:
+        yield draft
+        draft.results["ledger"] = trained.ledger.write(draft.folder)
+        draft.results["exposure"] = account_for(
+            draft.folder,
+            trained.maker.corpora,
+            phase,
+            ctx.params.prepare.caption_prompts,
+            partial(tokens_of, trained.maker.processor),
         )
-        check_not_empty(training, phase)
-        unseen = {name: len(found[0][name]) - len(rows) for name, rows in training.items()}
-        ctx.run.event("conversations", drawn_from=_counts(training), out_of_sight=unseen)
-        yield corpora, training, validation
-    finally:
-        for corpus in corpora.values():
-            corpus.close()
+        draft.results.update(trained.results)
+    trained.states.clear()
 
 
 def _attach(ctx: StageContext, phase: Phase, model: UniMoeForConditionalGeneration) -> nn.Module:
@@ -315,25 +288,6 @@ def _save_adapter(wrapped: nn.Module, folder: Path) -> None:
     save_file(state, folder / "adapter_model.safetensors")
     write_json(folder / "adapter_config.json", adapters.adapter_config(wrapped))
     write_json(folder / BASE_NOTE, adapters.base_note(wrapped))
-
-
-def _encoders(*sets: Conversations) -> set[str]:
-    """Return the encoders that read the media of these conversations."""
-    return {
-        encoder_of(ref.kind)
-        for conversations in sets
-        for rows in conversations.values()
-        for sample in rows.values()
-        for ref in sample.media
-    } & set(ENCODERS)
-
-
-def _counts(conversations: Conversations) -> dict[str, int]:
-    return {modality: len(rows) for modality, rows in conversations.items()}
-
-
-def _corpora(ctx: StageContext, phase: Phase) -> tuple[Path, ...]:
-    return tuple(ctx.layout.corpus(modality) for modality in sorted(phase.blend))
 
 
 def _params(ctx: StageContext, *section: str) -> Mapping[str, Any]:

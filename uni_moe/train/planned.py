@@ -11,7 +11,7 @@ from transformers import CLIPVisionConfig, LlamaConfig, PreTrainedConfig, Whispe
 
 from uni_moe.artifacts import read_json
 from uni_moe.config import EncoderFoundation, LanguageFoundation, LanguageTraining, Params
-from uni_moe.errors import ConfigError
+from uni_moe.errors import ConfigError, telling_of
 from uni_moe.model.architectures import ARCHITECTURES
 from uni_moe.model.config import UniMoeConfig
 from uni_moe.model.encoders.beats import BeatsConfig
@@ -76,7 +76,8 @@ def _sizes(part: str, chosen: EncoderFoundation | LanguageFoundation, root: Path
 def _pretrained(part: str, folder: Path) -> PreTrainedConfig:
     file = folder / "config.json"
     if file.is_file():
-        return _READ[part](read_json(file))
+        with telling_of(file):
+            return _READ[part](read_json(file))
     known = ARCHITECTURES.get(folder.name)
     if known is None:
         raise ConfigError(

@@ -24,7 +24,7 @@ class Share:
     draws: int
     positions: int
     parts: dict[str, tuple[float, float]]
-    auxiliary: dict[str, tuple[float, float]]
+    auxiliary: dict[str, float]
 
 
 @dataclass
@@ -57,7 +57,7 @@ def share_of(batches: Sequence[MicroBatch], found: Sequence[StepLoss]) -> Share:
         draws=sum(one.draws for one in batches),
         positions=sum(one.positions for one in batches),
         parts=_added(one.parts for one in found),
-        auxiliary=_auxiliary(batches, found),
+        auxiliary=_auxiliary(found),
     )
 
 
@@ -80,22 +80,25 @@ def joined(shares: Sequence[Share]) -> Together:
         draws=sum(share.draws for share in shares),
         positions=sum(share.positions for share in shares),
         parts=_means(share.parts for share in shares),
-        auxiliary=_means(share.auxiliary for share in shares),
+        auxiliary=_sums(share.auxiliary for share in shares),
     )
 
 
-def _auxiliary(
-    batches: Sequence[MicroBatch], found: Sequence[StepLoss]
-) -> dict[str, tuple[float, float]]:
-    """Return the losses beside the next token's, each weighed by what its micro-batch counts."""
-    told = [(batch.count, one.auxiliary) for batch, one in zip(batches, found, strict=True)]
-    names = [name for _, losses in told for name in losses]
-    if not names:
+def _auxiliary(found: Sequence[StepLoss]) -> dict[str, float]:
+    """Return a rank's shares of the losses beside the next token's; they are fetched at once."""
+    told = [(name, loss) for one in found for name, loss in one.auxiliary.items()]
+    if not told:
         return {}
-    values = torch.stack([loss.double() for _, losses in told for loss in losses.values()]).tolist()
-    counts = [count for count, losses in told for _ in losses]
-    rows = zip(names, values, counts, strict=True)
-    return _added({name: (value * count, count)} for name, value, count in rows)
+    values = torch.stack([loss.double() for _, loss in told]).tolist()
+    return _sums({name: value} for (name, _), value in zip(told, values, strict=True))
+
+
+def _sums(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    sums: dict[str, float] = {}
+    for one in parts:
+        for name, value in one.items():
+            sums[name] = sums.get(name, 0.0) + value
+    return dict(sorted(sums.items()))
 
 
 def _added(parts: Iterable[Mapping[str, tuple[float, float]]]) -> dict[str, tuple[float, float]]:

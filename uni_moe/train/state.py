@@ -12,7 +12,7 @@ import errno
 import json
 import shutil
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,14 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from uni_moe.artifacts import code_hash, files_of, read_json, whole_folder, write_json
+from uni_moe.artifacts import Layout, code_hash, files_of, read_json, whole_folder, write_json
 from uni_moe.errors import StageError
 from uni_moe.records import canonical_json, sha256_text
 from uni_moe.stage import StageContext
 
 KEEP = 2
 _KEY = 16  # letters of the hash in a folder's name
+_ANY_KEY = "[0-9a-f]" * _KEY
 _FACTS = "state.json"
 _HASHES = "hashes.json"
 _TENSORS = "tensors.safetensors"
@@ -109,7 +110,7 @@ class StateStore:
         """Forget the training, and what the stage left under other keys: its artifact stands."""
         self.settle()
         stage = self.folder.name.rpartition("-")[0]
-        others = self.folder.parent.glob(f"{stage}-{'[0-9a-f]' * _KEY}")
+        others = self.folder.parent.glob(f"{stage}-{_ANY_KEY}")
         for folder in {self.folder, *others}:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -141,6 +142,12 @@ def open_states(
     identity = {"stage": ctx.name, "params": params, "parents": parents, "code": code_hash()}
     key = sha256_text(canonical_json(identity))[:_KEY]
     return StateStore(ctx.layout.state / f"{ctx.name}-{key}")
+
+
+def states_in(layout: Layout) -> Iterator[tuple[str, Path]]:
+    """Give the stage and the folder of every training whose states a workspace keeps."""
+    for folder in sorted(layout.state.glob(f"*-{_ANY_KEY}")):
+        yield folder.name.rpartition("-")[0], folder
 
 
 def _is_whole(folder: Path) -> bool:

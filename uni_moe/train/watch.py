@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,10 +14,10 @@ from uni_moe.train.guard import Decision, decide, stopped
 from uni_moe.train.ledger import Ledger
 from uni_moe.train.telemetry import Telemetry, write
 
-# A training without params of its own for this stops at what is no number, and tells the rest.
+# A training that params say nothing of stops at what is no number, and nothing else alarms it.
 PLAIN = config.Telemetry(
-    config.Guard("stop", "tell", most_skips=0, window_steps=64, spike_deviations=8.0),
-    config.RouterAlarms(20, collapse_share=0.98, least_entropy=0.02, dead_share=0.01),
+    config.Guard("stop", "tell", most_skips=0, window_steps=2, spike_deviations=math.inf),
+    config.RouterAlarms(1, collapse_share=math.inf, least_entropy=0.0, dead_share=0.0),
 )
 
 

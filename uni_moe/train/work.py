@@ -6,24 +6,27 @@ positions, connectors, encoders and recomputed activations are left out, so it i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from uni_moe.model.moe import SparseFeedForward
+from uni_moe.train.precision import Precision
 
 _HEAD, _EMBEDDING = "lm_head.", "embed_tokens."
-# Dense peaks in FLOP/s of float32 without tensor cores, from NVIDIA's data sheets. The first name
-# that a device's name holds counts.
-_PEAKS: tuple[tuple[str, float], ...] = (
-    ("H200", 67e12),
-    ("H100 PCIe", 51e12),
-    ("H100 NVL", 60e12),
-    ("H100", 67e12),
-    ("A100", 19.5e12),
-    ("L40S", 91.6e12),
-    ("L4", 30.3e12),
+# Dense peaks in FLOP/s, from NVIDIA's data sheets: of float32 without tensor cores, of bfloat16 on
+# them. The first name that a device's name holds counts.
+_PEAKS: tuple[tuple[str, Mapping[Precision, float]], ...] = (
+    ("H200 NVL", {"float32": 60e12, "bfloat16": 835.5e12}),
+    ("H200", {"float32": 67e12, "bfloat16": 989e12}),
+    ("H100 PCIe", {"float32": 51e12, "bfloat16": 756.5e12}),
+    ("H100 NVL", {"float32": 60e12, "bfloat16": 835.5e12}),
+    ("H100", {"float32": 67e12, "bfloat16": 989e12}),
+    ("A100", {"float32": 19.5e12, "bfloat16": 312e12}),
+    ("L40S", {"float32": 91.6e12, "bfloat16": 362e12}),
+    ("L4", {"float32": 30.3e12, "bfloat16": 121e12}),
 )
 
 
@@ -59,16 +62,16 @@ def work_of(model: nn.Module) -> Work:
     return Work(position, label)
 
 
-def peak_flops(device_name: str) -> float | None:
+def peak_flops(device_name: str, precision: Precision) -> float | None:
     """Return what a device can do in a second, None where it is not known."""
-    return next((peak for name, peak in _PEAKS if name in device_name), None)
+    return next((peak[precision] for name, peak in _PEAKS if name in device_name), None)
 
 
-def device_peak() -> float | None:
+def device_peak(precision: Precision) -> float | None:
     """Return what this process's device can do in a second; a processor's peak is not known."""
     if not torch.cuda.is_available():
         return None
-    return peak_flops(torch.cuda.get_device_name())
+    return peak_flops(torch.cuda.get_device_name(), precision)
 
 
 def _visited_shares(model: nn.Module) -> dict[str, float]:

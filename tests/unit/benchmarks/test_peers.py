@@ -7,9 +7,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import decode, layer, lora, peers, step
+from benchmarks.answers import at_most
 from benchmarks.peers import Sizes, Stacks
+from benchmarks.rounds import Contender
 from uni_moe.platform import take
 from uni_moe.routes import Routes
+from uni_moe.train.learner import PhaseModule
 
 SIZES = Sizes(tokens=24, width=16, inner=24, experts=4, top_k=2, dtype="float32")
 TINY = decode.Shape(batch=3, width=16, inner=24, layers=2, heads=2, vocabulary=50, prompt=5, new=6)
@@ -45,7 +48,7 @@ def packed(built):
 @pytest.mark.parametrize("experts", [4, 9])
 def test_a_peers_layer_computes_what_ours_does(name, experts):
     sizes = replace(SIZES, experts=experts)
-    stacks = Stacks.draw(sizes, 1)
+    stacks = Stacks.draw(sizes, 1, "cpu")
     ours, theirs = peers.ours(stacks), peers.LAYERS[name](stacks)
     for a, b in zip(passes(ours, sizes), passes(theirs, sizes), strict=True):
         torch.testing.assert_close(b, a, atol=1e-5, rtol=1e-4)
@@ -56,7 +59,7 @@ def test_a_peers_layer_computes_what_ours_does(name, experts):
 @others
 def test_a_peers_layer_does_so_in_half_precision(name):
     sizes = replace(SIZES, dtype="bfloat16")
-    stacks = Stacks.draw(sizes, 1)
+    stacks = Stacks.draw(sizes, 1, "cpu")
     wanted, found = passes(peers.ours(stacks), sizes), passes(peers.LAYERS[name](stacks), sizes)
     assert found[0].dtype == torch.bfloat16
     for a, b in zip(wanted, found, strict=True):
@@ -65,7 +68,7 @@ def test_a_peers_layer_does_so_in_half_precision(name):
 
 @pytest.mark.parametrize("name", [one for one in lora.LAYERS if one != "ours"])
 def test_a_peers_adapters_compute_what_ours_do(name):
-    stacks, factors = Stacks.draw(SIZES, 1), lora.Factors.draw(SIZES, 3, 2)
+    stacks, factors = Stacks.draw(SIZES, 1, "cpu"), lora.Factors.draw(SIZES, 3, 2, "cpu")
     ours, theirs = lora.ours(stacks, factors), lora.LAYERS[name](stacks, factors)
     bare = passes(peers.ours(stacks))[0]
     found = passes(ours)
@@ -86,7 +89,7 @@ def flops(built, x):
 
 
 def test_the_dense_layer_computes_as_much_as_the_visited_experts():
-    stacks = Stacks.draw(SIZES, 1)
+    stacks = Stacks.draw(SIZES, 1, "cpu")
     x, _ = layer.inputs(SIZES, 0, "cpu")(0)
     wide, _ = layer.inputs(replace(SIZES, tokens=SIZES.tokens * SIZES.top_k), 0, "cpu")(0)
     router = 3 * 2 * SIZES.tokens * SIZES.width * SIZES.experts
@@ -95,13 +98,36 @@ def test_the_dense_layer_computes_as_much_as_the_visited_experts():
 
 def test_every_call_reads_an_input_of_its_own_and_the_same_for_all():
     draw, again = layer.inputs(SIZES, 0, "cpu"), layer.inputs(SIZES, 0, "cpu")
-    stacks = Stacks.draw(SIZES, 0)
+    stacks = Stacks.draw(SIZES, 0, "cpu")
     assert torch.equal(draw(3)[0], again(3)[0])
     loads = {
         tuple((draw(i)[0] @ stacks.router_ED.T).topk(2).indices.flatten().bincount(minlength=4))
         for i in range(8)
     }
     assert len(loads) > 4
+
+
+def test_a_call_leaves_no_gradient_behind():
+    built = peers.ours(Stacks.draw(SIZES, 0, "cpu"))
+    drawn = layer.inputs(SIZES, 0, "cpu")(0)
+    seen = []
+    drawn[0].register_post_accumulate_grad_hook(lambda x: seen.append(x.grad.clone()))
+    layer.forward_backward(built, lambda _: drawn)(0)()
+    assert seen[0].abs().sum() > 0
+    assert [one.grad for one in (drawn[0], *built.parameters())] == [None] * 4
+
+
+def test_memory_is_that_of_weights_and_of_a_call():
+    ours, peer = Contender("ours"), Contender("peer")
+    added = {ours: 10**9, peer: None}
+    sizes = replace(SIZES, experts=10, width=10_000, inner=10_000, dtype="bfloat16")
+    assert sizes.weight_bytes == 6 * 10**9
+    assert [n.found for n in layer.memory_of(added, sizes, {})] == [7.0]
+    added[peer] = 8 * 10**9
+    *_, ratio = layer.memory_of(added, sizes, {(ours, peer): at_most(0.65)})
+    assert (ratio.found, ratio.reached("here")) == (0.5, True)
+    *_, unknown = layer.memory_of(added, sizes, {(Contender("gone"), peer): at_most(0.65)})
+    assert (unknown.found, unknown.reached("here")) == (None, False)
 
 
 def test_both_networks_write_the_same_words():
@@ -111,12 +137,43 @@ def test_both_networks_write_the_same_words():
 
 def test_the_floor_reads_every_active_weight_once():
     model = decode.network(replace(TINY, batch=1), 0, "cpu")
+    once = decode.floor(model, replace(TINY, batch=1, new=1))(0)
     with FlopCounterMode(display=False) as counter:
-        decode.floor(model, replace(TINY, batch=1, new=1))(0)()
+        once()
     inactive = 2 * 2 * 3 * 16 * 24  # layers, idle experts, matrices
     weights = [p.numel() for name, p in model.named_parameters() if p.dim() > 1]
     embeddings, routers = 50 * 16, 2 * 4 * 16
     assert counter.get_total_flops() == 2 * (sum(weights) - inactive - embeddings - routers)
+
+
+def test_the_floor_visits_the_experts_that_a_written_answer_visits():
+    model, seen = decode.network(TINY, 0, "cpu"), []
+    layer = model.sparse_layers()[1]
+    layer.register_forward_hook(lambda *_: seen.append(layer.routing.load_E.tolist()))
+    answer = decode._generate(model, TINY, 0)
+    seen.clear()  # the prompt
+    answer()
+    assert decode.visits_of_answer(model, TINY)[1] == seen[: TINY.new]
+    assert len({tuple(load) for load in seen}) > 1
+
+
+@pytest.mark.parametrize("whose", ["ours", *decode.PEERS])
+def test_steps_of_one_token_alone_are_timed(whose):
+    lengths = []
+    ours = decode.network(TINY, 0, "cpu")
+    theirs = decode.mixtral(TINY, ours)
+    model = ours if whose == "ours" else theirs
+    model.get_input_embeddings().register_forward_hook(
+        lambda _, ids, __: lengths.append(ids[0].shape[1])
+    )
+    if whose == "ours":
+        call = decode._generate(ours, TINY, 0)
+    else:
+        call = decode._theirs(theirs, decode.PEERS[whose], TINY, 0)
+    assert lengths == [TINY.prompt - 1]
+    lengths.clear()
+    assert call().shape == (TINY.batch, TINY.new)
+    assert lengths == [1] * TINY.new
 
 
 def losses(trainer, shape, steps=4, lay=dict):
@@ -129,7 +186,7 @@ def test_full_steps_of_both_ways_have_the_same_losses(lay):
     take(Routes())
     model = step.network(shape, 0)
     theirs = losses(step.Published(step.published(shape, model)), shape)
-    ours = losses(step.Ours(model, shape), shape, lay=lay)
+    ours = losses(step.Ours(PhaseModule(step.learner_of(model, shape))), shape, lay=lay)
     assert len(set(ours)) == 4
     assert ours == pytest.approx(theirs, rel=1e-5)
 
@@ -139,7 +196,9 @@ def test_steps_with_adapters_begin_alike_and_train_as_many_linear_maps():
     model = step.network(shape, 0)
     wrapped = step.published(shape, model)
     first = losses(step.Published(wrapped), shape, steps=1)
-    assert losses(step.Ours(model, shape), shape, steps=1) == pytest.approx(first, rel=1e-5)
+    assert losses(
+        step.Ours(PhaseModule(step.learner_of(model, shape))), shape, steps=1
+    ) == pytest.approx(first, rel=1e-5)
     learned = [name for name, p in wrapped.named_parameters() if p.requires_grad]
     attention, experts, routers = 2 * 4 * 2, 1 * 4 * 3 * 2, 1
     assert len(learned) == attention + experts + routers

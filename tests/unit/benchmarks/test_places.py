@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from benchmarks.places import Apart, Clock, Here, places
+from benchmarks.places import Apart, Clock, Here, Lacking, places
 from benchmarks.rounds import OURS, SHIPPED, TUNED
 from uni_moe.errors import StageError
 
@@ -19,13 +19,14 @@ def runs():
     def broken(_):
         return lambda: os._exit(3)
 
-    return {"count": sleepless, "broken": broken}
+    return {"count": sleepless, "broken": broken, "gone": Lacking("it is not installed")}
 
 
 def test_a_process_apart_measures_and_tells_when_it_is_gone():
     apart = Apart(runs, CLOCK)
     try:
         assert apart.names == ["count", "broken"]
+        assert apart.absent == {"gone": "it is not installed"}
         assert 0 < apart.burst("count", 0, 3).seconds < 1
         with pytest.raises(StageError, match="gives no answer") as error:
             apart.burst("broken", 0, 1)
@@ -40,17 +41,23 @@ def test_without_peers_as_shipped_there_is_no_second_process():
         assert SHIPPED not in found
 
 
-def test_a_burst_is_as_long_as_its_middle_call_and_inputs_are_not_counted():
-    asked = []
+def test_a_burst_is_its_middle_call_after_as_many_that_do_not_count():
+    made, run = [], []
 
     def prepare(index):
-        asked.append(index)
-        sum(range(3_000_000))
-        rounds = 5_000_000 if index in (7, 10) else 10
-        return lambda: sum(range(rounds))
+        made.append(index)
+        sum(range(3_000_000))  # an input is made before the clock starts
+        long = 5_000_000 if index in (6, 7, 8, 10) else 10
+
+        def call():
+            assert len(made) == 6
+            run.append(index)
+            sum(range(long))
+
+        return call
 
     burst = Here({"one": prepare}, CLOCK).burst("one", 6, 3)
-    assert asked == [6, 7, 8, 9, 10, 11]  # as many run before as count
+    assert made == run == [6, 7, 8, 9, 10, 11]
     assert burst.seconds < 0.005
     assert burst.peak_bytes is None
 

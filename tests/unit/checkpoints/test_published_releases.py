@@ -338,6 +338,25 @@ def test_halves_in_two_shards_are_one_adapter(published, tmp_path):
     torch.testing.assert_close(new[3].detach(), old[3].detach() + 2 * b @ a, atol=1e-5, rtol=0)
 
 
+def test_a_later_files_half_takes_over_from_the_earlier(published, tmp_path):
+    """Built-in halves are parameters of the network: they are loaded over each other."""
+    folder, model = published(style="deepspeed")
+    name = "model.layers.1.mlp.up_proj"
+    a, b = torch.randn(2, 32), torch.randn(48, 2)
+    halves = {f"{name}_lora_A.weight": a, f"{name}_lora_B.weight": torch.ones(48, 2)}
+    save_file({**shard_of(folder), **halves}, folder / "model.safetensors")
+    torch.save({f"{name}_lora_B.weight": b}, folder / "non_lora_trainables.bin")
+    told = json.loads((folder / "config.json").read_text()) | {"lora_r": 2, "lora_alpha": 4}
+    (folder / "config.json").write_text(json.dumps(told))
+    plan = plan_of([folder])
+    import_published(plan, tmp_path / "out")
+    target = f"language_model.{name}.weight"
+    expected = model.state_dict()[target] + 2 * b @ a
+    found = load(tmp_path / "out").state_dict()[target]
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    assert any("up_proj_lora_B" in line for line in plan.published.replaced)
+
+
 @pytest.mark.parametrize(
     "rope",
     [
@@ -471,6 +490,15 @@ def test_a_beats_file_becomes_a_folder_that_a_foundation_takes(beats, tmp_path, 
     expected = model.audio_tower.state_dict()
     assert tower.state_dict().keys() == expected.keys()
     assert all(torch.equal(t, expected[n]) for n, t in tower.state_dict().items())
+
+
+@pytest.mark.parametrize("flag", ["--base", "--vision-tower", "--audio-tower", "--expert"])
+def test_a_beats_file_with_what_it_cannot_take_is_refused(flag, beats, tmp_path, capsys):
+    out = tmp_path / "out"
+    words = ["import-official", str(beats[0]), flag, str(tmp_path), "--out", str(out)]
+    assert main(words) == 2
+    assert f"is a file, and is imported without {flag}." in capsys.readouterr().err
+    assert not out.exists()
 
 
 @pytest.mark.parametrize(

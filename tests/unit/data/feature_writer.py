@@ -11,9 +11,9 @@ import signal
 import sys
 from pathlib import Path
 
-from uni_moe.config import FeatureCacheSettings
 from uni_moe.data.blocks import Array
 from uni_moe.data.features import FeatureCache
+from uni_moe.machine import FeatureCacheSettings
 
 ABOUT = {"kind": "image", "weights": "ab" * 32}
 

@@ -7,10 +7,12 @@ from uni_moe.data.conservation import (
     Group,
     Listed,
     accounts_of,
+    check_draws,
     conserve,
     exposures_of,
 )
 from uni_moe.data.exposures import Entry
+from uni_moe.data.order import Draw
 from uni_moe.errors import StageError
 
 CATS, DOGS = Group("cats", "image"), Group("dogs", "image")
@@ -69,6 +71,33 @@ def test_every_sample_and_token_of_the_ledger_has_its_place_by_hand():
     assert found[DOGS].samples.quarantined == found[DOGS].samples.listed == 3
 
 
+STEPS = (
+    (1, [Draw(0, "image", "c/1"), Draw(1, "image", "c/2")]),
+    (2, [Draw(0, "image", "c/1")]),
+)
+
+
+def test_a_ledger_of_a_phases_draws_is_told_nothing():
+    check_draws(STEPS, ENTRIES)
+    check_draws((), ())
+
+
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        (ENTRIES[1:], "says step 1, slot 1, image c/2, where step 1, slot 0, image c/1 was"),
+        (ENTRIES[:-1], "says nothing, where step 2, slot 0, image c/1 was"),
+        ((*ENTRIES, ENTRIES[-1]), "says step 2, slot 0, image c/1, where nothing was"),
+        ((ENTRIES[1], ENTRIES[0], ENTRIES[2]), "says step 1, slot 1, image c/2, where step 1, s"),
+        ((ENTRIES[0], entry(1, 1, "c/3", 7), ENTRIES[2]), "image c/3, where step 1, slot 1"),
+    ],
+    ids=["the first is dropped", "the last is dropped", "doubled", "reordered", "another"],
+)
+def test_draws_that_a_ledger_dropped_or_doubled_stop_the_phase(entries, said):
+    with pytest.raises(StageError, match=said):
+        check_draws(STEPS, entries)
+
+
 def test_tokens_that_a_cut_took_are_told_of_a_seen_sample():
     found = accounts((entry(1, 0, "c/3", 4, truncated=20),))
     conserve(found)
@@ -90,6 +119,13 @@ def test_tokens_that_a_cut_took_are_told_of_a_seen_sample():
             LISTED,
             "accepted tokens are 29, but",
         ),
+        ((entry(1, 0, "c/3", 4, truncated=2),), ACCEPTED, LISTED, "accepted tokens are 29, but"),
+        (
+            (entry(1, 0, "c/3", 4, truncated=9), entry(2, 0, "c/3", 4)),
+            ACCEPTED,
+            LISTED,
+            "accepted tokens are 29, but",
+        ),
         ((entry(1, 0, "c/6", 6),), ACCEPTED, LISTED, "1 drawn conversations are not in its"),
         ((entry(1, 0, "c/2", 4, group=DOGS),), ACCEPTED, LISTED, "dogs, image: 1 drawn"),
     ],
@@ -101,6 +137,8 @@ def test_tokens_that_a_cut_took_are_told_of_a_seen_sample():
         "tokens lost without a cut",
         "tokens learned that are not there",
         "tokens lost at one of two draws",
+        "more tokens lost than positions cut",
+        "tokens lost without a cut at one of two draws",
         "a test sample was learned from",
         "a draw says another source",
     ],

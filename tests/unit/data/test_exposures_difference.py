@@ -60,6 +60,19 @@ def test_the_first_differing_entry_of_a_ledger_is_named(found, kind, index, said
     assert difference.to_json()["kind"] == kind
 
 
+@pytest.mark.parametrize("found", [swapped(2, 3), swapped(2, 9), without(0), twice(11), []])
+def test_both_ledgers_are_read_to_their_ends_wherever_they_differ(found):
+    read = [[], []]
+
+    def watched(entries, seen):
+        for entry in entries:
+            seen.append(entry)
+            yield entry
+
+    assert first_difference(watched(ENTRIES, read[0]), watched(found, read[1])) is not None
+    assert read == [ENTRIES, found]
+
+
 def test_a_hundred_tamperings_of_a_ledger_are_found():
     dice = random.Random(3)
     for _ in range(100):

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from feature_writer import ABOUT, feature, name_of, open_store
 
-from uni_moe.config import FeatureCacheSettings
 from uni_moe.data import features
 from uni_moe.data.features import FeatureCache
+from uni_moe.machine import FeatureCacheSettings
 
 WRITER = Path(__file__).with_name("feature_writer.py")
 ROOT = Path(__file__).parents[3]

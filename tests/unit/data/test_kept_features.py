@@ -9,11 +9,10 @@ import pytest
 from feature_writer import ABOUT, feature, name_of
 
 from uni_moe.cli import main
-from uni_moe.config import FeatureCacheSettings
 from uni_moe.data.features import FeatureCache
 from uni_moe.data.kept_features import clear_features, kept_features
-from uni_moe.errors import ConfigError
-from uni_moe.machine import Machine, load_machine
+from uni_moe.errors import ConfigError, StageError
+from uni_moe.machine import FeatureCacheSettings, Machine, load_machine
 
 ROOT = Path(__file__).parents[3]
 
@@ -52,6 +51,20 @@ def test_a_medium_that_two_processes_kept_counts_once(root):
     store.publish()
     (found,) = [one for one in kept_features(root) if one.about["weights"] == "aa"]
     assert (found.media, found.blocks) == (3, 4)
+
+
+def test_features_that_the_disk_does_not_let_go_are_told(root, monkeypatch):
+    def refuse(path, *_, **__):
+        raise PermissionError(1, "Operation not permitted", path)
+
+    with monkeypatch.context() as held:
+        held.setattr("os.unlink", refuse)
+        with pytest.raises(StageError, match="Operation not permitted") as told:
+            clear_features(root, "audio")
+    assert "audio-" in told.value.what
+    assert "image-" not in told.value.what
+    assert [one.kind for one in clear_features(root, "audio")] == ["audio"]
+    assert {one.kind for one in kept_features(root)} == {"image"}
 
 
 def test_clearing_takes_what_is_named_and_nothing_else(root):

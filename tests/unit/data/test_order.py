@@ -82,32 +82,33 @@ def test_the_batch_size_cuts_the_same_order():
         {"image": 3.7, "text": 0.013, "speech": 1.1},
         {"image": 2, "text": 3, "speech": 4},
         {"image": 1.0e-3, "text": 1, "speech": 1},
+        {"text": 0.4, "image": 6.25, "speech": 2.09},
     ],
 )
 def test_the_blend_is_kept_at_every_moment(blend):
     order, turns = Order(GROUPS, blend, 3), Turns(blend, 3, "", "blend")
     total = sum(Fraction(str(weight)) for weight in blend.values())
     shares = {name: Fraction(str(weight)) / total for name, weight in blend.items()}
-    slack = max(2, 2 + float(turns.block_size * max(shares.values())))
+    slack = {m: 1 + turns.cycle_size * share * (1 - share) for m, share in shares.items()}
     seen = Counter()
     for position in range(5000):
         seen[order.at(position)[0]] += 1
-        assert all(abs(seen[m] - (position + 1) * shares[m]) <= slack for m in blend)
-    whole = 1000 * turns.block_size
+        assert all(abs(seen[m] - (position + 1) * shares[m]) < slack[m] for m in blend)
+    whole = 1000 * turns.cycle_size
     assert sum(turns.taken(1000)) == whole
     assert all(
         abs(n - whole * shares[m]) < 1 for m, n in zip(turns.names, turns.taken(1000), strict=True)
     )
 
 
-def test_blocks_are_never_short():
+def test_cycles_of_turns_are_never_short():
     for seed in range(40):
         chance = random.Random(seed)
         turns = Turns({m: round(chance.uniform(0.01, 3), 2) for m in GROUPS}, seed)
-        for block in range(200):
-            parts = zip(turns.taken(block), turns.taken(block + 1), strict=True)
+        for cycle in range(200):
+            parts = zip(turns.taken(cycle), turns.taken(cycle + 1), strict=True)
             assert all(before <= after for before, after in parts)
-            assert len(turns.block(block)) == turns.block_size
+            assert len(turns.cycle(cycle)) == turns.cycle_size
 
 
 def test_each_epoch_of_a_modality_is_a_fresh_permutation():

@@ -17,7 +17,7 @@ from uni_moe.data.manifest import sample_of
 from uni_moe.data.media import load
 from uni_moe.data.shards import ShardReader
 from uni_moe.data.sources import open_source, open_sources, sharded
-from uni_moe.data.sources.base import unique_names
+from uni_moe.data.sources.base import RawSample, unique_names
 from uni_moe.data.sources.folders import member_loader
 from uni_moe.data.sources.problems import Problem
 from uni_moe.errors import DataError
@@ -53,6 +53,46 @@ def record(**changes) -> str:
     media = [{"type": "image", "shard": "train-000.tar", "member": "a.png"}]
     plain = {"id": "x/1", "split": "train", "media": media, "question": "Q?", "answer": "A"}
     return json.dumps({key: value for key, value in (plain | changes).items() if value != "DROP"})
+
+
+PAIRS = {"name": "ask", "prompt": "{qa.question}", "answer_field": "qa.answer"}
+
+
+def names(*told):
+    """Return the names that samples get, and which of them have a problem."""
+    raw = [RawSample(name, caption=caption) for name, caption in told]
+    return [(one.name, bool(one.problems)) for one in unique_names(raw)]
+
+
+def test_no_sample_has_the_name_of_anothers_caption():
+    told = [("x", "words"), ("x#caption", None)]
+    assert names(*told) == [("x", False), ("x#caption#2", True)]
+    assert names(*reversed(told)) == [("x#caption", False), ("x#2", True)]
+    assert names(("x", None), ("x#caption", None)) == [("x", False), ("x#caption", False)]
+    assert names(("x", "words"), ("x#caption", "words"), ("y#caption", None)) == [
+        ("x", False),
+        ("x#caption#2", True),
+        ("y#caption", False),
+    ]
+
+
+def test_each_sample_has_a_name_of_its_own():
+    found = names(("x", None), ("x#2", None), ("x", None), ("x", None), ("x#2", None))
+    assert [name for name, _ in found] == ["x", "x#2", "x#3", "x#4", "x#2#2"]
+    assert [problem for _, problem in found] == [False, False, True, True, True]
+
+
+def test_null_in_the_place_of_a_pair_leaves_its_neighbours_names(tmp_path):
+    pairs = [{"question": f"Q{n}?", "answer": f"A{n}"} for n in range(3)]
+    found = {}
+    for name, qa in (("whole", pairs), ("less", [pairs[0], None, pairs[2]])):
+        folder = write_set(tmp_path / name / "x", record(qa=qa), tasks=(PAIRS,))
+        found[name] = {one.name: one for one in samples(folder)}
+    assert list(found["less"]) == list(found["whole"]) == [f"1#ask.{n}" for n in range(3)]
+    for place in (0, 2):
+        one, other = (found[name][f"1#ask.{place}"] for name in ("whole", "less"))
+        assert (one.turns, one.problems) == (other.turns, ())
+    assert found["less"]["1#ask.1"].problems
 
 
 def samples(folder: Path, *tasks: str):

@@ -1,4 +1,4 @@
-"""A sample that went keeps its seat, whether an operator took it out or the contract refused it."""
+"""A sample that went leaves a hole, whether an operator took it out or the contract refused it."""
 
 import json
 import shutil
@@ -26,11 +26,13 @@ from uni_moe.data.tombstones import (
     write_tombstones,
 )
 from uni_moe.errors import DataError
+from uni_moe.extent import Extent
 from uni_moe.records import MODALITIES
 from uni_moe.removing import take_out
 from uni_moe.train.conversations import read_conversations, read_holes
 
 PHASE = SimpleNamespace(blend={"image": 1.0, "speech": 0.5}, tasks=("answer", "caption"))
+EXTENTS = {"answer": Extent(5), "caption": Extent(9, ((3, 2), (6, 1)))}
 PROMPTS = {"image": "Describe it.", "video": "Describe it.", "speech": "Transcribe it."}
 
 
@@ -108,14 +110,14 @@ def test_a_sample_that_is_refused_later_leaves_every_other_draw_in_place(tmp_pat
     assert less == {p: draw for p, draw in whole.items() if draw[1].partition("#")[0] != key}
 
 
-def test_a_tombstone_has_the_seats_that_its_sample_had(tmp_path):
+def test_a_tombstone_has_the_holes_of_its_samples_conversations(tmp_path):
     layout = ingested(tmp_path, small_playground())
     for row in rows_of(layout):
         sample, left = sample_of(row), tombstone_of(row, {}, refused=False)
         assert (left.modality, left.split) == (sample.modality, sample.split)
         for tasks in (("answer",), ("caption",), ("caption", "answer")):
             found = conversations([sample], tasks, {**PROMPTS, "audio": "Describe it."})
-            assert {seat.key: set(seat.kinds) for seat in left.seats(tasks)} == {
+            assert {hole.key: set(hole.kinds) for hole in left.holes(tasks)} == {
                 one.key: {ref.kind for ref in one.media} for one in found
             }
 
@@ -123,15 +125,15 @@ def test_a_tombstone_has_the_seats_that_its_sample_had(tmp_path):
 def test_a_tombstone_holds_nothing_of_the_content(tmp_path):
     layout = ingested(tmp_path, small_playground())
     row = next(row for row in rows_of(layout) if row["modality"] == "speech")
-    told = json.dumps(tombstone_of(row, {"answer": 30}, refused=True).to_json())
-    assert set(json.loads(told)) <= {"key", "split", "kinds", "caption", "positions", "refused"}
+    told = json.dumps(tombstone_of(row, {"answer": Extent(30, ((4, 2),))}, refused=True).to_json())
+    assert set(json.loads(told)) <= {"key", "split", "kinds", "caption", "extents", "refused"}
     assert row["transcript"] not in told.replace(row["key"], "")
 
 
 def test_tombstones_come_back_as_they_were(tmp_path):
     written = [
-        Tombstone("b/2", "test", ("speech",), "speech", {"answer": 5, "caption": 7}, refused=True),
-        Tombstone("a/1", "train"),
+        Tombstone("b/2", "test", ("speech",), "speech", EXTENTS, refused=True),
+        Tombstone("a/1\u2028\x85\n two", None),
     ]
     write_tombstones(tmp_path / FILE, written)
     assert read_tombstones(tmp_path / FILE) == written[::-1]
@@ -151,11 +153,12 @@ def test_wrong_lines_of_tombstones_are_told_at_once(tmp_path):
         '{"key": "a/1", "split": "train", "kinds": []}',
         '{"key": "a/5", "split": "train", "kinds": [], "voice": 1}',
         "7",
+        '{"key": "a/6", "split": "train", "kinds": [], "extents": [3]}',
     ]
     (tmp_path / FILE).write_text("\n".join(lines))
     with pytest.raises(DataError, match="uni-moe remove") as error:
         read_tombstones(tmp_path / FILE)
-    for number in (2, 3, 4, 5, 6, 7, 8):
+    for number in range(2, 10):
         assert f"line {number}:" in str(error.value)
     assert "line 1:" not in str(error.value)
 

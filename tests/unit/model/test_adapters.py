@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 from peft import PeftModel
-from peft.tuners.lora.layer import ParamWrapper
+from peft.tuners.lora.layer import Linear, ParamWrapper
 from safetensors.torch import save_file
 
 from uni_moe.errors import ConfigError, LineageError
@@ -84,6 +84,26 @@ def test_expert_factors_have_the_gradients_of_stock_peft(model, batch):
     for name, grad in grads[0].items():
         assert grad.abs().sum() > 0
         torch.testing.assert_close(grads[1][name], grad, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_an_adapter_of_a_linear_map_computes_what_stock_pefts_does(model, dropout):
+    wrapped = adapters.attach(
+        model, ["lora.attention"], layers=(), rank=3, alpha=7, dropout=dropout, seed=0
+    )
+    one = next(m for m in wrapped.modules() if isinstance(m, adapters.AddedLinear)).train()
+    torch.nn.init.normal_(one.lora_B["default"].weight)
+
+    def computed(forward):
+        x_BTD = torch.randn(2, 5, one.in_features, generator=torch.Generator().manual_seed(1))
+        torch.manual_seed(2)
+        y_BTD = forward(one, x_BTD.requires_grad_())
+        learned = [x_BTD, one.lora_A["default"].weight, one.lora_B["default"].weight]
+        return [y_BTD, *torch.autograd.grad(y_BTD.square().sum(), learned)]
+
+    torch.testing.assert_close(
+        computed(type(one).forward), computed(Linear.forward), atol=1e-5, rtol=1e-5
+    )
 
 
 def test_no_product_of_factors_lies_in_memory(model, batch, monkeypatch):

@@ -180,6 +180,11 @@ def test_rows_are_rounded_up_and_everybody_is_found_again():
     plan = Plan.of(visits_of(chosen, EXPERTS), 8)
     assert all((rows.stop - rows.start) % 8 == 0 for rows in plan.rows)
     assert [e for e, _ in plan.busy()] == [0, 1, 2]
+    assert plan.real_P.sum() == TOKENS * TOP_K
+    assert plan.visit_P[~plan.real_P].count_nonzero() == 0
+    share = torch.rand(TOKENS, TOP_K)
+    assert torch.equal(plan.shares(share)[plan.place_TK], share)
+    assert plan.shares(share)[~plan.real_P].count_nonzero() == 0
     for token in range(TOKENS):
         assert plan.token_P[plan.place_TK[token]].tolist() == [token] * TOP_K
     assert plan.place_TK.flatten().unique().numel() == TOKENS * TOP_K
@@ -194,6 +199,7 @@ def test_rows_are_rounded_up_and_everybody_is_found_again():
         ("fused", FEW_EXPERTS, 12, "cpu", Fused),
         ("fused", FEW_EXPERTS + 1, 16, "cpu", grouped),
         ("fused", 4, 16, "meta", grouped),
+        ("fused", 4, 10**8, "meta", Fused),
     ],
 )
 def test_a_layer_runs_as_the_process_chose_and_as_it_can(route, experts, width, device, wanted):

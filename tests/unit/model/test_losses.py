@@ -1,12 +1,13 @@
 """Losses beside the next token's, against slow versions by hand."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from uni_moe.model.config import KINDS
-from uni_moe.model.losses import PAIRS, alike, balance, off_target
+from uni_moe.model.losses import PAIRS, Whole, alike, balance, beside, first, off_target
 from uni_moe.model.router import Routing
 
 IMAGE, AUDIO, TEXT = (KINDS.index(kind) for kind in ("image", "audio", "text"))
@@ -32,18 +33,19 @@ def shares(routing):
 
 def test_even_routing_scores_one():
     even = routed([[float(i == j) for j in range(4)] for i in range(4)])
-    assert balance(even).item() == pytest.approx(1.0)
+    assert balance(even, first(even)).item() == pytest.approx(1.0)
 
 
 def test_all_tokens_at_one_expert_score_the_number_of_experts():
-    assert balance(routed([[50.0, 0.0, 0.0, 0.0]] * 5)).item() == pytest.approx(4.0)
+    one = routed([[50.0, 0.0, 0.0, 0.0]] * 5)
+    assert balance(one, first(one)).item() == pytest.approx(4.0)
 
 
 def test_balance_by_hand():
     one = random_routing(9)
-    p, first = shares(one), [row.index(max(row)) for row in one.logits_TE.tolist()]
-    expected = 4 * sum(sum(row[e] for row in p) / 9 * first.count(e) / 9 for e in range(4))
-    assert balance(one).item() == pytest.approx(expected)
+    p, best = shares(one), [row.index(max(row)) for row in one.logits_TE.tolist()]
+    expected = 4 * sum(sum(row[e] for row in p) / 9 * best.count(e) / 9 for e in range(4))
+    assert balance(one, first(one)).item() == pytest.approx(expected)
 
 
 def test_distance_from_the_wished_experts_by_hand():
@@ -58,7 +60,7 @@ def test_distance_from_the_wished_experts_by_hand():
             away = sum(abs(p[t][e] - (e in wished[name])) for e in range(4)) / 4
             by_row[row[t]] += away / row.count(row[t])
     found = off_target(one, torch.tensor(kind), torch.tensor(row), kinds=KINDS, wished=wished)
-    assert found.item() == pytest.approx(sum(by_row) / 2)
+    assert found.item() == pytest.approx(sum(by_row))
 
 
 def test_likeness_of_modalities_by_hand():
@@ -78,8 +80,31 @@ def test_likeness_of_modalities_by_hand():
     ]
     first_row = sum(1 - x / 4 for x in kl) / 3
     found = alike(one, torch.tensor(kind), torch.tensor(row), kinds=KINDS)
-    assert found.item() == pytest.approx(first_row / 2)  # text alone has no pair
+    assert found.item() == pytest.approx(first_row)  # text alone has no pair
     assert set(pairs) <= set(PAIRS)
+
+
+def test_shares_of_a_batchs_parts_add_up_to_its_losses():
+    settings = {
+        "balance_coefficient": 1.0,
+        "target_coefficient": 1.0,
+        "divergence_coefficient": 1.0,
+    }
+    config = SimpleNamespace(**settings, expert_targets={"image": [0], "audio": [1, 2]})
+    one, kind = (
+        random_routing(9),
+        torch.tensor([IMAGE, TEXT, IMAGE, AUDIO, TEXT, TEXT, TEXT, IMAGE, IMAGE]),
+    )
+    row = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2, 2])
+    expected = beside(config, {3: one}, kind, row)
+    whole = Whole(3, {3: first(one)})
+    parts = []
+    for rows in ((0,), (1, 2)):
+        own = torch.isin(row, torch.tensor(rows))
+        parts.append(beside(config, {3: one.where(own)}, kind[own], row[own] - rows[0], whole))
+    assert expected.keys() == {"balance", "target", "divergence"}
+    for name, loss in expected.items():
+        assert loss.item() == pytest.approx(sum(part[name].item() for part in parts), rel=1e-6)
 
 
 def test_losses_are_off_by_default_and_add_up_where_they_are_on(config, batch):

@@ -279,6 +279,13 @@ def test_idle_connectors_change_no_loss_and_frozen_ones_do_not_run(model, proces
     with torch.no_grad():
         model(**batch)
     assert calls == []
+    model.runs_every_connector = True  # processes hold parts of weights
+    for training in (True, False):
+        model.train(training)
+        calls.clear()
+        with torch.no_grad():
+            torch.testing.assert_close(model(**batch).loss, expected, atol=0, rtol=0)
+        assert calls == ["image_connector"] * 2 + ["audio_connector", "speech_connector"]
 
 
 def test_a_packing_without_any_conversation_gives_zero_gradients_everywhere(

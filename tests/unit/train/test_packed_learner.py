@@ -105,6 +105,35 @@ def test_packing_and_ranks_change_neither_losses_nor_gradients(learner, packing,
             )
 
 
+WEIGHTS = {"balance_coefficient": 3.0, "target_coefficient": 2.0, "divergence_coefficient": 1.0}
+
+
+@pytest.mark.parametrize("packing", [Packing(None, 5, "refuse"), Packing(64, 1, "refuse")])
+def test_losses_of_routing_are_those_of_the_whole_step(learner, packing):
+    found = []
+    for made in (learner(), learner(packing=packing)):
+        config = made.module.model.config
+        vars(config).update(WEIGHTS, expert_targets={"image": [1], "audio": [0]})
+        batches = made.micro_batches(0, 0, 1)
+        made.module.look_ahead(batches)
+        made.module.train()
+        count = sum(one.count for one in batches)
+        parts = [made.module(one.inputs) for one in batches]
+        total = torch.stack([one.whole(count) for one in parts]).sum() / count
+        total.backward()
+        beside = {
+            name: sum(float(one.auxiliary[name]) for one in parts)
+            for name in ("balance", "target", "divergence")
+        }
+        routers = [one.router.weight.grad for one in made.module.model.sparse_layers().values()]
+        found.append((len(batches), float(total.detach()), beside, torch.stack(routers)))
+    (one, total, beside, routers), (several, *again) = found
+    assert one == 1 < several
+    assert again[0] == pytest.approx(total, rel=1e-5)
+    assert again[1] == pytest.approx(beside, rel=1e-5)
+    assert (again[2] - routers).abs().max() <= 1e-5 * routers.abs().max()
+
+
 def test_packing_changes_no_validation_loss(learner):
     plain = learner().validate()
     assert plain.keys() == {"text", "image", "audio", "speech"}
@@ -142,9 +171,9 @@ def test_a_sound_that_was_measured_wrongly_is_told_before_packing_goes_wrong(lea
     one = next(iter(made.train_set["audio"].values()))
     media = tuple(dataclasses.replace(ref, duration_s=7.0) for ref in one.media)
     wrong = dataclasses.replace(one, media=media)
-    made.maker.lengths.of(wrong)
+    example = made.maker.example(wrong)
     with pytest.raises(LineageError, match="not as long as was measured"):
-        made.maker.example(wrong)
+        _ = example.features
 
 
 def test_what_is_longer_than_a_packed_row_is_refused_with_what_to_do(learner):

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 from uni_moe.config import Packing, Phase
+from uni_moe.errors import DataError
+from uni_moe.extent import Extent
 from uni_moe.lengths import Fitted
 from uni_moe.model.processor import UniMoeProcessor
 from uni_moe.model.prompt import Encoded
@@ -42,7 +44,7 @@ class Counting(nn.Module):
         sums = sums * (2 if self.training else 1)
         tokens = torch.bincount(rows[learned], minlength=count)
         loss = sums.sum() / tokens.sum().clamp(min=1)
-        beside = {"routing_sums": None, "aux_losses": {"balance": loss / 2}}
+        beside = {"routing_sums": None, "aux_losses": {"balance": loss / 2}, "beside": None}
         return SimpleNamespace(loss=loss, loss_sum_B=sums, loss_tokens_B=tokens, **beside)
 
 
@@ -79,6 +81,8 @@ class Maker:
     class lengths:  # noqa: N801 - an attribute of the maker
         @staticmethod
         def of(sample):
+            if len(sample.labels) > 90:
+                raise DataError(f"{sample.key} is too long.", cause="it is.", remedy="cut it.")
             return 1 + len(sample.labels)
 
     def example(self, sample):
@@ -233,7 +237,7 @@ def test_a_step_of_positions_takes_draws_until_it_is_full():
 def test_a_sample_that_went_leaves_a_hole_in_its_steps():
     whole = learner(TRAIN)
     left = {**TRAIN, "image": {k: v for k, v in TRAIN["image"].items() if k != "i3"}}
-    made = learner(left, holes={"image": {"i3": 5}})
+    made = learner(left, holes={"image": {"i3": Extent(5)}})
     gone = 0
     for step in range(60):
         ((before,), (after,)) = (one.micro_batches(step, 0, 1) for one in (whole, made))
@@ -246,10 +250,19 @@ def test_a_step_of_holes_alone_learns_nothing():
     made = learner({"text": TRAIN["text"]}, blend={"text": 1.0}, batch_size=1)
     first = made.micro_batches(0, 0, 1)[0].seen[0].key
     left = {k: v for k, v in TRAIN["text"].items() if k != first}
-    holes = {"text": {first: 0}}
+    holes = {"text": {first: Extent(0)}}
     made = learner({"text": left}, blend={"text": 1.0}, batch_size=1, holes=holes)
     (batch,) = made.micro_batches(0, 0, 1)
     assert (batch.seen, batch.count) == ((), 0.0)
+
+
+def test_all_that_is_too_long_is_told_before_the_first_step():
+    long = {"text": {f"long{n}": sample("text", [1] * 99, f"long{n}") for n in range(2)}}
+    held = {"image": {"held": sample("image", [1] * 99, "held")}}
+    with pytest.raises(DataError, match="3 conversations do not fit") as told:
+        learner({**TRAIN, "text": TRAIN["text"] | long["text"]}, validation=held)
+    assert all(f"{name} is too long." in told.value.what for name in ("long0", "long1", "held"))
+    assert told.value.remedy == "cut it."
 
 
 def test_a_source_that_a_phase_weighs_is_drawn_more_often():

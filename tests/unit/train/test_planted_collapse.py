@@ -1,6 +1,7 @@
 """A real mixture whose router collapses in mid-training."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from transformers import LlamaConfig
 
 from tests.unit.train.reports import seen
 from uni_moe.artifacts import Layout
+from uni_moe.config import load_params
 from uni_moe.model.config import UniMoeConfig
 from uni_moe.model.network import UniMoeForConditionalGeneration
 from uni_moe.runs import start_run
@@ -15,9 +17,10 @@ from uni_moe.train.batches import MicroBatch
 from uni_moe.train.learner import PhaseModule
 from uni_moe.train.loop import Schedule, train
 from uni_moe.train.state import StateStore
-from uni_moe.train.watch import PLAIN, Watch
+from uni_moe.train.watch import Watch
 
 STEPS, PLANTED = 60, 11
+RULES = load_params(Path(__file__).parents[3] / "params.yaml").telemetry
 PLAN = Schedule(
     steps=STEPS,
     learning_rate=1e-3,
@@ -71,14 +74,14 @@ class Learner:
 def test_a_planted_router_collapse_alarms_within_fifty_steps(tmp_path, plant):
     states = StateStore(tmp_path / "state")
     with start_run(Layout(tmp_path), "tune", {}) as run:
-        train(Learner(plant), PLAN, states=states, run=run, title="toy", watch=Watch(PLAIN))
+        train(Learner(plant), PLAN, states=states, run=run, title="toy", watch=Watch(RULES))
     events = map(json.loads, (run.folder / "events.jsonl").read_text().splitlines())
     alarms = [event for event in events if event["event"] == "alarm"]
     found = {(one["kind"], one["layer"], one.get("expert")): one["step"] for one in alarms}
     expected = {("collapse", 1, None), ("low_entropy", 1, None)}
     expected |= {("dead_expert", 1, expert) for expert in (0, 2, 4)}
     assert found.keys() == (expected if plant else set())
-    assert all(step - PLANTED + 1 == PLAIN.router.patience_steps for step in found.values())
+    assert all(step - PLANTED + 1 == RULES.router.patience_steps for step in found.values())
     rows = [json.loads(line) for line in (run.folder / "routing.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
     assert all(sum(row["layers"]["0"]["text"]["visits"]) == 2 * 48 for row in rows)

@@ -40,13 +40,14 @@ def test_routing_adds_up_over_micro_batches_and_ranks():
     assert torch.equal(found[2].table_MX, 4 * two.table_MX)
 
 
-def test_losses_beside_the_next_tokens_are_means_over_tokens():
+def test_shares_of_the_losses_beside_the_next_tokens_add_up():
     made = [
-        micro([seen(0, "a", tokens=3)], [1.0], auxiliary={"balance": torch.tensor(1.0)}),
-        micro([seen(1, "b", tokens=1)], [1.0], auxiliary={"balance": torch.tensor(2.0)}),
+        micro([seen(0, "a", tokens=3)], [1.0], auxiliary={"balance": torch.tensor(0.75)}),
+        micro([seen(1, "b", tokens=1)], [1.0], auxiliary={"balance": torch.tensor(0.5)}),
         micro([], [], auxiliary={}),
     ]
     assert joined([share(*made)]).auxiliary == {"balance": 1.25}
+    assert joined([share(made[0]), share(made[1]), share(made[2])]).auxiliary == {"balance": 1.25}
 
 
 def test_a_learner_without_named_draws_is_counted():

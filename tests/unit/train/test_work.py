@@ -44,16 +44,18 @@ def test_of_a_mixture_only_the_visited_experts_cost():
 
 
 @pytest.mark.parametrize(
-    ("name", "peak"),
+    ("name", "float32", "bfloat16"),
     [
-        ("NVIDIA H200", 67e12),
-        ("NVIDIA H100 80GB HBM3", 67e12),
-        ("NVIDIA H100 PCIe", 51e12),
-        ("NVIDIA A100-SXM4-80GB", 19.5e12),
-        ("NVIDIA L40S", 91.6e12),
-        ("NVIDIA L4", 30.3e12),
-        ("Someone's device", None),
+        ("NVIDIA H200", 67e12, 989e12),
+        ("NVIDIA H200 NVL", 60e12, 835.5e12),
+        ("NVIDIA H100 80GB HBM3", 67e12, 989e12),
+        ("NVIDIA H100 PCIe", 51e12, 756.5e12),
+        ("NVIDIA A100-SXM4-80GB", 19.5e12, 312e12),
+        ("NVIDIA L40S", 91.6e12, 362e12),
+        ("NVIDIA L4", 30.3e12, 121e12),
+        ("Someone's device", None, None),
     ],
 )
-def test_the_peaks_of_known_devices(name, peak):
-    assert peak_flops(name) == peak
+def test_the_peaks_of_known_devices(name, float32, bfloat16):
+    assert peak_flops(name, "float32") == float32
+    assert peak_flops(name, "bfloat16") == bfloat16

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from uni_moe.data.sources.problems import Problem
-from uni_moe.records import MediaKind, Slot, Turn, sha256_text
+from uni_moe.records import CAPTION, MediaKind, Slot, Turn, sha256_text
 
 Loader = Callable[[], bytes]
 
@@ -75,23 +76,32 @@ def unreadable(raw: str, problem: Problem) -> RawSample:
 
 
 def unique_names(samples: Iterable[RawSample]) -> Iterator[RawSample]:
-    """Give each sample a name of its own: a second `x` becomes `x#2` and has a problem."""
-    seen: dict[str, int] = {}
+    """Give each sample a name of its own: a second `x` becomes `x#2` and has a problem.
+
+    What asks for a sample's caption has a name, too: beside a captioned `x`, no `x#caption` may be.
+    """
+    taken: set[str] = set()
+    asked: Counter[str] = Counter()
     for sample in samples:
-        count = seen[sample.name] = seen.get(sample.name, 0) + 1
-        if count == 1:
+        asked[sample.name] += 1
+        name, count = sample.name, asked[sample.name]
+        while not taken.isdisjoint(own := _names(name, sample)):
+            count = max(2, count) if name == sample.name else count + 1
+            name = f"{sample.name}#{count}"
+        taken |= own
+        if name == sample.name:
             yield sample
             continue
-        name = f"{sample.name}#{count}"
-        while name in seen:
-            count += 1
-            name = f"{sample.name}#{count}"
-        seen[name] = 1
         problem = Problem("duplicate_key", f"the name {sample.name!r} is taken (number {count})")
         yield replace(sample, name=name, problems=(*sample.problems, problem))
 
 
-def seat(
+def _names(name: str, sample: RawSample) -> set[str]:
+    """Return the names of a sample's conversations, would it have this name."""
+    return {name, name + CAPTION} if sample.caption or sample.transcript else {name}
+
+
+def in_slots(
     turns: tuple[Turn, ...], media: tuple[RawMedia, ...]
 ) -> tuple[tuple[RawMedia, ...], tuple[Problem, ...]]:
     """Put media in the order of the slots they fill: the first picture fills the first image slot.
@@ -99,7 +109,7 @@ def seat(
     Media that no slot asks for come last, with a problem; so has a slot that nothing fills.
     """
     waiting = list(media)
-    seated: list[RawMedia] = []
+    placed: list[RawMedia] = []
     problems: list[Problem] = []
     for kind in (kind for turn in turns for kind in turn.slots):
         found = next((item for item in waiting if item.kind == kind), None)
@@ -107,9 +117,9 @@ def seat(
             problems.append(Problem("slot_without_media", f"no media for a mark <{kind}>"))
             continue
         waiting.remove(found)
-        seated.append(found)
+        placed.append(found)
     problems += [Problem("media_without_slot", f"no mark for {item.kind}") for item in waiting]
-    return (*seated, *waiting), tuple(problems)
+    return (*placed, *waiting), tuple(problems)
 
 
 def slots_first(kinds: Iterable[MediaKind], text: str) -> tuple[str | Slot, ...]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from uni_moe.config import ConversationSource as Config
-from uni_moe.data.sources.base import RawMedia, RawSample, seat, unreadable
+from uni_moe.data.sources.base import RawMedia, RawSample, in_slots, unreadable
 from uni_moe.data.sources.folders import file_inside, file_loader
 from uni_moe.data.sources.jsontext import object_or_problem, parse, read_utf8
 from uni_moe.data.sources.marks import parts_of
@@ -50,14 +50,14 @@ class Conversations:
             return unreadable(ascii(item), problem)
         problems: list[Problem] = []
         turns = self._turns(item.get("conversations"), problems)
-        media, seat_problems = seat(turns, tuple(self._media(item, problems)))
+        media, slot_problems = in_slots(turns, tuple(self._media(item, problems)))
         return RawSample(
             name=_name(item),
             turns=turns,
             media=media,
             license=self.license,
             task=f"{self.name}/conversation",
-            problems=(*problems, *seat_problems),
+            problems=(*problems, *slot_problems),
         )
 
     def _turns(self, listed: object, problems: list[Problem]) -> tuple[Turn, ...]:

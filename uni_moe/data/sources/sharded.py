@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from uni_moe.config import ShardedSource as Config
-from uni_moe.data.sources.base import RawSample, seat, slots_first, unreadable
+from uni_moe.data.sources.base import RawSample, in_slots, slots_first, unreadable
 from uni_moe.data.sources.jsontext import object_or_problem, parse, read_utf8
 from uni_moe.data.sources.marks import parts_of
 from uni_moe.data.sources.problems import Problem
@@ -167,7 +167,7 @@ def _sample(source: Sharded, record: Record, task: Record, view: Record, suffix:
     if not any(isinstance(part, Slot) for part in parts):
         parts = slots_first([item.kind for item in media], prompt)
     turns = (Turn("user", parts), Turn("assistant", (answer,) if answer else ()))
-    media, seat_problems = seat(turns, media)
+    media, slot_problems = in_slots(turns, media)
     kinds = {item.kind for item in media}
     name = str(record["id"]).removeprefix(f"{source.card.get('name')}/")
     return replace(
@@ -183,7 +183,7 @@ def _sample(source: Sharded, record: Record, task: Record, view: Record, suffix:
         group=_text(record.get("task")) or _text(_look_up(record, "meta.group")),
         choices=tuple(map(str, task["choices"])) if task.get("choices") else None,
         metric=_METRICS.get(str(task.get("metric", "exact")), str(task.get("metric"))),
-        problems=(*problems, *seat_problems),
+        problems=(*problems, *slot_problems),
     )
 
 

@@ -22,6 +22,10 @@ class LowRank:
     up_EOr: Tensor
     scale: float
 
+    def to(self, dtype: torch.dtype) -> LowRank:
+        """Return it in another precision, differentiably."""
+        return LowRank(self.down_ErI.to(dtype), self.up_EOr.to(dtype), self.scale)
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -32,16 +36,26 @@ class Weights:
     gate_up_delta: LowRank | None = None
     down_delta: LowRank | None = None
 
+    def to(self, dtype: torch.dtype) -> Weights:
+        """Return them in another precision, differentiably."""
+        first, second = self.gate_up_delta, self.down_delta
+        return Weights(
+            self.gate_up_EJD.to(dtype),
+            self.down_EDI.to(dtype),
+            None if first is None else first.to(dtype),
+            None if second is None else second.to(dtype),
+        )
+
 
 @dataclass(frozen=True)
 class Visits:
     """Who visits whom: `visit_R` numbers visits (token * K + k) ordered by expert, then token.
 
-    `load` counts each expert's visits; it is a list because every backend walks over it.
+    `end_E` is where each expert's visits end.
     """
 
     visit_R: Tensor
-    load: list[int]
+    end_E: Tensor
     top_k: int
 
     @property
@@ -49,12 +63,18 @@ class Visits:
         """The token of every visit."""
         return self.visit_R // self.top_k
 
+    def load(self) -> list[int]:
+        """Count each expert's visits for who walks over experts; an accelerator is waited for."""
+        counts: list[int] = self.end_E.diff(prepend=self.end_E.new_zeros(1)).tolist()
+        return counts
+
 
 def visits_of(expert_TK: Tensor, experts: int) -> Visits:
     """Order all visits by expert; a stable sort, so one routing has one order."""
     flat = expert_TK.flatten()
-    load = torch.bincount(flat, minlength=experts).tolist()
-    return Visits(flat.argsort(stable=True), load, expert_TK.shape[1])
+    ordered_R, visit_R = flat.sort(stable=True)
+    end_E = torch.searchsorted(ordered_R, torch.arange(experts, device=flat.device), right=True)
+    return Visits(visit_R, end_E, expert_TK.shape[1])
 
 
 Backend = Callable[[Tensor, Tensor, Tensor, Weights], Tensor]
@@ -63,6 +83,5 @@ Backend = Callable[[Tensor, Tensor, Tensor, Weights], Tensor]
 
 def combine(y_RD: Tensor, visits: Visits) -> Tensor:
     """Sum each token's visits, (T, D): by a gather, whose order no device changes."""
-    place_R = torch.empty_like(visits.visit_R)
-    place_R[visits.visit_R] = torch.arange(len(place_R), device=place_R.device)
+    place_R = visits.visit_R.argsort()
     return y_RD[place_R].unflatten(0, (-1, visits.top_k)).sum(1)

@@ -2,12 +2,13 @@
 
 What it saves beside a loop under autograd: copies of the stacks' slices, gradient buffers that are
 added up, a pass for the routing's share (it is a part of SwiGLU) and SwiGLU's result, which is
-computed again instead of kept. Rows are rounded up, so that oneDNN, which keeps a plan per shape,
-meets few shapes.
+computed again instead of kept. What one expert needs in between lies in room that the next one
+takes over. Rows are rounded up, so that oneDNN, which keeps a plan per shape, meets few shapes.
 
 Shapes
     T  tokens    K  experts each token visits    E  experts    P  rows, ordered by expert
-    D  model width    I  inner width    J  2 I, gate first    r  rank of a low-rank delta
+    N  rows of the busiest expert    D  model width    I  inner width    J  2 I, gate first
+    r  rank of a low-rank delta
 """
 
 from __future__ import annotations
@@ -80,14 +81,15 @@ class _Experts(torch.autograd.Function):
     ) -> Tensor:
         x_PD, share_P = x_TD.index_select(0, plan.token_P), plan.shares(share_TK)
         gate_up_PJ = x_TD.new_empty(len(x_PD), gate_up_EJD.shape[1])
-        act_PI, y_PD = x_TD.new_empty(len(x_PD), down_EDI.shape[2]), torch.empty_like(x_PD)
+        act_NI, y_PD = x_TD.new_empty(plan.most, down_EDI.shape[2]), torch.empty_like(x_PD)
         low1_Pr, low2_Pr = low_rows(x_PD, down1_ErD), low_rows(x_PD, down2_ErI)
         enter = Stack(elementwise.thin, scales[0], gate_up_EJD, down1_ErD, up1_ErJ, low1_Pr)
         leave = Stack(elementwise.thin, scales[1], down_EDI, down2_ErI, up2_ErD, low2_Pr)
         for e, rows in plan.busy():
             enter.run(e, rows, x_PD[rows], gate_up_PJ[rows])
-            elementwise.forward(gate_up_PJ[rows], share_P[rows], act_PI[rows])
-            leave.run(e, rows, act_PI[rows], y_PD[rows])
+            act = act_NI[: rows.stop - rows.start]
+            elementwise.forward(gate_up_PJ[rows], share_P[rows], act)
+            leave.run(e, rows, act, y_PD[rows])
         y_TD = torch.empty_like(x_TD, memory_format=torch.contiguous_format)
         elementwise.combine(y_PD, plan.place_TK, y_TD)
         ctx.save_for_backward(x_TD, share_P, gate_up_PJ, *enter.tensors(), *leave.tensors())
@@ -109,14 +111,16 @@ class _Experts(torch.autograd.Function):
             Gradients(leave, learns[5:8], idle),
         )
         x_PD, d_y_PD = x_TD.index_select(0, plan.token_P), d_y_TD.index_select(0, plan.token_P)
-        act_PI = x_PD.new_empty(len(x_PD), leave.weight_EOI.shape[2])
-        d_act_PI, d_gate_up_PJ = torch.empty_like(act_PI), torch.empty_like(gate_up_PJ)
+        act_NI = x_PD.new_empty(plan.most, leave.weight_EOI.shape[2])
+        d_act_NI = torch.empty_like(act_NI)
+        d_gate_up_NJ = x_PD.new_empty(plan.most, gate_up_PJ.shape[1])
         d_x_PD, d_share_P = torch.empty_like(x_PD), torch.empty_like(share_P)
         for e, rows in plan.busy():
-            x, d_y, act, d_gate_up = x_PD[rows], d_y_PD[rows], act_PI[rows], d_gate_up_PJ[rows]
-            d_low = leave.back(e, d_y, d_act_PI[rows])
+            n, x, d_y = rows.stop - rows.start, x_PD[rows], d_y_PD[rows]
+            act, d_act, d_gate_up = act_NI[:n], d_act_NI[:n], d_gate_up_NJ[:n]
+            d_low = leave.back(e, d_y, d_act)
             elementwise.backward(
-                gate_up_PJ[rows], share_P[rows], d_act_PI[rows], act, d_gate_up, d_share_P[rows]
+                gate_up_PJ[rows], share_P[rows], d_act, act, d_gate_up, d_share_P[rows]
             )
             grads_out.learn(e, rows, act, d_y, d_low)
             d_low = enter.back(e, d_gate_up, d_x_PD[rows])

@@ -14,7 +14,7 @@ ALIGNED = 8  # rows must be multiples of 16 bytes, in half precision too
 def grouped(x_TD: Tensor, share_TK: Tensor, expert_TK: Tensor, weights: Weights) -> Tensor:
     """Run all experts by `torch.nn.functional.grouped_mm`, low-rank deltas by two more of them."""
     visits = visits_of(expert_TK, len(weights.down_EDI))
-    ends_E = torch.tensor(visits.load, device=x_TD.device).cumsum(0).to(torch.int32)
+    ends_E = visits.end_E.to(torch.int32)
     x_RD = x_TD[visits.token_R]
     gate, up = _linear(x_RD, weights.gate_up_EJD, weights.gate_up_delta, ends_E).chunk(2, dim=-1)
     share_R = share_TK.flatten()[visits.visit_R].to(x_TD.dtype)
@@ -27,7 +27,7 @@ def _linear(x: Tensor, weight: Tensor, delta: LowRank | None, ends_E: Tensor) ->
     if delta is None:
         return y
     missing = -delta.down_ErI.shape[1] % ALIGNED  # columns of zeros change no sum
-    down_EIr = F.pad(delta.down_ErI.transpose(1, 2), (0, missing))
-    up_ErO = F.pad(delta.up_EOr, (0, missing)).transpose(1, 2)
+    down_EIr = F.pad(delta.down_ErI, (0, 0, 0, missing)).contiguous().transpose(1, 2)
+    up_ErO = F.pad(delta.up_EOr, (0, missing)).contiguous().transpose(1, 2)
     low = F.grouped_mm(x, down_EIr, offs=ends_E)
     return y + delta.scale * F.grouped_mm(low, up_ErO, offs=ends_E)

@@ -18,31 +18,41 @@ from uni_moe.model.backends.base import Visits
 
 @dataclass(frozen=True)
 class Plan:
-    """`place_TK` is every visit's row, `token_P` every row's token, `rows` each expert's.
+    """`place_TK` is every visit's row, `visit_P` every row's visit, `rows` each expert's.
 
-    A row that only fills up repeats token 0 with a share of 0.
+    A row that only fills up repeats visit 0, and is False in `real_P`.
     """
 
     place_TK: Tensor
-    token_P: Tensor
+    visit_P: Tensor
+    real_P: Tensor
     rows: tuple[slice, ...]
 
     @staticmethod
     def of(visits: Visits, pad_rows: int) -> Plan:
         """Round every expert's rows up to a multiple of `pad_rows`."""
-        padded = [-(-count // pad_rows) * pad_rows for count in visits.load]
+        load, place = visits.load(), visits.visit_R.device
+        padded = [-(-count // pad_rows) * pad_rows for count in load]
         starts = list(accumulate(padded, initial=0))
-        row_R = torch.cat(
-            [
-                torch.arange(start, start + count)
-                for start, count in zip(starts, visits.load, strict=False)
-            ]
-        )
-        place_R, token_P = torch.empty_like(row_R), row_R.new_zeros(starts[-1])
-        place_R[visits.visit_R] = row_R
-        token_P[row_R] = visits.token_R
         rows = tuple(slice(s, s + size) for s, size in zip(starts, padded, strict=False))
-        return Plan(place_R.view(-1, visits.top_k), token_P, rows)
+        real_P = torch.zeros(starts[-1], dtype=torch.bool)
+        for start, count in zip(starts, load, strict=False):
+            real_P[start : start + count] = True
+        row_R, real_P = real_P.nonzero()[:, 0].to(place), real_P.to(place)
+        # Gathers alone: an accelerator that writes by index in a fixed order is slow at it.
+        visit_P = visits.visit_R[(real_P.cumsum(0) - 1).clamp(min=0)].where(real_P, 0)
+        place_R = row_R[visits.visit_R.argsort()]
+        return Plan(place_R.view(-1, visits.top_k), visit_P, real_P, rows)
+
+    @property
+    def token_P(self) -> Tensor:
+        """The token of every row."""
+        return self.visit_P // self.place_TK.shape[1]
+
+    @property
+    def most(self) -> int:
+        """Rows of the busiest expert."""
+        return max(rows.stop - rows.start for rows in self.rows)
 
     def busy(self) -> Iterator[tuple[int, slice]]:
         """Yield every expert that somebody visits, and its rows."""
@@ -50,6 +60,4 @@ class Plan:
 
     def shares(self, share_TK: Tensor) -> Tensor:
         """Return every row's share, (P,), in float32."""
-        share_P = share_TK.new_zeros(len(self.token_P), dtype=torch.float32)
-        share_P[self.place_TK.flatten()] = share_TK.flatten().float()
-        return share_P
+        return share_TK.flatten()[self.visit_P].float() * self.real_P

@@ -21,7 +21,7 @@ def reference(x_TD: Tensor, share_TK: Tensor, expert_TK: Tensor, weights: Weight
     visits = visits_of(expert_TK, len(down))
     enter, leave = _pairs(weights.gate_up_delta), _pairs(weights.down_delta)
     out = []
-    for e, piece in enumerate(torch.split(x_TD[visits.token_R], visits.load)):
+    for e, piece in enumerate(torch.split(x_TD[visits.token_R], visits.load())):
         gate, up = _linear(piece, gate_up[e], enter, e).chunk(2, dim=-1)
         out.append(_linear(F.silu(gate) * up, down[e], leave, e))
     share_R = share_TK.flatten()[visits.visit_R].to(x_TD.dtype)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from uni_moe.command import Command
 from uni_moe.errors import ConfigError, UniMoeError
 
 if TYPE_CHECKING:
     from uni_moe.storage.remote import Remote
-
-Command = Callable[[str, Callable[..., int | None], str], argparse.ArgumentParser]
 
 
 def add_words(command: Command) -> None:

@@ -69,7 +69,7 @@ def push(root: Path, say: Say, *, verify: bool = False) -> None:
     say(f"records and models: {sent} folders {'verified' if verify else 'sent'}")
     if verify:
         for name in remove_spoilt(root, remote):
-            say(f"  {name} is wrong in DVC's part of the remote; it is sent again")
+            say(f"  {name} in DVC's part of the remote is wrong; it is sent again")
     if (root / LOCK).is_file():
         _dvc(root, remote, "push", say)
 

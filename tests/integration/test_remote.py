@@ -172,7 +172,8 @@ def test_a_byte_flipped_in_a_remote_folder_is_told_and_mended_by_the_next_push(h
     assert told.returncode == 5
     assert "content.bin" in told.stderr
     said = done(here.root, "push", "--verify", secret=None)
-    assert said.count("it is sent again") == 2  # ours, and DVC's
+    assert said.count("is wrong in the store; it is sent again") == 1
+    assert said.count("is wrong; it is sent again") == 2  # the file and its folder's list
     done(there.root, "pull", "--all", secret=None)
     assert verified_card(read.champion(there).model_folder).id == verified_card(there.model).id
 

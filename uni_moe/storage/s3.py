@@ -149,6 +149,11 @@ class S3Bucket:
         with self._telling(prefix):
             return sorted(self._sizes(prefix))
 
+    def content(self, name: str) -> bytes | None:
+        """Return an object's bytes, None where it is absent."""
+        with self._telling(name):
+            return self._read(name, lambda response: response.read())
+
     def md5(self, name: str) -> str | None:
         """Read an object; return the md5 of its bytes, None where it is absent."""
         with self._telling(name):

@@ -26,13 +26,18 @@ def moto_server():
 
 
 @pytest.fixture(scope="session")
-def swift_server(tmp_path_factory):
+def swift_served(tmp_path_factory):
     if not SWIFT.exists():
         pytest.skip(
             "swift is not installed: apt-get install swift-{proxy,account,container,object}"
         )
     with swift(tmp_path_factory.mktemp("swift")) as served:
-        yield served.server
+        yield served
+
+
+@pytest.fixture(scope="session")
+def swift_server(swift_served):
+    return swift_served.server
 
 
 @pytest.fixture(scope="session")

@@ -229,3 +229,18 @@ def test_a_wrong_secret_is_told_and_the_next_push_completes(swift_server, url, f
     with pytest.raises(StoreError, match="refuses our credentials"):
         wrong.put_folder(KEY, folder)
     completes(store, folder, tmp_path)
+
+
+@pytest.mark.operate
+def test_a_server_that_stops_and_starts_keeps_what_it_had_and_takes_the_rest(
+    swift_served, url, folder, tmp_path
+):
+    store = swift_served.server.bucket(url)
+    store.put_folder("ab/before", folder)
+    swift_served.stop()
+    with pytest.raises(StoreError, match="cannot be reached"):
+        store.put_folder(KEY, folder)
+    swift_served.start()
+    assert store.wrong("ab/before") == []
+    assert store.keys() == ["ab/before"]
+    completes(store, folder, tmp_path)

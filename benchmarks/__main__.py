@@ -21,6 +21,8 @@ QUESTIONS = {
     "lora": "low-rank adapters on experts beside peft's own ways",
     "decode": "generation beside transformers' and beside what memory allows",
     "step": "an optimizer step of tuning beside the way of the published code",
+    "layouts": "gradients of two ranks beside one process, whatever each of them meets",
+    "kills": "stages killed at random instants: do they end in the same bytes",
     "large": "the same at the paper's size, on a GPU",
     "watch": "what the ledger and the telemetry take of a step",
     "size": "the paper's models on the meta device: parameters, time, memory",
@@ -88,6 +90,7 @@ def _environment(options: argparse.Namespace) -> None:
         "OMP_NUM_THREADS": str(options.threads),
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
+        "PYTHONWARNINGS": "ignore::FutureWarning",  # of the process beside this one
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # without it cuBLAS is not deterministic
     }
     if options.device == "cpu":
@@ -125,6 +128,7 @@ def _run(question: Any, options: argparse.Namespace) -> int:  # noqa: ANN401 - a
         "routes": routes,
         "rounds": setup.rounds,
         "seed": setup.seed,
+        "tuned_only": setup.tuned_only,
         "missed": missed,
         "cases": cases,
     }

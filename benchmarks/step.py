@@ -240,18 +240,22 @@ class Published:
             self._learns, lr=RATE, weight_decay=0.0, foreach=False, fused=False
         )
 
-    def __call__(self, batch: Mapping[str, Tensor]) -> float:
-        """Make a step; return its loss."""
+    def __call__(self, batch: Mapping[str, Tensor], parts: int = 1) -> float:
+        """Make a step of a batch that is computed in so many parts; return its loss."""
         self._optimizer.zero_grad()
-        logits_BTV = self._model(
-            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
-        ).logits.float()
-        said, wanted = logits_BTV[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten()
-        loss = F.cross_entropy(said, wanted, ignore_index=IGNORED)
-        loss.backward()
+        total = 0.0
+        for ids_BT, mask_BT, labels_BT in zip(
+            *(batch[name].chunk(parts) for name in ("input_ids", "attention_mask", "labels")),
+            strict=True,
+        ):
+            out = self._model(input_ids=ids_BT, attention_mask=mask_BT, use_cache=False)
+            said, wanted = out.logits.float()[:, :-1].flatten(0, 1), labels_BT[:, 1:].flatten()
+            loss = F.cross_entropy(said, wanted, ignore_index=IGNORED) / parts
+            loss.backward()
+            total += float(loss.detach())
         nn.utils.clip_grad_norm_(self._learns, CLIP_NORM)
         self._optimizer.step()
-        return float(loss.detach())
+        return total
 
 
 def published(shape: Shape, ours: UniMoeForConditionalGeneration) -> nn.Module:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import chdir
+from contextlib import AbstractContextManager, chdir
 from pathlib import Path
 
 from flows.locks import release_dead_locks
@@ -42,7 +42,7 @@ def plan_stages(root: Path) -> Plan:
     from dvc.repo import Repo
 
     try:
-        release_dead_locks(root)
+        release_dead_locks(root, lock_on)
         with chdir(root), Repo() as repo:  # DVC names stages and files as seen from where we stand
             graph = repo.index.graph
             parents = {
@@ -83,6 +83,14 @@ def keep_remote(root: Path, name: str, options: Mapping[str, str]) -> None:
             cause="the folder is no workspace, or its config has a mistake.",
             remedy="make a workspace with `uni-moe new FOLDER`, or mend the file.",
         ) from error
+
+
+def lock_on(file: Path) -> AbstractContextManager[object]:
+    """Return DVC's lock on a file, as DVC takes it."""
+    from dvc.lock import make_lock
+
+    found: AbstractContextManager[object] = make_lock(str(file), tmp_dir=str(file.parent))
+    return found
 
 
 def run_stage(

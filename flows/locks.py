@@ -8,6 +8,8 @@ containers. And a kill may leave half a table.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -15,15 +17,17 @@ from typing import Any
 _PROGRAMS, _FIRST_WORDS = ("dvc", "uni-moe", "uni_moe"), 5
 
 
-def release_dead_locks(root: Path) -> None:
-    """Take out of a workspace's table every process that is no living DVC."""
-    from dvc.lock import make_lock
+def release_dead_locks(root: Path, lock: Callable[[Path], AbstractContextManager[object]]) -> None:
+    """Take out of a workspace's table every process that is no living DVC.
 
-    folder = root / ".dvc" / "tmp"
-    table = folder / "rwlock"
+    Args:
+        root: the workspace.
+        lock: DVC's own lock on a file, beside which no other DVC writes the table.
+    """
+    table = root / ".dvc" / "tmp" / "rwlock"
     if not table.exists():
         return
-    with make_lock(str(folder / "rwlock.lock"), tmp_dir=str(folder)):
+    with lock(table.with_name("rwlock.lock")):
         try:
             locks = json.loads(table.read_text(encoding="utf-8"))
         except ValueError:

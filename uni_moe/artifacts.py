@@ -19,12 +19,6 @@ from uni_moe.records import Card, canonical_json, sha256_text
 
 CARD = "card.json"
 _AROUND = (
-    "uni_moe.cli",
-    "uni_moe.cli_ledger",
-    "uni_moe.cli_features",
-    "uni_moe.cli_data",
-    "uni_moe.cli_models",
-    "uni_moe.cli_remote",
     "uni_moe.__main__",
     "uni_moe.alone",
     "uni_moe.command",
@@ -32,6 +26,7 @@ _AROUND = (
     "uni_moe.leash",
     "uni_moe.workspace",
 )
+_COMMAND = "uni_moe.cli"  # it and its words by theme
 
 
 @dataclass(frozen=True)
@@ -140,7 +135,9 @@ def code_hash() -> str:
     What the command needs around a stage (its words, its locks) computes nothing.
     """
     names = sorted(
-        name for name in sys.modules if name.startswith("uni_moe") and name not in _AROUND
+        name
+        for name in sys.modules
+        if name.startswith("uni_moe") and not name.startswith(_COMMAND) and name not in _AROUND
     )
     digest = {
         name: sha256_file(Path(file))

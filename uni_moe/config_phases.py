@@ -75,7 +75,11 @@ class Phase:
 
 @dataclass(frozen=True)
 class RoutingLosses:
-    """What is added to the loss of the next token, each off at 0; see uni_moe.model.losses."""
+    """What is added to the loss of the next token, each off at 0; see uni_moe.model.losses.
+
+    They are means over a whole step, however it is cut. The balance of a step in several parts
+    takes one more run forward.
+    """
 
     balance: float  # all experts are visited alike
     target: float  # a modality's tokens go to the experts wished for it

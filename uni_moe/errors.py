@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_REFUSED = (errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.EFBIG)
+_SAYS_FULL = ("No space left on device", "Disk quota exceeded", "disk is full")
 
 
 class UniMoeError(Exception):
@@ -57,6 +62,29 @@ class StoreError(UniMoeError):
     """A store cannot be reached, refuses us, or has no room."""
 
     exit_code = 7
+
+
+def is_full(error: BaseException) -> bool:
+    """Return whether an error says that a disk is full, in a number or in a library's words."""
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return True
+    return any(words in str(error) for words in _SAYS_FULL)
+
+
+def of_disk(error: BaseException) -> StageError | None:
+    """Return what a person is told of a disk that is full or refuses; None of other errors."""
+    if is_full(error):
+        cause = "the disk is full."
+    elif isinstance(error, OSError) and error.errno in _REFUSED:
+        cause = "the disk or its file system refuses it."
+    else:
+        return None
+    return StageError(
+        f"A file could not be written or read: {error}",
+        cause=cause,
+        remedy="make room or mend it, then give the same command again: what was whole before is "
+        "as it was, and a training goes on from its last state.",
+    )
 
 
 def bullets(problems: Sequence[str], *, most: int = 20) -> str:

@@ -7,6 +7,7 @@ their rank by the environment.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from uni_moe import leash
-from uni_moe.errors import StageError
+from uni_moe.errors import ConfigError, StageError
 from uni_moe.machine import Machine
 
 _TORCHRUN, _DEEPSPEED = "torch.distributed.run", "deepspeed.launcher.runner"
@@ -109,9 +110,11 @@ def launch(machine: Machine, words: Sequence[str]) -> None:
     """Run a stage by its launcher, and wait for its end; nothing of it here outlives us.
 
     Raises:
+        ConfigError: this machine lacks the program that starts other nodes.
         StageError: a process ended with an error; what it said stands above. Its own exit code is
             not known here.
     """
+    _check_starter(machine)
     environment = {}
     if machine.nodes == 1 and sys.platform == "linux" and "GLOO_SOCKET_IFNAME" not in os.environ:
         environment["GLOO_SOCKET_IFNAME"] = "lo"  # nobody outside is spoken to
@@ -133,6 +136,33 @@ def launch(machine: Machine, words: Sequence[str]) -> None:
             f"The processes of `uni-moe {' '.join(words)}` ended with code {code}.",
             cause="one of them stopped; the first error above says why, the others followed it.",
             remedy="mend that, then give the same command again: it goes on from the last state.",
+        )
+
+
+def _check_starter(machine: Machine) -> None:
+    many = machine.launcher == "deepspeed" and machine.nodes > 1
+    starter = "srun" if machine.launcher == "slurm" else "pdsh" if many else None
+    if starter is not None and shutil.which(starter) is None:
+        raise ConfigError(
+            f"The launcher {machine.launcher} needs the program {starter}, which is not here.",
+            cause=f"`launcher` in machine.yaml says {machine.launcher}, for {machine.nodes} "
+            "node(s).",
+            remedy=f"start from a machine that has {starter}, or set `launcher: torchrun`.",
+        )
+
+
+def check_size(machine: Machine) -> None:
+    """Hold the number of ranks that a launcher started to the profile's.
+
+    Raises:
+        ConfigError: they differ; every rank says so before it waits for another.
+    """
+    found = here().size
+    if is_launched() and machine.launcher != "none" and found != machine.world:
+        raise ConfigError(
+            f"{found} processes were started, machine.yaml says {machine.world}.",
+            cause="the launcher was given other numbers than `processes` and `nodes`.",
+            remedy="start what `uni-moe launch PHASE --print` says, or change machine.yaml.",
         )
 
 

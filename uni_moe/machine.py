@@ -19,6 +19,15 @@ from uni_moe.errors import ConfigError, bullets
 from uni_moe.yaml_text import parse_yaml
 
 FILE = "machine.yaml"
+NAMED = "UNI_MOE_MACHINE"  # in the environment: another file
+_SPREAD = (
+    "processes",
+    "nodes",
+    "zero_stage",
+    "expert_parallel",
+    "offload_optimizer",
+    "activation_checkpointing",
+)
 
 
 @dataclass(frozen=True)
@@ -45,7 +54,8 @@ class Machine:
     `processes` counts one node's. `rendezvous` is HOST:PORT where ranks of several nodes meet;
     `hostfile` is DeepSpeed's; `slurm` holds further words for srun. `activation_checkpointing`
     computes activations again instead of keeping them. `patience_s` is how long a rank waits for
-    another. `features` says what of frozen encoders is kept on disk.
+    another. `last_states` counts the training states that stay while a phase trains; the best one
+    stays beside them. `features` says what of frozen encoders is kept on disk.
     """
 
     launcher: Literal["none", "torchrun", "deepspeed", "slurm"] = "none"
@@ -59,12 +69,19 @@ class Machine:
     offload_optimizer: bool = False
     activation_checkpointing: bool = False
     patience_s: float = 600.0
+    last_states: int = 2
     features: FeatureCacheSettings = field(default_factory=FeatureCacheSettings)
 
     @property
     def world(self) -> int:
         """How many processes there are on all nodes."""
         return self.processes * self.nodes
+
+    @property
+    def spread(self) -> str:
+        """How work and memory are spread: the same on every node, or ranks wait for each other."""
+        told = {name: getattr(self, name) for name in _SPREAD}
+        return ", ".join(f"{name} {value}" for name, value in told.items())
 
 
 def load_machine(root: Path) -> Machine:
@@ -73,7 +90,7 @@ def load_machine(root: Path) -> Machine:
     Raises:
         ConfigError: it is not YAML, or lists every key that is wrong.
     """
-    named = os.environ.get("UNI_MOE_MACHINE")
+    named = os.environ.get(NAMED)
     path = Path(named) if named else root / FILE
     if not named and not path.is_file():
         return Machine()
@@ -101,6 +118,7 @@ def _rules(machine: Machine) -> list[str]:
         "nodes: must be at least 1": machine.nodes < 1,
         "zero_stage: must be 0, 1, 2 or 3": machine.zero_stage not in (0, 1, 2, 3),
         "patience_s: must be above 0": machine.patience_s <= 0,
+        "last_states: must be at least 1": machine.last_states < 1,
         "launcher: `none` starts one process; name torchrun, deepspeed or slurm for more": (
             machine.launcher == "none" and machine.world > 1
         ),

@@ -78,6 +78,9 @@ def take(chosen: Routes) -> None:
     # The switch holds for the CPU, too.
     torch.backends.cuda.enable_flash_sdp(chosen.attention == "fused")
     mallopt = _mallopt()
+    if chosen.allocator == "keep" and device().type != "cpu":
+        # Rows per expert differ from step to step: blocks of fixed sizes would be made all over.
+        torch.cuda.memory._set_allocator_settings("expandable_segments:True")  # noqa: SLF001
     if chosen.allocator == "keep" and mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
         mallopt(_M_TRIM_THRESHOLD, _NEVER_TRIMMED)

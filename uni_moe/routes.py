@@ -18,7 +18,7 @@ class Routes:
     or plain products; `experts` how packed experts run (see uni_moe.model.backends); `elementwise`
     says `torch`, or `native` for our compiled code: what stands between fused experts' products,
     in C on a CPU and in kernels on an accelerator, and on a CPU the steps of generation;
-    `allocator` gives freed memory back or keeps it.
+    `allocator` gives freed memory back or keeps it, an accelerator's in segments that grow.
     """
 
     threads: int = 1

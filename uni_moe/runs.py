@@ -33,13 +33,14 @@ _PACKAGES = ("torch", "transformers", "peft", "deepspeed", "numpy", "great-expec
 
 @dataclass
 class Run:
-    """One execution of a stage. Everything told to it is on disk at once."""
+    """One execution of a stage. Everything told to it, by any thread, is on disk at once."""
 
     id: str
     stage: str
     folder: Path
     record: dict[str, Any]
     _streams: dict[str, TextIO] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def event(self, event: str, **facts: Any) -> None:  # noqa: ANN401 - facts are JSON
         """Record that something happened."""
@@ -58,11 +59,13 @@ class Run:
         self.record["artifacts"][name] = card_id
 
     def _append(self, stream: str, row: Mapping[str, Any]) -> None:
-        if stream not in self._streams:
-            self._streams[stream] = (self.folder / f"{stream}.jsonl").open("a", encoding="utf-8")
-        file = self._streams[stream]
-        file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        file.flush()
+        with self._lock:
+            if stream not in self._streams:
+                path = self.folder / f"{stream}.jsonl"
+                self._streams[stream] = path.open("a", encoding="utf-8")
+            file = self._streams[stream]
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.flush()
 
     def close(self) -> None:
         """Close the run's files."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import grimp
 
-from uni_moe.cli import STAGES
+from uni_moe.cli_stages import STAGES
 
 ROOT = Path(__file__).parents[2]
 GRAPH = ROOT / "dvc.yaml"

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from tests.house.code_deps import GRAPH, ROOT, with_code_deps
-from uni_moe.cli import STAGES
+from uni_moe.cli_stages import STAGES
 from uni_moe.config import load_params
 from uni_moe.workspace import make_workspace, recipes
 

@@ -147,3 +147,12 @@ def test_asking_without_a_champion_says_what_to_do(workspace):
     code, told = run(workspace, "ask", "What is it?")
     assert code == 2
     assert "uni-moe run" in told
+
+
+def test_an_unknown_launcher_is_told_before_anything_starts(workspace):
+    (workspace / "machine.yaml").write_text("launcher: mpi\n")
+    code, told = run(workspace, "tune")
+    assert code == 2
+    assert "launcher: 'mpi' is not one of none, torchrun, deepspeed, slurm" in told
+    assert "remedy: mend the lines named above" in told
+    assert not (workspace / "runs").exists()

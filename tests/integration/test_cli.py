@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from uni_moe.cli import STAGES
+from uni_moe.cli_stages import STAGES
 from uni_moe.workspace import make_workspace
 
 ROOT = Path(__file__).parents[2]
@@ -85,9 +85,9 @@ def test_an_unknown_recipe_gets_the_list(tmp_path):
 
 
 def test_our_own_mistake_says_how_to_report_it(monkeypatch, capsys):
-    from uni_moe import cli
+    from uni_moe import cli, cli_workspace
 
-    monkeypatch.setattr(cli, "_recipes", lambda _: [][0])
+    monkeypatch.setattr(cli_workspace, "_recipes", lambda _: [][0])
     assert cli.main(["recipes"]) == 70
     said = capsys.readouterr().err
     assert "error: IndexError" in said

@@ -9,7 +9,7 @@ import pytest
 from tests.house.code_deps import ROOT
 from tests.integration.test_smallest_road import smallest_data
 from uni_moe.artifacts import Layout, read_card
-from uni_moe.cli import STAGES
+from uni_moe.cli_stages import STAGES
 from uni_moe.config import parse_params
 from uni_moe.data.exposures import read_entries
 from uni_moe.data.manifest import read_manifest

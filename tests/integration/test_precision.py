@@ -6,14 +6,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.integration.test_ranks import (
+from tests.integration.ranks import (
     has_state,
     kill_all,
+    made_for_tune,
     start,
     tuned,
     two,
     wait_for,
-    workspace,
 )
 from tests.integration.test_smallest_road import smallest_data
 from uni_moe.artifacts import Layout, read_card
@@ -35,7 +35,7 @@ def assembled(tmp_path_factory):
     data["platform"]["precision"] = "bfloat16"
     for phase in (*data["align"].values(), *data["experts"].values()):
         phase |= {"steps": 4, "batch_size": 4}
-    return workspace(tmp_path_factory.mktemp("bfloat16"), data)
+    return made_for_tune(tmp_path_factory.mktemp("bfloat16"), data)
 
 
 @pytest.fixture(scope="module")

@@ -1,28 +1,26 @@
 """Many processes train what one trains: real launchers, real ranks on loopback, the real `tune`."""
 
-import contextlib
 import json
-import os
-import shutil
-import signal
 import socket
 import subprocess
-import sys
-import time
-from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import torch
-import yaml
-from safetensors.torch import load_file
 
-from tests.house.code_deps import ROOT
-from tests.integration.test_smallest_road import declared_params, smallest_data
-from uni_moe.artifacts import read_card
-from uni_moe.cli import main
+from tests.integration.ranks import (
+    TIMEOUT_S,
+    command,
+    has_state,
+    kill_all,
+    made_for_tune,
+    numbers,
+    start,
+    tuned,
+    two,
+    wait_for,
+)
+from tests.integration.test_smallest_road import smallest_data
 
-STEPS, TIMEOUT_S = 6, 240
 BESIDE = [f"auxiliary/{name}" for name in ("balance", "target", "divergence")]
 MACHINES = {
     "zero 0": {"zero_stage": 0},
@@ -30,67 +28,14 @@ MACHINES = {
     "zero 2": {"zero_stage": 2},
     "zero 3": {"zero_stage": 3},
     "experts": {"expert_parallel": 2},
+    "moments in the machine's memory": {"offload_optimizer": True},
 }
 
 
 @pytest.fixture(scope="module")
 def assembled(tmp_path_factory):
     """A workspace with everything that tune reads, made by stages of one step each."""
-    return workspace(tmp_path_factory.mktemp("ranks"), smallest_data())
-
-
-def workspace(root, data):
-    """Run all stages before `tune` in a new workspace."""
-    (root / "data").mkdir()
-    shutil.copytree(ROOT / "data_contracts", root / "data_contracts")
-    data["tune"] |= {"steps": STEPS, "batch_size": 6, "save_every_steps": 2}
-    (root / "params.yaml").write_text(yaml.safe_dump(data))
-    for stage in declared_params():
-        if stage.partition("@")[0] not in ("tune", "evaluate"):
-            assert main(["--workspace", str(root), stage]) == 0
-    return root
-
-
-def command(root, machine):
-    """Return how `tune` is started in a workspace on a machine, and in which environment."""
-    profile = root / f"{'-'.join(map(str, machine.values())) or 'one'}.yaml"
-    profile.write_text(yaml.safe_dump(machine))
-    environment = {**os.environ, "UNI_MOE_MACHINE": str(profile)}
-    return [sys.executable, "-m", "uni_moe", "--workspace", str(root), "tune"], environment
-
-
-class Tuned(NamedTuple):
-    """What `tune` left: every step's numbers, the adapter, modality -> before and after."""
-
-    rows: list
-    adapter: dict
-    validation_loss: dict
-
-
-def tuned(root, **machine):
-    """Run `tune` to its end; return what it left.
-
-    The ledger is what seed, params and corpus say, whoever computed a draw.
-    """
-    words, environment = command(root, machine)
-    done = subprocess.run(
-        words, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
-    )
-    assert done.returncode == 0, done.stderr[:4000]
-    assert main(["--workspace", str(root), "ledger", "check", "tune"]) == 0
-    model = root / "artifacts/model"
-    adapter = load_file(model / "adapter/adapter_model.safetensors")
-    return Tuned(numbers(root), adapter, read_card(model).results["validation_loss"])
-
-
-def numbers(root):
-    """Return the rows of the newest run."""
-    newest = sorted((root / "runs").glob("*-tune-*"))[-1]
-    return [json.loads(line) for line in (newest / "metrics.jsonl").read_text().splitlines()]
-
-
-def two(**machine):
-    return {"launcher": "torchrun", "processes": 2, **machine}
+    return made_for_tune(tmp_path_factory.mktemp("ranks"), smallest_data())
 
 
 @pytest.fixture(scope="module")
@@ -117,54 +62,6 @@ def test_two_ranks_train_what_one_trains(machine, assembled, alone):
     agree(tuned(assembled, **two(**machine)), alone)
 
 
-def start(root, machine):
-    words, environment = command(root, machine)
-    return subprocess.Popen(
-        words, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-
-
-def ranks(root):
-    """Return rank -> process id of all that run `tune` in a workspace."""
-    found = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (folder / "cmdline").read_bytes().split(b"\0")
-            told = dict(
-                pair.split(b"=", 1)
-                for pair in (folder / "environ").read_bytes().split(b"\0")
-                if b"=" in pair
-            )
-        except OSError:
-            continue
-        if words[-2:-1] == [b"tune"] and str(root).encode() in words and b"RANK" in told:
-            found[int(told[b"RANK"])] = int(folder.name)
-    return found
-
-
-def wait_for(what, seconds=TIMEOUT_S):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        found = what()
-        if found:
-            return found
-        time.sleep(0.02)
-    raise AssertionError("it did not come")
-
-
-def has_state(root):
-    return any(folder.is_dir() for folder in (root / "state").glob("tune-*/step-*"))
-
-
-def kill_all(process, root):
-    """End a launcher and all its ranks at once, as a power cut would."""
-    for pid in (process.pid, *ranks(root).values()):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    process.wait()
-    wait_for(lambda: not ranks(root))
-
-
 @pytest.mark.parametrize(
     ("before", "after"), [(two(zero_stage=2), {}), ({}, two(expert_parallel=2))]
 )
@@ -187,23 +84,6 @@ def test_resume_after_all_ranks_were_killed_ends_in_the_same_bits(assembled):
     kill_all(process, assembled)
     found = tuned(assembled, **machine).adapter
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
-
-
-@pytest.mark.parametrize("dying", [0, 1])
-def test_the_other_ranks_stop_when_one_dies(dying, assembled):
-    process = start(assembled, two())
-    wait_for(lambda: len(ranks(assembled)) == 2 and has_state(assembled))
-    began = time.monotonic()
-    os.kill(ranks(assembled)[dying], signal.SIGKILL)
-    _, said = process.communicate(timeout=60)
-    assert time.monotonic() - began < 60
-    assert process.returncode == 6
-    assert "remedy: " in said
-    assert not ranks(assembled)
-    if dying:  # who records is alive, and says how it ended
-        newest = sorted((assembled / "runs").glob("*-tune-*"))[-1]
-        assert json.loads((newest / "run.json").read_text())["status"] == "failed"
-    shutil.rmtree(assembled / "state")
 
 
 def test_a_command_that_was_told_can_be_typed(assembled, alone):

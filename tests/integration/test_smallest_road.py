@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from tests.house.code_deps import GRAPH, ROOT
 from tests.house.test_graph import data_edges
 from uni_moe.artifacts import CARD, Layout, read_card, verified_card
-from uni_moe.cli import STAGES
+from uni_moe.cli_stages import STAGES
 from uni_moe.config import Params, parse_params
 from uni_moe.data.kept_features import kept_features
 from uni_moe.machine import FeatureCacheSettings, Machine

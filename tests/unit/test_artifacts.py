@@ -146,7 +146,13 @@ def test_what_dvc_leaves_beside_an_artifact_is_no_file_of_it(tmp_path):
 def test_the_code_of_a_card_is_what_was_imported_but_the_command(monkeypatch, tmp_path):
     (tmp_path / "new.py").write_text("a = 1\n")
     before = code_hash()
-    for name in ("uni_moe.cli", "uni_moe.__main__", "uni_moe.alone", "unimoe_other"):
+    for name in (
+        "uni_moe.cli",
+        "uni_moe.cli_run",
+        "uni_moe.__main__",
+        "uni_moe.alone",
+        "unimoe_other",
+    ):
         monkeypatch.setitem(sys.modules, name, SimpleNamespace(__file__=str(tmp_path / "new.py")))
     assert code_hash() == before
     found = [before]

@@ -1,10 +1,13 @@
 """Command lines of launchers, and how a launched process knows that it is one."""
 
+import json
 import sys
 
 import pytest
 
 from uni_moe import launch
+from uni_moe.cli import main
+from uni_moe.errors import ConfigError
 from uni_moe.launch import World, command_of, shell_words
 from uni_moe.machine import Machine
 
@@ -80,3 +83,48 @@ def test_a_launched_process_knows_its_place_whoever_launched_it(monkeypatch):
     assert not launch.here().is_first
     assert launch.is_launched()
     assert launch.prefix() == "[rank 3] "
+
+
+@pytest.mark.parametrize("named", ["flag", "environment"])
+def test_every_node_is_told_which_profile_was_named(named, tmp_path, monkeypatch, capsys):
+    (tmp_path / "params.yaml").write_text("")
+    profile = tmp_path / "big.yaml"
+    profile.write_text("{launcher: deepspeed, processes: 8, nodes: 2, hostfile: hosts}")
+    monkeypatch.setenv("UNI_MOE_MACHINE", str(profile) if named == "environment" else "")
+    flag = ["--machine", str(profile)] if named == "flag" else []
+    assert main(["--workspace", str(tmp_path), *flag, "launch", "tune", "--json"]) == 0
+    line = json.loads(capsys.readouterr().out)
+    wanted = ["--workspace", str(tmp_path), "--machine", str(profile), "tune"]
+    assert line[line.index("uni_moe") + 1 :] == wanted
+
+
+def test_without_a_named_profile_nodes_are_told_none(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("UNI_MOE_MACHINE", raising=False)
+    assert main(["--workspace", str(tmp_path), "launch", "align@audio", "--print"]) == 0
+    assert capsys.readouterr().out == f"uni-moe --workspace {tmp_path} align@audio\n"
+
+
+@pytest.mark.parametrize(
+    ("machine", "starter"),
+    [
+        (Machine(launcher="slurm", processes=2), "srun"),
+        (Machine(launcher="deepspeed", processes=2, nodes=2, hostfile="hosts"), "pdsh"),
+    ],
+)
+def test_a_launcher_whose_program_is_not_here_is_told_before_a_start(machine, starter, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ConfigError, match=f"needs the program {starter}"):
+        launch.launch(machine, WORDS)
+
+
+@pytest.mark.parametrize(("ranks", "refused"), [(2, False), (3, True), (1, True)])
+def test_ranks_hold_their_number_to_the_profiles(ranks, refused, monkeypatch):
+    for name, value in {"RANK": "0", "WORLD_SIZE": str(ranks), "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    launch.check_size(Machine())  # no profile says how many there shall be
+    machine = Machine(launcher="torchrun", processes=2)
+    if refused:
+        with pytest.raises(ConfigError, match=f"{ranks} processes were started, .* says 2"):
+            launch.check_size(machine)
+    else:
+        launch.check_size(machine)

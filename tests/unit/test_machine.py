@@ -29,6 +29,7 @@ def test_without_a_profile_a_stage_runs_in_one_process_here(tmp_path):
         "launcher: deepspeed\nprocesses: 8\nrendezvous: 127.0.0.1:29511\n",
         "launcher: slurm\nprocesses: 8\nslurm: [--partition, gpu]\n",
         "features: {image: false}\n",
+        "last_states: 1\n",
         "",
     ],
 )
@@ -54,6 +55,7 @@ def test_what_can_work_is_taken(text, tmp_path):
         (TWO + "expert_parallel: 2\nzero_stage: 2", "works at `zero_stage: 0` alone"),
         (TWO + "expert_parallel: 2\noffload_optimizer: true", "offload_optimizer: not with"),
         (TWO + "patience_s: 0.0", "patience_s: must be above 0"),
+        ("last_states: 0", "last_states: must be at least 1"),
         ("processes: [", "while parsing"),
     ],
 )

@@ -153,7 +153,7 @@ class Exchange:
     def __call__(self, x_TD: Tensor, routing: Routing, run: RunHere) -> Tensor:
         """Return the weighted sum of every token's experts; `run` computes this rank's experts."""
         visits = visits_of(routing.expert_TK, sum(self._shares))
-        ours_E = torch.tensor(visits.load, device=x_TD.device)
+        ours_E = visits.load_E
         theirs_Ne = ours_E.new_empty(len(self._shares) * self._mine)
         come, leave = [self._mine] * len(self._shares), list(self._shares)
         distributed.all_to_all_single(theirs_Ne, ours_E, come, leave, group=self._group)

@@ -71,6 +71,7 @@ def _train_encoder(ctx: StageContext, plan: EncoderTraining) -> None:
         encoder.module.eval().save_pretrained(draft.folder)
         if encoder.extractor is not None:
             encoder.extractor.save_pretrained(draft.folder)
+        states.write(draft.folder)
         draft.results.update(results, media=len(pool.media), captioned=len(pool.captioned))
     states.clear()
 
@@ -90,6 +91,7 @@ def _train_language(ctx: StageContext, plan: LanguageTraining) -> None:
     ) as draft:
         language.model.eval().save_pretrained(draft.folder)
         language.tokenizer.save_pretrained(draft.folder)
+        states.write(draft.folder)
         draft.results.update(results)
     states.clear()
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -112,6 +113,7 @@ class _Training:
     run: Run
     step: int  # how many are done
     facts: dict[str, Any]
+    losses: list[float] = field(default_factory=list)  # of the steps since the last state
 
     def run_to_the_end(self, title: str) -> None:
         """Take every step that is left."""
@@ -128,7 +130,7 @@ class _Training:
                 bar.update(0)
 
     def _take_one(self, bar: Any) -> None:  # noqa: ANN401 - tqdm is untyped
-        report = _one_step(self.engine, self.learner, self.schedule, self.step)
+        report = one_step(self.engine, self.learner, self.schedule, self.step)
         decision = self.watch.see(report, self.run, self.facts["skipped"])
         for alarm in decision.alarms if self.engine.world.is_first else ():
             tqdm.write(f"alarm at step {alarm.step}: {alarm.text}", file=sys.stderr)
@@ -136,6 +138,7 @@ class _Training:
             self._go_back(decision)
             return
         self.step += 1
+        self.losses.append(report.loss)
         self.facts["recent"] = [*self.facts["recent"], report.loss][-_RECENT:]
         bar.set_postfix(loss=f"{report.loss:.3f}", refresh=False)
         if self.step % self.schedule.save_every_steps == 0 and self.step < self.schedule.steps:
@@ -145,8 +148,8 @@ class _Training:
         tensors = self.engine.tensors()
         if self.engine.world.is_first:
             self.facts["watch"] = self.watch.keep()
-            self.states.save(TrainingState(self.step, tensors, self.facts))
-            self.run.event("state", step=self.step)
+            self.states.save(TrainingState(self.step, fmean(self.losses), tensors, self.facts))
+        self.losses = []
 
     def _go_back(self, decision: Decision) -> None:
         """Return to the newest state; the step that went wrong is left out from now on."""
@@ -155,7 +158,7 @@ class _Training:
         step, facts = _resume(self.engine, self.states, self.watch, self.run)
         if not facts:
             raise stopped(decision, decision.alarm.draws)  # there is nothing to go back to
-        self.step, self.facts = step, {**facts, "skipped": skipped}
+        self.step, self.facts, self.losses = step, {**facts, "skipped": skipped}, []
         self.run.event("skipped", step=decision.alarm.step, back_to=step)
 
 
@@ -181,7 +184,8 @@ def _resume(
     return state.step, dict(state.facts)
 
 
-def _one_step(engine: Engine, learner: Learner, schedule: Schedule, step: int) -> StepReport:
+def one_step(engine: Engine, learner: Learner, schedule: Schedule, step: int) -> StepReport:
+    """Take step number `step`, counted from 0; all ranks take it together."""
     began = time.monotonic()
     batches = learner.micro_batches(step, engine.world.rank, engine.world.size)
     waited = time.monotonic() - began

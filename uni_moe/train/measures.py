@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer, CLIPImageProcessorPil, WhisperFeatureExtractor
+from transformers import AutoTokenizer, WhisperConfig, WhisperFeatureExtractor
 
 from uni_moe.artifacts import CARD, Layout, read_json, verified_card
 from uni_moe.config import Packing, Params
 from uni_moe.errors import LineageError
 from uni_moe.lengths import Lengths
+from uni_moe.model.config import UniMoeConfig
+from uni_moe.model.encoders.beats import BeatsConfig
 from uni_moe.model.processor import PROCESSOR, UniMoeProcessor
 from uni_moe.records import Card
 from uni_moe.train.pretrained import foundation_folder
@@ -77,24 +79,24 @@ def _processor(
     image: Mapping[str, Any] | None,
 ) -> UniMoeProcessor:
     """Build what tokenizes and counts; it prepares no media. Without eyes a picture has no rows."""
-    image_rows = 0
-    if image is not None:
-        told = image.get("vision_config", image)
-        image_rows = (told["image_size"] // told["patch_size"]) ** 2
+    config = UniMoeConfig(
+        language,
+        None if image is None else image.get("vision_config", image),
+        WhisperConfig(),
+        BeatsConfig(),
+        video_frames=shape["video_frames"],
+        speech_connector=shape["speech_connector"],
+        audio_connector=shape["audio_connector"],
+    )
     tokenizer = AutoTokenizer.from_pretrained(
         foundation_folder(layout, "language"), local_files_only=True
     )
-    audio, speech = shape["audio_connector"], shape["speech_connector"]
-    return UniMoeProcessor(
-        CLIPImageProcessorPil(),
-        tokenizer,
-        WhisperFeatureExtractor(),
-        vocab_size=language["vocab_size"],
-        image_rows=image_rows,
-        audio_rows=audio["query_tokens"],
-        audio_window_s=audio["window_s"],
-        speech_rows=speech["query_tokens"],
-        speech_window_s=speech["window_s"],
+    window_s = shape["speech_connector"]["window_s"]
+    return UniMoeProcessor.for_model(
+        config,
+        tokenizer=tokenizer,
+        image_processor=None,
+        feature_extractor=WhisperFeatureExtractor(chunk_length=window_s),
         system_prompt=shape["system_prompt"],
     )
 

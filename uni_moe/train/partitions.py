@@ -68,7 +68,7 @@ class Kept:
     def begin(self, steps: int) -> None:
         """See Partitions."""
         for parameter in self._parameters:
-            self._optimizer.state[parameter] = _fresh(parameter, steps)
+            _restart(self._optimizer, parameter, steps)
 
     def read(self, parameter: nn.Parameter, key: str) -> Tensor:
         """See Partitions."""
@@ -114,7 +114,7 @@ class Flat:
     def begin(self, steps: int) -> None:
         """See Partitions. It links pieces as DeepSpeed's own first step does (a private method)."""
         for buffer in self._zero.single_partition_of_fp32_groups:
-            self._zero.optimizer.state[buffer] = _fresh(buffer, steps)
+            _restart(self._zero.optimizer, buffer, steps)
         self._zero._lazy_init_hp_params_optimizer_state()  # noqa: SLF001
 
     def read(self, parameter: nn.Parameter, key: str) -> Tensor:
@@ -154,7 +154,7 @@ class Partitioned:
     def begin(self, steps: int) -> None:
         """See Partitions."""
         for buffer in self._zero.fp32_partitioned_groups_flat:
-            self._zero.optimizer.state[buffer] = _fresh(buffer, steps)
+            _restart(self._zero.optimizer, buffer, steps)
 
     def read(self, parameter: nn.Parameter, key: str) -> Tensor:
         """See Partitions."""
@@ -201,10 +201,16 @@ def _norm(parameters: Sequence[nn.Parameter]) -> Tensor:
     return torch.linalg.vector_norm(torch.stack([zero, *found]))
 
 
-def _fresh(like: Tensor, steps: int) -> dict[str, Tensor]:
-    """Return AdamW's state of a tensor after so many steps, moments at zero."""
-    plain = like.detach()
-    return {
-        "step": torch.tensor(float(steps), device=plain.device),
-        **{key: torch.zeros_like(plain, memory_format=torch.preserve_format) for key in MOMENTS},
-    }
+def _restart(optimizer: Any, like: Tensor, steps: int) -> None:  # noqa: ANN401 - torch's, or DeepSpeed's
+    """Put a tensor's AdamW state at so many steps, moments at zero.
+
+    A state that is there is written to in its place: DeepSpeed links pieces of it once, for good.
+    """
+    plain, state = like.detach(), optimizer.state[like]
+    if not state:
+        state["step"] = torch.zeros((), device=plain.device)
+        for key in MOMENTS:
+            state[key] = torch.zeros_like(plain, memory_format=torch.preserve_format)
+    state["step"].fill_(steps)
+    for key in MOMENTS:
+        state[key].zero_()

@@ -44,7 +44,7 @@ from uni_moe.train.state import StateStore, open_states
 from uni_moe.train.telemetry import Telemetry
 from uni_moe.train.watch import Watch
 from uni_moe.train.work import device_peak, work_of
-from uni_moe.train.world import leave
+from uni_moe.train.world import leave, same_on_all
 
 EXPERT = "expert.safetensors"
 ADAPTER = "adapter"
@@ -170,6 +170,7 @@ def _loop(  # noqa: PLR0913 - see above
     states: StateStore,
     ledger: Ledger,
 ) -> dict[str, Any]:
+    same_on_all({"the training": states.folder.name, "machine.yaml": ctx.machine.spread})
     holes = read_holes(maker.corpora, "train", phase, sight_of(ctx.name))
     learner = PhaseLearner(
         model,
@@ -250,6 +251,7 @@ def _artifact(  # noqa: PLR0913 - what a card says, and where it stands
             ctx.params.prepare.caption_prompts,
             partial(tokens_of, trained.maker.processor),
         )
+        trained.states.write(draft.folder)
         draft.results.update(trained.results)
     trained.states.clear()
 

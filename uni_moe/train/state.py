@@ -4,15 +4,18 @@ A state lives under the hash of everything that its training depends on, so it c
 the wrong thing. Its tensors are whole, under their names, so any number of processes goes on from
 it. They are safetensors; nothing is pickled. Random numbers follow from seed, step and rank, and
 the order of examples from the step, so neither is kept.
+
+The last so many states stay, and the best: the one whose steps since the state before it had the
+least mean loss. Validating at every state would cost more than it tells. The hash of every state
+that ever was stays for good: in the run's events, and of its tensors in the artifact.
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import shutil
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,37 +23,67 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from uni_moe.artifacts import Layout, code_hash, files_of, read_json, whole_folder, write_json
-from uni_moe.errors import StageError
+from uni_moe.artifacts import (
+    Layout,
+    code_hash,
+    files_of,
+    read_json,
+    whole_folder,
+    write_json,
+    write_text,
+)
+from uni_moe.errors import StageError, is_full
+from uni_moe.machine import Machine
 from uni_moe.records import canonical_json, sha256_text
 from uni_moe.stage import StageContext
 
-KEEP = 2
+STATES = "states.jsonl"
 _KEY = 16  # letters of the hash in a folder's name
 _ANY_KEY = "[0-9a-f]" * _KEY
 _FACTS = "state.json"
 _HASHES = "hashes.json"
 _TENSORS = "tensors.safetensors"
-_LOG = "states.jsonl"
 
 
 @dataclass(frozen=True)
 class TrainingState:
-    """A position in a training: steps done, tensors by name, and facts found on the way."""
+    """A position in a training: steps done, tensors by name, and facts found on the way.
+
+    `loss` is the mean of the steps since the state before it.
+    """
 
     step: int
+    loss: float
     tensors: Mapping[str, Tensor]
     facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What stays of a state when it is gone: the hashes of its files."""
+
+    step: int
+    loss: float
+    files: Mapping[str, str]
 
 
 class StateStore:
     """The states of one training, newest last. It writes beside the training that goes on.
 
-    `states.jsonl` keeps the hash of every state that ever was, also of those that are gone.
+    `states.jsonl` keeps the trace of every state that ever was, also of those that are gone.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(
+        self,
+        folder: Path,
+        last: int = Machine.last_states,
+        record: Callable[[Trace], None] | None = None,
+    ) -> None:
+        """Keep the `last` so many states and the best; `record` is told of each once it is whole.
+
+        It is told by the thread that writes.
+        """
+        self.folder, self._last, self._record = folder, last, record
         self._writer: threading.Thread | None = None
         self._trouble: Exception | None = None
 
@@ -62,7 +95,8 @@ class StateStore:
         """
         self.settle()
         tensors = {name: t.detach().to("cpu", copy=True) for name, t in state.tensors.items()}
-        facts = json.loads(json.dumps({"step": state.step, "facts": dict(state.facts)}))
+        about = {"step": state.step, "loss": state.loss, "facts": dict(state.facts)}
+        facts = json.loads(json.dumps(about))
         self._writer = threading.Thread(target=self._write, args=(state.step, tensors, facts))
         self._writer.start()
 
@@ -75,7 +109,7 @@ class StateStore:
         self.wait()
         trouble, self._trouble = self._trouble, None
         if trouble is not None:
-            full = isinstance(trouble, OSError) and trouble.errno in (errno.ENOSPC, errno.EDQUOT)
+            full = is_full(trouble)
             raise StageError(
                 f"A training state could not be written to {self.folder}: {trouble}",
                 cause="the disk is full." if full else "the disk or its file system refused it.",
@@ -98,13 +132,37 @@ class StateStore:
         self.settle()
         whole = (folder for folder in reversed(self._folders()) if _is_whole(folder))
         folder = next(whole, None)
-        return None if folder is None else int(folder.name.partition("-")[2])
+        if folder is None:
+            return None
+        step = _step_of(folder)
+        if step not in self.traces():  # the process was killed before it could note it
+            self._note(step, read_json(folder / _FACTS)["loss"], read_json(folder / _HASHES))
+        return step
+
+    def traces(self) -> dict[int, Trace]:
+        """Return step -> what is known of every state that ever was, in their order."""
+        file = self.folder / STATES
+        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+        return {trace.step: trace for trace in (Trace(**json.loads(line)) for line in lines)}
+
+    def write(self, folder: Path) -> None:
+        """Write into an artifact which tensors each state held, by their hash: a line for each.
+
+        How often a training was stopped, and on which machine it ran, do not show in the bytes.
+        """
+        self.settle()
+        rows = (
+            {"step": one.step, "loss": one.loss, "sha256": one.files[_TENSORS]}
+            for one in self.traces().values()
+        )
+        write_text(folder / STATES, "".join(json.dumps(row) + "\n" for row in rows))
 
     def at(self, step: int) -> TrainingState:
         """Return the state of a step that `newest` returned."""
         folder = self._place(step)
         facts = read_json(folder / _FACTS)
-        return TrainingState(facts["step"], load_file(folder / _TENSORS), facts["facts"])
+        tensors = load_file(folder / _TENSORS)
+        return TrainingState(facts["step"], facts["loss"], tensors, facts["facts"])
 
     def clear(self) -> None:
         """Forget the training, and what the stage left under other keys: its artifact stands."""
@@ -121,12 +179,26 @@ class StateStore:
                 write_json(draft / _FACTS, facts)
                 hashes = files_of(draft)
                 write_json(draft / _HASHES, hashes)
-            with (self.folder / _LOG).open("a", encoding="utf-8") as log:
-                log.write(json.dumps({"step": step, "files": hashes}) + "\n")
-            for old in self._folders()[:-KEEP]:
-                shutil.rmtree(old)
+            self._note(step, facts["loss"], hashes)
+            self._forget()
         except Exception as error:  # noqa: BLE001 - told by the training's own thread
             self._trouble = error
+
+    def _note(self, step: int, loss: float, files: Mapping[str, str]) -> None:
+        """Keep the trace of a state that is whole; one of the same step before it was torn."""
+        trace = Trace(step, loss, files)
+        traces = {**self.traces(), step: trace}
+        lines = (json.dumps(vars(traces[one])) + "\n" for one in sorted(traces))
+        write_text(self.folder / STATES, "".join(lines))
+        if self._record is not None:
+            self._record(trace)
+
+    def _forget(self) -> None:
+        """Remove states that need not stay."""
+        traces = self.traces()
+        there = {step: folder for folder in self._folders() if (step := _step_of(folder)) in traces}
+        for step in there.keys() - kept({step: traces[step].loss for step in there}, self._last):
+            shutil.rmtree(there[step])
 
     def _place(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}"
@@ -135,13 +207,28 @@ class StateStore:
         return sorted(self.folder.glob("step-*")) if self.folder.is_dir() else []
 
 
+def kept(losses: Mapping[int, float], last: int) -> set[int]:
+    """Return which steps' states stay: the last so many, and the first of those that lose least."""
+    best = sorted(losses, key=lambda step: (losses[step], step))[:1]
+    return {*sorted(losses)[-last:], *best}
+
+
 def open_states(
     ctx: StageContext, params: Mapping[str, Any], parents: Mapping[str, str]
 ) -> StateStore:
     """Return the states of exactly this training: same stage, parameters, inputs and code."""
     identity = {"stage": ctx.name, "params": params, "parents": parents, "code": code_hash()}
     key = sha256_text(canonical_json(identity))[:_KEY]
-    return StateStore(ctx.layout.state / f"{ctx.name}-{key}")
+
+    def record(trace: Trace) -> None:
+        ctx.run.event("state", **vars(trace))
+
+    folder = ctx.layout.state / f"{ctx.name}-{key}"
+    return StateStore(folder, ctx.machine.last_states, record)
+
+
+def _step_of(folder: Path) -> int:
+    return int(folder.name.partition("-")[2])
 
 
 def states_in(layout: Layout) -> Iterator[tuple[str, Path]]:

@@ -7,12 +7,13 @@ process is alone. Every function here is called by all of them, in the same orde
 from __future__ import annotations
 
 import datetime
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, distributed
 
-from uni_moe.errors import StageError
+from uni_moe.errors import StageError, bullets
 from uni_moe.launch import World, here
 from uni_moe.machine import Machine
 
@@ -71,6 +72,31 @@ def from_first(value: Any) -> Any:  # noqa: ANN401 - anything that can be sent
     box = [value]
     distributed.broadcast_object_list(box)
     return box[0]
+
+
+def same_on_all(facts: Mapping[str, str]) -> None:
+    """Hold what each rank goes by to what the first goes by; all call this together.
+
+    Raises:
+        StageError: on every rank, naming the facts that differ and where.
+    """
+    found: list[Any] = [dict(facts)] * here().size
+    if here().size > 1:
+        distributed.all_gather_object(found, dict(facts))
+    problems = [
+        f"{name}: {theirs.get(name)} on rank {rank}, {value} on rank 0"
+        for name, value in found[0].items()
+        for rank, theirs in enumerate(found)
+        if theirs.get(name) != value
+    ]
+    if problems:
+        raise StageError(
+            f"The ranks would not train the same:{bullets(problems)}",
+            cause="a node has another params.yaml, another machine.yaml, other artifacts or other "
+            "code.",
+            remedy="let all nodes work in one shared workspace, or bring them to the same state; "
+            "then give the same command again.",
+        )
 
 
 def leave() -> World:

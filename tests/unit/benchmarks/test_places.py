@@ -62,6 +62,18 @@ def test_a_burst_is_its_middle_call_after_as_many_that_do_not_count():
     assert burst.peak_bytes is None
 
 
+def test_an_accelerator_is_waited_for_before_and_after_every_call_that_counts(monkeypatch):
+    """There is none here: torch's own words to it are written down."""
+    told, held = [], iter([100])
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: told.append("wait"))
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: told.append("reset"))
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: next(held))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 130)
+    here = Here({"one": lambda index: lambda: told.append(index)}, Clock(1, "cuda"))
+    assert here.burst("one", 0, 2).peak_bytes == 30
+    assert told == [0, 1, "reset", "wait", 2, "wait", 3, "wait"]
+
+
 def test_ours_alone_pays_for_determinism():
     seen = []
 

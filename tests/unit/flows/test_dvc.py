@@ -3,7 +3,7 @@ import os
 import subprocess
 import sys
 
-from flows.dvc import failure
+from flows.dvc import failure, lock_on
 from flows.locks import release_dead_locks
 
 
@@ -53,7 +53,7 @@ def test_locks_of_the_dead_and_of_strangers_are_taken_away(tmp_path):
         write = {"a": entry(dead), "b": entry(reader), "c": entry(dvc)}
         read = {"d": [entry(dead), entry(dvc)], "e": [entry(sleeper)]}
         table.write_text(json.dumps({"write": write, "read": read}))
-        release_dead_locks(tmp_path)
+        release_dead_locks(tmp_path, lock_on)
         assert json.loads(table.read_text()) == {
             "write": {"c": entry(dvc)},
             "read": {"d": [entry(dvc)]},
@@ -68,7 +68,7 @@ def test_half_a_table_of_locks_is_emptied(tmp_path):
     table = tmp_path / ".dvc" / "tmp" / "rwlock"
     table.parent.mkdir(parents=True)
     table.write_text('{"write": {"a": {"pi')
-    release_dead_locks(tmp_path)
+    release_dead_locks(tmp_path, lock_on)
     assert json.loads(table.read_text()) == {"write": {}, "read": {}}
 
 

@@ -1,5 +1,8 @@
 """How experts are cut into ranks' shares, and put together again."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -43,3 +46,47 @@ def test_a_rank_has_its_own_experts_and_all_together_are_whole(name, shares):
         assert piece.shape_of(parts[0], 0, rank) == tuple(part.shape)
         first += shares[rank]
     assert torch.equal(piece.join(parts), whole)
+
+
+ONE_OF_FOUR = """
+import os, sys
+import torch
+from torch import distributed
+from torch.testing._internal.distributed.fake_pg import FakeStore
+from uni_moe.model.experts import Experts
+from uni_moe.train.engine import bootstrap
+from uni_moe.train.expert_parallel import ExpertSpread
+
+rank = int(sys.argv[1])
+os.environ.update(RANK=str(rank), WORLD_SIZE="4", LOCAL_RANK=str(rank))
+distributed.init_process_group("fake", rank=rank, world_size=4, store=FakeStore())
+groups = bootstrap().utils.groups
+experts = Experts(5, 4, 6)
+with torch.no_grad():
+    for expert, weights in enumerate(experts.down_proj):
+        weights.fill_(expert)
+spread = ExpertSpread(experts, groups, 2)
+ranks = distributed.get_process_group_ranks
+print(ranks(groups._get_expert_parallel_group(spread.name)))
+print(ranks(groups._get_expert_data_parallel_group(spread.name)))
+print(experts.down_proj.unique().int().tolist(), spread.holds(experts.gate_up_proj))
+"""
+
+
+@pytest.mark.parametrize(
+    ("rank", "sharing", "averaging", "held"),
+    [(2, [2, 3], [0, 2], [0, 1, 2]), (3, [2, 3], [1, 3], [3, 4])],
+)
+def test_of_four_ranks_two_share_the_experts_and_the_other_two_hold_the_same(
+    rank, sharing, averaging, held
+):
+    done = subprocess.run(
+        [sys.executable, "-c", ONE_OF_FOUR, str(rank)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    told = done.stdout.splitlines()[-3:]
+    assert told == [str(sharing), str(averaging), f"{held} True"]

@@ -18,7 +18,7 @@ from uni_moe.train.batches import StepLoss, whole_step
 from uni_moe.train.engine import Engine
 from uni_moe.train.loop import Schedule, train
 from uni_moe.train.schedule import cosine_with_warmup
-from uni_moe.train.state import StateStore
+from uni_moe.train.state import STATES, StateStore
 
 SCHEDULE = Schedule(
     steps=20,
@@ -94,6 +94,27 @@ def test_resume_continues_to_the_same_bits_with_dropout(tmp_path, stop_at):
     found, _ = run_training(tmp_path / "cut", resumed)
     assert torch.equal(resumed.module.layer.weight, whole.module.layer.weight)
     assert found == expected
+
+
+@pytest.mark.parametrize("stop_at", [3, 7, 13, 19])
+def test_resume_leaves_the_hashes_of_an_undisturbed_training(tmp_path, stop_at):
+    _, whole = run_training(tmp_path / "whole", ToyLearner(dropout=0.3))
+    with pytest.raises(KeyboardInterrupt):
+        run_training(tmp_path / "cut", ToyLearner(dropout=0.3, stop_at=stop_at))
+    _, cut = run_training(tmp_path / "cut", ToyLearner(dropout=0.3))
+    for states, name in ((whole, "whole"), (cut, "cut")):
+        states.write(tmp_path / name)
+    found, expected = ((tmp_path / name / STATES).read_bytes() for name in ("cut", "whole"))
+    assert found == expected
+    assert [trace.step for trace in cut.traces().values()] == [6, 12, 18]
+
+
+def test_the_loss_of_a_state_is_the_mean_of_its_steps(tmp_path):
+    _, states = run_training(tmp_path, ToyLearner())
+    lines = next((tmp_path / "runs").glob("*/metrics.jsonl")).read_text().splitlines()
+    losses = [json.loads(line)["loss"] for line in lines]
+    found = {step: trace.loss for step, trace in states.traces().items()}
+    assert found == {step: pytest.approx(sum(losses[step - 6 : step]) / 6) for step in (6, 12, 18)}
 
 
 def test_a_torn_state_is_passed_over_for_the_one_before(tmp_path):

@@ -103,15 +103,15 @@ def test_validation_is_told_before_and_after(tmp_path):
 
 
 def test_states_are_saved_between_the_steps_and_not_after_the_last(tmp_path):
-    _, _, events, states = trained(tmp_path, SlopeLearner(), schedule())
-    assert [row["step"] for row in events if row["event"] == "state"] == [10, 20]
+    _, _, _, states = trained(tmp_path, SlopeLearner(), schedule())
+    assert list(states.traces()) == [10, 20]
     assert states.newest() == 20
 
 
-def test_only_the_last_two_states_are_kept(tmp_path):
+def test_the_last_two_states_are_kept_and_the_one_that_lost_least(tmp_path):
     _, _, _, states = trained(tmp_path, SlopeLearner(), schedule(save_every_steps=4))
     kept = sorted(int(folder.name.partition("-")[2]) for folder in states.folder.glob("step-*"))
-    assert kept == [24, 28]
+    assert kept == [4, 24, 28]  # its loss grows
 
 
 def test_what_was_validated_before_survives_a_stop(tmp_path):
@@ -138,6 +138,16 @@ def test_weights_shrink_by_decay_times_rate():
     engine.step(0.1)
     engine.close()
     assert module.total() == pytest.approx(10.0 * (1 - 0.1 * 0.5))
+
+
+def test_a_run_keeps_the_hashes_of_states(tmp_path):
+    layout = Layout(tmp_path)
+    with start_run(layout, "toy", {}) as run:
+        states = open_states(StageContext("toy", layout, None, run), {}, {})
+        train(SlopeLearner(), schedule(), states=states, run=run, title="toy")
+        told = [row for row in rows_of(run, "events") if row["event"] == "state"]
+    found = {row["step"]: row["files"] for row in told}
+    assert found == {step: trace.files for step, trace in states.traces().items()}
 
 
 def test_states_belong_to_exactly_one_training(tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from uni_moe.data.exposures import FILE, read_entries
 from uni_moe.errors import StageError
 from uni_moe.runs import start_run
 from uni_moe.train.batches import MicroBatch, StepLoss
+from uni_moe.train.engine import EngineOptions
 from uni_moe.train.ledger import Ledger
 from uni_moe.train.loop import Schedule, train
 from uni_moe.train.state import StateStore
@@ -74,13 +75,15 @@ def rules(**changes):
     return config.Telemetry(guard, PLAIN.router)
 
 
-def trained(folder, learner=None, told=None, plan=PLAN):
+def trained(folder, learner=None, told=None, plan=PLAN, options=None):
     """Train; return the result, the weights, the ledger's facts and entries, and the events."""
     learner, states = learner or Learner(), StateStore(folder / "state")
     ledger = Ledger(states.folder / "ledger")
     with start_run(Layout(folder), "toy", {}) as run:
         watch = Watch(told or rules(), ledger=ledger)
-        found = train(learner, plan, states=states, run=run, title="toy", watch=watch)
+        found = train(
+            learner, plan, states=states, run=run, title="toy", watch=watch, options=options
+        )
     (folder / "out").mkdir()
     facts = ledger.write(folder / "out")
     entries = list(read_entries(folder / "out" / FILE))
@@ -145,6 +148,17 @@ def test_a_step_that_goes_wrong_is_left_out_and_the_rest_goes_on(tmp_path, facto
     # What the spoiled draw held does not matter.
     other = trained(tmp_path / "b", Learner({BAD: -factor}), told)
     assert torch.equal(other[1], weight)
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_a_step_is_left_out_alike_wherever_weights_and_moments_lie(tmp_path, stage):
+    told, spoil = rules(on_not_finite="skip"), {BAD: math.nan}
+    expected = trained(tmp_path / "kept", Learner(spoil), told)
+    options = EngineOptions(zero_stage=stage)
+    found = trained(tmp_path / "spread", Learner(spoil), told, options=options)
+    torch.testing.assert_close(found[1], expected[1], atol=1e-6, rtol=1e-5)
+    assert found[0]["skipped_steps"] == [BAD]
+    assert found[2:] == expected[2:]
 
 
 @pytest.mark.parametrize("stop_at", [BAD + 1, BAD + 3, BAD + 4, STEPS])

@@ -63,9 +63,14 @@ class Visits:
         """The token of every visit."""
         return self.visit_R // self.top_k
 
+    @property
+    def load_E(self) -> Tensor:
+        """How many visits each expert has."""
+        return self.end_E.diff(prepend=self.end_E.new_zeros(1))
+
     def load(self) -> list[int]:
-        """Count each expert's visits for who walks over experts; an accelerator is waited for."""
-        counts: list[int] = self.end_E.diff(prepend=self.end_E.new_zeros(1)).tolist()
+        """Return the same for who walks over experts; an accelerator is waited for."""
+        counts: list[int] = self.load_E.tolist()
         return counts
 
 

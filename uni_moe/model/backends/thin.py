@@ -46,7 +46,8 @@ class TorchThin:
 
     def read(self, x: Tensor, factor: Tensor, scale: float, low: Tensor) -> None:
         """See Thin."""
-        low.copy_(torch.mm(x, factor.t())).mul_(scale)
+        product = torch.mm(x, factor.t())
+        low.copy_(product if scale == 1.0 else product.mul_(scale))
 
     def add(self, low: Tensor, factor: Tensor, scale: float, y: Tensor) -> None:
         """See Thin."""
@@ -55,7 +56,8 @@ class TorchThin:
     def learn(self, low: Tensor, x: Tensor, scale: float, factor: Tensor) -> None:
         """See Thin."""
         torch.mm(low.to(x.dtype).t(), x, out=factor)
-        factor.mul_(scale)
+        if scale != 1.0:
+            factor.mul_(scale)
 
 
 class NativeThin:

@@ -1,0 +1,146 @@
+"""A workspace with everything that `tune` reads, and ways to start it on real ranks."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+from safetensors.torch import load_file
+
+from tests.house.code_deps import ROOT
+from tests.integration.test_smallest_road import declared_params
+from uni_moe.artifacts import read_card
+from uni_moe.cli import main
+
+STEPS, TIMEOUT_S = 6, 240
+
+
+class Tuned(NamedTuple):
+    """What `tune` left: every step's numbers, the adapter, modality -> before and after."""
+
+    rows: list
+    adapter: dict
+    validation_loss: dict
+
+
+def made_for_tune(root, data):
+    """Fill a workspace by all stages before `tune`, which itself takes a few steps, with states."""
+    (root / "data").mkdir()
+    shutil.copytree(ROOT / "data_contracts", root / "data_contracts")
+    data["tune"] |= {"steps": STEPS, "batch_size": 6, "save_every_steps": 2}
+    (root / "params.yaml").write_text(yaml.safe_dump(data))
+    for stage in declared_params():
+        if stage.partition("@")[0] not in ("tune", "evaluate"):
+            assert main(["--workspace", str(root), stage]) == 0
+    return root
+
+
+def command(root, machine):
+    """Return how `tune` is started in a workspace on a machine, and in which environment."""
+    profile = root / f"{'-'.join(map(str, machine.values())) or 'one'}.yaml"
+    profile.write_text(yaml.safe_dump(machine))
+    environment = {**os.environ, "UNI_MOE_MACHINE": str(profile)}
+    return [sys.executable, "-m", "uni_moe", "--workspace", str(root), "tune"], environment
+
+
+def tuned(root, **machine):
+    """Run `tune` to its end; return what it left.
+
+    The ledger is what seed, params and corpus say, whoever computed a draw.
+    """
+    words, environment = command(root, machine)
+    done = subprocess.run(
+        words, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+    )
+    assert done.returncode == 0, done.stderr[:4000]
+    assert main(["--workspace", str(root), "ledger", "check", "tune"]) == 0
+    model = root / "artifacts/model"
+    adapter = load_file(model / "adapter/adapter_model.safetensors")
+    return Tuned(numbers(root), adapter, read_card(model).results["validation_loss"])
+
+
+def numbers(root):
+    """Return the rows of the newest run."""
+    newest = sorted((root / "runs").glob("*-tune-*"))[-1]
+    return [json.loads(line) for line in (newest / "metrics.jsonl").read_text().splitlines()]
+
+
+def two(**machine):
+    return {"launcher": "torchrun", "processes": 2, **machine}
+
+
+def start(root, machine):
+    words, environment = command(root, machine)
+    return subprocess.Popen(
+        words, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def ranks(root):
+    """Return rank -> process id of all that run `tune` in a workspace."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+            told = dict(
+                pair.split(b"=", 1)
+                for pair in (folder / "environ").read_bytes().split(b"\0")
+                if b"=" in pair
+            )
+        except OSError:
+            continue
+        if words[-2:-1] == [b"tune"] and str(root).encode() in words and b"RANK" in told:
+            found[int(told[b"RANK"])] = int(folder.name)
+    return found
+
+
+def wait_for(what, seconds=TIMEOUT_S):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = what()
+        if found:
+            return found
+        time.sleep(0.02)
+    raise AssertionError("it did not come")
+
+
+def has_state(root):
+    return any(folder.is_dir() for folder in (root / "state").glob("tune-*/step-*"))
+
+
+def kill_all(process, root):
+    """End a launcher and all its ranks at once, as a power cut would."""
+    for pid in (process.pid, *ranks(root).values()):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.wait()
+    wait_for(lambda: not ranks(root))
+
+
+def with_room(folder, size_bytes, words):
+    """Return a command that runs another while a folder lies on a disk of so many bytes.
+
+    What was in it is copied there before, and what is in it afterwards to `FOLDER.after`.
+    """
+    script = (
+        'mv "$1" "$1.before" && mkdir "$1" && mount -t tmpfs -o size="$2" tmpfs "$1" '
+        '&& cp -a "$1.before/." "$1" && folder="$1" && shift 2 && "$@"; code=$?; '
+        'cp -a "$folder" "$folder.after"; umount "$folder"; rmdir "$folder"; '
+        'mv "$folder.before" "$folder"; exit $code'
+    )
+    return ["unshare", "-rm", "sh", "-c", script, "sh", str(folder), str(size_bytes), *words]
+
+
+def has_own_mounts():
+    """Say whether this machine lets a user mount a small disk of his own."""
+    if shutil.which("unshare") is None:
+        return False
+    words = ["unshare", "-rm", "sh", "-c", "mount -t tmpfs -o size=1m tmpfs /tmp"]
+    return subprocess.run(words, capture_output=True, check=False).returncode == 0

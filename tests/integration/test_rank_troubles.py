@@ -1,0 +1,139 @@
+"""What ranks say when something is wrong: at once, on all of them, and nothing good is lost."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+
+from benchmarks.killing import AT_ANY_TIME, WRITING, Kill, disturbed, run_to_the_end
+from tests.integration.ranks import (
+    command,
+    has_own_mounts,
+    has_state,
+    kill_all,
+    made_for_tune,
+    ranks,
+    start,
+    tuned,
+    two,
+    wait_for,
+    with_room,
+)
+from tests.integration.test_smallest_road import smallest_data
+from uni_moe.artifacts import verified_card
+from uni_moe.train.state import StateStore
+
+AT_ONCE_S = 60
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A workspace in which `tune` has run once; return it and its model's id."""
+    root = made_for_tune(tmp_path_factory.mktemp("troubles"), smallest_data())
+    tuned(root, **two())
+    return root, verified_card(root / "artifacts/model").id
+
+
+@pytest.fixture
+def workspace(made):
+    """That workspace; whatever happens, its model stays and no rank is left."""
+    root, model = made
+    yield root
+    assert verified_card(root / "artifacts/model").id == model
+    assert not ranks(root)
+    shutil.rmtree(root / "state", ignore_errors=True)
+
+
+def told(words, environment):
+    """Run a command that must end with an error at once; return what it says."""
+    done = subprocess.run(
+        words, env=environment, capture_output=True, text=True, timeout=AT_ONCE_S, check=False
+    )
+    assert done.returncode == 6, done.stderr[-3000:]
+    for part in ("error: ", "cause: ", "remedy: "):
+        assert part in done.stderr
+    return done.stderr
+
+
+def states_of(root):
+    (folder,) = (root / "state").glob("tune-*/")
+    return StateStore(folder)
+
+
+@pytest.mark.parametrize("dying", [0, 1])
+def test_the_other_ranks_stop_when_one_dies(dying, workspace):
+    process = start(workspace, two())
+    wait_for(lambda: len(ranks(workspace)) == 2 and has_state(workspace))
+    began = time.monotonic()
+    os.kill(ranks(workspace)[dying], signal.SIGKILL)
+    _, said = process.communicate(timeout=60)
+    assert time.monotonic() - began < 60
+    assert process.returncode == 6
+    assert "remedy: " in said
+    assert not ranks(workspace)
+    if dying:  # who records is alive, and says how it ended
+        newest = sorted((workspace / "runs").glob("*-tune-*"))[-1]
+        assert json.loads((newest / "run.json").read_text())["status"] == "failed"
+    assert states_of(workspace).newest() in (2, 4)  # whole to the last byte
+
+
+@pytest.mark.skipif(not has_own_mounts(), reason="no small disk can be mounted here")
+def test_a_disk_without_room_for_a_state_is_told_and_the_last_state_stays(workspace):
+    process = start(workspace, two())
+    wait_for(lambda: has_state(workspace))
+    kill_all(process, workspace)
+    before = states_of(workspace).newest()
+    used = sum(file.stat().st_size for file in (workspace / "state").rglob("*") if file.is_file())
+    words, environment = command(workspace, two())
+    said = told(with_room(workspace / "state", int(used * 1.5), words), environment)
+    assert "[rank 0] error: A training state could not be written" in said
+    assert "cause:  the disk is full." in said
+    (folder,) = (workspace / "state.after").glob("tune-*/")
+    assert StateStore(folder).newest() == before
+    shutil.rmtree(workspace / "state.after")
+
+
+@pytest.mark.parametrize("where", ["model.safetensors", "config.json"])
+def test_a_flipped_byte_in_a_checkpoint_ends_every_rank_at_once(workspace, where):
+    file = workspace / "artifacts/assembled" / where
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    try:
+        said = told(*command(workspace, two(zero_stage=2)))
+    finally:
+        file.write_bytes(whole)
+    assert f"[rank 0] error: {file.parent} is not what its card says: {where}." in said
+    assert "remedy: remove the folder and run `dvc repro`" in said
+
+
+def test_another_number_of_ranks_than_the_profiles_is_told(workspace):
+    words, environment = command(workspace, two())
+    typed = json.loads(
+        subprocess.run(
+            [*words[:-1], "launch", "tune", "--json"],
+            env=environment,
+            capture_output=True,
+            check=True,
+        ).stdout
+    )
+    typed[typed.index("--nproc-per-node") + 1] = "3"
+    done = subprocess.run(
+        typed, env=environment, capture_output=True, text=True, timeout=AT_ONCE_S, check=False
+    )
+    assert done.returncode != 0
+    assert "error: 3 processes were started, machine.yaml says 2." in done.stderr
+    assert "remedy: start what `uni-moe launch PHASE --print` says" in done.stderr
+
+
+def test_kills_while_a_state_and_an_artifact_are_written_change_no_byte(workspace):
+    run_to_the_end(workspace, "tune", 1)  # of one process
+    kills = [*(Kill(when, 0.1) for when in WRITING), Kill(AT_ANY_TIME, 0.5)]
+    found = disturbed(workspace, "tune", kills, processes=1, lasts_s=8.0)
+    run_to_the_end(workspace, "tune", 2)
+    assert found.same
+    assert len(found.killed) == len(kills)
+    assert found.drafts > 0  # one of them struck while something was half written

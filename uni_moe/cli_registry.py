@@ -1,0 +1,112 @@
+"""The command's words for registered models: ask one, list them, where one comes from.
+
+Heavy imports happen inside, so that help and errors come at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from uni_moe.artifacts import Layout
+from uni_moe.cli_process import quiet
+from uni_moe.command import Command
+from uni_moe.config import load_params
+from uni_moe.errors import ConfigError
+from uni_moe.records import MEDIA_KINDS
+
+
+def add_words(command: Command) -> None:
+    """Add the words to the parser; `command` makes one."""
+    ask = command("ask", _ask, "ask the champion about a picture, film, sound or speech")
+    ask.add_argument("question")
+    ask.add_argument("--model", type=Path, metavar="FOLDER", help="ask this one, not the champion")
+    ask.add_argument("--max-new-tokens", type=int, metavar="N", help="default: as in params.yaml")
+    for kind in MEDIA_KINDS:
+        ask.add_argument(f"--{kind}", type=Path, action="append", default=[], metavar="FILE")
+    ask.add_argument("--json", action="store_true", help="as JSON")
+    lineage = command("lineage", _lineage, "print the tree from a model back to its sources")
+    lineage.add_argument("model", nargs="?", help="version or id; default: the champion")
+    lineage.add_argument("--json", action="store_true", help="as JSON")
+    models = command("models", _models, "list registered models and the champion")
+    models.add_argument("--json", action="store_true", help="as JSON")
+    index = command("index", _index, "import cards and run folders into the database")
+    index.add_argument("--rebuild", action="store_true", help="drop the database first")
+
+
+def _ask(arguments: argparse.Namespace) -> None:
+    if arguments.model is not None:
+        folder, name, most = _any_model(arguments)
+    else:
+        folder, name, most = _champion(arguments)
+    from uni_moe.evaluate.ask import answer
+
+    said = answer(
+        folder,
+        arguments.question,
+        images=arguments.image,
+        videos=arguments.video,
+        audio=arguments.audio,
+        speech=arguments.speech,
+        max_new_tokens=arguments.max_new_tokens or most,
+    )
+    print(json.dumps({"model": name, "answer": said}) if arguments.json else said)
+
+
+def _champion(arguments: argparse.Namespace) -> tuple[Path, str, int]:
+    """Return the champion's folder, its name, and how long it may answer."""
+    layout = Layout(arguments.workspace.resolve())
+    params = load_params(layout.params)
+    quiet(params)
+    from uni_moe.registry.read import champion
+
+    current = champion(layout)
+    if current is None:
+        raise ConfigError(
+            "There is no champion to ask.",
+            cause="no model of this workspace has passed the gate.",
+            remedy="run `uni-moe run`, look at `uni-moe models` for the verdicts, or ask another "
+            "model by --model.",
+        )
+    return current.folder / "model", current.model, params.evaluate.max_new_tokens
+
+
+def _any_model(arguments: argparse.Namespace) -> tuple[Path, str, int]:
+    """Return the same of a model's folder; no workspace is needed, but the model must be whole."""
+    if arguments.max_new_tokens is None:
+        raise ConfigError(
+            "--model needs --max-new-tokens.",
+            cause="no params.yaml says how long this model may answer.",
+            remedy="add, say, --max-new-tokens 64.",
+        )
+    from uni_moe.checkpoints.whole import read_config, whole_model
+
+    whole_model(arguments.model, read_config(arguments.model))
+    return arguments.model, str(arguments.model), arguments.max_new_tokens
+
+
+def _lineage(arguments: argparse.Namespace) -> None:
+    from uni_moe.registry.read import lineage, lineage_text
+
+    tree = lineage(Layout(arguments.workspace.resolve()), arguments.model)
+    print(json.dumps(tree.to_json(), indent=1) if arguments.json else lineage_text(tree))
+
+
+def _models(arguments: argparse.Namespace) -> None:
+    from uni_moe.registry.read import models, models_text
+
+    found = models(Layout(arguments.workspace.resolve()))
+    if arguments.json:
+        print(json.dumps([version.to_json() for version in found], indent=1))
+    else:
+        print(models_text(found))
+
+
+def _index(arguments: argparse.Namespace) -> None:
+    from uni_moe.registry import write
+
+    layout = Layout(arguments.workspace.resolve())
+    counts = write.rebuild(layout) if arguments.rebuild else write.index(layout)
+    for name, count in counts.items():
+        print(f"{name:12} {count}")

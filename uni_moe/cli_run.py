@@ -1,0 +1,174 @@
+"""The command's words for the whole road: plan, run, register, judge, report.
+
+Heavy imports happen inside, so that help and errors come at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from uni_moe.alone import only_one
+from uni_moe.artifacts import Layout
+from uni_moe.cli_process import quiet
+from uni_moe.command import Command
+from uni_moe.config import Gate, load_params
+from uni_moe.errors import ConfigError
+from uni_moe.machine import load_machine
+
+if TYPE_CHECKING:
+    from uni_moe.registry.gate import Verdict
+
+
+def add_words(command: Command) -> None:
+    """Add the words to the parser; `command` makes one."""
+    run = command("run", _run, "run what must run, then register, judge and promote")
+    run.add_argument("--reason", default="by hand", help="why; kept with every run")
+    plan = command("plan", _plan, "say which stages must run, and why")
+    plan.add_argument("--json", action="store_true", help="as JSON")
+    command("report", _report, "print the judgement of the candidate in artifacts/")
+    again = command("judge", _judge, "judge a registered model on the test items of today")
+    again.add_argument("model", nargs="?", help="version or id; default: the champion")
+    register = command("register", _register, "register and judge the model in artifacts/ alone")
+    register.add_argument("--reason", default="by hand", help="why; kept with the version")
+
+
+def _plan(arguments: argparse.Namespace) -> None:
+    layout = _ready(arguments)
+    from flows.dvc import plan_stages
+
+    plan = plan_stages(layout.root)
+    print(json.dumps(plan.to_json(), indent=1) if arguments.json else plan.text())
+
+
+def _ready(arguments: argparse.Namespace) -> Layout:
+    """Return a workspace whose params and graph hold: a slip is told before anything else."""
+    from uni_moe.workspace import check_graph
+
+    layout = Layout(arguments.workspace.resolve())
+    params = load_params(layout.params)
+    check_graph(layout.root)
+    if not (layout.root / params.raw).exists():
+        raise ConfigError(
+            f"The folder of raw data {params.raw} does not exist.",
+            cause="`raw` in params.yaml names it; it is read relative to the workspace "
+            f"{layout.root}.",
+            remedy="put the data there, or name the folder where it lies.",
+        )
+    return layout
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    layout = _ready(arguments)
+    rules = load_params(layout.params).gate
+    from flows.dvc import plan_stages
+
+    plan = plan_stages(layout.root)
+    print(plan.text(), flush=True)
+    if plan.empty and _is_judged(layout, rules):
+        return _closing(layout)
+    if load_machine(layout.root).launcher != "none":  # every stage has the machine for itself
+        os.environ.setdefault("UNI_MOE_WORKERS", "1")
+    with only_one(layout, "run"):
+        from flows.embedded import settle
+
+        settle(layout.state)
+        from flows.pipeline import retrain
+
+        verdict = cast("Verdict", retrain(str(layout.root), arguments.reason))
+    _tell(verdict)
+    return _closing(layout)
+
+
+def _tell(verdict: Verdict) -> None:
+    print("\npromoted" if verdict.promoted else "\nnot promoted")
+    for reason in verdict.reasons:
+        print(f"  - {reason}")
+
+
+def _is_judged(layout: Layout, rules: Gate) -> bool:
+    """Say whether the gate has spoken about this very report, by the rules of today."""
+    from uni_moe.artifacts import read_card
+    from uni_moe.registry.read import champion, verdicts
+
+    model, report = read_card(layout.model).id, read_card(layout.report).id
+    current = champion(layout)
+    if current is not None and (current.model, current.report) == (model, report):
+        return True
+    return any(
+        one.candidate_report == report and one.verdict.evidence.get("rules") == asdict(rules)
+        for one in verdicts(layout)
+    )
+
+
+def _closing(layout: Layout) -> int:
+    from uni_moe.artifacts import read_card
+    from uni_moe.registry.read import champion
+
+    current = champion(layout)
+    if current is None:
+        print(f"\nThere is no champion. The candidate:\n\n{_table(layout.report)}")
+    else:
+        if current.report != read_card(layout.report).id:
+            print(f"\nThe candidate:\n\n{_table(layout.report)}")
+        print(f"\nThe champion, version {current.number}:\n\n{_table(current.report_folder)}")
+    print(
+        "\nNext:\n"
+        "  uni-moe lineage                     from the model back to its sources\n"
+        "  uni-moe models                      versions and verdicts\n"
+        '  uni-moe ask --image cat.png "What is this?"\n'
+        f"  open {layout.report / 'report.html'}"
+    )
+    return 0
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    print(_table(Layout(arguments.workspace.resolve()).report))
+
+
+def _table(folder: Path) -> str:
+    from uni_moe.artifacts import read_json
+    from uni_moe.evaluate.report import score_table
+    from uni_moe.records import EvalReport
+
+    file = folder / "report.json"
+    if not file.is_file():
+        raise ConfigError(
+            "There is no report in this workspace.",
+            cause="nothing has been evaluated here.",
+            remedy="run `uni-moe run` first.",
+        )
+    return score_table(EvalReport.from_json(read_json(file)))
+
+
+def _register(arguments: argparse.Namespace) -> None:
+    from uni_moe.registry import write
+
+    layout = Layout(arguments.workspace.resolve())
+    params = load_params(layout.params)
+    candidate = write.register(layout, reason=arguments.reason, who=getpass.getuser())
+    _tell(write.promote_if_better(layout, candidate, params.gate, reason=arguments.reason))
+
+
+def _judge(arguments: argparse.Namespace) -> None:
+    layout = Layout(arguments.workspace.resolve())
+    params = load_params(layout.params)
+    quiet(params)
+    from uni_moe.registry import read, write
+    from uni_moe.runs import start_run
+    from uni_moe.stage import StageContext
+
+    version = read.find(layout, arguments.model)
+    with only_one(layout, "judge"), start_run(layout, "judge", {"model": version.model}) as run:
+        from uni_moe.evaluate.harness import judge_again
+
+        ctx = StageContext("judge", layout, params, run)
+        folder = judge_again(ctx, version.model_folder, version.report_folder)
+        done = write.register_judgement(layout, version.model, folder, who=getpass.getuser())
+    print(f"\nVersion {done.number}, judged on the items of today:\n")
+    print(_table(read.find(layout, version.model).report_folder))

@@ -8,7 +8,7 @@ export PIP_CONSTRAINT := constraints.txt
 # Of a benchmark.
 ROUNDS ?= 5
 
-.PHONY: setup demo test lint bench clean distclean
+.PHONY: setup demo test test-operate lint bench clean distclean
 
 # What running needs; what tests need comes on top, once each.
 .venv/.run: pyproject.toml constraints.txt
@@ -17,7 +17,7 @@ ROUNDS ?= 5
 	touch $@
 
 .venv/.dev: .venv/.run
-	$(INSTALL) -e ".[train,ops,dev]"
+	$(INSTALL) -e ".[train,ops,s3,dev]"
 	touch $@
 
 setup: .venv/.dev
@@ -27,6 +27,10 @@ demo: .venv/.run
 
 test: .venv/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# What starts servers of its own and takes long.
+test-operate: .venv/.dev
+	$(BIN)/python -m pytest -m operate
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

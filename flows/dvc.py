@@ -67,6 +67,27 @@ def plan_stages(root: Path) -> Plan:
         ) from error
 
 
+def keep_remote(root: Path, name: str, options: Mapping[str, str]) -> None:
+    """Write a remote into a workspace's config, in place of one of this name, as its default.
+
+    Raises:
+        ConfigError: the folder is no workspace, or DVC refuses an option.
+    """
+    from dvc.config import Config
+    from dvc.exceptions import DvcException
+
+    try:
+        with Config(dvc_dir=str(root / ".dvc"), validate=True).edit("repo") as config:
+            config["remote"][name] = dict(options)
+            config["core"]["remote"] = name
+    except (DvcException, OSError) as error:
+        raise ConfigError(
+            f"The remote could not be written into {root / '.dvc' / 'config'}: {error}",
+            cause="the folder is no workspace, or its config has a mistake.",
+            remedy="make a workspace with `uni-moe new FOLDER`, or mend the file.",
+        ) from error
+
+
 def lock_on(file: Path) -> AbstractContextManager[object]:
     """Return DVC's lock on a file, as DVC takes it."""
     from dvc.lock import make_lock

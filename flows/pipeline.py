@@ -13,8 +13,8 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.dvc import begin_stages, plan_stages, stop_stages
 from flows.plan import Plan
-from flows.tasks import index, judge_champion, promote_if_better, register, run_one
-from uni_moe.errors import StageError, bullets
+from flows.tasks import index, judge_champion, promote_if_better, push, register, run_one
+from uni_moe.errors import StageError, StoreError, UniMoeError, bullets
 from uni_moe.registry.gate import Verdict
 
 MOST_STAGES = 256  # threads that wait for their inputs; how many work at a time is UNI_MOE_WORKERS
@@ -36,7 +36,8 @@ def retrain(workspace: str, reason: str) -> Verdict | State[Verdict]:
     judge_champion(workspace, reason, candidate)
     verdict = promote_if_better(workspace, reason, candidate)
     index(workspace)
-    return verdict
+    trouble = push(workspace)
+    return verdict if trouble is None else not_pushed(trouble, verdict)
 
 
 def run_stages(plan: Plan, workspace: str, reason: str) -> list[StageError]:
@@ -83,6 +84,17 @@ def _troubles(futures: Mapping[str, PrefectFuture[None]]) -> list[StageError]:
             )
         )
     return found
+
+
+def not_pushed(trouble: UniMoeError, verdict: Verdict) -> State[Verdict]:
+    """Return the end of a flow that did its work, but whose copy did not arrive."""
+    said = "promoted" if verdict.promoted else "not promoted"
+    error = StoreError(
+        f"The model is registered and judged ({said}), but its copy did not arrive: {trouble.what}",
+        cause=trouble.cause,
+        remedy=f"{trouble.remedy} The command that copies alone is `uni-moe push`.",
+    )
+    return Failed(data=error, message="the copy did not arrive")
 
 
 def failed(failures: Sequence[StageError]) -> State[Verdict]:

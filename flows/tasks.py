@@ -14,9 +14,10 @@ from prefect.states import Failed
 
 from flows.dvc import run_module, run_stage
 from flows.plan import PlannedStage
+from flows.remote import push_if_set
 from uni_moe.artifacts import Layout
 from uni_moe.config import load_params
-from uni_moe.errors import ConfigError, StageError
+from uni_moe.errors import ConfigError, StageError, UniMoeError
 from uni_moe.registry import indexing, promoting, write
 from uni_moe.registry.gate import Verdict
 
@@ -99,3 +100,13 @@ def promote_if_better(workspace: str, reason: str, candidate: write.Candidate) -
 def index(workspace: str) -> dict[str, int]:
     """Import all cards and run folders into the database."""
     return indexing.index(Layout(Path(workspace)))
+
+
+@task(persist_result=False)
+def push(workspace: str) -> UniMoeError | None:
+    """Copy data, models and records to the remote, if one is set; return why it could not be."""
+    try:
+        push_if_set(Path(workspace), get_run_logger().info)
+    except UniMoeError as error:
+        return error
+    return None

@@ -4,7 +4,7 @@ import os
 
 # Nobody's database, server or workers: what these tests start is their own.
 for _name in [name for name in os.environ if name.startswith(("UNI_MOE_", "PREFECT_"))]:
-    if _name != "UNI_MOE_PARITY_DIR":
+    if _name not in ("UNI_MOE_PARITY_DIR", "UNI_MOE_S3_ENDPOINT"):
         del os.environ[_name]
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")

@@ -20,6 +20,7 @@ from uni_moe import (
     cli_ledger,
     cli_models,
     cli_registry,
+    cli_remote,
     cli_run,
     cli_stages,
     cli_workspace,
@@ -38,6 +39,7 @@ _THEMES = (
     cli_models,
     cli_ledger,
     cli_features,
+    cli_remote,
     cli_stages,
 )
 _BUG = 70  # sysexits.h: an internal software error

@@ -64,6 +64,12 @@ class GateError(UniMoeError):
     exit_code = 7
 
 
+class StoreError(UniMoeError):
+    """A store cannot be reached, refuses us, or has no room."""
+
+    exit_code = 8
+
+
 def is_full(error: BaseException) -> bool:
     """Return whether an error says that a disk is full, in a number or in a library's words."""
     if isinstance(error, OSError) and error.errno in _FULL:

@@ -24,6 +24,7 @@ from uni_moe.errors import LineageError
 from uni_moe.machine import load_machine
 from uni_moe.records import source_of
 from uni_moe.registry.read import models
+from uni_moe.storage.remote import read_remote
 from uni_moe.train.foundation import CORPORA
 from uni_moe.train.state import states_in
 
@@ -80,6 +81,14 @@ def leftovers(layout: Layout, gone: Sequence[Row], rest: Sequence[Row]) -> list[
         found.append(Leftover(f"artifacts here: {', '.join(made)}", "uni-moe run"))
     if (layout.root / ".dvc").is_dir():
         found.append(Leftover("earlier artifacts in DVC's cache", "dvc gc --workspace, after that"))
+    if remote := read_remote(layout.root):
+        found.append(
+            Leftover(
+                f"copies of all this in the remote {remote.text()}",
+                "after the others, dvc gc --workspace --cloud, and remove there below store/ what "
+                "was removed here from store/",
+            )
+        )
     found += _versions(layout, {row["key"] for row in gone})
     for source in sorted({source_of(row["key"]) for row in gone}):
         found.append(

@@ -14,7 +14,8 @@ from uni_moe.yaml_text import parse_yaml
 PACKAGE = Path(__file__).parent
 _BUILT_IN = PACKAGE / "house"  # an installed wheel carries its own copy of FILES
 HOUSE = _BUILT_IN if _BUILT_IN.is_dir() else PACKAGE.parent
-FILES = ("data_contracts", ".dvc/config", ".dvcignore", "data/README.md")  # copied as they stand
+# copied as they stand
+FILES = ("data_contracts", ".dvc/config", ".dvc/.gitignore", ".dvcignore", "data/README.md")
 _GRAPH, _PARAMS = "dvc.yaml", "params.yaml"
 
 

@@ -12,6 +12,11 @@ import pytest
 
 from flows import embedded
 from flows.dvc import plan_stages
+from flows.remote import set_remote
+from tests.stores.servers import moto
+from tests.stores.workspace import registered_workspace
+from uni_moe.registry import read
+from uni_moe.storage.remote import Remote
 
 REPOSITORY = Path(__file__).parents[2]
 PATIENCE_S = 90
@@ -70,9 +75,11 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def start(root: Path, server: dict[str, str]) -> subprocess.Popen[str]:
+def start(
+    root: Path, server: dict[str, str], program: str = "little_flow"
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.integration.little_flow", str(root)],
+        [sys.executable, "-m", f"tests.integration.{program}", str(root)],
         cwd=REPOSITORY,
         env=server,
         stdout=subprocess.PIPE,
@@ -173,3 +180,44 @@ def test_an_interrupted_flow_ends_its_stages_and_begins_no_other(
     assert flow.returncode != 0, said
     assert alive(root) == []
     assert not (root / "both.out").exists()
+
+
+SECRET = "PLANTED-secret-of-nobody"
+
+
+def test_a_flow_ends_with_one_push_and_without_a_secret_in_its_logs(
+    tmp_path: Path, server: dict[str, str]
+) -> None:
+    layout = registered_workspace(tmp_path / "here")
+    known = {"AWS_ACCESS_KEY_ID": "access", "AWS_SECRET_ACCESS_KEY": SECRET}
+    with moto() as bucket:
+        store = bucket.bucket("s3://uni-moe-tests/flow")
+        set_remote(layout.root, store.remote)
+        flow = start(layout.root, server | known, "whole_flow")
+        said = finish(flow)
+        assert flow.returncode == 0, said
+        champion = read.champion(layout)
+        assert champion is not None
+        assert store.wrong(f"{champion.model}/model") == []
+    assert said.count("data: dvc push") == 1
+    assert SECRET not in said
+    for folder in (layout.root, Path(os.environ["PREFECT_HOME"])):
+        files = [file for file in folder.rglob("*") if file.is_file()]
+        assert files
+        assert not [file for file in files if SECRET.encode() in file.read_bytes()]
+
+
+def test_a_push_that_fails_leaves_the_verdict_and_says_how_to_go_on(
+    tmp_path: Path, server: dict[str, str]
+) -> None:
+    layout = registered_workspace(tmp_path / "here")
+    known = {"AWS_ACCESS_KEY_ID": "access", "AWS_SECRET_ACCESS_KEY": SECRET}
+    set_remote(layout.root, Remote("s3://uni-moe-tests/flow", "http://127.0.0.1:9"))
+    flow = start(layout.root, server | known, "whole_flow")
+    said = finish(flow)
+    assert flow.returncode == 8, said
+    assert "its copy did not arrive" in said
+    assert "`uni-moe push`" in said
+    assert "Traceback" not in said
+    assert SECRET not in said
+    assert read.champion(layout) is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -10,10 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from uni_moe.artifacts import sha256_file, whole_folder, write_text
-from uni_moe.errors import LineageError
-
-_SUMS = ".sha256"
+from uni_moe.artifacts import whole_folder, write_text
+from uni_moe.errors import LineageError, StoreError
+from uni_moe.storage.sums import SUMS, check_sums, differing, read_sums, sums_of, sums_text
 
 
 class BlobStore(Protocol):
@@ -33,6 +33,15 @@ class BlobStore(Protocol):
 
     def keys(self, prefix: str = "") -> list[str]:
         """Return all keys that begin with a prefix, in order."""
+
+    def sums(self, key: str) -> dict[str, str]:
+        """Return the files kept under a key with their sha256."""
+
+    def wrong(self, key: str) -> list[str]:
+        """Read every byte kept under a key; return the files that are not what its sums say."""
+
+    def forget(self, key: str) -> None:
+        """Keep a key no more; what is left of its files is taken up by the next `put_folder`."""
 
 
 class LocalFolder:
@@ -56,30 +65,41 @@ class LocalFolder:
 
         Raises:
             LineageError: the key holds other content, or the folder is not what `sums` says.
+            StoreError: the disk has no room.
         """
-        target = self.place(key)
-        sums = _sums_of(folder) if sums is None else sums
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with _turn(target.parent):
+        sums = sums_of(folder) if sums is None else sums
+        with self._writing(key) as target:
             if self.has(key):
                 self._same(key, sums)
                 return
-            _sweep(target)
             with whole_folder(target) as copy:
                 _copy(folder, copy, sums)
-                _check(copy, sums, f"the copy of {folder}")
-                write_text(_sums_file(target), _sums_text(sums))
+                check_sums(sums_of(copy), sums, f"the copy of {folder}")
+                write_text(_sums_file(target), sums_text(sums))
+
+    def take(self, key: str, other: BlobStore) -> None:
+        """Keep what another store keeps under a key; what is kept here already stays.
+
+        Raises:
+            LineageError: the other store keeps it not, or not as its sums say.
+            StoreError: the other store cannot be reached, or the disk has no room.
+        """
+        with self._writing(key) as target:
+            if not self.has(key):
+                write_text(_sums_file(target), sums_text(other.sums(key)))
+                other.get_folder(key, target)
 
     def get_folder(self, key: str, target: Path) -> None:
         """Copy a kept folder to `target`, whole or not at all.
 
         Raises:
             LineageError: the key is not kept, or what is kept was changed.
+            StoreError: the disk has no room.
         """
-        sums, place = self._sums(key), self.place(key)
-        with whole_folder(target) as copy:
-            _copy(place, copy, _sums_of(place))
-            _check(copy, sums, f"{key} in the store at {self.root}")
+        sums, place = self.sums(key), self.place(key)
+        with room(target), whole_folder(target) as copy:
+            _copy(place, copy, sums_of(place))
+            check_sums(sums_of(copy), sums, self._named(key))
 
     def has(self, key: str) -> bool:
         """Say whether a key is kept."""
@@ -88,29 +108,87 @@ class LocalFolder:
     def keys(self, prefix: str = "") -> list[str]:
         """Return all keys that begin with a prefix, in order."""
         found = (
-            file.relative_to(self.root).as_posix().removesuffix(_SUMS)
-            for file in self.root.glob(f"**/*{_SUMS}")
+            file.relative_to(self.root).as_posix().removesuffix(SUMS)
+            for file in self.root.glob(f"**/*{SUMS}")
         )
         return sorted(key for key in found if key.startswith(prefix) and self.has(key))
 
-    def _same(self, key: str, sums: Mapping[str, str]) -> None:
-        if self._sums(key) != sums:
-            raise LineageError(
-                f"The store keeps other content under {key}.",
-                cause="two contents claim one identity, or the new one was changed by hand.",
-                remedy=f"compare it with {self.place(key)}; remove the one that is wrong.",
-            )
-        _check(self.place(key), sums, f"{key} in the store at {self.root}")
+    def sums(self, key: str) -> dict[str, str]:
+        """Return the files kept under a key with their sha256.
 
-    def _sums(self, key: str) -> dict[str, str]:
+        Raises:
+            LineageError: the key is not kept, or its sums are broken.
+        """
         if not self.has(key):
-            raise LineageError(
-                f"The store at {self.root} keeps nothing under {key}.",
-                cause="it was never registered here, or was removed.",
-                remedy="look at what is there with `uni-moe models`.",
-            )
-        lines = _sums_file(self.place(key)).read_text(encoding="utf-8").splitlines()
-        return {name: sha256 for sha256, name in (line.split("  ", 1) for line in lines)}
+            raise not_kept(key, f"store at {self.root}")
+        text = _sums_file(self.place(key)).read_text(encoding="utf-8")
+        return read_sums(text, self._named(key))
+
+    def wrong(self, key: str) -> list[str]:
+        """Read every byte kept under a key; return the files that are not what its sums say."""
+        return differing(sums_of(self.place(key)), self.sums(key))
+
+    def forget(self, key: str) -> None:
+        """Remove a key: its sums first, without which it is not kept."""
+        with self._writing(key) as target:
+            _sums_file(target).unlink(missing_ok=True)
+            shutil.rmtree(target, ignore_errors=True)
+
+    def _same(self, key: str, sums: Mapping[str, str]) -> None:
+        if self.sums(key) != sums:
+            raise other_content(key, f"compare it with {self.place(key)}")
+        check_sums(sums_of(self.place(key)), sums, self._named(key))
+
+    def _named(self, key: str) -> str:
+        return f"{key} in the store at {self.root}"
+
+    @contextmanager
+    def _writing(self, key: str) -> Iterator[Path]:
+        """Give a key's place to the one process that may write there; drafts of dead ones go."""
+        target = self.place(key)
+        with room(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with _turn(target.parent):
+                _sweep(target)
+                yield target
+
+
+def not_kept(key: str, store: str) -> LineageError:
+    """Return the error of a key that a store does not keep."""
+    return LineageError(
+        f"The {store} keeps nothing under {key}.",
+        cause="it was never registered here, or was removed.",
+        remedy="look at what is there with `uni-moe models`.",
+    )
+
+
+def other_content(key: str, compare: str) -> LineageError:
+    """Return the error of a key that holds something else than what should be kept."""
+    return LineageError(
+        f"The store keeps other content under {key}.",
+        cause="two contents claim one identity, or the new one was changed by hand.",
+        remedy=f"{compare}; remove the one that is wrong.",
+    )
+
+
+@contextmanager
+def room(target: Path) -> Iterator[None]:
+    """Tell a full disk from our own mistakes.
+
+    Raises:
+        StoreError: the disk has no room for the target.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise StoreError(
+            f"There is no room for {target}.",
+            cause=f"the disk or the quota is full: {error.strerror}.",
+            remedy="free some space (`uni-moe features --clear`, `dvc gc --workspace`), then give "
+            "the same command again; it goes on from here.",
+        ) from error
 
 
 @contextmanager
@@ -140,30 +218,5 @@ def _copy(folder: Path, target: Path, sums: Mapping[str, str]) -> None:
             shutil.copyfile(folder / name, target / name)
 
 
-def _sums_of(folder: Path) -> dict[str, str]:
-    """Return every file of a folder with its sha256, the card included."""
-    return {
-        path.relative_to(folder).as_posix(): sha256_file(path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-
-
-def _check(folder: Path, sums: Mapping[str, str], what: str) -> None:
-    found = _sums_of(folder)
-    wrong = sorted(name for name in {*found, *sums} if found.get(name) != sums.get(name))
-    if wrong:
-        raise LineageError(
-            f"{what} is not what its sums say: {', '.join(wrong[:5])}.",
-            cause="files were changed, added or removed since, or the disk is failing.",
-            remedy="if it is in the store, remove it there with its .sha256 file; then register "
-            "the model again.",
-        )
-
-
-def _sums_text(sums: Mapping[str, str]) -> str:
-    return "".join(f"{sums[name]}  {name}\n" for name in sorted(sums))
-
-
 def _sums_file(target: Path) -> Path:
-    return target.with_name(target.name + _SUMS)
+    return target.with_name(target.name + SUMS)

@@ -1,0 +1,143 @@
+"""A workspace's remote, for DVC's data and our store together: set it, copy to it and from it."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+from flows.dvc import keep_remote, plan_stages, run_module
+from uni_moe.artifacts import CARD, Layout, verified_card
+from uni_moe.errors import ConfigError, StageError, StoreError
+from uni_moe.registry import indexing, read
+from uni_moe.registry.travel import LOCK, fetch_model, fetch_records, send
+from uni_moe.storage.dvc_data import remove_spoilt
+from uni_moe.storage.remote import NAME, Remote, credentials_of, open_store, read_remote
+
+Say = Callable[[str], None]
+_LACKS = "do not exist neither locally nor on remote"
+
+
+def set_remote(root: Path, remote: Remote) -> None:
+    """Make a place the remote of a workspace, for DVC and for us. Nothing is asked of it.
+
+    Raises:
+        ConfigError: the folder is no workspace, or DVC cannot reach buckets here.
+    """
+    _able(remote)
+    keep_remote(root, NAME, remote.for_dvc())
+
+
+def the_remote(root: Path) -> Remote:
+    """Return a workspace's remote.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    remote = read_remote(root)
+    if remote is None:
+        raise ConfigError(
+            f"The workspace {root} has no remote.",
+            cause="none was set.",
+            remedy="set one: `uni-moe remote set s3://bucket/prefix --endpoint http://host:9000`, "
+            "or `uni-moe remote set FOLDER`.",
+        )
+    _able(remote)
+    return remote
+
+
+def push_if_set(root: Path, say: Say) -> None:
+    """Copy a workspace to its remote, if it has one.
+
+    Raises:
+        UniMoeError: the copy did not arrive; the next one goes on from there.
+    """
+    if read_remote(root) is not None:
+        push(root, say)
+
+
+def push(root: Path, say: Say, *, verify: bool = False) -> None:
+    """Copy records, models and DVC's data to the remote, small things first.
+
+    Raises:
+        LineageError: the remote keeps other content under a key, or ours was changed.
+        StoreError: the remote cannot be reached, refuses, or is full.
+    """
+    remote = the_remote(root)
+    store = open_store(root, remote)
+    sent = send(Layout(root), store, say, settled=_settled(root, say), verify=verify)
+    say(f"records and models: {sent} folders {'verified' if verify else 'sent'}")
+    if verify:
+        for name in remove_spoilt(root, remote):
+            say(f"  {name} in DVC's part of the remote is wrong; it is sent again")
+    if (root / LOCK).is_file():
+        _dvc(root, remote, "push", say)
+
+
+def pull(root: Path, model: str | None, say: Say, *, everything: bool = False) -> None:
+    """Copy records, one model (by default the champion) and DVC's data from the remote.
+
+    Raises:
+        LineageError: no such model is registered, or what the remote keeps was changed.
+        StoreError: the remote cannot be reached or refuses, or our disk has no room.
+    """
+    remote, layout = the_remote(root), Layout(root)
+    store = open_store(root, remote)
+    fetch_records(layout, store, say)
+    indexing.index(layout)
+    versions = [read.find(layout, model)] if model is not None else read.models(layout)
+    for version in versions:
+        if everything or model is not None or version.is_champion:
+            fetch_model(layout, store, version, say)
+    if (root / LOCK).is_file():
+        _dvc(root, remote, "pull", say)
+        for folder in sorted(file.parent for file in layout.artifacts.rglob(CARD)):
+            verified_card(folder)
+
+
+def _settled(root: Path, say: Say) -> bool:
+    """Say whether dvc.lock describes what lies in artifacts/."""
+    if not (root / LOCK).is_file():
+        return False
+    settled = plan_stages(root).empty
+    if not settled:
+        say(f"note: {LOCK} is older than artifacts/, code or params; it is not kept with the model")
+    return settled
+
+
+def _able(remote: Remote) -> None:
+    if remote.is_s3 and importlib.util.find_spec("dvc_s3") is None:
+        raise ConfigError(
+            "DVC cannot reach buckets here.",
+            cause="its part for S3 is not installed.",
+            remedy='install it: `pip install -e ".[s3]"`, or `make setup`.',
+        )
+
+
+def _dvc(root: Path, remote: Remote, word: str, say: Say) -> None:
+    """Let DVC push or pull what `dvc.lock` names."""
+    known = credentials_of(root).environment() if remote.is_s3 else {}
+    said: list[str] = []
+
+    def hear(line: str) -> None:
+        said.append(line)
+        say(line)
+
+    say(f"data: dvc {word}")
+    try:
+        run_module(
+            "dvc", [word, "--remote", NAME], root, name=f"dvc {word}", environment=known, say=hear
+        )
+    except StageError as error:
+        raise StoreError(
+            f"DVC could not {word} the data. {error.what}",
+            cause="the lines above say it; records and models had arrived before.",
+            remedy=f"mend it, then `uni-moe {word}`; what has arrived is not copied again.",
+        ) from error
+    if any(_LACKS in line for line in said):  # DVC warns, and calls it up to date
+        raise StoreError(
+            f"DVC could not {word} all data: its cache lacks files that {LOCK} names.",
+            cause="the cache was cleared, or belongs to another machine.",
+            remedy="let `dvc commit` take up artifacts/, or `dvc repro` make them again; then "
+            f"`uni-moe {word}`.",
+        )

@@ -1,0 +1,1 @@
+"""S3 servers that tests start: all on loopback, all ended with the test."""

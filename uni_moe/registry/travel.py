@@ -1,0 +1,204 @@
+"""What a workspace keeps for good, on its way to a remote store and back.
+
+A run that has ended is `runs/ID` there. A model is `MODEL/model`; beside it are its reports
+(`report-ID`), the cards of its family (`cards-HASH`), DVC's lock that names its data (`graph-ID`).
+Records are small and travel first, so that what a broken push leaves is known by name.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from uni_moe.artifacts import CARD, Layout, read_card, sha256_file, write_text
+from uni_moe.errors import LineageError
+from uni_moe.records import sha256_text
+from uni_moe.registry.cards import CARDS, all_runs, report_key
+from uni_moe.registry.read import Version
+from uni_moe.storage.blobs import BlobStore, LocalFolder
+from uni_moe.storage.sums import sums_of, sums_text
+
+Say = Callable[[str], None]
+LOCK = "dvc.lock"
+_RUNS, _MODEL, _GRAPH = "runs/", "/model", (LOCK, "dvc.yaml", "params.yaml")
+_ENDED = ("done", "failed")
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """A folder that travels under a key."""
+
+    key: str
+    folder: Path
+    sums: Mapping[str, str] | None  # None: all that the folder holds
+    size_bytes: int
+
+
+def parcels(layout: Layout, *, settled: bool) -> list[Parcel]:
+    """Return what a workspace has to send: records and reports, then models, small ones first.
+
+    `settled` says that dvc.lock describes what lies in artifacts/; only then it travels.
+    """
+    found = [*_runs(layout), *_registered(layout), *_cards(layout)]
+    found += _graph(layout) if settled else []
+    return sorted(found, key=lambda one: (one.key.endswith(_MODEL), one.size_bytes, one.key))
+
+
+def send(layout: Layout, store: BlobStore, say: Say, *, settled: bool, verify: bool = False) -> int:
+    """Send what a store does not keep yet; return how many parcels went.
+
+    With `verify` every byte there is read, and what is wrong is sent again. `settled` is as for
+    `parcels`.
+
+    Raises:
+        LineageError: the store keeps other content under a key, or ours was changed.
+        StoreError: the store cannot be reached, refuses, or is full.
+    """
+    there = set(store.keys())
+    waiting = [one for one in parcels(layout, settled=settled) if verify or one.key not in there]
+    for number, one in enumerate(waiting, 1):
+        word = "verifying" if one.key in there else "sending"
+        say(f"{word} {number} of {len(waiting)}: {one.key} ({size_text(one.size_bytes)})")
+        if one.key in there and _must_be_mended(store, one):
+            say(f"  {one.key} is wrong in the store; it is sent again")
+            store.forget(one.key)
+        store.put_folder(one.key, one.folder, one.sums)
+    return len(waiting)
+
+
+def fetch_records(layout: Layout, store: BlobStore, say: Say) -> int:
+    """Fetch runs, cards and reports that are not here; return how many folders came.
+
+    Raises:
+        LineageError: what the store keeps was changed.
+        StoreError: the store cannot be reached or refuses, or our disk has no room.
+    """
+    kept = store.keys()
+    keys = [key for key in kept if not key.endswith(_MODEL) and "/graph-" not in key]
+    came = sum(_fetched(layout, store, key) for key in keys)
+    say(f"records: {came} of {len(keys)} folders were new")
+    return came
+
+
+def fetch_model(layout: Layout, store: BlobStore, version: Version, say: Say) -> None:
+    """Fetch a registered model, and DVC's lock that names its data where there is none here.
+
+    Raises:
+        LineageError: the store does not keep it, or what it keeps was changed.
+        StoreError: the store cannot be reached or refuses, or our disk has no room.
+    """
+    key, local = f"{version.model}{_MODEL}", LocalFolder(layout.store)
+    if not local.has(key):
+        say(f"fetching version {version.number}: {key}")
+        local.take(key, store)
+    graph = _graph_key(version.model, version.report)
+    if (layout.root / LOCK).exists() or not store.has(graph):
+        return
+    with _fetched_aside(layout, store, graph) as folder:
+        if _text(layout.params) != _text(folder / "params.yaml"):
+            say("note: params.yaml here is not the one this model was made by; see `uni-moe plan`")
+        write_text(layout.root / LOCK, _text(folder / LOCK))
+    say(f"{LOCK} is the one of version {version.number}")
+
+
+def size_text(size_bytes: int) -> str:
+    """Return a size in words."""
+    return f"{size_bytes / 1e6:.1f} MB" if size_bytes >= 100_000 else f"{size_bytes} bytes"
+
+
+def _must_be_mended(store: BlobStore, one: Parcel) -> bool:
+    """Say whether a kept parcel lost what its sums say, or its sums; other content stays."""
+    try:
+        return bool(store.wrong(one.key))
+    except LineageError:
+        return True
+
+
+def _runs(layout: Layout) -> Iterator[Parcel]:
+    for folder, record in all_runs(layout):
+        if record["status"] in _ENDED:
+            yield Parcel(f"{_RUNS}{folder.name}", folder, None, _size(folder))
+
+
+def _registered(layout: Layout) -> Iterator[Parcel]:
+    local = LocalFolder(layout.store)
+    kept = local.keys()
+    for key in kept:
+        yield Parcel(key, local.place(key), local.sums(key), _size(local.place(key)))
+
+
+def _cards(layout: Layout) -> Iterator[Parcel]:
+    for folder in sorted(layout.store.glob(f"*/{CARDS}")):
+        sums = sums_of(folder)
+        name = sha256_text(sums_text(sums))[:12]
+        yield Parcel(f"{folder.parent.name}/{CARDS}-{name}", folder, sums, _size(folder))
+
+
+def _graph(layout: Layout) -> Iterator[Parcel]:
+    """Return DVC's lock and what it was made by, where the model in artifacts/ is registered."""
+    files = [layout.root / name for name in _GRAPH]
+    if not all((place / CARD).is_file() for place in (layout.model, layout.report)):
+        return
+    model, report = read_card(layout.model).id, read_card(layout.report).id
+    if LocalFolder(layout.store).has(f"{model}/{report_key(report)}") and all(
+        file.is_file() for file in files
+    ):
+        sums = {file.name: sha256_file(file) for file in files}
+        size = sum(file.stat().st_size for file in files)
+        yield Parcel(_graph_key(model, report), layout.root, sums, size)
+
+
+def _graph_key(model: str, report: str) -> str:
+    return f"{model}/graph-{report[:12]}"
+
+
+def _fetched(layout: Layout, store: BlobStore, key: str) -> bool:
+    """Bring one folder of records to its place; say whether it was new."""
+    if key.startswith(_RUNS):
+        return _fetched_run(layout, store, key)
+    model, _, name = key.partition("/")
+    if name.startswith(f"{CARDS}-"):
+        return _fetched_cards(layout.store / model / CARDS, layout, store, key)
+    local = LocalFolder(layout.store)
+    if local.has(key):
+        return False
+    local.take(key, store)
+    return True
+
+
+def _fetched_run(layout: Layout, store: BlobStore, key: str) -> bool:
+    target = layout.runs / key.removeprefix(_RUNS)
+    if target.exists():
+        return False
+    store.get_folder(key, target)
+    return True
+
+
+def _fetched_cards(target: Path, layout: Layout, store: BlobStore, key: str) -> bool:
+    wanted = store.sums(key)
+    have = {name: sha256_file(target / name) for name in wanted if (target / name).is_file()}
+    if have == wanted:
+        return False
+    with _fetched_aside(layout, store, key) as folder:
+        for name in wanted:
+            write_text(target / name, _text(folder / name))
+    return True
+
+
+@contextmanager
+def _fetched_aside(layout: Layout, store: BlobStore, key: str) -> Iterator[Path]:
+    layout.state.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=layout.state, prefix="fetched-") as folder:
+        store.get_folder(key, Path(folder) / "it")
+        yield Path(folder) / "it"
+
+
+def _text(file: Path) -> str:
+    return file.read_text(encoding="utf-8") if file.is_file() else ""
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

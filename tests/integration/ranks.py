@@ -59,7 +59,7 @@ def tuned(root, **machine):
     done = subprocess.run(
         words, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
     )
-    assert done.returncode == 0, done.stderr[:4000]
+    assert done.returncode == 0, done.stderr[-4000:]
     assert main(["--workspace", str(root), "ledger", "check", "tune"]) == 0
     model = root / "artifacts/model"
     adapter = load_file(model / "adapter/adapter_model.safetensors")

@@ -23,6 +23,7 @@ from uni_moe.machine import Machine
 _TORCHRUN, _DEEPSPEED = "torch.distributed.run", "deepspeed.launcher.runner"
 _PROGRAM = "uni_moe"
 _FIRST_SPEAKS_S = 5.0
+_ENDS_S = 40.0  # torchrun itself gives its ranks 30 s
 
 
 @dataclass(frozen=True)
@@ -128,8 +129,7 @@ def launch(machine: Machine, words: Sequence[str]) -> None:
     try:
         code = process.wait()
     except BaseException:
-        process.terminate()
-        process.wait()
+        leash.end(process, _ENDS_S)
         raise
     if code:
         raise StageError(
@@ -167,4 +167,6 @@ def check_size(machine: Machine) -> None:
 
 
 if __name__ == "__main__":  # a program that is no Python module, on the leash
+    # The program is told by the same signal, and waited for.
+    signal.signal(signal.SIGTERM, lambda *_: None)
     raise SystemExit(subprocess.call(sys.argv[1:]))

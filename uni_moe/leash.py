@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -45,6 +46,22 @@ def signal_group(process: subprocess.Popen[str], number: signal.Signals) -> None
         os.killpg(process.pid, number)
     except ProcessLookupError:
         return
+
+
+def end(process: subprocess.Popen[str], patience_s: float) -> None:
+    """Ask a process and all its children to end; kill what is left once it has, or in the end.
+
+    Args:
+        process: what `start` returned.
+        patience_s: how long it may take to end by itself.
+    """
+    signal_group(process, signal.SIGTERM)
+    try:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(patience_s)
+    finally:  # also where a person loses patience
+        signal_group(process, signal.SIGKILL)
+        process.wait()
 
 
 def _main() -> None:

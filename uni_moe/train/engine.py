@@ -156,16 +156,15 @@ class Engine:
         self._partitions.written()
 
     def close(self) -> None:
-        """Leave whole weights in the module and release the engine's hooks and buffers.
+        """Leave the weights in the module and release the engine's hooks and buffers.
 
-        Partitioned weights are gathered one by one into the machine's memory, on the first rank
-        alone.
+        Partitioned weights are gathered one by one into the first rank's memory of the machine: its
+        module ends whole, another rank's without them. Spread experts are whole on all.
         """
         whole = dict(self._partitions.gathered(list(self._module.parameters())))
         self._engine.destroy()
         for parameter, value in whole.items():
-            if self.world.is_first:
-                parameter.data = value
+            parameter.data = value
         _forget(self._module)
         if self._experts is not None:
             self._experts.end()

@@ -55,7 +55,8 @@ def train(  # noqa: PLR0913 - a training has this many parts
 
     A training that goes on takes the routes that it began with: others would give other bits. The
     allocator is this machine's affair. All ranks call this together; all return the same, and the
-    module ends whole, in the trained state.
+    module ends in the trained state: whole on the first rank, on others without weights that were
+    partitioned.
 
     The result holds `validation_loss`: modality -> before and after, `train_loss` of the last
     steps, and `skipped_steps`, which the guard left out.

@@ -153,7 +153,7 @@ def _at(
         engine.load_tensors(start, 0)
         learner = LayoutLearner(module, layout, processor)
         report = one_step(engine, learner, _STILL, 0)
-        tensors = engine.tensors()
+        tensors = dict(engine.tensors())
         found = {name: tensors[f"{_FIRST_MOMENT}/{name}"] / (1.0 - _BETA) for name in engine.names}
         expected, norm = gradients(alone, learner)
         off = max(finite(float((found[name] - one).abs().max())) for name, one in expected.items())

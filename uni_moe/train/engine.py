@@ -10,7 +10,7 @@ import collections
 import logging
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -139,16 +139,28 @@ class Engine:
         # The device is waited for here, after all that it shall do has been said.
         return float(self._engine.get_global_grad_norm() if norm is None else norm)
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Return whole weights and moments by name: what resume needs. All ranks read together."""
-        return {
-            f"{key}/{name}": self._partitions.read(parameter, key)
-            for name, parameter in zip(self.names, self.parameters, strict=True)
-            for key in (WEIGHT, *MOMENTS)
-        }
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield names and whole weights and moments, one by one; all ranks read together.
+
+        They are what the engine itself works on, where it has them whole.
+        """
+        for name, parameter in zip(self.names, self.parameters, strict=True):
+            for key in (WEIGHT, *MOMENTS):
+                yield f"{key}/{name}", self._partitions.read(parameter, key)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what resume needs, by name: copies on the CPU, on the first rank; else nothing.
+
+        All ranks read together. Besides the copies, no more than one tensor is whole at a time.
+        """
+        found = {}
+        for name, tensor in self.tensors():
+            if self.world.is_first:
+                found[name] = tensor.detach().to("cpu", copy=True)
+        return found
 
     def load_tensors(self, tensors: Mapping[str, Tensor], steps: int) -> None:
-        """Put back what `tensors` returned after so many steps."""
+        """Put back what `tensors` yielded after so many steps."""
         self._partitions.begin(steps)
         for name, parameter in zip(self.names, self.parameters, strict=True):
             for key in (WEIGHT, *MOMENTS):

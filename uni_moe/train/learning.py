@@ -138,12 +138,13 @@ def recorded_folder(layout: Layout, part: str) -> Path:
 
 
 def _weights(module: nn.Module) -> Weights:
-    frozen = trained = towers = experts = learning_experts = head = 0
+    frozen = trained = towers = experts = learning_experts = head = largest = 0
     by_layer: dict[int, int] = {}
     for name, parameter in module.named_parameters():
         count, learns = parameter.numel(), parameter.requires_grad
         in_layer = _LAYER.search(name)
         trained += count * learns
+        largest = max(largest, count * learns)
         frozen += count * (not learns)
         towers += count * bool(_TOWER.search(name))
         if _EXPERTS.search(name):
@@ -155,7 +156,7 @@ def _weights(module: nn.Module) -> Weights:
         elif "lm_head." in name:
             head += count * learns
     counts = tuple(by_layer[index] for index in sorted(by_layer))
-    return Weights(frozen, trained, towers, experts, learning_experts, counts, head)
+    return Weights(frozen, trained, towers, experts, learning_experts, counts, head, largest)
 
 
 def _connectors(module: nn.Module) -> dict[str, int]:

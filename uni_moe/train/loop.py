@@ -147,8 +147,11 @@ class _Training:
             self._save()
 
     def _save(self) -> None:
-        tensors = self.engine.tensors()
-        if self.engine.world.is_first:
+        is_first = self.engine.world.is_first
+        if is_first:
+            self.states.settle()  # before there is another one: two would stand side by side
+        tensors = self.engine.state()
+        if is_first:
             self.facts["watch"] = self.watch.keep()
             self.states.save(TrainingState(self.step, fmean(self.losses), tensors, self.facts))
         self.losses = []

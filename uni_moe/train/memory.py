@@ -10,7 +10,7 @@ Not covered: an encoder at work, which looks at one medium at a time.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from uni_moe.train.activations import Kept
@@ -81,7 +81,7 @@ class Weights:
 
     `towers` are frozen encoders, which no engine spreads; `experts` are numbers of packed experts,
     `learning_experts` those of their adapters. `by_layer` counts what learns in each layer of the
-    decoder, `head` in its head.
+    decoder, `head` in its head, `largest` in the largest tensor.
     """
 
     frozen: int
@@ -91,6 +91,7 @@ class Weights:
     learning_experts: int = 0
     by_layer: tuple[int, ...] = ()
     head: int = 0
+    largest: int = 0
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,8 @@ class Around:
 
     `process` is there before there is a network, `remembered` features of media used of late.
     `loaded` counts the frozen network's copies while it is built. `saves` says that training states
-    are written beside the steps. `heap_share` is what the C library's heap holds unused.
+    are written beside the steps, from copies on the CPU. `heap_share` is what the C library's heap
+    holds unused.
     """
 
     process: int = 0
@@ -154,10 +156,12 @@ def memory_of(
     steady: dict[Part, int] = {
         **standing(held, ranks),
         "features": kept.features + around.remembered,
-        "states": 3 * held.trained * _FLOAT * around.saves,
+        "states": 3 * weights.trained * _FLOAT * (around.saves and not ranks.accelerator),
         "process": around.process,
     }
     found: dict[str, dict[Part, int]] = {"load": _load(weights, ranks, around)}
+    if around.saves:
+        found["state"] = _added(steady, _state(weights, ranks))
     for name, extra in _moments(held, kept, ranks, batches):
         parts = _added(steady, extra)
         parts["heap"] = int(around.heap_share * sum(parts.get(part, 0) for part in MOVING))
@@ -299,6 +303,15 @@ def _update(weights: Weights, ranks: Ranks) -> dict[Part, int]:
     return {"gradients": mine, "engine": mine}
 
 
+def _state(weights: Weights, ranks: Ranks) -> dict[Part, int]:
+    """What stands while a state is read: one tensor whole, or an expert's parts and itself.
+
+    The copies of all stand among `states`; those of the state before are gone.
+    """
+    times = 2 if ranks.expert_parallel > 1 else int(ranks.stage > 0)
+    return {"engine": weights.largest * _FLOAT * times}
+
+
 def _held_experts(weights: Weights, ranks: Ranks) -> Weights:
     """Return a rank's numbers where experts are spread over ranks: those with most hold most."""
     if ranks.expert_parallel == 1:
@@ -306,10 +319,4 @@ def _held_experts(weights: Weights, ranks: Ranks) -> Weights:
     away = weights.experts - -(-weights.experts // ranks.expert_parallel)
     learning = weights.learning_experts
     gone = learning - -(-learning // ranks.expert_parallel)
-    return Weights(
-        frozen=weights.frozen - away,
-        trained=weights.trained - gone,
-        towers=weights.towers,
-        by_layer=weights.by_layer,
-        head=weights.head,
-    )
+    return replace(weights, frozen=weights.frozen - away, trained=weights.trained - gone)

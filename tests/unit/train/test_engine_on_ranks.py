@@ -34,3 +34,31 @@ def test_partitioned_weights_are_gathered_for_the_first_rank_alone():
     assert found[0] == found[2] == ((0, whole), (0, whole))  # nothing is partitioned
     assert found[3][0] == (whole + 3, whole)
     assert found[3][1][0] == 0
+
+
+def read(stages):
+    """Read a state at every stage, then move the weights; tell what this rank has read."""
+    for stage in stages:
+        yield stage, None
+        _, engine = engine_of(stage)
+        engine.backward(engine.forward(torch.ones(2, WIDTH)).sum(), 1.0, last=True)
+        engine.step(0.0)
+        state = engine.state()
+        engine.load_tensors({name: one + 1.0 for name, one in engine.tensors()}, 1)
+        told = {name: (one.device.type, one.tolist()) for name, one in state.items()}
+        engine.close()
+        yield stage, told
+
+
+def test_a_state_is_whole_on_the_first_rank_alone_and_what_stood_there_when_it_was_read():
+    for stage, (first, second) in zip(
+        STAGES, on_ranks(read, STAGES, patience_s=120.0), strict=True
+    ):
+        assert second == {}
+        assert {device for device, _ in first.values()} == {"cpu"}
+        assert len(first) == 3 * 2
+        torch.manual_seed(stage)
+        weight = nn.Linear(WIDTH, 3).weight
+        assert first["weight/weight"][1] == weight.tolist()
+        assert torch.tensor(first["exp_avg/bias"][1]).shape == (3,)
+        assert min(first["exp_avg_sq/bias"][1]) > 0

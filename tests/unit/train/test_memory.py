@@ -156,6 +156,36 @@ def test_states_that_are_written_beside_the_steps_are_copies_of_weights_and_mome
     assert saving.needed - without.needed == saving.parts["states"] == 3 * 4 * 100
 
 
+@pytest.mark.parametrize(
+    ("ranks", "whole"),
+    [
+        (Ranks(), 0),  # every tensor is at hand
+        (Ranks(2, 1), 1),
+        (Ranks(2, 3), 1),
+        (Ranks(2, expert_parallel=2), 2),  # the ranks' parts, and what they make
+    ],
+)
+def test_a_state_is_read_one_tensor_at_a_time_beside_the_copies(ranks, whole):
+    weights = Weights(1000, 100, largest=40)
+    moments = memory_of(weights, NOTHING, ranks, around=Around(saves=True)).moments
+    beside = moments["state"] - sum(standing(weights, ranks).values())
+    assert beside == 3 * 4 * 100 + whole * 4 * 40
+    assert "state" not in memory_of(weights, NOTHING, ranks).moments
+
+
+def test_an_accelerator_holds_no_copies_of_a_state():
+    weights, ranks = Weights(1000, 100, largest=40), Ranks(2, 2, accelerator=True)
+    memory = memory_of(weights, NOTHING, ranks, around=Around(saves=True))
+    assert memory.parts["states"] == 0
+    assert memory.moments["state"] == sum(standing(weights, ranks).values()) + 4 * 40
+
+
+def test_spread_experts_are_saved_whole():
+    weights = Weights(frozen=0, trained=100, learning_experts=60)
+    ranks = Ranks(2, expert_parallel=2)
+    assert memory_of(weights, NOTHING, ranks, around=Around(saves=True)).parts["states"] == 1200
+
+
 def test_remembered_features_stand_all_the_time():
     memory = memory_of(W, NOTHING, Ranks(), around=Around(remembered=99))
     assert memory.parts["features"] == 99

@@ -66,8 +66,8 @@ def learning_of(
             )
     learn(module, learns)
     network = network_of(config, learns, rank=rank or 0, adapted=layers)
-    parts = _parts(module, learns)
-    return Learning(network, _weights(module), parts, _connectors(module), work_of(module))
+    weights, parts = _weights(module, network), _parts(module, learns)
+    return Learning(network, weights, parts, _connectors(module), work_of(module))
 
 
 def phase_learning(phase: Phase, config: UniMoeConfig, shape: ModelShape) -> Learning:
@@ -137,7 +137,7 @@ def recorded_folder(layout: Layout, part: str) -> Path:
     return folder
 
 
-def _weights(module: nn.Module) -> Weights:
+def _weights(module: nn.Module, network: Network) -> Weights:
     frozen = trained = towers = experts = learning_experts = head = largest = 0
     by_layer: dict[int, int] = {}
     for name, parameter in module.named_parameters():
@@ -156,7 +156,8 @@ def _weights(module: nn.Module) -> Weights:
         elif "lm_head." in name:
             head += count * learns
     counts = tuple(by_layer[index] for index in sorted(by_layer))
-    return Weights(frozen, trained, towers, experts, learning_experts, counts, head, largest)
+    learned = learning_experts, counts, head, largest
+    return Weights(frozen, trained, towers, experts, *learned, network.decoder.experts)
 
 
 def _connectors(module: nn.Module) -> dict[str, int]:

@@ -80,8 +80,9 @@ class Weights:
     """How many numbers a network has, by what becomes of them.
 
     `towers` are frozen encoders, which no engine spreads; `experts` are numbers of packed experts,
-    `learning_experts` those of their adapters. `by_layer` counts what learns in each layer of the
-    decoder, `head` in its head, `largest` in the largest tensor.
+    `learning_experts` those of their adapters; each mixture has `per_mixture` experts. `by_layer`
+    counts what learns in each layer of the decoder, `head` in its head, `largest` in the largest
+    tensor.
     """
 
     frozen: int
@@ -92,6 +93,7 @@ class Weights:
     by_layer: tuple[int, ...] = ()
     head: int = 0
     largest: int = 0
+    per_mixture: int = 0
 
 
 @dataclass(frozen=True)
@@ -314,9 +316,11 @@ def _state(weights: Weights, ranks: Ranks) -> dict[Part, int]:
 
 def _held_experts(weights: Weights, ranks: Ranks) -> Weights:
     """Return a rank's numbers where experts are spread over ranks: those with most hold most."""
-    if ranks.expert_parallel == 1:
+    if ranks.expert_parallel == 1 or weights.per_mixture == 0:
         return weights
-    away = weights.experts - -(-weights.experts // ranks.expert_parallel)
-    learning = weights.learning_experts
-    gone = learning - -(-learning // ranks.expert_parallel)
+    elsewhere = weights.per_mixture - -(-weights.per_mixture // ranks.expert_parallel)
+    away, gone = (
+        count // weights.per_mixture * elsewhere
+        for count in (weights.experts, weights.learning_experts)
+    )
     return replace(weights, frozen=weights.frozen - away, trained=weights.trained - gone)

@@ -110,11 +110,18 @@ def test_gradients_wait_while_further_micro_batches_compute(stage, waiting):
 
 
 def test_spread_experts_are_a_ranks_share_and_nothing_else_is():
-    weights = Weights(frozen=1000, trained=100, experts=800, learning_experts=60)
+    weights = Weights(frozen=1000, trained=100, experts=800, learning_experts=60, per_mixture=4)
     found = memory_of(weights, NOTHING, Ranks(4, 0, expert_parallel=4)).parts
     assert found["frozen"] == 4 * (200 + 200)
     assert found["trained"] == 4 * (40 + 15)
     assert found["optimizer"] == 2 * found["trained"]
+
+
+def test_the_first_rank_holds_most_of_experts_that_do_not_divide():
+    weights = Weights(frozen=1000, trained=100, experts=800, learning_experts=60, per_mixture=5)
+    found = memory_of(weights, NOTHING, Ranks(2, 0, expert_parallel=2)).parts
+    assert found["frozen"] == 4 * (200 + 800 * 3 // 5)
+    assert found["trained"] == 4 * (40 + 60 * 3 // 5)
 
 
 def test_an_accelerator_has_its_rooms_whole():

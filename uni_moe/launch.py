@@ -166,6 +166,22 @@ def check_size(machine: Machine) -> None:
         )
 
 
+def check_alone(stage: str) -> None:
+    """Hold a stage that is no training of many processes to one.
+
+    Raises:
+        ConfigError: the environment says that there are more.
+    """
+    found = here()
+    if found.size > 1:
+        raise ConfigError(
+            f"{stage} runs in one process, and this is rank {found.rank} of {found.size}.",
+            cause="a launcher started it, or RANK and WORLD_SIZE were left in the environment by "
+            "one.",
+            remedy="start it without a launcher, or `unset RANK WORLD_SIZE LOCAL_RANK` first.",
+        )
+
+
 if __name__ == "__main__":  # a program that is no Python module, on the leash
     # The program is told by the same signal, and waited for.
     signal.signal(signal.SIGTERM, lambda *_: None)

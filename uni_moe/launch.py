@@ -22,6 +22,7 @@ from uni_moe.machine import Machine
 
 _TORCHRUN, _DEEPSPEED = "torch.distributed.run", "deepspeed.launcher.runner"
 _PROGRAM = "uni_moe"
+_SIZES_HERE = ("LOCAL_WORLD_SIZE", "LOCAL_SIZE")  # torchrun's word and DeepSpeed's
 _FIRST_SPEAKS_S = 5.0
 _ENDS_S = 40.0  # torchrun itself gives its ranks 30 s
 
@@ -49,6 +50,17 @@ def here() -> World:
 def is_launched() -> bool:
     """Return whether a launcher started this process: ours, or one that a person typed."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def size_of(machine: Machine) -> int:
+    """Return how many processes train together: as many as were started, else the profile's."""
+    return here().size if is_launched() else machine.world
+
+
+def size_here(machine: Machine) -> int:
+    """Return how many of them run on this machine, by the launcher's word or the profile's."""
+    told = next((os.environ[name] for name in _SIZES_HERE if name in os.environ), None)
+    return int(told) if is_launched() and told is not None else machine.processes
 
 
 def prefix() -> str:

@@ -12,6 +12,7 @@ import torch
 
 from uni_moe import routes
 from uni_moe.errors import ConfigError
+from uni_moe.launch import size_here, size_of
 from uni_moe.machine import Machine
 from uni_moe.train.activations import Way
 from uni_moe.train.memory import Memory, Ranks
@@ -32,9 +33,12 @@ class Room:
 
 
 def ranks_of(machine: Machine, *, stage: str, precision: Precision = "float32") -> Ranks:
-    """Return how a machine profile spreads a stage; experts are spread where there is a mixture."""
+    """Return how a stage is spread: by the profile, over the processes that a launcher started.
+
+    Experts are spread where there is a mixture.
+    """
     return Ranks(
-        world=machine.world,
+        world=size_of(machine),
         zero_stage=machine.zero_stage,
         expert_parallel=machine.expert_parallel if stage == "tune" else 1,
         offload=machine.offload_optimizer,
@@ -68,7 +72,8 @@ def room_of(machine: Machine) -> Room:
         device: Any = torch.cuda.get_device_properties(0)
         return Room(int(device.total_memory), f"the accelerator {device.name}")
     whole = min([_physical(), *_allowed()])
-    return Room(whole // machine.processes, f"this machine, {machine.processes} process(es) on it")
+    count = size_here(machine)
+    return Room(whole // count, f"this machine, {count} process(es) on it")
 
 
 def fitting(

@@ -1,7 +1,9 @@
 """Whether a training fits, and what is said where it does not."""
 
 import pytest
+import torch
 
+from uni_moe import launch
 from uni_moe.errors import ConfigError
 from uni_moe.machine import Machine
 from uni_moe.routes import Routes
@@ -34,6 +36,24 @@ def test_processes_of_one_machine_share_its_memory():
     alone = room_of(Machine()).size_bytes
     assert room_of(Machine(launcher="torchrun", processes=2)).size_bytes in (alone // 2, alone)
     assert alone > 0
+
+
+@pytest.mark.parametrize("told", ["LOCAL_WORLD_SIZE", "LOCAL_SIZE"])
+def test_processes_that_a_person_started_are_counted_and_not_the_profiles(told, monkeypatch):
+    alone = room_of(Machine())
+    for name, value in {"RANK": "5", "WORLD_SIZE": "8", told: "4"}.items():
+        monkeypatch.setenv(name, value)
+    assert ranks_of(Machine(), stage="tune").world == 8
+    shared = room_of(Machine())
+    if not torch.cuda.is_available():
+        assert shared.size_bytes == alone.size_bytes // 4
+        assert shared.said_by == "this machine, 4 process(es) on it"
+
+
+def test_a_launcher_that_does_not_tell_a_nodes_processes_starts_the_profiles(monkeypatch):
+    for name, value in {"RANK": "0", "WORLD_SIZE": "4"}.items():
+        monkeypatch.setenv(name, value)
+    assert launch.size_here(Machine(launcher="slurm", processes=2, nodes=2)) == 2
 
 
 def test_experts_are_spread_where_there_is_a_mixture():

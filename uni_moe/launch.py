@@ -195,6 +195,4 @@ def check_alone(stage: str) -> None:
 
 
 if __name__ == "__main__":  # a program that is no Python module, on the leash
-    # The program is told by the same signal, and waited for.
-    signal.signal(signal.SIGTERM, lambda *_: None)
     raise SystemExit(subprocess.call(sys.argv[1:]))

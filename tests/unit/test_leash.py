@@ -43,6 +43,17 @@ def test_a_program_behind_the_leash_ends_with_it(before, patience_s, tmp_path):
     assert time.monotonic() - began < 10
 
 
+def test_children_may_end_in_order_when_their_parent_has_gone(tmp_path):
+    told, books = tmp_path / "pid", tmp_path / "books"
+    orderly = f'trap "sleep 0.5; touch {books}; exit" TERM; {SAYS}while :; do sleep 0.05; done'
+    words = ["sh", "-c", orderly, str(told)]
+    process = leash.start("uni_moe.launch", words, folder=Path.cwd(), environment={})
+    wait_for(told.exists)
+    leash.end(process, 20.0)
+    assert process.returncode == -signal.SIGTERM  # it did not wait
+    assert books.exists()
+
+
 def test_a_stopped_training_leaves_no_rank_behind(tmp_path, monkeypatch):
     told, starter = tmp_path / "pid", tmp_path / "srun"
     starter.write_text(

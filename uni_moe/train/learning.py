@@ -17,9 +17,8 @@ from uni_moe.model import adapters
 from uni_moe.model.config import UniMoeConfig, sparse_layers_of
 from uni_moe.model.network import UniMoeForConditionalGeneration
 from uni_moe.model.parts import PARTS, learn
-from uni_moe.train.memory import Weights
 from uni_moe.train.pretrained import PRETRAINED, sizes_in
-from uni_moe.train.sizes import Network, network_of
+from uni_moe.train.sizes import Network, Weights, network_of
 from uni_moe.train.work import Work, work_of
 
 _LAYER = re.compile(r"language_model\.model\.layers\.(\d+)\.")

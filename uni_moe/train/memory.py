@@ -15,6 +15,7 @@ from typing import Literal
 
 from uni_moe.train.activations import Kept
 from uni_moe.train.precision import Precision
+from uni_moe.train.sizes import Weights
 
 Part = Literal[
     "frozen",
@@ -73,27 +74,6 @@ class Ranks:
     def share(self, count: int) -> int:
         """Return one rank's share of a count that is spread, padded to equal shares."""
         return -(-count // self.world)
-
-
-@dataclass(frozen=True)
-class Weights:
-    """How many numbers a network has, by what becomes of them.
-
-    `towers` are frozen encoders, which no engine spreads; `experts` are numbers of packed experts,
-    `learning_experts` those of their adapters; each mixture has `per_mixture` experts. `by_layer`
-    counts what learns in each layer of the decoder, `head` in its head, `largest` in the largest
-    tensor.
-    """
-
-    frozen: int
-    trained: int
-    towers: int = 0
-    experts: int = 0
-    learning_experts: int = 0
-    by_layer: tuple[int, ...] = ()
-    head: int = 0
-    largest: int = 0
-    per_mixture: int = 0
 
 
 @dataclass(frozen=True)

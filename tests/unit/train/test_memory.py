@@ -9,11 +9,11 @@ from uni_moe.train.memory import (
     PARTS,
     Around,
     Ranks,
-    Weights,
     heap_share,
     memory_of,
     standing,
 )
+from uni_moe.train.sizes import Weights
 
 SMALL = standing(Weights(0, 0), Ranks())["engine"]
 W = Weights(frozen=1000, trained=100, towers=200)

@@ -142,7 +142,7 @@ def around_of(
         process=process_bytes(ranks),
         remembered=int(min(machine.features.memory_bytes, feature_bytes)) * here,
         loaded=2 if here and stage != "tune" else 1,
-        saves=here and phase.save_every_steps < phase.steps,
+        saves=phase.save_every_steps < phase.steps,
     )
 
 

@@ -8,6 +8,7 @@ from uni_moe.outlook.draws import Pool
 from uni_moe.outlook.samples import Samples, SourceCount
 from uni_moe.outlook.training import Training
 from uni_moe.outlook.whole import Outlook
+from uni_moe.registry.gate import in_words
 
 _GIB = 2**30
 _KNOWN = {
@@ -174,17 +175,8 @@ def _stale(outlook: Outlook) -> str:
 def _gate(outlook: Outlook) -> str:
     if "evaluate" not in outlook.stages:
         return ""
-    gate, current = outlook.gate, outlook.champion
-    told = (
-        f"Gate: every modality must beat guessing by {gate.min_over_chance:.0%} "
-        "(`gate.min_over_chance`)"
-    )
-    if current is None:
-        return f"{told}; there is no champion to compare with."
-    return (
-        f"{told}; against the champion, version {current.number}, no modality may lose more than "
-        f"{gate.margin:.0%} (`gate.margin`) and the mean may not fall."
-    )
+    current = outlook.champion
+    return f"Gate: {in_words(outlook.gate, None if current is None else current.number)}."
 
 
 def duration(seconds: float) -> str:

@@ -72,7 +72,7 @@ def disk_of(  # noqa: PLR0913 - what is written follows from all of it
     settings = machine.features
     folder = feature_folder(layout, settings)
     sizes = _artifacts(params, config, trainings)
-    states = machine.last_states + 1  # and the best
+    states = machine.last_states + 2  # the best, and the one that is being written
     return Disk(
         artifacts={name: sizes[name] for name in stages if name in sizes},
         states={name: states * COPIES * one.trained_bytes for name, one in trainings.items()},

@@ -14,6 +14,7 @@ from uni_moe.data.captions import conversations
 from uni_moe.data.corpus import Corpus
 from uni_moe.errors import DataError
 from uni_moe.lengths import Lengths
+from uni_moe.outlook.kinship import is_prepared
 from uni_moe.records import CAPTION, MediaRef, Sample
 from uni_moe.train.conversations import Conversations, Holes, read_holes, within_sight
 
@@ -28,7 +29,8 @@ class Pool:
     `conversations` may be drawn, `draws` are taken over all steps. Of training samples `other_task`
     have no conversation of the phase's tasks, `out_of_sight` have media that the stage's encoders
     do not read. Of conversations `cut` lose their end, `refused` are too long and stop the phase,
-    `not_reached` are left when the last step ends. `exact` says that every sample was looked at.
+    `not_reached` are left when the last step ends. `exact` says that every sample was looked at,
+    `older` that the corpus was not made from the samples that are here.
     """
 
     conversations: int
@@ -39,6 +41,7 @@ class Pool:
     cut: int
     refused: int
     exact: bool
+    older: bool
 
     @property
     def epochs(self) -> float:
@@ -55,7 +58,8 @@ class Looked:
     """The training samples of a phase's corpora that were looked at; `every` so-manieth of each.
 
     `found` holds the conversations of the phase's tasks, `seen` those within the stage's sight.
-    `held_out` counts samples of the other splits.
+    `held_out` counts samples of the other splits. `older` names the modalities whose corpus was not
+    made from the samples that are here.
     """
 
     samples: Mapping[str, Sequence[Sample]]
@@ -64,6 +68,7 @@ class Looked:
     holes: Holes
     every: Mapping[str, int]
     held_out: Mapping[str, int]
+    older: frozenset[str]
 
     @property
     def empty(self) -> list[str]:
@@ -101,7 +106,8 @@ def look(
         name: sum(n for split, n in corpus.card.results["splits"].items() if split != "train")
         for name, corpus in corpora.items()
     }
-    return Looked(samples, found, within_sight(found, sight), holes, every, held_out)
+    older = frozenset(name for name in corpora if not is_prepared(layout, name))
+    return Looked(samples, found, within_sight(found, sight), holes, every, held_out, older)
 
 
 def pools(
@@ -136,6 +142,7 @@ def _pool(looked: Looked, modality: str, draws: int, lengths: Lengths | None) ->
         cut=round(cut * share * every),
         refused=round(refused * share * every),
         exact=every == 1 and measured in (0, len(seen)),
+        older=modality in looked.older,
     )
 
 

@@ -11,9 +11,10 @@ from uni_moe.outlook.whole import Outlook
 from uni_moe.registry.gate import in_words
 
 _GIB = 2**30
+_OLDER = "from an older corpus"
 _KNOWN = {
     "corpus": "",
-    "contract": "judged, no corpus yet",
+    "contract": "judged, not prepared yet",
     "manifest": "listed, not judged yet",
 }
 
@@ -87,7 +88,7 @@ def _draws(trainings: Mapping[str, Training]) -> str:
             f"{one.steps:,}",
             f"{one.draws_per_step:,.1f}",
             f"{one.positions_per_step:,.0f}" if one.positions_per_step else "?",
-            "" if one.measured else "lengths assumed",
+            ", ".join(_notes(one)),
         )
         for name, one in trainings.items()
     ]
@@ -101,9 +102,17 @@ def _draws(trainings: Mapping[str, Training]) -> str:
     return "\n".join([table, *pools])
 
 
+def _notes(training: Training) -> Iterator[str]:
+    if not training.measured:
+        yield "lengths assumed"
+    if training.older:
+        yield _OLDER
+
+
 def _pool(pool: Pool) -> str:
     about = "" if pool.exact else "about "
     told = [f"{about}{pool.conversations:,} conversations, {pool.epochs:.2f} epochs"]
+    told += [_OLDER] if pool.older else []
     lost = {
         "not reached": pool.not_reached,
         "without a conversation of these tasks": pool.other_task,
@@ -122,6 +131,7 @@ def _memory(trainings: Mapping[str, Training]) -> str:
             continue
         parts = sorted(one.memory.parts.items(), key=lambda part: -part[1])
         told = ", ".join(f"{part} {_size(size)}" for part, size in parts if size)
+        told += f"; {_OLDER}" if one.older else ""
         fits = "" if one.fits else "DOES NOT FIT"
         needed = _size(one.memory.needed)
         rows.append((name, needed, fits, f"{one.ranks.world} x ZeRO {one.ranks.stage}", told))

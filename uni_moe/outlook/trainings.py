@@ -16,6 +16,7 @@ from uni_moe.lengths import Lengths
 from uni_moe.machine import Machine
 from uni_moe.model.config import UniMoeConfig
 from uni_moe.outlook.draws import MOST_SAMPLES, Looked, Pool, look, pools
+from uni_moe.outlook.kinship import is_prepared
 from uni_moe.outlook.training import Training
 from uni_moe.platform import choose
 from uni_moe.train.conversations import sight_of
@@ -92,6 +93,7 @@ class Trainings:
             around=around_of(stage, phase, self.machine, ranks, kept),
             validated=len(phase.blend),
             measured=measured,
+            older=looked is not None and bool(looked.older),
             pools={} if looked is None else pools(looked, phase, loads.draws_per_step, lengths),
             looked=looked,
         )
@@ -142,6 +144,7 @@ class Trainings:
             positions_per_step=0.0,
             labels_per_step=0.0,
             measured=False,
+            older=False,
             work=Work(0.0, 0.0),
             pools={},
             looked=None,
@@ -164,6 +167,7 @@ class Trainings:
             around=Around(process=process_bytes(ranks), saves=saves),
             validated=1,
             measured=measured,
+            older=measured and not is_prepared(self.layout, "text"),
         )
 
     def _texts(self, chosen: LanguageTraining) -> tuple[list[list[Size]], int, bool]:
@@ -193,6 +197,7 @@ class Trainings:
         around: Around,
         validated: int,
         measured: bool,
+        older: bool,
         pools: Mapping[str, Pool] | None = None,
         looked: Looked | None = None,
     ) -> Training:
@@ -212,6 +217,7 @@ class Trainings:
             positions_per_step=loads.positions_per_step,
             labels_per_step=loads.labels_per_step,
             measured=measured,
+            older=older,
             work=learning.work,
             pools=pools or {},
             looked=looked,

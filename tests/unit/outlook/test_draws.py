@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from uni_moe.artifacts import Layout, write_artifact
+from uni_moe.artifacts import Layout, parent_ids, write_artifact
 from uni_moe.config import load_params
 from uni_moe.data.tombstones import FILE, write_tombstones
 from uni_moe.errors import DataError
@@ -37,10 +37,13 @@ def sample(name, *kinds, transcript="one"):
     )
 
 
-def corpus(layout, rows, held_out=0):
-    with write_artifact(
-        layout.corpus("speech"), stage="prepare@speech", kind="corpus", params={}, parents={}
-    ) as draft:
+def made(layout, folder, *parents, **params):
+    known = parent_ids(layout, *parents)
+    return write_artifact(folder, stage="a", kind="b", params=params, parents=known)
+
+
+def corpus(layout, rows, held_out=0, parents=()):
+    with made(layout, layout.corpus("speech"), *parents) as draft:
         lines = "".join(json.dumps(one.to_json()) + "\n" for one in rows)
         (draft.folder / "train.jsonl").write_text(lines)
         write_tombstones(draft.folder / FILE, [])
@@ -73,6 +76,19 @@ def test_what_is_not_drawn_has_a_reason(layout):
     found = pools(looked, answers, 2, None)["speech"]
     assert (found.conversations, found.out_of_sight, found.other_task) == (2, 1, 0)
     assert (found.draws, found.not_reached, found.epochs) == (6, 0, 3.0)
+
+
+def test_a_corpus_of_earlier_samples_is_marked_as_older(layout):
+    samples, validated = layout.samples("speech"), layout.validated("speech")
+    for seed, older in ((1, False), (2, True)):
+        with made(layout, samples, seed=seed):
+            pass
+        if not older:
+            with made(layout, validated, samples):
+                pass
+            corpus(layout, [sample("a", "speech")], parents=(samples, validated))
+        looked = look(layout, PHASE, PROMPTS, ("speech",))
+        assert pools(looked, PHASE, 1, None)["speech"].older is older
 
 
 def test_a_sample_without_words_has_no_conversation_for_a_caption(layout):

@@ -2,35 +2,12 @@ import json
 
 import pytest
 
+from tests.unit.outlook.small import training
 from uni_moe.artifacts import Layout, write_json
 from uni_moe.outlook.text import duration
 from uni_moe.outlook.times import LastRun, Rate, estimate, last_runs
-from uni_moe.outlook.training import Training
-from uni_moe.train.fits import Room
-from uni_moe.train.memory import Ranks
-from uni_moe.train.work import Work
 
 RATE = Rate(1e9, "a test")
-
-
-def training(*, steps=10, positions=100.0, measured=True, world=1):
-    return Training(
-        learns={"router": 5},
-        parameters=50,
-        connectors={},
-        memory=None,
-        allocator="map",
-        ranks=Ranks(world=world),
-        room=Room(1, "a test"),
-        steps=steps,
-        draws_per_step=2.0,
-        positions_per_step=positions,
-        labels_per_step=10.0,
-        measured=measured,
-        work=Work(1e6, 2e6),
-        pools={},
-        looked=None,
-    )
 
 
 def write_run(layout, name, started, status="done", steps=()):

@@ -1,0 +1,39 @@
+from dataclasses import replace
+
+import pytest
+
+from tests.unit.outlook.small import training
+from tests.unit.registry.workspace import RULES
+from uni_moe.outlook.disk import Disk
+from uni_moe.outlook.draws import Pool
+from uni_moe.outlook.text import outlook_text
+from uni_moe.outlook.whole import Outlook
+from uni_moe.registry.gate import in_words
+from uni_moe.train.fits import Room
+from uni_moe.train.memory import Memory
+
+ROOMY = Room(2**30, "a test")
+POOL = Pool(4, 8, 0, 0, 0, 0, 0, exact=True, older=False)
+NEEDED = Memory("update", {"trained": 2**20})
+
+
+def outlook(**trainings):
+    disk = Disk({}, {}, {}, features_here=0, free=1)
+    stages = (*trainings, "evaluate")
+    return Outlook(stages, {}, {}, trainings, {}, disk, (), RULES, champion=None)
+
+
+def rows(text, name):
+    return [line for line in text.splitlines() if line.strip().startswith(name)]
+
+
+def test_the_plan_says_the_gate_in_the_gate_s_own_words():
+    assert in_words(RULES, None) in outlook_text(outlook(tune=training()))
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_what_is_known_from_an_older_corpus_alone_says_so(older):
+    pools = {"image": replace(POOL, older=older)}
+    one = training(older=older, pools=pools, memory=NEEDED, room=ROOMY)
+    said = [line for line in rows(outlook_text(outlook(tune=one)), "tune") if "older" in line]
+    assert len(said) == 3 * older  # a step's size, the pool, the memory

@@ -13,6 +13,7 @@ from uni_moe.config import Phase
 from uni_moe.data.captions import conversations
 from uni_moe.data.corpus import Corpus
 from uni_moe.errors import DataError
+from uni_moe.extent import Extent
 from uni_moe.lengths import Lengths
 from uni_moe.outlook.kinship import is_prepared
 from uni_moe.records import CAPTION, MediaRef, Sample
@@ -58,8 +59,8 @@ class Looked:
     """The training samples of a phase's corpora that were looked at; `every` so-manieth of each.
 
     `found` holds the conversations of the phase's tasks, `seen` those within the stage's sight.
-    `held_out` counts samples of the other splits. `older` names the modalities whose corpus was not
-    made from the samples that are here.
+    `holes` are thinned like the samples. `held_out` counts samples of other splits. `older` names
+    the modalities whose corpus was not made from the samples that are here.
     """
 
     samples: Mapping[str, Sequence[Sample]]
@@ -101,7 +102,8 @@ def look(
         name: {one.key: one for one in conversations(rows, phase.tasks, prompts)}
         for name, rows in samples.items()
     }
-    holes = read_holes(corpora, "train", phase, sight)
+    went = read_holes(corpora, "train", phase, sight)
+    holes = {name: _thinned(rows, every[name]) for name, rows in went.items()}
     held_out = {
         name: sum(n for split, n in corpus.card.results["splits"].items() if split != "train")
         for name, corpus in corpora.items()
@@ -158,6 +160,13 @@ def _too_long(rows: Sequence[Sample], lengths: Lengths | None) -> tuple[int, int
         except DataError:
             refused += 1
     return cut, refused, len(chosen)
+
+
+def _thinned(holes: Mapping[str, Extent | None], every: int) -> dict[str, Extent | None]:
+    """Return every so-manieth hole, of the measured and of the others: one of those may refuse."""
+    measured = [key for key, extent in holes.items() if extent is not None]
+    others = [key for key, extent in holes.items() if extent is None]
+    return {key: holes[key] for key in (*measured[::every], *others[::every])}
 
 
 def _every(folder: Path, step: int) -> Iterator[Sample]:

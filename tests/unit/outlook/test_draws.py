@@ -5,8 +5,9 @@ import pytest
 
 from uni_moe.artifacts import Layout, parent_ids, write_artifact
 from uni_moe.config import load_params
-from uni_moe.data.tombstones import FILE, write_tombstones
+from uni_moe.data.tombstones import FILE, Tombstone, write_tombstones
 from uni_moe.errors import DataError
+from uni_moe.extent import Extent
 from uni_moe.lengths import Fitted
 from uni_moe.outlook import draws
 from uni_moe.outlook.draws import look, pools
@@ -42,12 +43,16 @@ def made(layout, folder, *parents, **params):
     return write_artifact(folder, stage="a", kind="b", params=params, parents=known)
 
 
-def corpus(layout, rows, held_out=0, parents=()):
+def corpus(layout, rows, held_out=0, parents=(), gone=()):
     with made(layout, layout.corpus("speech"), *parents) as draft:
         lines = "".join(json.dumps(one.to_json()) + "\n" for one in rows)
         (draft.folder / "train.jsonl").write_text(lines)
-        write_tombstones(draft.folder / FILE, [])
+        write_tombstones(draft.folder / FILE, gone)
         draft.results["splits"] = {"train": len(rows), "validation": 0, "test": held_out}
+
+
+def gone(key, extents):
+    return Tombstone(key, "train", ("speech",), "speech", extents)
 
 
 @pytest.fixture
@@ -114,3 +119,19 @@ def test_of_a_large_corpus_a_part_is_looked_at_and_stands_for_all(layout, monkey
     found = pools(looked, PHASE, 1, None)["speech"]
     assert (len(looked.seen["speech"]), found.conversations, found.exact) == (10, 40, False)
     assert sum(times for _, times in looked.media()) == pytest.approx(60)
+
+
+def test_of_a_large_corpus_holes_are_thinned_like_samples(layout, monkeypatch):
+    monkeypatch.setattr(draws, "MOST_SAMPLES", 10)
+    measured = [gone(f"s/gone{i:03}", {"caption": Extent(7)}) for i in range(20)]
+    corpus(layout, [sample(f"{i:03}", "speech") for i in range(40)], gone=measured)
+    looked = look(layout, PHASE, PROMPTS, ("speech",))
+    assert (len(looked.seen["speech"]), len(looked.holes["speech"])) == (10, 5)
+
+
+def test_of_thinned_holes_one_that_nobody_measured_stays(layout, monkeypatch):
+    monkeypatch.setattr(draws, "MOST_SAMPLES", 10)
+    holes = [gone(f"s/gone{i:03}", {"caption": Extent(7)} if i != 6 else {}) for i in range(20)]
+    corpus(layout, [sample(f"{i:03}", "speech") for i in range(40)], gone=holes)
+    looked = look(layout, PHASE, PROMPTS, ("speech",))
+    assert None in looked.holes["speech"].values()

@@ -107,6 +107,8 @@ def _notes(training: Training) -> Iterator[str]:
         yield "lengths assumed"
     if training.older:
         yield _OLDER
+    if training.problem is not None:
+        yield f"IT WILL END BEFORE ITS FIRST STEP: {training.problem}"
 
 
 def _pool(pool: Pool) -> str:

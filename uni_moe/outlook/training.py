@@ -22,7 +22,8 @@ class Training:
     those of each connector. `memory` is None where it is not modelled; it is that by `allocator`.
     `measured` says that conversations were laid out, not assumed, `older` that they are of a corpus
     that was not made from the samples that are here. `pools` is by modality, empty without corpora.
-    Positions and labels are means of a step, over all ranks.
+    Positions and labels are means of a step, over all ranks. `problem` is what ends the stage
+    before its first step, as far as its draws were looked at.
     """
 
     learns: Mapping[str, int]
@@ -41,6 +42,7 @@ class Training:
     work: Work
     pools: Mapping[str, Pool]
     looked: Looked | None
+    problem: str | None
 
     @property
     def trained(self) -> int:
@@ -94,6 +96,7 @@ class Training:
             "labels_per_step": round(self.labels_per_step, 1),
             "lengths": "corpus" if self.measured else "assumed",
             "older_corpus": self.older,
+            "problem": self.problem,
             "flops": self.flops,
             "samples": {name: pool.to_json() for name, pool in self.pools.items()},
         }

@@ -84,7 +84,7 @@ class Trainings:
         ranks = ranks_of(self.machine, stage=stage, precision=self.params.platform.precision)
         learning = phase_learning(phase, config, self.params.model)
         kept = 0.0 if looked is None else feature_bytes(looked.media(), config, ranks)
-        loads, measured = self._loads(stage, phase, config, ranks, looked, lengths)
+        loads, measured, problem = self._loads(stage, phase, config, ranks, looked, lengths)
         return self._training(
             learning,
             ranks,
@@ -96,6 +96,7 @@ class Trainings:
             older=looked is not None and bool(looked.older),
             pools={} if looked is None else pools(looked, phase, loads.draws_per_step, lengths),
             looked=looked,
+            problem=problem,
         )
 
     def _loads(  # noqa: PLR0913 - what a step's size follows from
@@ -106,25 +107,39 @@ class Trainings:
         ranks: Ranks,
         looked: Looked | None,
         lengths: Lengths | None,
-    ) -> tuple[Loads, bool]:
-        """Return what a step computes, and whether conversations were laid out for it."""
-        drawn = None
+    ) -> tuple[Loads, bool, str | None]:
+        """Return what a step computes, whether conversations were laid out for it, and a problem.
+
+        What cannot be laid out is told of its stage, and ends no plan.
+        """
+        drawn: list[list[Size]] | None = None
+        problem: str | None = None
         if looked is not None and lengths is not None:
-            steps = steps_of(
-                phase,
-                name=stage,
-                seed=self.params.seed,
-                train=looked.seen,
-                holes=looked.holes,
-                lengths=lengths,
-            )
             try:
-                drawn = sizes_drawn(steps, min(LOOKED_AT, phase.steps), looked.seen, lengths)
-            except DataError:  # one is too long: the pools tell how many
-                drawn = None
+                drawn = self._drawn(stage, phase, looked, lengths)
+            except DataError as error:
+                problem = error.what.partition("\n")[0]
         sizes = [assumed(phase, _rows(config))] if drawn is None else drawn
         loads = loads_of(sizes, phase.packing, ranks=ranks.world, frames=config.video_frames)
-        return loads, drawn is not None
+        return loads, drawn is not None, problem
+
+    def _drawn(
+        self, stage: str, phase: Phase, looked: Looked, lengths: Lengths
+    ) -> list[list[Size]]:
+        """Return the sizes of what the first steps draw.
+
+        Raises:
+            DataError: a conversation is too long, or nobody knows how long some were that went.
+        """
+        steps = steps_of(
+            phase,
+            name=stage,
+            seed=self.params.seed,
+            train=looked.seen,
+            holes=looked.holes,
+            lengths=lengths,
+        )
+        return sizes_drawn(steps, min(LOOKED_AT, phase.steps), looked.seen, lengths)
 
     def _encoder(self, item: str, chosen: EncoderTraining) -> Training:
         """Look ahead at a tiny encoder; what its training holds and computes is not modelled."""
@@ -148,6 +163,7 @@ class Trainings:
             work=Work(0.0, 0.0),
             pools={},
             looked=None,
+            problem=None,
         )
 
     def _language(self, chosen: LanguageTraining) -> Training:
@@ -200,6 +216,7 @@ class Trainings:
         older: bool,
         pools: Mapping[str, Pool] | None = None,
         looked: Looked | None = None,
+        problem: str | None = None,
     ) -> Training:
         room = room_of(self.machine)
         needs = partial(memory_needed, learning, loads, ranks, around, validated)
@@ -221,6 +238,7 @@ class Trainings:
             work=learning.work,
             pools=pools or {},
             looked=looked,
+            problem=problem,
         )
 
     def _lengths(self, config: UniMoeConfig, phase: Phase) -> Lengths | None:

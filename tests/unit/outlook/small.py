@@ -24,6 +24,7 @@ _SMALL = Training(
     work=Work(1e6, 2e6),
     pools={},
     looked=None,
+    problem=None,
 )
 
 

@@ -37,3 +37,8 @@ def test_what_is_known_from_an_older_corpus_alone_says_so(older):
     one = training(older=older, pools=pools, memory=NEEDED, room=ROOMY)
     said = [line for line in rows(outlook_text(outlook(tune=one)), "tune") if "older" in line]
     assert len(said) == 3 * older  # a step's size, the pool, the memory
+
+
+def test_what_ends_a_stage_before_its_first_step_stands_in_its_row():
+    said = outlook_text(outlook(align=training(problem="Nobody knows."), tune=training()))
+    assert [row.strip()[:5] for row in said.splitlines() if "Nobody knows." in row] == ["align"]

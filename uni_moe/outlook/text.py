@@ -129,19 +129,18 @@ def _memory(trainings: Mapping[str, Training]) -> str:
     rows = []
     for name, one in trainings.items():
         if one.memory is None:
-            rows.append((name, "not modelled", "", "", ""))
+            rows.append((name, "not modelled", "", "", "", ""))
             continue
         parts = sorted(one.memory.parts.items(), key=lambda part: -part[1])
         told = ", ".join(f"{part} {_size(size)}" for part, size in parts if size)
         told += f"; {_OLDER}" if one.older else ""
         fits = "" if one.fits else "DOES NOT FIT"
-        needed = _size(one.memory.needed)
-        rows.append((name, needed, fits, f"{one.ranks.world} x ZeRO {one.ranks.stage}", told))
-    if not rows:
-        return ""
-    room = next(iter(trainings.values())).room
-    title = f"Memory of one rank (there are {_size(room.size_bytes)}: {room.said_by}):"
-    return _table(title, ("stage", "needed", "", "ranks", "by part"), rows)
+        needed, room = _size(one.memory.needed), _size(one.room.size_bytes)
+        ranks = f"{one.ranks.world} x ZeRO {one.ranks.stage}"
+        rows.append((name, needed, room, fits, ranks, told))
+    said_by = dict.fromkeys(one.room.said_by for one in trainings.values())
+    title = f"Memory of one rank (what there is, is said by {'; '.join(said_by)}):"
+    return _table(title, ("stage", "needed", "there is", "", "ranks", "by part"), rows)
 
 
 def _times(outlook: Outlook) -> str:

@@ -1,4 +1,7 @@
-"""What each training stage will learn, hold and compute; no weight is read, no tensor is made."""
+"""What each training stage will learn, hold and compute; no weight is read.
+
+Networks are counted on the meta device; a tiny language model alone is built for a small corpus.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from uni_moe.platform import choose
 from uni_moe.train.conversations import sight_of
 from uni_moe.train.drawing import steps_of
 from uni_moe.train.encoders import TINY
-from uni_moe.train.fits import fitting, process_bytes, ranks_of, room_of
+from uni_moe.train.fits import Room, fitting, process_bytes, ranks_of, room_of
 from uni_moe.train.language import LanguageLearner, language_config, tiny_language
 from uni_moe.train.learning import Learning, dense, learning_of, phase_learning
 from uni_moe.train.loads import Loads, Size, assumed, loads_of
@@ -56,6 +59,9 @@ class Trainings:
         self.config = planned_config(params, layout.root)
         self.words = _tokenizer_folder(layout, params)
         self.routes = choose(params.platform)
+        self.room = room_of(machine)
+        # A foundation trains in one process, whatever starts the phases.
+        self.room_alone = room_of(Machine(memory_bytes=machine.memory_bytes))
 
     def of(self, stage: str) -> Training | None:
         """Return what a stage trains, None where it trains nothing."""
@@ -90,6 +96,7 @@ class Trainings:
             ranks,
             loads,
             phase.steps,
+            room=self.room,
             around=around_of(stage, phase, self.machine, ranks, kept),
             validated=len(phase.blend),
             measured=measured,
@@ -153,7 +160,7 @@ class Trainings:
             memory=None,
             allocator=self.routes.allocator,
             ranks=Ranks(),
-            room=room_of(self.machine),
+            room=self.room_alone,
             steps=chosen.steps,
             draws_per_step=chosen.batch_size,
             positions_per_step=0.0,
@@ -180,6 +187,7 @@ class Trainings:
             ranks,
             loads_of(sizes, None),
             chosen.steps,
+            room=self.room_alone,
             around=Around(process=process_bytes(ranks), saves=saves),
             validated=1,
             measured=measured,
@@ -210,6 +218,7 @@ class Trainings:
         loads: Loads,
         steps: int,
         *,
+        room: Room,
         around: Around,
         validated: int,
         measured: bool,
@@ -218,7 +227,6 @@ class Trainings:
         looked: Looked | None = None,
         problem: str | None = None,
     ) -> Training:
-        room = room_of(self.machine)
         needs = partial(memory_needed, learning, loads, ranks, around, validated)
         taken, memory = fitting(needs, self.routes, self.params.platform.allocator, room)
         return Training(

@@ -42,3 +42,13 @@ def test_what_is_known_from_an_older_corpus_alone_says_so(older):
 def test_what_ends_a_stage_before_its_first_step_stands_in_its_row():
     said = outlook_text(outlook(align=training(problem="Nobody knows."), tune=training()))
     assert [row.strip()[:5] for row in said.splitlines() if "Nobody knows." in row] == ["align"]
+
+
+def test_every_stage_is_held_against_its_own_room():
+    alone = training(memory=NEEDED, room=Room(2**21, "the whole machine"))
+    shared = training(memory=NEEDED, room=Room(2**19, "a share of it"))
+    said = outlook_text(outlook(language=alone, tune=shared))
+    assert "said by the whole machine; a share of it" in said
+    (whole,) = [row for row in rows(said, "language") if "2.0 MiB" in row]
+    (share,) = [row for row in rows(said, "tune") if "512.0 KiB" in row]
+    assert ("DOES NOT FIT" in whole, "DOES NOT FIT" in share) == (False, True)

@@ -163,7 +163,7 @@ def _disk(outlook: Outlook) -> str:
     ]
     features = ", ".join(f"{kind} {_size(size)}" for kind, size in disk.features.items())
     told = f"features of encoders: {features}; {_size(disk.features_here)} are there"
-    state = "" if disk.needed <= disk.free else " IT DOES NOT FIT."
+    state = "" if disk.fits else " IT DOES NOT FIT."
     title = f"Disk: at most {_size(disk.needed)} of {_size(disk.free)} that are free.{state}"
     table = _table(title, ("stage", "artifact", "states while it trains"), rows)
     return f"{table}\n  {told}" if features else table

@@ -17,8 +17,8 @@ POOL = Pool(4, 8, 0, 0, 0, 0, 0, exact=True, older=False)
 NEEDED = Memory("update", {"trained": 2**20})
 
 
-def outlook(**trainings):
-    disk = Disk({}, {}, {}, features_here=0, free=1)
+def outlook(free=1, **trainings):
+    disk = Disk({"tune": 1}, {}, {}, features_here=0, free=free)
     stages = (*trainings, "evaluate")
     return Outlook(stages, {}, {}, trainings, {}, disk, (), RULES, champion=None)
 
@@ -52,3 +52,10 @@ def test_every_stage_is_held_against_its_own_room():
     (whole,) = [row for row in rows(said, "language") if "2.0 MiB" in row]
     (share,) = [row for row in rows(said, "tune") if "512.0 KiB" in row]
     assert ("DOES NOT FIT" in whole, "DOES NOT FIT" in share) == (False, True)
+
+
+def test_an_outlook_fits_where_memory_and_disk_do():
+    alone, small = (training(memory=NEEDED, room=Room(size, "a test")) for size in (2**21, 2**19))
+    assert outlook(image=training(), tune=alone).fits
+    assert not outlook(image=alone, tune=small).fits
+    assert not outlook(free=0, tune=alone).fits

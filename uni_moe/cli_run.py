@@ -38,14 +38,14 @@ def add_words(command: Command) -> None:
     register.add_argument("--reason", default="by hand", help="why; kept with the version")
 
 
-def _plan(arguments: argparse.Namespace) -> None:
+def _plan(arguments: argparse.Namespace) -> int:
     layout = _ready(arguments)
     from flows.dvc import plan_stages
 
     plan = plan_stages(layout.root)
     if plan.empty and not arguments.json:
         print(plan.text())
-        return
+        return 0
     quiet(load_params(layout.params))
     from uni_moe.outlook.text import outlook_text
     from uni_moe.outlook.whole import look_ahead
@@ -55,6 +55,7 @@ def _plan(arguments: argparse.Namespace) -> None:
         print(json.dumps(plan.to_json() | outlook.to_json(), indent=1))
     else:
         print(f"{plan.text()}\n\n{outlook_text(outlook)}")
+    return 0 if outlook.fits else ConfigError.exit_code  # it cannot be followed here
 
 
 def _ready(arguments: argparse.Namespace) -> Layout:

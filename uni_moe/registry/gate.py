@@ -81,6 +81,27 @@ def decide(candidate: Exam, champion: Exam | None, rules: Gate) -> Verdict:
     )
 
 
+def in_words(rules: Gate, champion: int | None) -> str:
+    """Say what a candidate will be asked for, against the champion of this version if there is one.
+
+    It says what `decide` and the approvals around it do; `power` decides nothing.
+    """
+    told = [
+        f"every modality with media must beat guessing by {_points(rules.min_over_chance)} "
+        "(`gate.min_over_chance`)"
+    ]
+    if champion is None:
+        told.append("there is no champion to compare with")
+    else:
+        told.append(
+            f"against the champion, version {champion}, every modality must be shown to lose no "
+            f"more than {_points(rules.margin)} (`gate.margin`) and one must be shown to be "
+            f"better, by paired intervals of {_p(rules.confidence)} (`gate.confidence`)"
+        )
+    people = f"{rules.approvals} people have" if rules.approvals else "nobody has"
+    return "; ".join([*told, f"{people} to approve it (`gate.approvals`)"])
+
+
 def _too_close_to_guessing(report: EvalReport, rules: Gate) -> list[str]:
     """Return what is wrong; `not … >=` also refuses a score that is not a number."""
     media = {name: score for name, score in report.modalities.items() if name in MEDIA_KINDS}

@@ -89,11 +89,6 @@ class Memory:
         """Bytes of the busiest moment."""
         return sum(self.parts.values())
 
-    @property
-    def moving(self) -> int:
-        """Bytes that come and go within a step, at its busiest moment."""
-        return sum(self.parts.get(part, 0) for part in MOVING)
-
 
 @dataclass(frozen=True)
 class Around:

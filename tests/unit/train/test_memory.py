@@ -149,7 +149,7 @@ def test_the_heap_holds_a_share_of_what_moves_unused():
     kept = Kept((1000,), (0,), (0,), head=0, logits=0, connectors=0, features=70)
     weights = Weights(10_000, 0, by_layer=(0,))
     memory = memory_of(weights, kept, Ranks(), around=Around(heap_share=0.5))
-    assert memory.moving == 1000
+    assert memory.parts["activations"] == 1000
     assert memory.parts["heap"] == 500
 
 

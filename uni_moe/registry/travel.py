@@ -7,6 +7,7 @@ Records are small and travel first, so that what a broken push leaves is known b
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +26,10 @@ Say = Callable[[str], None]
 LOCK = "dvc.lock"
 _RUNS, _MODEL, _GRAPH = "runs/", "/model", (LOCK, "dvc.yaml", "params.yaml")
 _ENDED = ("done", "failed")
+_ID = r"[0-9a-f]{64}"
+_SHAPES = re.compile(
+    rf"runs/[\w-][\w.-]*|{_ID}/model|{_ID}/(report|{CARDS}|graph)-[0-9a-f]{{12}}", re.ASCII
+)
 
 
 @dataclass(frozen=True)
@@ -73,10 +78,12 @@ def fetch_records(layout: Layout, store: BlobStore, say: Say) -> int:
     """Fetch runs, cards and reports that are not here; return how many folders came.
 
     Raises:
-        LineageError: what the store keeps was changed.
+        LineageError: what the store keeps was changed, or is not ours; nothing comes then.
         StoreError: the store cannot be reached or refuses, or our disk has no room.
     """
     kept = store.keys()
+    for key in kept:
+        _check_shape(key)
     keys = [key for key in kept if not key.endswith(_MODEL) and "/graph-" not in key]
     came = sum(_fetched(layout, store, key) for key in keys)
     say(f"records: {came} of {len(keys)} folders were new")
@@ -107,6 +114,16 @@ def fetch_model(layout: Layout, store: BlobStore, version: Version, say: Say) ->
 def size_text(size_bytes: int) -> str:
     """Return a size in words."""
     return f"{size_bytes / 1e6:.1f} MB" if size_bytes >= 100_000 else f"{size_bytes} bytes"
+
+
+def _check_shape(key: str) -> None:
+    """Refuse what we never send: a key becomes a path, and anybody may write to a store."""
+    if not _SHAPES.fullmatch(key):
+        raise LineageError(
+            f"The store keeps {key!r}, which is nothing of ours; nothing was fetched.",
+            cause="somebody put it there by hand, or a later version did.",
+            remedy="remove it there with its .sha256 file, or fetch with the version that sent it.",
+        )
 
 
 def _must_be_mended(store: BlobStore, one: Parcel) -> bool:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from tests.stores.servers import moto
 from tests.stores.workspace import commit, empty_workspace, register_one, registered_workspace
 from tests.unit.registry.workspace import judge, tables, write_run
 from uni_moe.artifacts import Layout, read_card, verified_card
@@ -12,6 +13,7 @@ from uni_moe.registry import read, travel
 from uni_moe.registry.travel import fetch_model, fetch_records, parcels, size_text
 from uni_moe.registry.write import index, register
 from uni_moe.storage.blobs import LocalFolder
+from uni_moe.storage.sums import sums_of, sums_text
 
 
 def silent(_line):
@@ -143,6 +145,25 @@ def test_what_is_wrong_in_the_store_is_found_and_sent_again(layout, store, tmp_p
     assert mended == [f"  {model}/model is wrong in the store; it is sent again"]
     assert store.wrong(f"{model}/model") == []
     arrived(store, tmp_path / "later")
+
+
+@pytest.mark.parametrize("key", ["{outside}", "model/cards", "{model}/cards", "runs/.hidden"])
+def test_what_a_stranger_put_into_a_bucket_is_not_fetched(layout, tmp_path, key):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "mine").write_text("mine")
+    (tmp_path / "theirs").mkdir()
+    key = key.format(outside=outside, model=read.find(layout, None).model)
+    sums = sums_text(sums_of(tmp_path / "theirs"))
+    with moto() as server:
+        store = server.bucket("s3://uni-moe-tests/strange")
+        send(layout, store, silent)
+        store._write(f"{key}.sha256", sums)
+        there = empty_workspace(tmp_path / "there")
+        with pytest.raises(LineageError, match="nothing of ours"):
+            fetch_records(there, store, silent)
+    assert (outside / "mine").read_text() == "mine"
+    assert not there.store.exists()
 
 
 def test_other_content_is_never_written_over(layout, store):

@@ -146,6 +146,26 @@ def test_an_absent_key_says_so(store, tmp_path):
             ask("ab/model")
 
 
+@pytest.mark.parametrize(
+    "key", ["/home/u/.ssh", "../out", "ab/../../out", "ab//model", "./ab", "ab/.model", "", "a/*"]
+)
+def test_a_key_that_leads_out_of_a_store_is_refused_before_anything_is_made(
+    store, folder, tmp_path, key
+):
+    before = tree(tmp_path)
+    mine = LocalFolder(tmp_path / "deep" / "mine")
+    for ask in (
+        lambda: store.put_folder(key, folder),
+        lambda: store.sums(key),
+        lambda: store.get_folder(key, tmp_path / "back"),
+        lambda: mine.take(key, store),
+    ):
+        with pytest.raises(LineageError, match="is no key"):
+            ask()
+    assert tree(tmp_path) == before
+    assert not mine.root.exists()
+
+
 def test_many_may_keep_the_same_folder_at_once(store, folder, tmp_path):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: store.put_folder("ab/model", folder), range(8)))

@@ -19,8 +19,8 @@ from uni_moe.errors import LineageError
 from uni_moe.records import sha256_text
 from uni_moe.registry.cards import CARDS, all_runs, report_key
 from uni_moe.registry.read import Version
-from uni_moe.storage.blobs import BlobStore, LocalFolder
-from uni_moe.storage.sums import sums_of, sums_text
+from uni_moe.storage.blobs import BlobStore, LocalFolder, other_content
+from uni_moe.storage.sums import check_sums, sums_of, sums_text
 
 Say = Callable[[str], None]
 LOCK = "dvc.lock"
@@ -69,7 +69,7 @@ def send(layout: Layout, store: BlobStore, say: Say, *, settled: bool, verify: b
         say(f"{word} {number} of {len(waiting)}: {one.key} ({size_text(one.size_bytes)})")
         if one.key in there and _must_be_mended(store, one):
             say(f"  {one.key} is wrong in the store; it is sent again")
-            store.forget(one.key)
+            _forget(store, one)
         store.put_folder(one.key, one.folder, one.sums)
     return len(waiting)
 
@@ -132,6 +132,25 @@ def _must_be_mended(store: BlobStore, one: Parcel) -> bool:
         return bool(store.wrong(one.key))
     except LineageError:
         return True
+
+
+def _forget(store: BlobStore, one: Parcel) -> None:
+    """Let a store keep a parcel no more, once ours is known to be whole and the same.
+
+    Raises:
+        LineageError: ours is not what its sums say, or other content is kept there.
+    """
+    sums = sums_of(one.folder) if one.sums is None else one.sums
+    files = [name for name in sums if (one.folder / name).is_file()]
+    ours = {name: sha256_file(one.folder / name) for name in files}
+    check_sums(ours, sums, str(one.folder), "bring it back from a copy; the store was not touched.")
+    try:
+        kept = store.sums(one.key)
+    except LineageError:
+        kept = dict(sums)  # they are what is wrong
+    if kept != sums:
+        raise other_content(one.key, f"compare it with {one.folder}")
+    store.forget(one.key)
 
 
 def _runs(layout: Layout) -> Iterator[Parcel]:

@@ -45,7 +45,7 @@ class BlobStore(Protocol):
         """Read every byte kept under a key; return the files that are not what its sums say."""
 
     def forget(self, key: str) -> None:
-        """Keep a key no more; what is left of its files is taken up by the next `put_folder`."""
+        """Keep a key no more; its files stay until the next `put_folder` takes their place."""
 
 
 class LocalFolder:
@@ -138,10 +138,9 @@ class LocalFolder:
         return differing(sums_of(self.place(key)), self.sums(key))
 
     def forget(self, key: str) -> None:
-        """Remove a key: its sums first, without which it is not kept."""
+        """Remove a key's sums, without which it is not kept; its files wait for the next put."""
         with self._writing(key) as target:
             _sums_file(target).unlink(missing_ok=True)
-            shutil.rmtree(target, ignore_errors=True)
 
     def _same(self, key: str, sums: Mapping[str, str]) -> None:
         if self.sums(key) != sums:

@@ -166,6 +166,30 @@ def test_what_a_stranger_put_into_a_bucket_is_not_fetched(layout, tmp_path, key)
     assert not there.store.exists()
 
 
+def test_a_copy_is_not_given_up_for_ours_that_is_spoilt_too(layout, store):
+    send(layout, store, silent)
+    model = read.find(layout, None)
+    there = store.root / model.model / "model"
+    whole = {file.name: file.read_bytes() for file in there.iterdir()}
+    (there / "content.bin").write_text("flipped there")
+    (model.model_folder / "content.bin").write_text("flipped here")
+    with pytest.raises(LineageError, match=r"content\.bin"):
+        send(layout, store, silent, verify=True)
+    assert store.has(f"{model.model}/model")
+    assert {file.name for file in there.iterdir()} == whole.keys()
+
+
+def test_a_spoilt_copy_of_other_content_is_not_written_over(layout, store):
+    send(layout, store, silent)
+    record = next(layout.runs.glob("*/registration.json"))
+    kept = store.root / "runs" / record.parent.name
+    (kept / "run.json").write_text("spoilt")
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"who": "eve"}))
+    with pytest.raises(LineageError, match="other content"):
+        send(layout, store, silent, verify=True)
+    assert json.loads((kept / record.name).read_text())["who"] == "ada"
+
+
 def test_other_content_is_never_written_over(layout, store):
     send(layout, store, silent)
     record = next(layout.runs.glob("*/registration.json"))

@@ -6,12 +6,12 @@ import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
-from flows.dvc import keep_remote, plan_stages, run_module
+from flows.dvc import keep_remote, kept_data, plan_stages, run_module
 from uni_moe.artifacts import CARD, Layout, verified_card
-from uni_moe.errors import ConfigError, StageError, StoreError
+from uni_moe.errors import ConfigError, StageError, StoreError, bullets
 from uni_moe.registry import indexing, read
 from uni_moe.registry.travel import LOCK, fetch_model, fetch_records, send
-from uni_moe.storage.dvc_data import remove_spoilt
+from uni_moe.storage.dvc_data import absent, data_of, remove_spoilt
 from uni_moe.storage.remote import NAME, Remote, credentials_of, open_store, read_remote
 
 Say = Callable[[str], None]
@@ -61,17 +61,18 @@ def push(root: Path, say: Say, *, verify: bool = False) -> None:
 
     Raises:
         LineageError: the remote keeps other content under a key, or ours was changed.
-        StoreError: the remote cannot be reached, refuses, or is full.
+        StoreError: the remote cannot be reached, refuses, or is full; or it holds data that is
+            wrong and cannot be sent again from here.
     """
     remote = the_remote(root)
     store = open_store(root, remote)
     sent = send(Layout(root), store, say, settled=_settled(root, say), verify=verify)
     say(f"records and models: {sent} folders {'verified' if verify else 'sent'}")
-    if verify:
-        for name in remove_spoilt(root, remote):
-            say(f"  {name} in DVC's part of the remote is wrong; it is sent again")
+    left = _mend_data(root, remote, say) if verify else ()
     if (root / LOCK).is_file():
         _dvc(root, remote, "push", say)
+    if verify:
+        _check_data(root, remote, left)
 
 
 def pull(root: Path, model: str | None, say: Say, *, everything: bool = False) -> None:
@@ -93,6 +94,33 @@ def pull(root: Path, model: str | None, say: Say, *, everything: bool = False) -
         _dvc(root, remote, "pull", say)
         for folder in sorted(file.parent for file in layout.artifacts.rglob(CARD)):
             verified_card(folder)
+
+
+def _mend_data(root: Path, remote: Remote, say: Say) -> tuple[str, ...]:
+    """Remove wrong data that will be sent again; return what is wrong and stays."""
+    spoilt = remove_spoilt(data_of(root, remote), kept_data(root))
+    for name in spoilt.removed:
+        say(f"  {name} in DVC's part of the remote is wrong; it is sent again")
+    for name in spoilt.left:
+        say(f"  {name} in DVC's part of the remote is wrong; it is not in our cache, and stays")
+    return spoilt.left
+
+
+def _check_data(root: Path, remote: Remote, left: tuple[str, ...]) -> None:
+    """Tell what a push could not mend.
+
+    Raises:
+        StoreError: wrong data stayed in the remote, or data that our lock names is not there.
+    """
+    lacking = absent(data_of(root, remote), kept_data(root))
+    if left or lacking:
+        named = [f"{name} is wrong" for name in left] + [f"{name} is absent" for name in lacking]
+        raise StoreError(
+            f"DVC's part of the remote is not whole.{bullets(named)}",
+            cause=f"the bytes are not in this workspace's cache, or {LOCK} does not name them.",
+            remedy="give `uni-moe push --verify` where the cache is whole, or on the version that "
+            "made them; nothing of them was removed.",
+        )
 
 
 def _settled(root: Path, say: Say) -> bool:

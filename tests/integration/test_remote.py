@@ -186,6 +186,20 @@ def test_what_dvc_calls_up_to_date_without_having_it_is_told(here, tmp_path):
     assert "dvc commit" in said
 
 
+def test_another_versions_spoilt_data_is_told_and_stays(here, tmp_path):
+    nas = tmp_path / "nas"
+    done(here.root, "remote", "set", str(nas), secret=None)
+    done(here.root, "push", secret=None)
+    other = nas / "dvc" / "files" / "md5" / "ab" / ("c" * 30)
+    other.parent.mkdir(exist_ok=True)
+    other.write_bytes(b"the last of another version")
+    said = failed(here.root, "push", "--verify", secret=None)
+    assert f"files/md5/ab/{other.name} is wrong" in said
+    assert other.is_file()
+    other.unlink()
+    done(here.root, "push", "--verify", secret=None)
+
+
 def test_no_remote_is_told_with_the_command_that_sets_one(here):
     said = uni_moe(here.root, "push")
     assert said.returncode == 2

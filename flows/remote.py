@@ -11,7 +11,7 @@ from uni_moe.artifacts import CARD, Layout, verified_card
 from uni_moe.errors import ConfigError, StageError, StoreError, bullets
 from uni_moe.registry import indexing, read
 from uni_moe.registry.travel import LOCK, fetch_model, fetch_records, send
-from uni_moe.storage.dvc_data import absent, data_of, remove_spoilt
+from uni_moe.storage.dvc_data import absent, data_of, remove_spoilt, still_wrong
 from uni_moe.storage.remote import NAME, Remote, credentials_of, open_store, read_remote
 
 Say = Callable[[str], None]
@@ -112,9 +112,10 @@ def _check_data(root: Path, remote: Remote, left: tuple[str, ...]) -> None:
     Raises:
         StoreError: wrong data stayed in the remote, or data that our lock names is not there.
     """
-    lacking = absent(data_of(root, remote), kept_data(root))
-    if left or lacking:
-        named = [f"{name} is wrong" for name in left] + [f"{name} is absent" for name in lacking]
+    store = data_of(root, remote)
+    wrong, lacking = still_wrong(store, left), absent(store, kept_data(root))
+    if wrong or lacking:
+        named = [f"{name} is wrong" for name in wrong] + [f"{name} is absent" for name in lacking]
         raise StoreError(
             f"DVC's part of the remote is not whole.{bullets(named)}",
             cause=f"the bytes are not in this workspace's cache, or {LOCK} does not name them.",

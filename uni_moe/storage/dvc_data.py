@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -107,15 +108,20 @@ def remove_spoilt(store: Objects, kept: Kept) -> Spoilt:
     Raises:
         StoreError: the remote cannot be reached or refuses.
     """
-    names = _objects(store)
-    wrong = {name for name in names if store.md5(name) not in (None, _said(name))}
-    there = {_said(name) for name in names - wrong}
-    lists = (name for name in names - wrong if name.endswith(_LIST))
-    wrong |= {name for name in lists if not _named(store.content(name)) <= there}
+    wrong = _wrong(store, _objects(store))
     again = wrong & _sendable(kept) if wrong else set()
     for name in sorted(again):
         store.remove(name)
     return Spoilt(tuple(sorted(again)), tuple(sorted(wrong - again)))
+
+
+def still_wrong(store: Objects, left: Iterable[str]) -> list[str]:
+    """Return which of the objects that were wrong are so after a push: lists may be whole again.
+
+    Raises:
+        StoreError: the remote cannot be reached or refuses.
+    """
+    return sorted(_wrong(store, set(left)))
 
 
 def absent(store: Objects, kept: Kept) -> list[str]:
@@ -135,6 +141,15 @@ def absent(store: Objects, kept: Kept) -> list[str]:
                 text = store.content(name)
             needed |= {_object(md5) for md5 in _named(text)}
     return sorted(needed - there)
+
+
+def _wrong(store: Objects, suspects: set[str]) -> set[str]:
+    """Return which objects are not what their names say, or name one that is absent or so."""
+    names = _objects(store)
+    wrong = {name for name in suspects & names if store.md5(name) not in (None, _said(name))}
+    there = {_said(name) for name in names - wrong}
+    lists = (name for name in suspects & names - wrong if name.endswith(_LIST))
+    return wrong | {name for name in lists if not _named(store.content(name)) <= there}
 
 
 def _sendable(kept: Kept) -> set[str]:

@@ -7,7 +7,7 @@ import secrets
 
 import pytest
 
-from uni_moe.storage.dvc_data import Files, Kept, Spoilt, absent, remove_spoilt
+from uni_moe.storage.dvc_data import Files, Kept, Spoilt, absent, remove_spoilt, still_wrong
 from uni_moe.storage.remote import DATA
 from uni_moe.storage.s3 import S3Bucket
 
@@ -88,6 +88,17 @@ def test_what_cannot_be_sent_again_is_told_and_stays(store, tmp_path, roots, cac
     assert told.removed == ()
     assert {*told.left} == KEPT.keys() - STAYS
     assert {*store.objects()} == KEPT.keys()
+
+
+def test_another_versions_list_is_whole_again_when_what_it_shares_with_ours_was_sent(
+    store, tmp_path
+):
+    put(store, {name_of(*BOTH): BOTH[0], name_of(WHOLE): WHOLE, name_of(SPOILT): b"spoilT"})
+    told = remove_spoilt(store, kept(tmp_path / "cache", (SPOILT, ""), cache=[(SPOILT, "")]))
+    assert told == Spoilt((name_of(SPOILT),), (name_of(*BOTH),))
+    assert still_wrong(store, told.left) == [name_of(*BOTH)]
+    put(store, {name_of(SPOILT): SPOILT})
+    assert still_wrong(store, told.left) == []
 
 
 def test_what_another_machine_is_just_sending_is_not_spoilt(store, tmp_path):

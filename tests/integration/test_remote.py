@@ -7,14 +7,18 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from flows.remote import set_remote
 from tests.stores.front import fronted
 from tests.stores.servers import moto
 from tests.stores.workspace import REPOSITORY, empty_workspace, registered_workspace
 from uni_moe.artifacts import Layout, verified_card
+from uni_moe.cli import main
+from uni_moe.config import load_params
 from uni_moe.registry import read
 
 SECRET = "PLANTED-secret-of-nobody"
@@ -184,6 +188,22 @@ def test_what_dvc_calls_up_to_date_without_having_it_is_told(here, tmp_path):
     said = failed(here.root, "push", secret=None)
     assert "its cache lacks files" in said
     assert "dvc commit" in said
+
+
+def test_a_run_with_nothing_to_do_sends_what_a_failed_push_left(here, server, monkeypatch, capsys):
+    monkeypatch.setattr("uni_moe.workspace.check_graph", lambda _root: None)  # a graph of the test
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "access")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    (here.root / load_params(here.params).raw).mkdir(parents=True, exist_ok=True)
+    store = server.bucket(f"s3://uni-moe-tests/{secrets.token_hex(8)}")
+    set_remote(here.root, replace(store.remote, endpoint="http://127.0.0.1:9"))
+    assert main(["--workspace", str(here.root), "run"]) == 8
+    set_remote(here.root, store.remote)
+    capsys.readouterr()
+    assert main(["--workspace", str(here.root), "run"]) == 0
+    said = capsys.readouterr().out
+    assert said.index("records and models:") < said.index("The champion, version 1")
+    assert store.has(f"{read.champion(here).model}/model")
 
 
 def test_another_versions_spoilt_data_is_told_and_stays(here, tmp_path):

@@ -144,11 +144,18 @@ def approvers(log: Sequence[Entry], candidate: Candidate) -> set[str]:
     """Return who approved a model with its report since the champion last changed."""
     names: set[str] = set()
     for entry in log:
-        if entry.event in ("promotion", "waiver", "rollback"):
+        if entry.event in ("promotion", "waiver", "rollback") or _brings_verdicts(entry):
             names = set()
         elif entry.event == "approval" and entry.subject == candidate.model:
             names |= {entry.who} if entry.evidence["report"] == candidate.report else set()
     return names
+
+
+def _brings_verdicts(entry: Entry) -> bool:
+    """Say whether verdicts came from a remote: one of them may have changed the champion."""
+    return entry.event == "arrival" and any(
+        path.endswith(f"/{VERDICT}") for path in entry.evidence["files"]
+    )
 
 
 def _by_the_gate(

@@ -2,25 +2,25 @@
 
 A run that has ended is `runs/ID` there. A model is `MODEL/model`; beside it are its reports
 (`report-ID`), the cards of its family (`cards-HASH`), DVC's lock that names its data (`graph-ID`).
+The audit log that tells of them is `audit/`: see `uni_moe.registry.travel_log`.
 Records are small and travel first, so that what a broken push leaves is known by name.
 """
 
 from __future__ import annotations
 
 import re
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from uni_moe.artifacts import CARD, Layout, read_card, sha256_file, write_text
 from uni_moe.errors import LineageError
 from uni_moe.records import sha256_text
 from uni_moe.registry.cards import CARDS, all_runs, report_key
+from uni_moe.registry.parcels import Parcel, fetched_aside, give_up, is_wrong
 from uni_moe.registry.read import Version
-from uni_moe.storage.blobs import BlobStore, LocalFolder, other_content
-from uni_moe.storage.sums import check_sums, sums_of, sums_text
+from uni_moe.registry.travel_log import AUDIT, fetch_log, mend_log, part_to_send, send_part
+from uni_moe.storage.blobs import BlobStore, LocalFolder
+from uni_moe.storage.sums import sums_of, sums_text
 
 Say = Callable[[str], None]
 LOCK = "dvc.lock"
@@ -28,18 +28,10 @@ _RUNS, _MODEL, _GRAPH = "runs/", "/model", (LOCK, "dvc.yaml", "params.yaml")
 _ENDED = ("done", "failed")
 _ID = r"[0-9a-f]{64}"
 _SHAPES = re.compile(
-    rf"runs/[\w-][\w.-]*|{_ID}/model|{_ID}/(report|{CARDS}|graph)-[0-9a-f]{{12}}", re.ASCII
+    rf"runs/[\w-][\w.-]*|{_ID}/model|{_ID}/(report|{CARDS}|graph)-[0-9a-f]{{12}}"
+    rf"|{AUDIT}[0-9]{{12}}-[0-9]{{12}}-{_ID}",
+    re.ASCII,
 )
-
-
-@dataclass(frozen=True)
-class Parcel:
-    """A folder that travels under a key."""
-
-    key: str
-    folder: Path
-    sums: Mapping[str, str] | None  # None: all that the folder holds
-    size_bytes: int
 
 
 def parcels(layout: Layout, *, settled: bool) -> list[Parcel]:
@@ -59,23 +51,29 @@ def send(layout: Layout, store: BlobStore, say: Say, *, settled: bool, verify: b
     `parcels`.
 
     Raises:
-        LineageError: the store keeps other content under a key, or ours was changed.
+        LineageError: the store keeps other content under a key, ours was changed, or the audit log
+            there is not the beginning of ours, nor ours of it; nothing is sent then.
         StoreError: the store cannot be reached, refuses, or is full.
     """
+    log = part_to_send(layout, store)
     there = set(store.keys())
     waiting = [one for one in parcels(layout, settled=settled) if verify or one.key not in there]
     for number, one in enumerate(waiting, 1):
         word = "verifying" if one.key in there else "sending"
         say(f"{word} {number} of {len(waiting)}: {one.key} ({size_text(one.size_bytes)})")
-        if one.key in there and _must_be_mended(store, one):
+        if one.key in there and is_wrong(store, one.key):
             say(f"  {one.key} is wrong in the store; it is sent again")
-            _forget(store, one)
+            give_up(store, one)
         store.put_folder(one.key, one.folder, one.sums)
+    if verify:
+        mend_log(layout, store, say)
+    if log is not None:  # last: it tells of what is there by now
+        send_part(layout, store, log)
     return len(waiting)
 
 
 def fetch_records(layout: Layout, store: BlobStore, say: Say) -> int:
-    """Fetch runs, cards and reports that are not here; return how many folders came.
+    """Fetch runs, cards, reports and the audit log that are not here; return how many folders came.
 
     Raises:
         LineageError: what the store keeps was changed, or is not ours; nothing comes then.
@@ -84,8 +82,10 @@ def fetch_records(layout: Layout, store: BlobStore, say: Say) -> int:
     kept = store.keys()
     for key in kept:
         _check_shape(key)
-    keys = [key for key in kept if not key.endswith(_MODEL) and "/graph-" not in key]
+    records = [key for key in kept if not key.startswith(AUDIT)]
+    keys = [key for key in records if not key.endswith(_MODEL) and "/graph-" not in key]
     came = sum(_fetched(layout, store, key) for key in keys)
+    fetch_log(layout, store, say)
     say(f"records: {came} of {len(keys)} folders were new")
     return came
 
@@ -104,7 +104,7 @@ def fetch_model(layout: Layout, store: BlobStore, version: Version, say: Say) ->
     graph = _graph_key(version.model, version.report)
     if (layout.root / LOCK).exists() or not store.has(graph):
         return
-    with _fetched_aside(layout, store, graph) as folder:
+    with fetched_aside(layout, store, graph) as folder:
         if _text(layout.params) != _text(folder / "params.yaml"):
             say("note: params.yaml here is not the one this model was made by; see `uni-moe plan`")
         write_text(layout.root / LOCK, _text(folder / LOCK))
@@ -124,33 +124,6 @@ def _check_shape(key: str) -> None:
             cause="somebody put it there by hand, or a later version did.",
             remedy="remove it there with its .sha256 file, or fetch with the version that sent it.",
         )
-
-
-def _must_be_mended(store: BlobStore, one: Parcel) -> bool:
-    """Say whether a kept parcel lost what its sums say, or its sums; other content stays."""
-    try:
-        return bool(store.wrong(one.key))
-    except LineageError:
-        return True
-
-
-def _forget(store: BlobStore, one: Parcel) -> None:
-    """Let a store keep a parcel no more, once ours is known to be whole and the same.
-
-    Raises:
-        LineageError: ours is not what its sums say, or other content is kept there.
-    """
-    sums = sums_of(one.folder) if one.sums is None else one.sums
-    files = [name for name in sums if (one.folder / name).is_file()]
-    ours = {name: sha256_file(one.folder / name) for name in files}
-    check_sums(ours, sums, str(one.folder), "bring it back from a copy; the store was not touched.")
-    try:
-        kept = store.sums(one.key)
-    except LineageError:
-        kept = dict(sums)  # they are what is wrong
-    if kept != sums:
-        raise other_content(one.key, f"compare it with {one.folder}")
-    store.forget(one.key)
 
 
 def _runs(layout: Layout) -> Iterator[Parcel]:
@@ -218,18 +191,10 @@ def _fetched_cards(target: Path, layout: Layout, store: BlobStore, key: str) -> 
     have = {name: sha256_file(target / name) for name in wanted if (target / name).is_file()}
     if have == wanted:
         return False
-    with _fetched_aside(layout, store, key) as folder:
+    with fetched_aside(layout, store, key) as folder:
         for name in wanted:
             write_text(target / name, _text(folder / name))
     return True
-
-
-@contextmanager
-def _fetched_aside(layout: Layout, store: BlobStore, key: str) -> Iterator[Path]:
-    layout.state.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=layout.state, prefix="fetched-") as folder:
-        store.get_folder(key, Path(folder) / "it")
-        yield Path(folder) / "it"
 
 
 def _text(file: Path) -> str:

@@ -61,7 +61,8 @@ def test_records_go_before_models_and_small_ones_before_large(layout):
 def test_everything_is_sent_once(layout, store):
     told = []
     assert send(layout, store, told.append) == len(parcels(layout, settled=True))
-    assert {*store.keys()} == {one.key for one in parcels(layout, settled=True)}
+    kept = {key for key in store.keys() if not key.startswith("audit/")}  # noqa: SIM118
+    assert kept == {one.key for one in parcels(layout, settled=True)}
     assert told[-1].startswith(f"sending {len(told)} of {len(told)}: ")
     assert send(layout, store, silent) == 0
     write_run(layout, "late", status="done")

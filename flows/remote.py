@@ -10,7 +10,7 @@ from flows.dvc import keep_remote, kept_data, plan_stages, run_module
 from uni_moe.artifacts import CARD, Layout, verified_card
 from uni_moe.errors import ConfigError, StageError, StoreError, bullets
 from uni_moe.registry import indexing, read
-from uni_moe.registry.travel import LOCK, fetch_model, fetch_records, send
+from uni_moe.registry.travel import LOCK, fetch_lock, fetch_model, fetch_records, send
 from uni_moe.storage.dvc_data import absent, data_of, remove_spoilt, still_wrong
 from uni_moe.storage.remote import NAME, Remote, credentials_of, open_store, read_remote
 
@@ -86,10 +86,12 @@ def pull(root: Path, model: str | None, say: Say, *, everything: bool = False) -
     store = open_store(root, remote)
     fetch_records(layout, store, say)
     indexing.index(layout)
-    versions = [read.find(layout, model)] if model is not None else read.models(layout)
-    for version in versions:
-        if everything or model is not None or version.is_champion:
+    wanted = None if everything and read.champion(layout) is None else read.find(layout, model)
+    for version in read.models(layout):
+        if everything or (wanted is not None and version.model == wanted.model):
             fetch_model(layout, store, version, say)
+    if wanted is not None:
+        fetch_lock(layout, store, wanted, say)
     if (root / LOCK).is_file():
         _dvc(root, remote, "pull", say)
         for folder in sorted(file.parent for file in layout.artifacts.rglob(CARD)):

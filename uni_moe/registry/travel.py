@@ -1,8 +1,8 @@
 """What a workspace keeps for good, on its way to a remote store and back.
 
 A run that has ended is `runs/ID` there. A model is `MODEL/model`; beside it are its reports
-(`report-ID`), the cards of its family (`cards-HASH`), DVC's lock that names its data (`graph-ID`).
-The audit log that tells of them is `audit/`: see `uni_moe.registry.travel_log`.
+(`report-ID`), the cards of its family (`cards-HASH`), DVC's lock that names its data
+(`graph-ID-HASH`). The audit log that tells of them is `audit/`: see `uni_moe.registry.travel_log`.
 Records are small and travel first, so that what a broken push leaves is known by name.
 """
 
@@ -28,7 +28,7 @@ _RUNS, _MODEL, _GRAPH = "runs/", "/model", (LOCK, "dvc.yaml", "params.yaml")
 _ENDED = ("done", "failed")
 _ID = r"[0-9a-f]{64}"
 _SHAPES = re.compile(
-    rf"runs/[\w-][\w.-]*|{_ID}/model|{_ID}/(report|{CARDS}|graph)-[0-9a-f]{{12}}"
+    rf"runs/[\w-][\w.-]*|{_ID}/model|{_ID}/(report|{CARDS}|graph)-[0-9a-f]{{12}}(-[0-9a-f]{{12}})?"
     rf"|{AUDIT}[0-9]{{12}}-[0-9]{{12}}-{_ID}",
     re.ASCII,
 )
@@ -91,7 +91,7 @@ def fetch_records(layout: Layout, store: BlobStore, say: Say) -> int:
 
 
 def fetch_model(layout: Layout, store: BlobStore, version: Version, say: Say) -> None:
-    """Fetch a registered model, and DVC's lock that names its data where there is none here.
+    """Fetch a registered model.
 
     Raises:
         LineageError: the store does not keep it, or what it keeps was changed.
@@ -101,12 +101,25 @@ def fetch_model(layout: Layout, store: BlobStore, version: Version, say: Say) ->
     if not local.has(key):
         say(f"fetching version {version.number}: {key}")
         local.take(key, store)
-    graph = _graph_key(version.model, version.report)
-    if (layout.root / LOCK).exists() or not store.has(graph):
+
+
+def fetch_lock(layout: Layout, store: BlobStore, version: Version, say: Say) -> None:
+    """Fetch DVC's lock that names a model's data, where there is none here.
+
+    Of several, the one that was made by the params that are here comes.
+
+    Raises:
+        LineageError: what the store keeps was changed.
+        StoreError: the store cannot be reached or refuses, or our disk has no room.
+    """
+    graphs = store.keys(_graphs(version.model, version.report))
+    if (layout.root / LOCK).exists() or not graphs:
         return
-    with fetched_aside(layout, store, graph) as folder:
-        if _text(layout.params) != _text(folder / "params.yaml"):
-            say("note: params.yaml here is not the one this model was made by; see `uni-moe plan`")
+    params = sha256_file(layout.params) if layout.params.is_file() else None
+    same = [key for key in graphs if store.sums(key).get("params.yaml") == params]
+    if not same:
+        say("note: params.yaml here is not the one this model was made by; see `uni-moe plan`")
+    with fetched_aside(layout, store, [*same, *graphs][0]) as folder:
         write_text(layout.root / LOCK, _text(folder / LOCK))
     say(f"{LOCK} is the one of version {version.number}")
 
@@ -157,10 +170,12 @@ def _graph(layout: Layout) -> Iterator[Parcel]:
     ):
         sums = {file.name: sha256_file(file) for file in files}
         size = sum(file.stat().st_size for file in files)
-        yield Parcel(_graph_key(model, report), layout.root, sums, size)
+        name = sha256_text(sums_text(sums))[:12]
+        yield Parcel(f"{_graphs(model, report)}-{name}", layout.root, sums, size)
 
 
-def _graph_key(model: str, report: str) -> str:
+def _graphs(model: str, report: str) -> str:
+    """Return how the keys of a model's locks begin: its params may be said in many ways."""
     return f"{model}/graph-{report[:12]}"
 
 

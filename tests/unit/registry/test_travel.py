@@ -10,7 +10,7 @@ from tests.unit.registry.workspace import judge, tables, write_run
 from uni_moe.artifacts import Layout, read_card, verified_card
 from uni_moe.errors import LineageError
 from uni_moe.registry import read, travel
-from uni_moe.registry.travel import fetch_model, fetch_records, parcels, size_text
+from uni_moe.registry.travel import fetch_lock, fetch_model, fetch_records, parcels, size_text
 from uni_moe.registry.write import index, register
 from uni_moe.storage.blobs import LocalFolder
 from uni_moe.storage.sums import sums_of, sums_text
@@ -46,6 +46,7 @@ def arrived(store, root) -> Layout:
     index(there)
     for version in read.models(there):
         fetch_model(there, store, version, silent)
+    fetch_lock(there, store, read.find(there, None), silent)
     return there
 
 
@@ -98,6 +99,7 @@ def test_fetching_again_brings_nothing_and_what_is_here_stays(layout, store, tmp
     (there.root / "dvc.lock").write_text("mine")
     assert fetch_records(there, store, silent) == 0
     fetch_model(there, store, read.find(there, None), silent)
+    fetch_lock(there, store, read.find(there, None), silent)
     assert (there.root / "dvc.lock").read_text() == "mine"
 
 
@@ -121,9 +123,26 @@ def test_what_was_made_by_other_params_is_told(layout, store, tmp_path):
     fetch_records(there, store, silent)
     index(there)
     told = []
-    fetch_model(there, store, read.find(there, None), told.append)
+    fetch_lock(there, store, read.find(there, None), told.append)
     assert any("not the one this model was made by" in line for line in told)
     assert there.params.read_text() == "seed: 2\n"
+
+
+def test_params_said_in_another_way_are_sent_beside_the_others(layout, store, tmp_path):
+    send(layout, store, silent)
+    params = layout.params.read_text()
+    layout.params.write_text(f"# a word more\n{params}")
+    assert send(layout, store, silent, verify=True) > 0
+    graphs = [key for key in store.keys() if "/graph-" in key]  # noqa: SIM118 - no dictionary
+    assert len(graphs) == 2
+    for text in (params, layout.params.read_text()):
+        there = empty_workspace(tmp_path / f"there-{len(text)}")
+        there.params.write_text(text)
+        fetch_records(there, store, silent)
+        index(there)
+        told = []
+        fetch_lock(there, store, read.find(there, None), told.append)
+        assert told == ["dvc.lock is the one of version 1"]
 
 
 def test_a_lock_that_does_not_describe_the_artifacts_stays_here(layout, store):

@@ -76,18 +76,20 @@ def push(root: Path, say: Say, *, verify: bool = False) -> None:
 
 
 def pull(root: Path, model: str | None, say: Say, *, everything: bool = False) -> None:
-    """Copy records, one model (by default the champion) and DVC's data from the remote.
+    """Copy records, one model (by default the champion) and its data by DVC from the remote.
 
     Raises:
-        LineageError: no such model is registered, or what the remote keeps was changed.
+        LineageError: there is no such model or no champion, or what the remote keeps was changed.
         StoreError: the remote cannot be reached or refuses, or our disk has no room.
     """
     remote, layout = the_remote(root), Layout(root)
     store = open_store(root, remote)
     fetch_records(layout, store, say)
     indexing.index(layout)
-    wanted = None if everything and read.champion(layout) is None else read.find(layout, model)
-    for version in read.models(layout):
+    versions = read.models(layout)
+    only_all = everything and versions and not any(one.is_champion for one in versions)
+    wanted = None if only_all else read.find(layout, model)
+    for version in versions:
         if everything or (wanted is not None and version.model == wanted.model):
             fetch_model(layout, store, version, say)
     if wanted is not None:

@@ -15,11 +15,18 @@ import pytest
 from flows.remote import set_remote
 from tests.stores.front import fronted
 from tests.stores.servers import moto
-from tests.stores.workspace import REPOSITORY, empty_workspace, registered_workspace
+from tests.stores.workspace import (
+    REPOSITORY,
+    commit,
+    empty_workspace,
+    register_one,
+    registered_workspace,
+)
 from uni_moe.artifacts import Layout, verified_card
 from uni_moe.cli import main
 from uni_moe.config import load_params
 from uni_moe.registry import read
+from uni_moe.registry.indexing import index
 
 SECRET = "PLANTED-secret-of-nobody"
 
@@ -218,6 +225,31 @@ def test_another_versions_spoilt_data_is_told_and_stays(here, tmp_path):
     assert other.is_file()
     other.unlink()
     done(here.root, "push", "--verify", secret=None)
+
+
+def test_all_versions_come_with_the_champions_data(here, tmp_path):
+    done(here.root, "remote", "set", str(tmp_path / "nas"), secret=None)
+    done(here.root, "push", secret=None)
+    register_one(here, "b", 0.95)
+    commit(here)
+    done(here.root, "push", secret=None)
+    index(here)
+    champion = read.champion(here)
+    assert champion.number == 2
+    there = empty_workspace(tmp_path / "there")
+    done(there.root, "remote", "set", str(tmp_path / "nas"), secret=None)
+    done(there.root, "pull", "--all", secret=None)
+    assert len([one for one in read.models(there) if one.model_folder.is_dir()]) == 2
+    assert verified_card(there.model).id == champion.model
+
+
+def test_a_pull_without_a_champion_says_so(tmp_path):
+    there = empty_workspace(tmp_path / "there")
+    done(there.root, "remote", "set", str(tmp_path / "nas"), secret=None)
+    for words in (["pull"], ["pull", "--all"]):
+        said = uni_moe(there.root, *words)
+        assert said.returncode == 5
+        assert "the champion names 0 registered models" in said.stderr
 
 
 def test_no_remote_is_told_with_the_command_that_sets_one(here):

@@ -1,8 +1,9 @@
 """What a workspace keeps for good, on its way to a remote store and back.
 
-A run that has ended is `runs/ID` there. A model is `MODEL/model`; beside it are its reports
-(`report-ID`), the cards of its family (`cards-HASH`), DVC's lock that names its data
-(`graph-ID-HASH`). The audit log that tells of them is `audit/`: see `uni_moe.registry.travel_log`.
+A run that has ended, or died when it had decided, is `runs/ID` there. A model is `MODEL/model`;
+beside it are its reports (`report-ID`), the cards of its family (`cards-HASH`), DVC's lock that
+names its data (`graph-ID-HASH`). The audit log that tells of them is `audit/`: see
+`uni_moe.registry.travel_log`.
 Records are small and travel first, so that what a broken push leaves is known by name.
 """
 
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from uni_moe.artifacts import CARD, Layout, read_card, sha256_file, write_text
+from uni_moe.audit_log import REGISTRATION, VERDICT
 from uni_moe.errors import LineageError
 from uni_moe.records import sha256_text
 from uni_moe.registry.cards import CARDS, all_runs, report_key
@@ -141,7 +143,8 @@ def _check_shape(key: str) -> None:
 
 def _runs(layout: Layout) -> Iterator[Parcel]:
     for folder, record in all_runs(layout):
-        if record["status"] in _ENDED:
+        decided = any((folder / name).is_file() for name in (REGISTRATION, VERDICT))
+        if record["status"] in _ENDED or (record["status"] == "died" and decided):
             yield Parcel(f"{_RUNS}{folder.name}", folder, None, _size(folder))
 
 

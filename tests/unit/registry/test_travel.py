@@ -76,6 +76,19 @@ def test_runs_at_work_wait_for_their_end(layout, store):
     assert not store.has("runs/at-work")
 
 
+@pytest.mark.parametrize("name", ["registration.json", "verdict.json"])
+def test_what_a_run_decided_before_it_died_is_sent(layout, store, name):
+    folder = next(layout.runs.glob(f"*/{name}")).parent
+    record = json.loads((folder / "run.json").read_text())
+    old = {"status": "running", "started": "2020-01-01T00:00:00+00:00"}
+    (folder / "run.json").write_text(json.dumps(record | old))
+    (folder / "heartbeat.jsonl").unlink()
+    write_run(layout, "dead", silent_s=1000)
+    send(layout, store, silent)
+    assert store.has(f"runs/{folder.name}")
+    assert not store.has("runs/dead")
+
+
 def test_another_machine_has_the_same_registry_and_can_prove_it(layout, store, tmp_path):
     register_one(layout, "b", 0.8)
     commit(layout)

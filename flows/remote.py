@@ -12,20 +12,33 @@ from uni_moe.errors import ConfigError, StageError, StoreError, bullets
 from uni_moe.registry import indexing, read
 from uni_moe.registry.travel import LOCK, fetch_lock, fetch_model, fetch_records, send
 from uni_moe.storage.dvc_data import absent, data_of, remove_spoilt, still_wrong
-from uni_moe.storage.remote import NAME, Remote, credentials_of, open_store, read_remote
+from uni_moe.storage.remote import (
+    NAME,
+    Remote,
+    check_folder,
+    credentials_of,
+    make_folder,
+    open_store,
+    read_remote,
+)
 
 Say = Callable[[str], None]
 _LACKS = "do not exist neither locally nor on remote"
 
 
 def set_remote(root: Path, remote: Remote) -> None:
-    """Make a place the remote of a workspace, for DVC and for us. Nothing is asked of it.
+    """Make a place the remote of a workspace, for DVC and for us.
+
+    A bucket is not asked; a folder is made and marked.
 
     Raises:
         ConfigError: the folder is no workspace, or DVC cannot reach buckets here.
+        StoreError: a folder cannot be made.
     """
     _able(remote)
     keep_remote(root, NAME, remote.for_dvc())
+    if not remote.is_s3:
+        make_folder(remote)
 
 
 def the_remote(root: Path) -> Remote:
@@ -65,6 +78,7 @@ def push(root: Path, say: Say, *, verify: bool = False) -> None:
             wrong and cannot be sent again from here.
     """
     remote = the_remote(root)
+    check_folder(remote)
     store = open_store(root, remote)
     sent = send(Layout(root), store, say, settled=_settled(root, say), verify=verify)
     say(f"records and models: {sent} folders {'verified' if verify else 'sent'}")
@@ -83,6 +97,7 @@ def pull(root: Path, model: str | None, say: Say, *, everything: bool = False) -
         StoreError: the remote cannot be reached or refuses, or our disk has no room.
     """
     remote, layout = the_remote(root), Layout(root)
+    check_folder(remote)
     store = open_store(root, remote)
     fetch_records(layout, store, say)
     indexing.index(layout)

@@ -252,6 +252,25 @@ def test_a_pull_without_a_champion_says_so(tmp_path):
         assert "the champion names 0 registered models" in said.stderr
 
 
+def test_a_folder_that_is_not_there_is_told_and_not_made(here, tmp_path):
+    nas, away = tmp_path / "nas", tmp_path / "away"
+    done(here.root, "remote", "set", str(nas), secret=None)
+    assert json.loads(done(here.root, "remote", "show", "--json"))["answers"] == "yes"
+    done(here.root, "push", secret=None)
+    nas.rename(away)
+    for mounted in (False, True):
+        if mounted:
+            nas.mkdir()  # the place where the disk belongs
+        for words in (["push"], ["pull"], ["push", "--verify"]):
+            assert f"The remote {nas} is not there." in failed(here.root, *words)
+        told = json.loads(done(here.root, "remote", "show", "--json"))
+        assert told["answers"].startswith("no: ")
+        assert not nas.exists() or not list(nas.iterdir())
+    nas.rmdir()
+    away.rename(nas)
+    done(here.root, "pull", secret=None)
+
+
 def test_no_remote_is_told_with_the_command_that_sets_one(here):
     said = uni_moe(here.root, "push")
     assert said.returncode == 2

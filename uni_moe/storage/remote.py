@@ -9,18 +9,20 @@ from __future__ import annotations
 import configparser
 import os
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from uni_moe.errors import ConfigError
-from uni_moe.storage.blobs import BlobStore, LocalFolder
+from uni_moe.artifacts import write_text
+from uni_moe.errors import ConfigError, StoreError
+from uni_moe.storage.blobs import BlobStore, LocalFolder, room
 from uni_moe.storage.credentials import LOCAL_CONFIG, Credentials, find_credentials
 
 NAME, DEFAULT_REGION = "uni-moe", "us-east-1"
 _SECTION = f"'remote \"{NAME}\"'"
-DATA, STORE = "dvc", "store"
+DATA, STORE, MARK = "dvc", "store", "uni-moe-remote"
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 
@@ -109,6 +111,42 @@ def read_remote(root: Path) -> Remote | None:
         region = options.get("region", DEFAULT_REGION)
         return Remote(place, options.get("endpointurl"), region)
     return Remote(str((root / ".dvc" / place).resolve()))  # DVC writes it relative to its config
+
+
+def make_folder(remote: Remote) -> None:
+    """Make the folder of a remote that is one, and mark it, so that it is told from its absence.
+
+    Raises:
+        StoreError: it cannot be made, or the disk has no room.
+    """
+    mark = Path(remote.url) / MARK
+    try:
+        if not mark.is_file():
+            with room(mark):
+                write_text(
+                    mark, "This folder is a remote of uni-moe: `uni-moe remote set` made it.\n"
+                )
+    except OSError as error:
+        raise StoreError(
+            f"The folder {remote.url} cannot be made a remote: {error.strerror}.",
+            cause="the disk is not there, or we may not write to it.",
+            remedy="mount the disk or name another folder; then give `uni-moe remote set` again.",
+        ) from error
+
+
+def check_folder(remote: Remote) -> None:
+    """Hold that the folder of a remote that is one is there: a disk may not be mounted.
+
+    Raises:
+        StoreError: it is not there, or `uni-moe remote set` never marked it.
+    """
+    if not remote.is_s3 and not (Path(remote.url) / MARK).is_file():
+        raise StoreError(
+            f"The remote {remote.url} is not there.",
+            cause=f"its disk is not mounted, or it was moved: there is no {MARK} in it.",
+            remedy="mount it, then give the same command again; or set it anew with "
+            f"`uni-moe remote set {shlex.quote(remote.url)}`.",
+        )
 
 
 def credentials_of(root: Path, environ: Mapping[str, str] = os.environ) -> Credentials:

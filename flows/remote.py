@@ -16,6 +16,7 @@ from uni_moe.storage.remote import (
     NAME,
     Remote,
     check_folder,
+    check_told,
     credentials_of,
     make_folder,
     open_store,
@@ -32,11 +33,13 @@ def set_remote(root: Path, remote: Remote) -> None:
     A bucket is not asked; a folder is made and marked.
 
     Raises:
-        ConfigError: the folder is no workspace, or DVC cannot reach buckets here.
+        ConfigError: the folder is no workspace, DVC cannot reach buckets here, or this machine's
+            own config says another place.
         StoreError: a folder cannot be made.
     """
     _able(remote)
     keep_remote(root, NAME, remote.for_dvc())
+    check_told(root, remote)
     if not remote.is_s3:
         make_folder(remote)
 

@@ -72,12 +72,7 @@ def parse_remote(url: str, endpoint: str | None, region: str, here: Path) -> Rem
         ConfigError: a URL has another form, or holds a secret; the secret is not repeated.
     """
     for name, text in (("URL", url), ("--endpoint", endpoint or "")):
-        if "@" in urlsplit(text).netloc or "?" in text:
-            raise ConfigError(
-                f"The {name} holds credentials or a query.",
-                cause="it is written to a file that others read.",
-                remedy="leave them out; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY instead.",
-            )
+        _check_secret(f"The {name}", text)
     if url.startswith("s3://"):
         return _bucket(url.rstrip("/"), endpoint, region)
     if "://" in url or endpoint is not None:
@@ -94,12 +89,15 @@ def read_remote(root: Path) -> Remote | None:
     """Return a workspace's remote, None where none is set.
 
     Raises:
-        ConfigError: DVC's config cannot be read, or another hand wrote our entry.
+        ConfigError: DVC's config cannot be read, another hand wrote our entry, or put a secret
+            into an address; it is not repeated.
     """
     options = _options(root, ".dvc/config") | _places(_options(root, LOCAL_CONFIG))
     url = options.get("url")
     if url is None:
         return None
+    for name in ("url", "endpointurl"):
+        _check_secret(f"{name} of the remote {NAME!r} in .dvc", options.get(name, ""))
     if not url.endswith(f"/{DATA}"):
         raise ConfigError(
             f"The remote {NAME!r} in .dvc/config is not as `uni-moe remote set` writes it.",
@@ -169,6 +167,31 @@ def open_store(root: Path, remote: Remote) -> BlobStore:
     from uni_moe.storage.s3 import S3Bucket
 
     return S3Bucket(remote, credentials_of(root))
+
+
+def _check_secret(what: str, address: str) -> None:
+    """Refuse an address with a secret in it, without repeating it."""
+    if "@" in urlsplit(address).netloc or "?" in address:
+        raise ConfigError(
+            f"{what} holds credentials or a query.",
+            cause="an address is printed, and stands in a file that others read.",
+            remedy="leave them out; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY instead.",
+        )
+
+
+def check_told(root: Path, remote: Remote) -> None:
+    """Hold that a workspace's remote is the one that was just written to .dvc/config.
+
+    Raises:
+        ConfigError: values of this machine's own config say another one.
+    """
+    if read_remote(root) != remote:
+        own = ", ".join(_places(_options(root, LOCAL_CONFIG)))
+        raise ConfigError(
+            f"The remote {remote.text()} was written to .dvc/config, but it is not in force.",
+            cause=f"{LOCAL_CONFIG} says something else, and wins: {own}.",
+            remedy=f"take it out there, say with `dvc remote modify --local --unset {NAME} url`.",
+        )
 
 
 def _bucket(url: str, endpoint: str | None, region: str) -> Remote:

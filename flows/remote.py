@@ -24,6 +24,20 @@ from uni_moe.storage.remote import (
 )
 
 Say = Callable[[str], None]
+_LACKING = {
+    "push": StoreError(
+        f"DVC could not push all data: its cache lacks files that {LOCK} names.",
+        cause="the cache was cleared, or belongs to another machine.",
+        remedy="let `dvc commit` take up artifacts/, or `dvc repro` make them again; then "
+        "`uni-moe push`.",
+    ),
+    "pull": StoreError(
+        f"DVC could not pull all data: the remote lacks files that {LOCK} names.",
+        cause="the push that should have sent them did not end well, or they were removed there.",
+        remedy="give `uni-moe push --verify` where they are, then `uni-moe pull` here; or let "
+        "`dvc repro` make them again.",
+    ),
+}
 _LACKS = "do not exist neither locally nor on remote"
 
 
@@ -186,9 +200,4 @@ def _dvc(root: Path, remote: Remote, word: str, say: Say) -> None:
             remedy=f"mend it, then `uni-moe {word}`; what has arrived is not copied again.",
         ) from error
     if any(_LACKS in line for line in said):  # DVC warns, and calls it up to date
-        raise StoreError(
-            f"DVC could not {word} all data: its cache lacks files that {LOCK} names.",
-            cause="the cache was cleared, or belongs to another machine.",
-            remedy="let `dvc commit` take up artifacts/, or `dvc repro` make them again; then "
-            f"`uni-moe {word}`.",
-        )
+        raise _LACKING[word]

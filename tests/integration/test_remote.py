@@ -271,6 +271,18 @@ def test_a_folder_that_is_not_there_is_told_and_not_made(here, tmp_path):
     done(here.root, "pull", secret=None)
 
 
+def test_data_that_the_remote_lacks_is_told_by_a_pull_as_the_remotes(here, tmp_path):
+    done(here.root, "remote", "set", str(tmp_path / "nas"), secret=None)
+    done(here.root, "push", secret=None)
+    shutil.rmtree(tmp_path / "nas" / "dvc" / "files")
+    there = empty_workspace(tmp_path / "there")
+    done(there.root, "remote", "set", str(tmp_path / "nas"), secret=None)
+    said = failed(there.root, "pull", secret=None)
+    assert "DVC could not pull" in said
+    assert "cache lacks" not in said
+    assert "cache was cleared" not in said
+
+
 def test_no_remote_is_told_with_the_command_that_sets_one(here):
     said = uni_moe(here.root, "push")
     assert said.returncode == 2

@@ -106,7 +106,7 @@ def kept_data(root: Path) -> Kept:
         with chdir(root), Repo() as repo:
             outs = [out for stage in repo.index.stages for out in stage.outs if out.use_cache]
             roots = frozenset(str(out.hash_info.value) for out in outs if out.hash_info.value)
-            return Kept(roots, Path(repo.cache.local.path))
+            return Kept(roots, Path(repo.cache.local.path).absolute())
     except DvcException as error:
         raise _no_graph(root, error) from error
 

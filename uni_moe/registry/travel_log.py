@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,14 +65,12 @@ def part_to_send(layout: Layout, store: BlobStore) -> Part | None:
         StoreError: the store cannot be reached or refuses.
     """
     ours, parts = whole_log(layout), parts_of(store)
-    end = parts[-1].end if parts else 0
-    if end > len(ours):
-        if not _log(layout, store, parts).startswith(ours):
-            raise _other_log("neither is the beginning of the other.")
-        return None
-    if parts and sha256_bytes(ours[:end]) != parts[-1].sha256:
+    if _begins(ours, parts):
+        end = parts[-1].end if parts else 0
+        return Part(end, len(ours), sha256_bytes(ours)) if end < len(ours) else None
+    if not _log(layout, store, parts).startswith(ours):
         raise _other_log("neither is the beginning of the other.")
-    return Part(end, len(ours), sha256_bytes(ours)) if end < len(ours) else None
+    return None
 
 
 def send_part(layout: Layout, store: BlobStore, part: Part, *, again: bool = False) -> None:
@@ -102,7 +100,7 @@ def mend_log(layout: Layout, store: BlobStore, say: Say) -> None:
     for part in parts_of(store):
         if not is_wrong(store, part.key):
             continue
-        if part.end > len(ours) or sha256_bytes(ours[: part.end]) != part.sha256:
+        if not _begins(ours, [part]):
             raise _other_log("it is wrong there, and ours does not hold that part.")
         say(f"  {part.key} is wrong in the store; it is sent again")
         send_part(layout, store, part, again=True)
@@ -115,19 +113,27 @@ def fetch_log(layout: Layout, store: BlobStore, say: Say) -> None:
         LineageError: our log or the store's is broken.
         StoreError: the store cannot be reached or refuses, or our disk has no room.
     """
-    theirs, ours = _log(layout, store, parts_of(store)), whole_log(layout)
-    if theirs and not ours.startswith(theirs):
+    ours, parts = whole_log(layout), parts_of(store)
+    head = check(ours).head
+    if not _begins(ours, parts):
+        theirs = _log(layout, store, parts)
+        head = check(theirs).head
         if continue_log(layout, theirs):
             say(f"audit log: {len(check(theirs).entries)} entries")
-        else:
+        elif not theirs.startswith(ours):
             say("note: the remote's audit log is another one than ours; ours stays")
     came = _untold(layout, store) if whole_log(layout) else {}
     if came:
-        evidence = {"files": came, "head": check(theirs).head}
+        evidence = {"files": came, "head": head}
         append(layout, Telling("arrival", user(), "they came from the remote", None, evidence))
 
 
-def _log(layout: Layout, store: BlobStore, parts: list[Part]) -> bytes:
+def _begins(ours: bytes, parts: Sequence[Part]) -> bool:
+    """Say whether a store's log is the beginning of ours, or there is none."""
+    return not parts or sha256_bytes(ours[: parts[-1].end]) == parts[-1].sha256
+
+
+def _log(layout: Layout, store: BlobStore, parts: Sequence[Part]) -> bytes:
     """Return a store's log, checked."""
     data = b""
     for part in parts:

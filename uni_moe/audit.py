@@ -40,9 +40,7 @@ class Telling:
     the card there, `decision` is what the one file of `files` holds.
     """
 
-    event: (
-        str  # registration, judgement, verdict, promotion, waiver, rollback, approval, removal, …
-    )
+    event: str  # registration, judgement, verdict, promotion, waiver, rollback, approval, removal
     who: str
     why: str
     subject: str | None  # the id of the model's card

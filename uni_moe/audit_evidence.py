@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from uni_moe.artifacts import Layout, sha256_file, verified_card
@@ -19,7 +20,7 @@ def audited(layout: Layout, head: str | None = None, *, has_remote: bool = False
     """
     checked = read_log(layout, head)
     away = _away(layout, checked.entries) if has_remote else {}
-    changed = _changed(layout, checked.entries, away)
+    changed = _changed(layout, [_without(entry, away) for entry in checked.entries])
     problems = [*checked.problems, *changed]
     if not checked.problems:
         problems += _untold(layout, checked.entries)
@@ -42,7 +43,13 @@ def _away(layout: Layout, entries: Sequence[Entry]) -> dict[str, str]:
     }
 
 
-def _changed(layout: Layout, entries: Sequence[Entry], away: Container[str]) -> list[Problem]:
+def _without(entry: Entry, away: Container[str]) -> Entry:
+    """Return an entry that names no artifact that is away."""
+    here = {path: card for path, card in _named(entry, "artifacts").items() if path not in away}
+    return replace(entry, evidence={**entry.evidence, "artifacts": here})
+
+
+def _changed(layout: Layout, entries: Sequence[Entry]) -> list[Problem]:
     """Return the entries that name a file or an artifact that is gone or another one now."""
     found: list[Problem] = []
     known: dict[str, str | None] = {}
@@ -54,8 +61,6 @@ def _changed(layout: Layout, entries: Sequence[Entry], away: Container[str]) -> 
                 what = "is gone" if now is None else "holds other bytes than it tells of"
                 found.append(Problem(entry.sequence, f"{path} {what}"))
         for path, card in _named(entry, "artifacts").items():
-            if path in away:
-                continue
             if path not in known:
                 known[path] = _card_id(layout.root / path)
             if known[path] != card:

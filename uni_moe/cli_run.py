@@ -6,7 +6,6 @@ Heavy imports happen inside, so that help and errors come at once.
 from __future__ import annotations
 
 import argparse
-import functools
 import getpass
 import json
 import os
@@ -85,7 +84,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if plan.empty and _is_judged(layout, rules):
         from flows.remote import push_if_set
 
-        push_if_set(layout.root, functools.partial(print, flush=True))  # the last may have failed
+        push_if_set(layout.root, lambda line: print(line, flush=True))  # one may have failed
         return _closing(layout)
     if load_machine(layout.root).launcher != "none":  # every stage has the machine for itself
         os.environ.setdefault("UNI_MOE_WORKERS", "1")

@@ -1,7 +1,5 @@
 """Who becomes the champion, by the gate and by hand, and what the audit log tells of it."""
 
-import shutil
-
 import pytest
 
 from tests.unit.registry.workspace import RULES, candidate
@@ -96,16 +94,6 @@ def test_the_way_back_leads_to_one_champion_after_the_other(layout):
     rebuild(layout)
     assert champions(layout) == [1, 2, 3, 2, 1, 3, 1]
     assert audited(layout).problems == ()
-
-
-def test_a_way_back_to_a_champion_whose_verdict_is_gone_is_told(layout):
-    for weights, share in (("a", 0.5), ("b", 0.9)):
-        promote_if_better(layout, put(layout, weights, share), RULES)
-    rollback(layout, RULES, EVE)
-    shutil.rmtree(layout.runs / read.history(layout)[0].run)
-    rebuild(layout)
-    with pytest.raises(LineageError, match="which was never the champion"):
-        rollback(layout, RULES, EVE)
 
 
 def test_the_gate_waits_for_two_people(layout):

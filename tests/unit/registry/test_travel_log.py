@@ -1,5 +1,7 @@
 """The audit log travels with what it tells of: it only grows in a store, and nobody rewrites it."""
 
+import shutil
+
 import pytest
 
 from tests.stores.workspace import empty_workspace, register_one, registered_workspace
@@ -11,7 +13,8 @@ from uni_moe.audit_evidence import audited
 from uni_moe.audit_log import log_file, read_log
 from uni_moe.errors import LineageError
 from uni_moe.registry import read
-from uni_moe.registry.promoting import approve, approvers, promote
+from uni_moe.registry.indexing import rebuild
+from uni_moe.registry.promoting import approve, approvers, promote, rollback
 from uni_moe.registry.travel import fetch_model, fetch_records
 from uni_moe.registry.travel_log import parts_of
 from uni_moe.registry.write import Candidate, index
@@ -146,6 +149,15 @@ def test_a_part_that_is_gone_is_told(layout, store):
     with pytest.raises(LineageError) as told:
         send(layout, store, silent)
     assert "one is gone" in told.value.cause
+
+
+def test_a_way_back_to_a_champion_whose_verdict_never_came_is_told(layout):
+    register_one(layout, "b", 0.95)
+    rollback(layout, RULES, BY)
+    shutil.rmtree(layout.runs / read.history(layout)[0].run)
+    rebuild(layout)
+    with pytest.raises(LineageError, match="which was never the champion"):
+        rollback(layout, RULES, BY)
 
 
 def test_decisions_go_on_behind_a_log_that_came(layout, store, tmp_path):

@@ -24,20 +24,6 @@ from uni_moe.storage.remote import (
 )
 
 Say = Callable[[str], None]
-_LACKING = {
-    "push": StoreError(
-        f"DVC could not push all data: its cache lacks files that {LOCK} names.",
-        cause="the cache was cleared, or belongs to another machine.",
-        remedy="let `dvc commit` take up artifacts/, or `dvc repro` make them again; then "
-        "`uni-moe push`.",
-    ),
-    "pull": StoreError(
-        f"DVC could not pull all data: the remote lacks files that {LOCK} names.",
-        cause="the push that should have sent them did not end well, or they were removed there.",
-        remedy="give `uni-moe push --verify` where they are, then `uni-moe pull` here; or let "
-        "`dvc repro` make them again.",
-    ),
-}
 _LACKS = "do not exist neither locally nor on remote"
 
 
@@ -189,15 +175,35 @@ def _dvc(root: Path, remote: Remote, word: str, say: Say) -> None:
         say(line)
 
     say(f"data: dvc {word}")
+    failure = None
     try:
         run_module(
             "dvc", [word, "--remote", NAME], root, name=f"dvc {word}", environment=known, say=hear
         )
     except StageError as error:
+        failure = error
+    if any(_LACKS in line for line in said):  # DVC may only warn, and call it up to date
+        raise _lacking(word) from failure
+    if failure is not None:
         raise StoreError(
-            f"DVC could not {word} the data. {error.what}",
+            f"DVC could not {word} the data. {failure.what}",
             cause="the lines above say it; records and models had arrived before.",
             remedy=f"mend it, then `uni-moe {word}`; what has arrived is not copied again.",
-        ) from error
-    if any(_LACKS in line for line in said):  # DVC warns, and calls it up to date
-        raise _LACKING[word]
+        ) from failure
+
+
+def _lacking(word: str) -> StoreError:
+    """Return the error of data that DVC neither found here nor there."""
+    if word == "push":
+        return StoreError(
+            f"DVC could not push all data: its cache lacks files that {LOCK} names.",
+            cause="the cache was cleared, or belongs to another machine.",
+            remedy="let `dvc commit` take up artifacts/, or `dvc repro` make them again; then "
+            "`uni-moe push`.",
+        )
+    return StoreError(
+        f"DVC could not pull all data: the remote lacks files that {LOCK} names.",
+        cause="the push that should have sent them did not end well, or they were removed there.",
+        remedy="give `uni-moe push --verify` where they are, then `uni-moe pull` here; or let "
+        "`dvc repro` make them again.",
+    )

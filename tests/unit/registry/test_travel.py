@@ -1,6 +1,7 @@
 """What a workspace keeps travels to a store and back: records first, once, and nothing wrong."""
 
 import json
+import secrets
 
 import pytest
 
@@ -10,8 +11,9 @@ from tests.unit.registry.workspace import judge, tables, write_run
 from uni_moe.artifacts import Layout, read_card, verified_card
 from uni_moe.errors import LineageError
 from uni_moe.registry import read, travel
+from uni_moe.registry.indexing import index
 from uni_moe.registry.travel import fetch_lock, fetch_model, fetch_records, parcels, size_text
-from uni_moe.registry.write import index, register
+from uni_moe.registry.write import register
 from uni_moe.storage.blobs import LocalFolder
 from uni_moe.storage.sums import sums_of, sums_text
 
@@ -189,7 +191,7 @@ def test_what_a_stranger_put_into_a_bucket_is_not_fetched(layout, tmp_path, key)
     key = key.format(outside=outside, model=read.find(layout, None).model)
     sums = sums_text(sums_of(tmp_path / "theirs"))
     with moto() as server:
-        store = server.bucket("s3://uni-moe-tests/strange")
+        store = server.bucket(f"s3://uni-moe-tests/{secrets.token_hex(8)}")
         send(layout, store, silent)
         store._write(f"{key}.sha256", sums)
         there = empty_workspace(tmp_path / "there")

@@ -13,11 +13,11 @@ from uni_moe.audit_evidence import audited
 from uni_moe.audit_log import log_file, read_log
 from uni_moe.errors import LineageError
 from uni_moe.registry import read
-from uni_moe.registry.indexing import rebuild
+from uni_moe.registry.indexing import index, rebuild
 from uni_moe.registry.promoting import approve, approvers, promote, rollback
 from uni_moe.registry.travel import fetch_model, fetch_records
 from uni_moe.registry.travel_log import parts_of
-from uni_moe.registry.write import Candidate, index
+from uni_moe.registry.write import Candidate
 from uni_moe.storage.blobs import LocalFolder
 
 BY = Asked("ada", "a test")

@@ -19,6 +19,7 @@ from flows.locks import release_dead_locks
 from flows.plan import Plan, make_plan, param_changes
 from uni_moe import leash
 from uni_moe.errors import ConfigError, StageError
+from uni_moe.storage.dvc_data import Kept
 
 LAST_LINES = 15
 PATIENCE_S = 5.0
@@ -61,11 +62,15 @@ def plan_stages(root: Path) -> Plan:
             remedy="wait until it has ended.",
         ) from error
     except DvcException as error:
-        raise ConfigError(
-            f"{root} has no graph that can be read: {error}",
-            cause="the folder is no workspace, or dvc.yaml or params.yaml has a mistake.",
-            remedy="make a workspace with `uni-moe new FOLDER`, or mend the file named above.",
-        ) from error
+        raise _no_graph(root, error) from error
+
+
+def _no_graph(root: Path, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"{root} has no graph that can be read: {error}",
+        cause="the folder is no workspace, or dvc.yaml or params.yaml has a mistake.",
+        remedy="make a workspace with `uni-moe new FOLDER`, or mend the file named above.",
+    )
 
 
 def keep_remote(root: Path, name: str, options: Mapping[str, str]) -> None:
@@ -87,6 +92,24 @@ def keep_remote(root: Path, name: str, options: Mapping[str, str]) -> None:
             cause="the folder is no workspace, or its config has a mistake.",
             remedy="make a workspace with `uni-moe new FOLDER`, or mend the file.",
         ) from error
+
+
+def kept_data(root: Path) -> Kept:
+    """Return which data the workspace's lock names, and where DVC's cache lies.
+
+    Raises:
+        ConfigError: the folder is no workspace, or its graph cannot be read.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with chdir(root), Repo() as repo:
+            outs = [out for stage in repo.index.stages for out in stage.outs if out.use_cache]
+            roots = frozenset(str(out.hash_info.value) for out in outs if out.hash_info.value)
+            return Kept(roots, Path(repo.cache.local.path).absolute())
+    except DvcException as error:
+        raise _no_graph(root, error) from error
 
 
 def lock_on(file: Path) -> AbstractContextManager[object]:

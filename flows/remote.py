@@ -6,26 +6,42 @@ import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
-from flows.dvc import keep_remote, plan_stages, run_module
+from flows.dvc import keep_remote, kept_data, plan_stages, run_module
 from uni_moe.artifacts import CARD, Layout, verified_card
-from uni_moe.errors import ConfigError, StageError, StoreError
+from uni_moe.errors import ConfigError, StageError, StoreError, bullets
 from uni_moe.registry import indexing, read
-from uni_moe.registry.travel import LOCK, fetch_model, fetch_records, send
-from uni_moe.storage.dvc_data import remove_spoilt
-from uni_moe.storage.remote import NAME, Remote, credentials_of, open_store, read_remote
+from uni_moe.registry.travel import LOCK, fetch_lock, fetch_model, fetch_records, send
+from uni_moe.storage.dvc_data import absent, data_of, remove_spoilt, still_wrong
+from uni_moe.storage.remote import (
+    NAME,
+    Remote,
+    check_folder,
+    check_told,
+    credentials_of,
+    make_folder,
+    open_store,
+    read_remote,
+)
 
 Say = Callable[[str], None]
 _LACKS = "do not exist neither locally nor on remote"
 
 
 def set_remote(root: Path, remote: Remote) -> None:
-    """Make a place the remote of a workspace, for DVC and for us. Nothing is asked of it.
+    """Make a place the remote of a workspace, for DVC and for us.
+
+    A bucket is not asked; a folder is made and marked.
 
     Raises:
-        ConfigError: the folder is no workspace, or DVC cannot reach buckets here.
+        ConfigError: the folder is no workspace, DVC cannot reach buckets here, or this machine's
+            own config says another place.
+        StoreError: a folder cannot be made.
     """
     _able(remote)
     keep_remote(root, NAME, remote.for_dvc())
+    check_told(root, remote)
+    if not remote.is_s3:
+        make_folder(remote)
 
 
 def the_remote(root: Path) -> Remote:
@@ -61,38 +77,73 @@ def push(root: Path, say: Say, *, verify: bool = False) -> None:
 
     Raises:
         LineageError: the remote keeps other content under a key, or ours was changed.
-        StoreError: the remote cannot be reached, refuses, or is full.
+        StoreError: the remote cannot be reached, refuses, or is full; or it holds data that is
+            wrong and cannot be sent again from here.
     """
     remote = the_remote(root)
+    check_folder(remote)
     store = open_store(root, remote)
     sent = send(Layout(root), store, say, settled=_settled(root, say), verify=verify)
     say(f"records and models: {sent} folders {'verified' if verify else 'sent'}")
-    if verify:
-        for name in remove_spoilt(root, remote):
-            say(f"  {name} in DVC's part of the remote is wrong; it is sent again")
+    left = _mend_data(root, remote, say) if verify else ()
     if (root / LOCK).is_file():
         _dvc(root, remote, "push", say)
+    if verify:
+        _check_data(root, remote, left)
 
 
 def pull(root: Path, model: str | None, say: Say, *, everything: bool = False) -> None:
-    """Copy records, one model (by default the champion) and DVC's data from the remote.
+    """Copy records, one model (by default the champion) and its data by DVC from the remote.
 
     Raises:
-        LineageError: no such model is registered, or what the remote keeps was changed.
+        LineageError: there is no such model or no champion, or what the remote keeps was changed.
         StoreError: the remote cannot be reached or refuses, or our disk has no room.
     """
     remote, layout = the_remote(root), Layout(root)
+    check_folder(remote)
     store = open_store(root, remote)
     fetch_records(layout, store, say)
     indexing.index(layout)
-    versions = [read.find(layout, model)] if model is not None else read.models(layout)
+    versions = read.models(layout)
+    only_all = everything and versions and not any(one.is_champion for one in versions)
+    wanted = None if only_all else read.find(layout, model)
     for version in versions:
-        if everything or model is not None or version.is_champion:
+        if everything or (wanted is not None and version.model == wanted.model):
             fetch_model(layout, store, version, say)
+    if wanted is not None:
+        fetch_lock(layout, store, wanted, say)
     if (root / LOCK).is_file():
         _dvc(root, remote, "pull", say)
         for folder in sorted(file.parent for file in layout.artifacts.rglob(CARD)):
             verified_card(folder)
+
+
+def _mend_data(root: Path, remote: Remote, say: Say) -> tuple[str, ...]:
+    """Remove wrong data that will be sent again; return what is wrong and stays."""
+    spoilt = remove_spoilt(data_of(root, remote), kept_data(root))
+    for name in spoilt.removed:
+        say(f"  {name} in DVC's part of the remote is wrong; it is sent again")
+    for name in spoilt.left:
+        say(f"  {name} in DVC's part of the remote is wrong; it is not in our cache, and stays")
+    return spoilt.left
+
+
+def _check_data(root: Path, remote: Remote, left: tuple[str, ...]) -> None:
+    """Tell what a push could not mend.
+
+    Raises:
+        StoreError: wrong data stayed in the remote, or data that our lock names is not there.
+    """
+    store = data_of(root, remote)
+    wrong, lacking = still_wrong(store, left), absent(store, kept_data(root))
+    if wrong or lacking:
+        named = [f"{name} is wrong" for name in wrong] + [f"{name} is absent" for name in lacking]
+        raise StoreError(
+            f"DVC's part of the remote is not whole.{bullets(named)}",
+            cause=f"the bytes are not in this workspace's cache, or {LOCK} does not name them.",
+            remedy="give `uni-moe push --verify` where the cache is whole, or on the version that "
+            "made them; nothing of them was removed.",
+        )
 
 
 def _settled(root: Path, say: Say) -> bool:
@@ -124,20 +175,35 @@ def _dvc(root: Path, remote: Remote, word: str, say: Say) -> None:
         say(line)
 
     say(f"data: dvc {word}")
+    failure = None
     try:
         run_module(
             "dvc", [word, "--remote", NAME], root, name=f"dvc {word}", environment=known, say=hear
         )
     except StageError as error:
+        failure = error
+    if any(_LACKS in line for line in said):  # DVC may only warn, and call it up to date
+        raise _lacking(word) from failure
+    if failure is not None:
         raise StoreError(
-            f"DVC could not {word} the data. {error.what}",
+            f"DVC could not {word} the data. {failure.what}",
             cause="the lines above say it; records and models had arrived before.",
             remedy=f"mend it, then `uni-moe {word}`; what has arrived is not copied again.",
-        ) from error
-    if any(_LACKS in line for line in said):  # DVC warns, and calls it up to date
-        raise StoreError(
-            f"DVC could not {word} all data: its cache lacks files that {LOCK} names.",
+        ) from failure
+
+
+def _lacking(word: str) -> StoreError:
+    """Return the error of data that DVC neither found here nor there."""
+    if word == "push":
+        return StoreError(
+            f"DVC could not push all data: its cache lacks files that {LOCK} names.",
             cause="the cache was cleared, or belongs to another machine.",
             remedy="let `dvc commit` take up artifacts/, or `dvc repro` make them again; then "
-            f"`uni-moe {word}`.",
+            "`uni-moe push`.",
         )
+    return StoreError(
+        f"DVC could not pull all data: the remote lacks files that {LOCK} names.",
+        cause="the push that should have sent them did not end well, or they were removed there.",
+        remedy="give `uni-moe push --verify` where they are, then `uni-moe pull` here; or let "
+        "`dvc repro` make them again.",
+    )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from uni_moe.artifacts import Layout, sha256_file, verified_card
@@ -11,17 +12,41 @@ from uni_moe.audit_log import decisions, read_log
 from uni_moe.errors import LineageError
 
 
-def audited(layout: Layout, head: str | None = None) -> Checked:
+def audited(layout: Layout, head: str | None = None, *, has_remote: bool = False) -> Checked:
     """Check a workspace's log, every file and artifact that it names, and that it names them all.
 
-    Every byte of every registered model is read.
+    Every byte of every registered model is read. Where there is a remote, a model that was never
+    fetched is a note.
     """
     checked = read_log(layout, head)
-    problems = [*checked.problems, *_changed(layout, checked.entries)]
+    away = _away(layout, checked.entries) if has_remote else {}
+    changed = _changed(layout, [_without(entry, away) for entry in checked.entries])
+    problems = [*checked.problems, *changed]
     if not checked.problems:
         problems += _untold(layout, checked.entries)
     ordered = sorted(problems, key=lambda problem: problem.sequence)
-    return Checked(checked.entries, tuple(ordered), checked.notes)
+    notes = (
+        f"{path} is not here; `uni-moe pull {name[:12]}` brings it" for path, name in away.items()
+    )
+    return Checked(checked.entries, tuple(ordered), (*checked.notes, *notes))
+
+
+def _away(layout: Layout, entries: Sequence[Entry]) -> dict[str, str]:
+    """Return path -> id of the models that are not here, sums and all, as a pull leaves them."""
+    named = {path: card for entry in entries for path, card in _named(entry, "artifacts").items()}
+    return {
+        path: card
+        for path, card in named.items()
+        if path == f"{layout.name_of(layout.store)}/{card}/model"
+        and not (layout.root / path).exists()
+        and not (layout.root / f"{path}.sha256").exists()
+    }
+
+
+def _without(entry: Entry, away: Container[str]) -> Entry:
+    """Return an entry that names no artifact that is away."""
+    here = {path: card for path, card in _named(entry, "artifacts").items() if path not in away}
+    return replace(entry, evidence={**entry.evidence, "artifacts": here})
 
 
 def _changed(layout: Layout, entries: Sequence[Entry]) -> list[Problem]:

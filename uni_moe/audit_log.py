@@ -83,6 +83,33 @@ def append(layout: Layout, telling: Telling) -> Entry:
     return last
 
 
+def whole_log(layout: Layout) -> bytes:
+    """Return the bytes of a log that decisions may rest on, without a torn end.
+
+    Raises:
+        LineageError: the log is broken.
+    """
+    file = log_file(layout)
+    if not file.is_file():
+        return b""
+    with file.open("rb") as stream:
+        fcntl.flock(stream, fcntl.LOCK_SH)
+        whole = _whole(stream.read())[0]
+    _sound(layout, whole)
+    return whole
+
+
+def continue_log(layout: Layout, longer: bytes) -> bool:
+    """Write what another log tells behind ours; say whether it begins with ours."""
+    with _opened(layout) as descriptor:
+        data = _bytes(descriptor)
+        if not longer.startswith(data):
+            return False
+        _write(descriptor, longer[len(data) :])
+    sync_folder(layout.store)
+    return True
+
+
 def decisions(layout: Layout) -> dict[str, str]:
     """Return the decisions that run folders hold, by path, with the hash of each."""
     files = [file for name in (REGISTRATION, VERDICT) for file in layout.runs.glob(f"*/{name}")]

@@ -62,6 +62,7 @@ def _layout(arguments: argparse.Namespace) -> Layout:
 
 def _verify(arguments: argparse.Namespace) -> int:
     from uni_moe.audit_evidence import audited
+    from uni_moe.storage.remote import read_remote
 
     head = arguments.head
     if head is not None and not re.fullmatch(r"[0-9a-f]{64}", head):
@@ -70,7 +71,8 @@ def _verify(arguments: argparse.Namespace) -> int:
             cause="64 digits from 0 to 9 and a to f are asked for.",
             remedy="take the one that `uni-moe audit export` told.",
         )
-    found = audited(_layout(arguments), head)
+    layout = _layout(arguments)
+    found = audited(layout, head, has_remote=read_remote(layout.root) is not None)
     if arguments.json:
         told = [{"sequence": one.sequence, "what": one.what} for one in found.problems]
         facts = {"entries": len(found.entries), "head": found.head}

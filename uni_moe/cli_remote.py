@@ -45,7 +45,7 @@ def _set(arguments: argparse.Namespace) -> None:
     if arguments.make_bucket and not remote.is_s3:
         raise ConfigError(
             "--make-bucket belongs to a bucket.",
-            cause=f"{remote.url} is a folder; it is made by the first push.",
+            cause=f"{remote.url} is a folder, which is made here and now.",
             remedy="leave it out.",
         )
     set_remote(root, remote)
@@ -68,18 +68,18 @@ def _show(arguments: argparse.Namespace) -> None:
 
 def _facts(root: Path, remote: Remote) -> dict[str, Any]:
     """Return what may be told of a remote; secrets are not among it."""
-    from uni_moe.storage.remote import credentials_of
+    from uni_moe.storage.remote import check_folder, credentials_of
 
     facts: dict[str, Any] = {"remote": remote.url, "endpoint": remote.endpoint}
-    if not remote.is_s3:
-        return facts
-    facts["region"] = remote.region
+    if remote.is_s3:
+        facts |= {"region": remote.region, "credentials": "none"}
     try:
-        facts["credentials"] = credentials_of(root).origin
-        _ask(root, remote)
+        check_folder(remote)
+        if remote.is_s3:
+            facts["credentials"] = credentials_of(root).origin
+            _ask(root, remote)
         facts["answers"] = "yes"
     except UniMoeError as error:
-        facts.setdefault("credentials", "none")
         facts["answers"] = f"no: {error.what} {error.remedy}"
     return facts
 

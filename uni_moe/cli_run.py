@@ -83,6 +83,9 @@ def _run(arguments: argparse.Namespace) -> int:
     plan = plan_stages(layout.root)
     print(plan.text(), flush=True)
     if plan.empty and _is_judged(layout, rules):
+        from flows.remote import push_if_set
+
+        push_if_set(layout.root, lambda line: print(line, flush=True))  # one may have failed
         return _closing(layout)
     if load_machine(layout.root).launcher != "none":  # every stage has the machine for itself
         os.environ.setdefault("UNI_MOE_WORKERS", "1")

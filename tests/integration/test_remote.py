@@ -7,15 +7,26 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from flows.remote import set_remote
 from tests.stores.front import fronted
 from tests.stores.servers import moto
-from tests.stores.workspace import REPOSITORY, empty_workspace, registered_workspace
+from tests.stores.workspace import (
+    REPOSITORY,
+    commit,
+    empty_workspace,
+    register_one,
+    registered_workspace,
+)
 from uni_moe.artifacts import Layout, verified_card
+from uni_moe.cli import main
+from uni_moe.config import load_params
 from uni_moe.registry import read
+from uni_moe.registry.indexing import index
 
 SECRET = "PLANTED-secret-of-nobody"
 
@@ -184,6 +195,92 @@ def test_what_dvc_calls_up_to_date_without_having_it_is_told(here, tmp_path):
     said = failed(here.root, "push", secret=None)
     assert "its cache lacks files" in said
     assert "dvc commit" in said
+
+
+def test_a_run_with_nothing_to_do_sends_what_a_failed_push_left(here, server, monkeypatch, capsys):
+    monkeypatch.setattr("uni_moe.workspace.check_graph", lambda _root: None)  # a graph of the test
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "access")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    (here.root / load_params(here.params).raw).mkdir(parents=True, exist_ok=True)
+    store = server.bucket(f"s3://uni-moe-tests/{secrets.token_hex(8)}")
+    set_remote(here.root, replace(store.remote, endpoint="http://127.0.0.1:9"))
+    assert main(["--workspace", str(here.root), "run"]) == 8
+    set_remote(here.root, store.remote)
+    capsys.readouterr()
+    assert main(["--workspace", str(here.root), "run"]) == 0
+    said = capsys.readouterr().out
+    assert said.index("records and models:") < said.index("The champion, version 1")
+    assert store.has(f"{read.champion(here).model}/model")
+
+
+def test_another_versions_spoilt_data_is_told_and_stays(here, tmp_path):
+    nas = tmp_path / "nas"
+    done(here.root, "remote", "set", str(nas), secret=None)
+    done(here.root, "push", secret=None)
+    other = nas / "dvc" / "files" / "md5" / "ab" / ("c" * 30)
+    other.parent.mkdir(exist_ok=True)
+    other.write_bytes(b"the last of another version")
+    said = failed(here.root, "push", "--verify", secret=None)
+    assert f"files/md5/ab/{other.name} is wrong" in said
+    assert other.is_file()
+    other.unlink()
+    done(here.root, "push", "--verify", secret=None)
+
+
+def test_all_versions_come_with_the_champions_data(here, tmp_path):
+    done(here.root, "remote", "set", str(tmp_path / "nas"), secret=None)
+    done(here.root, "push", secret=None)
+    register_one(here, "b", 0.95)
+    commit(here)
+    done(here.root, "push", secret=None)
+    index(here)
+    champion = read.champion(here)
+    assert champion.number == 2
+    there = empty_workspace(tmp_path / "there")
+    done(there.root, "remote", "set", str(tmp_path / "nas"), secret=None)
+    done(there.root, "pull", "--all", secret=None)
+    assert len([one for one in read.models(there) if one.model_folder.is_dir()]) == 2
+    assert verified_card(there.model).id == champion.model
+
+
+def test_a_pull_without_a_champion_says_so(tmp_path):
+    there = empty_workspace(tmp_path / "there")
+    done(there.root, "remote", "set", str(tmp_path / "nas"), secret=None)
+    for words in (["pull"], ["pull", "--all"]):
+        said = uni_moe(there.root, *words)
+        assert said.returncode == 5
+        assert "the champion names 0 registered models" in said.stderr
+
+
+def test_a_folder_that_is_not_there_is_told_and_not_made(here, tmp_path):
+    nas, away = tmp_path / "nas", tmp_path / "away"
+    done(here.root, "remote", "set", str(nas), secret=None)
+    assert json.loads(done(here.root, "remote", "show", "--json"))["answers"] == "yes"
+    done(here.root, "push", secret=None)
+    nas.rename(away)
+    for mounted in (False, True):
+        if mounted:
+            nas.mkdir()  # the place where the disk belongs
+        for words in (["push"], ["pull"], ["push", "--verify"]):
+            assert f"The remote {nas} is not there." in failed(here.root, *words)
+        told = json.loads(done(here.root, "remote", "show", "--json"))
+        assert told["answers"].startswith("no: ")
+        assert not nas.exists() or not list(nas.iterdir())
+    nas.rmdir()
+    away.rename(nas)
+    done(here.root, "pull", secret=None)
+
+
+def test_data_that_the_remote_lacks_is_told_by_a_pull_as_the_remotes(here, tmp_path):
+    done(here.root, "remote", "set", str(tmp_path / "nas"), secret=None)
+    done(here.root, "push", secret=None)
+    shutil.rmtree(tmp_path / "nas" / "dvc" / "files")
+    there = empty_workspace(tmp_path / "there")
+    done(there.root, "remote", "set", str(tmp_path / "nas"), secret=None)
+    said = failed(there.root, "pull", secret=None)
+    assert "the remote lacks files that dvc.lock names" in said
+    assert "cache lacks" not in said
+    assert "cache was cleared" not in said
 
 
 def test_no_remote_is_told_with_the_command_that_sets_one(here):

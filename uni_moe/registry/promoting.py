@@ -9,7 +9,7 @@ from uni_moe.artifacts import Layout, verified_card
 from uni_moe.audit import Asked, Entry, Telling
 from uni_moe.audit_log import VERDICT, append, sound_log
 from uni_moe.config import Gate
-from uni_moe.errors import GateError
+from uni_moe.errors import GateError, LineageError
 from uni_moe.registry import read
 from uni_moe.registry.decisions import decide_in_writing, judged, turn
 from uni_moe.registry.exams import kept_exam
@@ -85,7 +85,7 @@ def rollback(layout: Layout, rules: Gate, asked: Asked) -> Verdict:
 
     Raises:
         GateError: there was none before, or approvals are lacking; nothing is changed.
-        LineageError: the earlier champion is not whole any more.
+        LineageError: the earlier champion is not whole any more, or a verdict is gone.
     """
     with turn(layout):
         log = sound_log(layout).entries
@@ -144,11 +144,18 @@ def approvers(log: Sequence[Entry], candidate: Candidate) -> set[str]:
     """Return who approved a model with its report since the champion last changed."""
     names: set[str] = set()
     for entry in log:
-        if entry.event in ("promotion", "waiver", "rollback"):
+        if entry.event in ("promotion", "waiver", "rollback") or _brings_verdicts(entry):
             names = set()
         elif entry.event == "approval" and entry.subject == candidate.model:
             names |= {entry.who} if entry.evidence["report"] == candidate.report else set()
     return names
+
+
+def _brings_verdicts(entry: Entry) -> bool:
+    """Say whether verdicts came from a remote: one of them may have changed the champion."""
+    return entry.event == "arrival" and any(
+        path.endswith(f"/{VERDICT}") for path in entry.evidence["files"]
+    )
 
 
 def _by_the_gate(
@@ -194,15 +201,29 @@ def _waiting(verdict: Verdict, lacking: int) -> Verdict:
 
 
 def _standing(decisions: Sequence[read.Decision]) -> list[str]:
-    """Return the champions in the order they came, those that were rolled back left out."""
+    """Return the champions in the order they came, those that were rolled back left out.
+
+    Raises:
+        LineageError: one came back of whom no verdict says that it was the champion before.
+    """
     reigns: list[str] = []
     for one in decisions:
         if not one.verdict.promoted:
             continue
         if one.verdict.evidence.get("rollback"):
+            if one.verdict.candidate not in reigns:
+                raise _never_reigned(one)
             reigns = reigns[: reigns.index(one.verdict.candidate)]
         reigns.append(one.verdict.candidate)
     return reigns
+
+
+def _never_reigned(one: read.Decision) -> LineageError:
+    return LineageError(
+        f"runs/{one.run} brought back {one.verdict.candidate[:12]}, which was never the champion.",
+        cause="the run that promoted it is not here: it was removed, or never came from a remote.",
+        remedy="bring its folder back (`uni-moe pull`), or take a version with `uni-moe promote`.",
+    )
 
 
 @dataclass(frozen=True)

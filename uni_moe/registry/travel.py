@@ -1,23 +1,26 @@
 """What a workspace keeps for good, on its way to a remote store and back.
 
-A run that has ended is `runs/ID` there. A model is `MODEL/model`; beside it are its reports
-(`report-ID`), the cards of its family (`cards-HASH`), DVC's lock that names its data (`graph-ID`).
+A run that has ended, or died when it had decided, is `runs/ID` there. A model is `MODEL/model`;
+beside it are its reports (`report-ID`), the cards of its family (`cards-HASH`), DVC's lock that
+names its data (`graph-ID-HASH`). The audit log that tells of them is `audit/`: see
+`uni_moe.registry.travel_log`.
 Records are small and travel first, so that what a broken push leaves is known by name.
 """
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from uni_moe.artifacts import CARD, Layout, read_card, sha256_file, write_text
+from uni_moe.audit_log import REGISTRATION, VERDICT
 from uni_moe.errors import LineageError
 from uni_moe.records import sha256_text
 from uni_moe.registry.cards import CARDS, all_runs, report_key
+from uni_moe.registry.parcels import Parcel, fetched_aside, give_up, is_wrong
 from uni_moe.registry.read import Version
+from uni_moe.registry.travel_log import AUDIT, fetch_log, mend_log, part_to_send, send_part
 from uni_moe.storage.blobs import BlobStore, LocalFolder
 from uni_moe.storage.sums import sums_of, sums_text
 
@@ -25,16 +28,12 @@ Say = Callable[[str], None]
 LOCK = "dvc.lock"
 _RUNS, _MODEL, _GRAPH = "runs/", "/model", (LOCK, "dvc.yaml", "params.yaml")
 _ENDED = ("done", "failed")
-
-
-@dataclass(frozen=True)
-class Parcel:
-    """A folder that travels under a key."""
-
-    key: str
-    folder: Path
-    sums: Mapping[str, str] | None  # None: all that the folder holds
-    size_bytes: int
+_ID = r"[0-9a-f]{64}"
+_SHAPES = re.compile(
+    rf"runs/[\w-][\w.-]*|{_ID}/model|{_ID}/(report|{CARDS}|graph)-[0-9a-f]{{12}}(-[0-9a-f]{{12}})?"
+    rf"|{AUDIT}[0-9]{{12}}-[0-9]{{12}}-{_ID}",
+    re.ASCII,
+)
 
 
 def parcels(layout: Layout, *, settled: bool) -> list[Parcel]:
@@ -54,37 +53,47 @@ def send(layout: Layout, store: BlobStore, say: Say, *, settled: bool, verify: b
     `parcels`.
 
     Raises:
-        LineageError: the store keeps other content under a key, or ours was changed.
+        LineageError: the store keeps other content under a key, ours was changed, or the audit log
+            there is not the beginning of ours, nor ours of it; nothing is sent then.
         StoreError: the store cannot be reached, refuses, or is full.
     """
+    log = part_to_send(layout, store)
     there = set(store.keys())
     waiting = [one for one in parcels(layout, settled=settled) if verify or one.key not in there]
     for number, one in enumerate(waiting, 1):
         word = "verifying" if one.key in there else "sending"
         say(f"{word} {number} of {len(waiting)}: {one.key} ({size_text(one.size_bytes)})")
-        if one.key in there and _must_be_mended(store, one):
+        if one.key in there and is_wrong(store, one.key):
             say(f"  {one.key} is wrong in the store; it is sent again")
-            store.forget(one.key)
+            give_up(store, one)
         store.put_folder(one.key, one.folder, one.sums)
+    if verify:
+        mend_log(layout, store, say)
+    if log is not None:  # last: it tells of what is there by now
+        send_part(layout, store, log)
     return len(waiting)
 
 
 def fetch_records(layout: Layout, store: BlobStore, say: Say) -> int:
-    """Fetch runs, cards and reports that are not here; return how many folders came.
+    """Fetch runs, cards, reports and the audit log that are not here; return how many folders came.
 
     Raises:
-        LineageError: what the store keeps was changed.
+        LineageError: what the store keeps was changed, or is not ours; nothing comes then.
         StoreError: the store cannot be reached or refuses, or our disk has no room.
     """
     kept = store.keys()
-    keys = [key for key in kept if not key.endswith(_MODEL) and "/graph-" not in key]
+    for key in kept:
+        _check_shape(key)
+    records = [key for key in kept if not key.startswith(AUDIT)]
+    keys = [key for key in records if not key.endswith(_MODEL) and "/graph-" not in key]
     came = sum(_fetched(layout, store, key) for key in keys)
+    fetch_log(layout, store, say)
     say(f"records: {came} of {len(keys)} folders were new")
     return came
 
 
 def fetch_model(layout: Layout, store: BlobStore, version: Version, say: Say) -> None:
-    """Fetch a registered model, and DVC's lock that names its data where there is none here.
+    """Fetch a registered model.
 
     Raises:
         LineageError: the store does not keep it, or what it keeps was changed.
@@ -94,12 +103,25 @@ def fetch_model(layout: Layout, store: BlobStore, version: Version, say: Say) ->
     if not local.has(key):
         say(f"fetching version {version.number}: {key}")
         local.take(key, store)
-    graph = _graph_key(version.model, version.report)
-    if (layout.root / LOCK).exists() or not store.has(graph):
+
+
+def fetch_lock(layout: Layout, store: BlobStore, version: Version, say: Say) -> None:
+    """Fetch DVC's lock that names a model's data, where there is none here.
+
+    Of several, the one that was made by the params that are here comes.
+
+    Raises:
+        LineageError: what the store keeps was changed.
+        StoreError: the store cannot be reached or refuses, or our disk has no room.
+    """
+    graphs = store.keys(_graphs(version.model, version.report))
+    if (layout.root / LOCK).exists() or not graphs:
         return
-    with _fetched_aside(layout, store, graph) as folder:
-        if _text(layout.params) != _text(folder / "params.yaml"):
-            say("note: params.yaml here is not the one this model was made by; see `uni-moe plan`")
+    params = sha256_file(layout.params) if layout.params.is_file() else None
+    same = [key for key in graphs if store.sums(key).get("params.yaml") == params]
+    if not same:
+        say("note: params.yaml here is not the one this model was made by; see `uni-moe plan`")
+    with fetched_aside(layout, store, [*same, *graphs][0]) as folder:
         write_text(layout.root / LOCK, _text(folder / LOCK))
     say(f"{LOCK} is the one of version {version.number}")
 
@@ -109,17 +131,20 @@ def size_text(size_bytes: int) -> str:
     return f"{size_bytes / 1e6:.1f} MB" if size_bytes >= 100_000 else f"{size_bytes} bytes"
 
 
-def _must_be_mended(store: BlobStore, one: Parcel) -> bool:
-    """Say whether a kept parcel lost what its sums say, or its sums; other content stays."""
-    try:
-        return bool(store.wrong(one.key))
-    except LineageError:
-        return True
+def _check_shape(key: str) -> None:
+    """Refuse what we never send: a key becomes a path, and anybody may write to a store."""
+    if not _SHAPES.fullmatch(key):
+        raise LineageError(
+            f"The store keeps {key!r}, which is nothing of ours; nothing was fetched.",
+            cause="somebody put it there by hand, or a later version did.",
+            remedy="remove it there with its .sha256 file, or fetch with the version that sent it.",
+        )
 
 
 def _runs(layout: Layout) -> Iterator[Parcel]:
     for folder, record in all_runs(layout):
-        if record["status"] in _ENDED:
+        decided = any((folder / name).is_file() for name in (REGISTRATION, VERDICT))
+        if record["status"] in _ENDED or (record["status"] == "died" and decided):
             yield Parcel(f"{_RUNS}{folder.name}", folder, None, _size(folder))
 
 
@@ -148,10 +173,12 @@ def _graph(layout: Layout) -> Iterator[Parcel]:
     ):
         sums = {file.name: sha256_file(file) for file in files}
         size = sum(file.stat().st_size for file in files)
-        yield Parcel(_graph_key(model, report), layout.root, sums, size)
+        name = sha256_text(sums_text(sums))[:12]
+        yield Parcel(f"{_graphs(model, report)}-{name}", layout.root, sums, size)
 
 
-def _graph_key(model: str, report: str) -> str:
+def _graphs(model: str, report: str) -> str:
+    """Return how the keys of a model's locks begin: its params may be said in many ways."""
     return f"{model}/graph-{report[:12]}"
 
 
@@ -182,18 +209,10 @@ def _fetched_cards(target: Path, layout: Layout, store: BlobStore, key: str) -> 
     have = {name: sha256_file(target / name) for name in wanted if (target / name).is_file()}
     if have == wanted:
         return False
-    with _fetched_aside(layout, store, key) as folder:
+    with fetched_aside(layout, store, key) as folder:
         for name in wanted:
             write_text(target / name, _text(folder / name))
     return True
-
-
-@contextmanager
-def _fetched_aside(layout: Layout, store: BlobStore, key: str) -> Iterator[Path]:
-    layout.state.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=layout.state, prefix="fetched-") as folder:
-        store.get_folder(key, Path(folder) / "it")
-        yield Path(folder) / "it"
 
 
 def _text(file: Path) -> str:

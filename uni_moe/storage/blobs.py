@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +15,9 @@ from typing import Protocol
 from uni_moe.artifacts import whole_folder, write_text
 from uni_moe.errors import LineageError, StoreError
 from uni_moe.storage.sums import SUMS, check_sums, differing, read_sums, sums_of, sums_text
+
+# one name, or two: no path that is absolute, hidden, or leads up, and no sign that a glob reads
+_KEY = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
 
 
 class BlobStore(Protocol):
@@ -41,7 +45,7 @@ class BlobStore(Protocol):
         """Read every byte kept under a key; return the files that are not what its sums say."""
 
     def forget(self, key: str) -> None:
-        """Keep a key no more; what is left of its files is taken up by the next `put_folder`."""
+        """Keep a key no more; its files stay until the next `put_folder` takes their place."""
 
 
 class LocalFolder:
@@ -55,8 +59,12 @@ class LocalFolder:
         self.root = root
 
     def place(self, key: str) -> Path:
-        """Return where a key lies on this machine, for those who only read."""
-        return self.root / key
+        """Return where a key lies on this machine, for those who only read.
+
+        Raises:
+            LineageError: it is no key, and may lead out of the store.
+        """
+        return self.root / checked_key(key)
 
     def put_folder(self, key: str, folder: Path, sums: Mapping[str, str] | None = None) -> None:
         """Copy a folder's files to their place and check every byte of the copy.
@@ -111,7 +119,8 @@ class LocalFolder:
             file.relative_to(self.root).as_posix().removesuffix(SUMS)
             for file in self.root.glob(f"**/*{SUMS}")
         )
-        return sorted(key for key in found if key.startswith(prefix) and self.has(key))
+        ours = (key for key in found if _KEY.fullmatch(key) and key.startswith(prefix))
+        return sorted(key for key in ours if self.has(key))
 
     def sums(self, key: str) -> dict[str, str]:
         """Return the files kept under a key with their sha256.
@@ -129,10 +138,9 @@ class LocalFolder:
         return differing(sums_of(self.place(key)), self.sums(key))
 
     def forget(self, key: str) -> None:
-        """Remove a key: its sums first, without which it is not kept."""
+        """Remove a key's sums, without which it is not kept; its files wait for the next put."""
         with self._writing(key) as target:
             _sums_file(target).unlink(missing_ok=True)
-            shutil.rmtree(target, ignore_errors=True)
 
     def _same(self, key: str, sums: Mapping[str, str]) -> None:
         if self.sums(key) != sums:
@@ -151,6 +159,21 @@ class LocalFolder:
             with _turn(target.parent):
                 _sweep(target)
                 yield target
+
+
+def checked_key(key: str) -> str:
+    """Return a key that may be a path below a store.
+
+    Raises:
+        LineageError: it is none: a store that others write to may hold any name.
+    """
+    if _KEY.fullmatch(key):
+        return key
+    raise LineageError(
+        f"{key!r} is no key of a store; nothing was written.",
+        cause="a key is a name or two, such as ab12/model; somebody put this one there by hand.",
+        remedy="remove what lies there under this name, and its .sha256 file.",
+    )
 
 
 def not_kept(key: str, store: str) -> LineageError:

@@ -9,18 +9,20 @@ from __future__ import annotations
 import configparser
 import os
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from uni_moe.errors import ConfigError
-from uni_moe.storage.blobs import BlobStore, LocalFolder
+from uni_moe.artifacts import write_text
+from uni_moe.errors import ConfigError, StoreError
+from uni_moe.storage.blobs import BlobStore, LocalFolder, room
 from uni_moe.storage.credentials import LOCAL_CONFIG, Credentials, find_credentials
 
 NAME, DEFAULT_REGION = "uni-moe", "us-east-1"
 _SECTION = f"'remote \"{NAME}\"'"
-DATA, STORE = "dvc", "store"
+DATA, STORE, MARK = "dvc", "store", "uni-moe-remote"
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 
@@ -70,12 +72,7 @@ def parse_remote(url: str, endpoint: str | None, region: str, here: Path) -> Rem
         ConfigError: a URL has another form, or holds a secret; the secret is not repeated.
     """
     for name, text in (("URL", url), ("--endpoint", endpoint or "")):
-        if "@" in urlsplit(text).netloc or "?" in text:
-            raise ConfigError(
-                f"The {name} holds credentials or a query.",
-                cause="it is written to a file that others read.",
-                remedy="leave them out; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY instead.",
-            )
+        _check_secret(f"The {name}", text)
     if url.startswith("s3://"):
         return _bucket(url.rstrip("/"), endpoint, region)
     if "://" in url or endpoint is not None:
@@ -92,12 +89,15 @@ def read_remote(root: Path) -> Remote | None:
     """Return a workspace's remote, None where none is set.
 
     Raises:
-        ConfigError: DVC's config cannot be read, or another hand wrote our entry.
+        ConfigError: DVC's config cannot be read, another hand wrote our entry, or put a secret
+            into an address; it is not repeated.
     """
     options = _options(root, ".dvc/config") | _places(_options(root, LOCAL_CONFIG))
     url = options.get("url")
     if url is None:
         return None
+    for name in ("url", "endpointurl"):
+        _check_secret(f"{name} of the remote {NAME!r} in .dvc", options.get(name, ""))
     if not url.endswith(f"/{DATA}"):
         raise ConfigError(
             f"The remote {NAME!r} in .dvc/config is not as `uni-moe remote set` writes it.",
@@ -109,6 +109,42 @@ def read_remote(root: Path) -> Remote | None:
         region = options.get("region", DEFAULT_REGION)
         return Remote(place, options.get("endpointurl"), region)
     return Remote(str((root / ".dvc" / place).resolve()))  # DVC writes it relative to its config
+
+
+def make_folder(remote: Remote) -> None:
+    """Make the folder of a remote that is one, and mark it, so that it is told from its absence.
+
+    Raises:
+        StoreError: it cannot be made, or the disk has no room.
+    """
+    mark = Path(remote.url) / MARK
+    try:
+        if not mark.is_file():
+            with room(mark):
+                write_text(
+                    mark, "This folder is a remote of uni-moe: `uni-moe remote set` made it.\n"
+                )
+    except OSError as error:
+        raise StoreError(
+            f"The folder {remote.url} cannot be made a remote: {error.strerror}.",
+            cause="the disk is not there, or we may not write to it.",
+            remedy="mount the disk or name another folder; then give `uni-moe remote set` again.",
+        ) from error
+
+
+def check_folder(remote: Remote) -> None:
+    """Hold that the folder of a remote that is one is there: a disk may not be mounted.
+
+    Raises:
+        StoreError: it is not there, or `uni-moe remote set` never marked it.
+    """
+    if not remote.is_s3 and not (Path(remote.url) / MARK).is_file():
+        raise StoreError(
+            f"The remote {remote.url} is not there.",
+            cause=f"its disk is not mounted, or it was moved: there is no {MARK} in it.",
+            remedy="mount it, then give the same command again; or set it anew with "
+            f"`uni-moe remote set {shlex.quote(remote.url)}`.",
+        )
 
 
 def credentials_of(root: Path, environ: Mapping[str, str] = os.environ) -> Credentials:
@@ -131,6 +167,31 @@ def open_store(root: Path, remote: Remote) -> BlobStore:
     from uni_moe.storage.s3 import S3Bucket
 
     return S3Bucket(remote, credentials_of(root))
+
+
+def _check_secret(what: str, address: str) -> None:
+    """Refuse an address with a secret in it, without repeating it."""
+    if "@" in urlsplit(address).netloc or "?" in address:
+        raise ConfigError(
+            f"{what} holds credentials or a query.",
+            cause="an address is printed, and stands in a file that others read.",
+            remedy="leave them out; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY instead.",
+        )
+
+
+def check_told(root: Path, remote: Remote) -> None:
+    """Hold that a workspace's remote is the one that was just written to .dvc/config.
+
+    Raises:
+        ConfigError: values of this machine's own config say another one.
+    """
+    if read_remote(root) != remote:
+        own = ", ".join(_places(_options(root, LOCAL_CONFIG)))
+        raise ConfigError(
+            f"The remote {remote.text()} was written to .dvc/config, but it is not in force.",
+            cause=f"{LOCAL_CONFIG} says something else, and wins: {own}.",
+            remedy=f"take it out there, say with `dvc remote modify --local --unset {NAME} url`.",
+        )
 
 
 def _bucket(url: str, endpoint: str | None, region: str) -> Remote:

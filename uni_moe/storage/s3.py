@@ -29,7 +29,7 @@ from urllib3.response import BaseHTTPResponse
 
 from uni_moe.artifacts import sha256_file, whole_folder
 from uni_moe.errors import StoreError
-from uni_moe.storage.blobs import not_kept, other_content, room
+from uni_moe.storage.blobs import checked_key, not_kept, other_content, room
 from uni_moe.storage.credentials import Credentials
 from uni_moe.storage.remote import STORE, Remote
 from uni_moe.storage.s3_faults import refused, unreachable
@@ -80,6 +80,7 @@ class S3Bucket:
             LineageError: the key holds other content, or the folder is not what `sums` says.
             StoreError: the server cannot be reached, refuses, is full, or gives other bytes back.
         """
+        checked_key(key)
         sums = sums_of(folder) if sums is None else sums
         with self._telling(key):
             kept = self._kept(key)
@@ -128,6 +129,7 @@ class S3Bucket:
             LineageError: the key is not kept, or its sums are broken.
             StoreError: the server cannot be reached or refuses.
         """
+        checked_key(key)
         with self._telling(key):
             kept = self._kept(key)
         if kept is None:

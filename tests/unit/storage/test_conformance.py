@@ -36,6 +36,12 @@ def take_out(store, name):
         store._client.remove_object(store.remote.bucket, f"{store.prefix}/{name}")
 
 
+def holds(store, name):
+    if isinstance(store, LocalFolder):
+        return (store.root / name).is_file()
+    return name in store.objects()
+
+
 def test_what_is_kept_comes_back_the_same(store, folder, tmp_path):
     store.put_folder("ab/model", folder)
     store.get_folder("ab/model", tmp_path / "back")
@@ -135,6 +141,7 @@ def test_a_forgotten_key_is_kept_no_more_and_can_be_kept_again(store, folder, tm
     write_into(store, "ab/model/deep/weights.bin", b"\x00\x02")
     store.forget("ab/model")
     assert not store.has("ab/model")
+    assert holds(store, "ab/model/card.json")  # what is whole may be all that there is
     store.put_folder("ab/model", folder)
     store.get_folder("ab/model", tmp_path / "back")
     assert tree(tmp_path / "back") == tree(folder)
@@ -144,6 +151,26 @@ def test_an_absent_key_says_so(store, tmp_path):
     for ask in (store.sums, store.wrong, lambda key: store.get_folder(key, tmp_path / "back")):
         with pytest.raises(LineageError, match="keeps nothing under ab/model"):
             ask("ab/model")
+
+
+@pytest.mark.parametrize(
+    "key", ["/home/u/.ssh", "../out", "ab/../../out", "ab//model", "./ab", "ab/.model", "", "a/*"]
+)
+def test_a_key_that_leads_out_of_a_store_is_refused_before_anything_is_made(
+    store, folder, tmp_path, key
+):
+    before = tree(tmp_path)
+    mine = LocalFolder(tmp_path / "deep" / "mine")
+    for ask in (
+        lambda: store.put_folder(key, folder),
+        lambda: store.sums(key),
+        lambda: store.get_folder(key, tmp_path / "back"),
+        lambda: mine.take(key, store),
+    ):
+        with pytest.raises(LineageError, match="is no key"):
+            ask()
+    assert tree(tmp_path) == before
+    assert not mine.root.exists()
 
 
 def test_many_may_keep_the_same_folder_at_once(store, folder, tmp_path):

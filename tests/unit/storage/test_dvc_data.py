@@ -1,4 +1,4 @@
-"""What DVC keeps in a remote is held to its names: spoilt objects go, and lists that miss one."""
+"""What DVC keeps in a remote is held to its names: what is wrong goes if it can be sent again."""
 
 import hashlib
 import io
@@ -7,8 +7,8 @@ import secrets
 
 import pytest
 
-from uni_moe.storage.dvc_data import remove_spoilt, removed
-from uni_moe.storage.remote import DATA, Remote
+from uni_moe.storage.dvc_data import Files, Kept, Spoilt, absent, remove_spoilt, still_wrong
+from uni_moe.storage.remote import DATA
 from uni_moe.storage.s3 import S3Bucket
 
 
@@ -33,24 +33,84 @@ KEPT = {
 STAYS = {name_of(WHOLE), name_of(listing(WHOLE), ".dir")}
 
 
-def test_a_folders_spoilt_objects_go_with_the_lists_that_name_them(tmp_path):
-    for name, data in KEPT.items():
-        (tmp_path / DATA / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / DATA / name).write_bytes(data)
-    gone = remove_spoilt(tmp_path, Remote(str(tmp_path)))
-    left = {p.relative_to(tmp_path / DATA).as_posix() for p in tmp_path.rglob("*") if p.is_file()}
-    assert left == STAYS
-    assert {*gone} == KEPT.keys() - STAYS
-    assert remove_spoilt(tmp_path, Remote(str(tmp_path))) == []
-
-
-@pytest.mark.parametrize("name", ["moto_server", "told_server"])
-def test_a_buckets_spoilt_objects_go_with_the_lists_that_name_them(request, name):
-    server = request.getfixturevalue(name)
+@pytest.fixture(params=["folder", "moto_server", "told_server"])
+def store(request, tmp_path):
+    if request.param == "folder":
+        return Files(tmp_path / DATA)
+    server = request.getfixturevalue(request.param)
     remote = server.bucket(f"s3://uni-moe-tests/{secrets.token_hex(8)}").remote
-    store = S3Bucket(remote, server.credentials(), DATA)
-    for key, data in KEPT.items():
-        place = f"{remote.prefix(DATA)}/{key}"
-        store._client.put_object(remote.bucket, place, io.BytesIO(data), len(data))
-    assert {*removed(store)} == KEPT.keys() - STAYS
+    return S3Bucket(remote, server.credentials(), DATA)
+
+
+def put(store, objects):
+    for name, data in objects.items():
+        if isinstance(store, Files):
+            (store.folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (store.folder / name).write_bytes(data)
+        else:
+            place = f"{store.prefix}/{name}"
+            store._client.put_object(store.remote.bucket, place, io.BytesIO(data), len(data))
+
+
+def kept(tmp_path, *roots, cache=()):
+    """Return what a workspace can send: its lock's roots, and a cache of these bytes."""
+    put(Files(tmp_path), {name_of(data, ending): data for data, ending in cache})
+    said = (name_of(data, ending) for data, ending in roots)
+    names = frozenset(name.removeprefix("files/md5/").replace("/", "") for name in said)
+    return Kept(names, tmp_path / "files" / "md5")
+
+
+BOTH, GONE = (listing(WHOLE, SPOILT), ".dir"), (listing(LOST), ".dir")
+HERE = [(WHOLE, ""), (SPOILT, ""), (LOST, ""), BOTH, GONE]
+
+
+def test_what_is_wrong_goes_with_the_lists_that_name_it_where_it_can_be_sent_again(store, tmp_path):
+    put(store, KEPT)
+    told = remove_spoilt(store, kept(tmp_path / "cache", BOTH, GONE, cache=HERE))
     assert {*store.objects()} == STAYS
+    assert {*told.removed} == KEPT.keys() - STAYS
+    assert told.left == ()
+    put(store, {name_of(*one): one[0] for one in HERE})
+    assert remove_spoilt(store, kept(tmp_path / "cache", BOTH)) == Spoilt((), ())
+
+
+@pytest.mark.parametrize(
+    "roots, cache",
+    [
+        ([], HERE),  # another version's
+        ([BOTH, GONE], []),  # the cache was cleared
+        ([BOTH, GONE], [(WHOLE, ""), (LOST, ""), BOTH]),  # half of each is in the cache
+    ],
+)
+def test_what_cannot_be_sent_again_is_told_and_stays(store, tmp_path, roots, cache):
+    put(store, KEPT)
+    told = remove_spoilt(store, kept(tmp_path / "cache", *roots, cache=cache))
+    assert told.removed == ()
+    assert {*told.left} == KEPT.keys() - STAYS
+    assert {*store.objects()} == KEPT.keys()
+
+
+def test_another_versions_list_is_whole_again_when_what_it_shares_with_ours_was_sent(
+    store, tmp_path
+):
+    put(store, {name_of(*BOTH): BOTH[0], name_of(WHOLE): WHOLE, name_of(SPOILT): b"spoilT"})
+    told = remove_spoilt(store, kept(tmp_path / "cache", (SPOILT, ""), cache=[(SPOILT, "")]))
+    assert told == Spoilt((name_of(SPOILT),), (name_of(*BOTH),))
+    assert still_wrong(store, told.left) == [name_of(*BOTH)]
+    put(store, {name_of(SPOILT): SPOILT})
+    assert still_wrong(store, told.left) == []
+
+
+def test_what_another_machine_is_just_sending_is_not_spoilt(store, tmp_path):
+    sending = {"files/md5/ab/.Xq3_Yw.tmp": b"ha", name_of(WHOLE) + ".Xq3_Yw.tmp": b"wh"}
+    put(store, sending)
+    assert remove_spoilt(store, kept(tmp_path / "cache")) == Spoilt((), ())
+    assert {*store.objects()} == sending.keys()
+
+
+def test_what_the_lock_names_and_nobody_holds_is_found_by_listing(store, tmp_path):
+    put(store, {name_of(*BOTH): BOTH[0], name_of(WHOLE): WHOLE})
+    ours = kept(tmp_path / "cache", BOTH, (LOST, ""))
+    assert absent(store, ours) == sorted([name_of(SPOILT), name_of(LOST)])
+    put(store, {name_of(one): one for one in (SPOILT, LOST)})
+    assert absent(store, ours) == []

@@ -7,7 +7,14 @@ import pytest
 from uni_moe.errors import ConfigError, StoreError
 from uni_moe.storage.blobs import LocalFolder
 from uni_moe.storage.credentials import find_credentials
-from uni_moe.storage.remote import Remote, credentials_of, open_store, parse_remote, read_remote
+from uni_moe.storage.remote import (
+    Remote,
+    check_told,
+    credentials_of,
+    open_store,
+    parse_remote,
+    read_remote,
+)
 
 AWS = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "planted"}
 MINIO = {"MINIO_ACCESS_KEY": "m", "MINIO_SECRET_KEY": "planted", "MINIO_SESSION_TOKEN": "t"}
@@ -115,6 +122,36 @@ def test_an_entry_of_another_hand_is_told(tmp_path):
     config(tmp_path, "config", url="s3://buck/data")
     with pytest.raises(ConfigError, match="not as `uni-moe remote set` writes it"):
         read_remote(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"url": "s3://me:planted@buck/dvc"},
+        {"url": "s3://buck/dvc", "endpointurl": "http://me:planted@host:9000"},
+        {"url": "s3://buck/dvc", "endpointurl": "http://host:9000?key=planted"},
+    ],
+)
+@pytest.mark.parametrize("name", ["config", "config.local"])
+def test_a_secret_that_a_hand_put_into_an_address_is_refused_and_not_repeated(
+    tmp_path, name, options
+):
+    config(tmp_path, "config", url="s3://buck/dvc")
+    config(tmp_path, name, **options)
+    with pytest.raises(ConfigError, match="holds credentials") as told:
+        read_remote(tmp_path)
+    assert "planted" not in str(told.value)
+
+
+def test_a_remote_that_this_machines_own_config_overrules_is_told(tmp_path):
+    remote = Remote("s3://buck", "http://host:9000")
+    config(tmp_path, "config", url="s3://buck/dvc", endpointurl="http://host:9000")
+    check_told(tmp_path, remote)
+    config(tmp_path, "config.local", endpointurl="http://other:9000", access_key_id="planted")
+    with pytest.raises(ConfigError, match="is not in force") as told:
+        check_told(tmp_path, remote)
+    assert told.value.cause.endswith("wins: endpointurl.")
+    assert "planted" not in str(told.value)
 
 
 def test_a_broken_local_config_is_told_without_its_lines(tmp_path):

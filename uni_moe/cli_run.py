@@ -6,7 +6,6 @@ Heavy imports happen inside, so that help and errors come at once.
 from __future__ import annotations
 
 import argparse
-import getpass
 import json
 import os
 from dataclasses import asdict
@@ -20,6 +19,7 @@ from uni_moe.command import Command
 from uni_moe.config import Gate, load_params
 from uni_moe.errors import ConfigError
 from uni_moe.machine import load_machine
+from uni_moe.runs import user
 
 if TYPE_CHECKING:
     from uni_moe.registry.gate import Verdict
@@ -163,7 +163,7 @@ def _register(arguments: argparse.Namespace) -> None:
 
     layout = Layout(arguments.workspace.resolve())
     params = load_params(layout.params)
-    candidate = register(layout, reason=arguments.reason, who=getpass.getuser())
+    candidate = register(layout, reason=arguments.reason, who=user())
     _tell(promote_if_better(layout, candidate, params.gate, reason=arguments.reason))
 
 
@@ -181,6 +181,6 @@ def _judge(arguments: argparse.Namespace) -> None:
 
         ctx = StageContext("judge", layout, params, run)
         folder = judge_again(ctx, version.model_folder, version.report_folder)
-        done = write.register_judgement(layout, version.model, folder, who=getpass.getuser())
+        done = write.register_judgement(layout, version.model, folder, who=user())
     print(f"\nVersion {done.number}, judged on the items of today:\n")
     print(_table(read.find(layout, version.model).report_folder))

@@ -147,7 +147,7 @@ def _made_from(layout: Layout, modalities: Collection[str]) -> list[str]:
 
 def _versions(layout: Layout, keys: Collection[str]) -> Iterator[Leftover]:
     """Tell registered models; a model's own ledger knows its last phase alone."""
-    for version in models(layout) if layout.registry.is_file() else ():
+    for version in models(layout):
         file = version.model_folder / LEDGER
         learned = file.is_file() and _may_hold(file, keys)
         said = "learned from it" if learned else "may have, in a phase before `tune`"

@@ -22,6 +22,7 @@ from uni_moe.artifacts import sha256_bytes
 from uni_moe.records import canonical_json, sha256_text
 
 BEGINNING = "0" * 64  # what the first entry names as the one before it
+FORGOTTEN = "forgotten"
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*(?:"|\\?\Z)', re.DOTALL)
 _BEFORE_EVENT = re.compile(rb'\{"at":"[^"]*",(?:"b[^,]*,)?')
 CLOCK_S = 300.0  # clocks of machines that share a store differ by less
@@ -38,13 +39,14 @@ class Asked:
 
 @dataclass(frozen=True)
 class Telling:
-    """What an entry tells. `evidence` is JSON; three of its keys are checked later on.
+    """What an entry tells. `evidence` is JSON; four of its keys are checked later on.
 
     `files` maps a path in the workspace to the sha256 of its bytes, `artifacts` a path to the id of
-    the card there, `decision` is what the one file of `files` holds.
+    the card there, `decision` is what the one file of `files` holds. What earlier entries name
+    below the folder `forgotten` may be gone.
     """
 
-    event: str  # registration, judgement, verdict, promotion, waiver, rollback, approval, removal
+    event: str  # such as registration, judgement, verdict, promotion, approval, forgetting
     who: str
     why: str
     subject: str | None  # the id of the model's card

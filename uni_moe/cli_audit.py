@@ -44,6 +44,7 @@ def add_words(command: Command) -> None:
         ("promote", _promote, "make a registered model the champion, if the gate agrees"),
         ("approve", _approve, "approve a registered model under your name"),
         ("rollback", _rollback, "bring back the champion before this one"),
+        ("forget", _forget, "remove a registered model for good; its number stays"),
     ):
         sub = command(name, call, text)
         if name != "rollback":
@@ -162,6 +163,14 @@ def _approve(arguments: argparse.Namespace) -> None:
     wanted = load_params(layout.params).gate.approvals
     count = approve(layout, arguments.model, asked)
     print(f"approved by {asked.who}: {count} of {wanted}")
+
+
+def _forget(arguments: argparse.Namespace) -> None:
+    from uni_moe.registry.forgetting import forget
+
+    layout, asked = _layout(arguments), _asked(arguments)
+    version = forget(layout, arguments.model, asked)
+    print(f"forgotten: version {version.number}; {layout.name_of(version.folder)} is removed")
 
 
 def _tell(verdict: Verdict) -> int:

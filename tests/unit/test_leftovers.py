@@ -154,9 +154,11 @@ def test_registered_models_that_learned_from_a_removed_sample_are_named(layout, 
     )
     said = removed(layout, capsys, key)
     assert f"version 1 learned from it: store/{made.model}" in said
-    assert f"rm -r store/{made.model}" in said
+    assert "uni-moe forget 1 --why TEXT" in said
     layout.registry.unlink()  # `make clean`; an index in PostgreSQL has no file either
     assert f"version 1 learned from it: store/{made.model}" in removed(layout, capsys, key)
+    assert main(["--workspace", str(layout.root), "forget", "1", "--why", f"{key} went"]) == 0
+    assert "registered version" not in removed(layout, capsys, key)
 
 
 def test_a_removal_waits_for_nobody_and_disturbs_nobody(layout, capsys):

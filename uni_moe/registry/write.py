@@ -118,11 +118,12 @@ def _registered(
     ids = model[1].id, report[1].id
     with turn(layout):
         known = read.version_of(layout, ids[0])
-        if known is None or known.report != ids[1]:
+        is_kept = LocalFolder(layout.store).has(f"{ids[0]}/model")
+        if known is None or known.report != ids[1] or not is_kept:
             sound_log(layout)
             number = known.number if known is not None else read.next_number(layout)
             _keep(layout, model, report)
-            event = "registration" if known is None else "judgement"
+            event = "judgement" if known is not None and is_kept else "registration"
             _record(layout, Candidate(number, *ids), told, event)
             index(layout)
             return Candidate(number, *ids)

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from uni_moe.audit_log import REGISTRATION, sound_log
 from uni_moe.errors import LineageError
 from uni_moe.records import Card
 from uni_moe.registry import read
-from uni_moe.registry.cards import CARDS, all_cards, card_file, read_report, report_key
+from uni_moe.registry.cards import CARDS, all_cards, ancestors, card_file, read_report, report_key
 from uni_moe.registry.decisions import decide_in_writing, judged, turn
 from uni_moe.registry.exams import kept_exam
 from uni_moe.registry.indexing import index
@@ -134,7 +133,7 @@ def _keep(layout: Layout, model: tuple[Path, Card], report: tuple[Path, Card]) -
     store, cards = LocalFolder(layout.store), all_cards(layout)
     cards[report[1].id] = (layout.name_of(layout.report), report[1])
     own = model[1].id
-    family = _ancestors(cards, own) | _ancestors(cards, report[1].id)
+    family = ancestors(cards, own) | ancestors(cards, report[1].id)
     for key, (folder, card) in (("model", model), (report_key(report[1].id), report)):
         if folder != layout.store / own / key:
             store.put_folder(f"{own}/{key}", folder, _sums(folder, card))
@@ -156,28 +155,6 @@ def _record(layout: Layout, candidate: Candidate, told: Told, event: str) -> Non
         evidence = {"artifacts": judged(layout, candidate.model, candidate.report)}
         telling = Telling(event, told.who, told.reason, candidate.model, evidence)
         decide_in_writing(layout, layout.name_of(run.folder / REGISTRATION), facts, telling)
-
-
-def _ancestors(cards: Mapping[str, tuple[str, Card]], start: str) -> set[str]:
-    """Return an artifact and everything it was made from.
-
-    Raises:
-        LineageError: a parent's card is nowhere.
-    """
-    found, waiting = set(), [start]
-    while waiting:
-        card_id = waiting.pop()
-        if card_id in found:
-            continue
-        if card_id not in cards:
-            raise LineageError(
-                f"The card {card_id[:12]} is missing, so the lineage has a gap.",
-                cause="an artifact was made again after its children had been made.",
-                remedy="run `dvc repro`, then register again.",
-            )
-        found.add(card_id)
-        waiting += cards[card_id][1].parents.values()
-    return found
 
 
 def _sums(folder: Path, card: Card) -> dict[str, str]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from uni_moe.artifacts import whole_file
 from uni_moe.data.exposures import FILE, Entry, leaf_of, read_entries, write_entries
-from uni_moe.errors import StageError
+from uni_moe.errors import StageError, unwritten
 from uni_moe.merkle import Tree, tree_of
 from uni_moe.train.batches import StepReport
 
@@ -108,6 +108,7 @@ class Ledger:
         """Write what waits as a part.
 
         Raises:
+            StoreError: the disk is full; the parts before it are as they were.
             StageError: the disk refuses it; the parts before it are as they were.
         """
         if not self._waiting:
@@ -117,12 +118,8 @@ class Ledger:
             with whole_file(part) as draft:
                 write_entries(draft, self._waiting)
         except OSError as error:
-            raise StageError(
-                f"The ledger could not be written to {self._folder}: {error}",
-                cause="the disk is full, or it refused the file.",
-                remedy="make room or mend it, then run the same command: it goes on from the last "
-                "whole state.",
-            ) from error
+            what = f"The ledger could not be written to {self._folder}: {error}"
+            raise unwritten(error, what) from error
         self._waiting = []
 
     def _parts(self) -> list[Path]:

@@ -120,11 +120,11 @@ def _export(arguments: argparse.Namespace) -> None:
         lines = openlineage_lines(_layout(arguments), entries)
         write_text(arguments.openlineage, "".join(f"{line}\n" for line in lines))
         print(f"{len(lines)} events in {arguments.openlineage}", file=sys.stderr)
-    elif arguments.out is None:
-        sys.stdout.write(text.decode())
-    else:
+    if arguments.out is not None:
         with whole_file(arguments.out) as draft:
             draft.write_bytes(text)
+    elif arguments.openlineage is None:
+        sys.stdout.write(text.decode())
     from uni_moe.audit import BEGINNING
 
     head = entries[-1].hash if entries else BEGINNING

@@ -59,6 +59,11 @@ def test_the_audit_log_is_checked_shown_and_exported(layout, capsys):
     events = layout.root / "events.jsonl"
     assert say(layout, "audit", "export", "--openlineage", str(events)) == 0
     assert len(events.read_text().splitlines()) == 6  # two registrations and a promotion
+    assert capsys.readouterr().out == ""
+    words = ("--out", str(layout.root / "both.jsonl"), "--openlineage", str(layout.root / "too"))
+    assert say(layout, "audit", "export", *words) == 0
+    assert (layout.root / "both.jsonl").read_bytes() == out.read_bytes()
+    assert (layout.root / "too").read_text() == events.read_text()
     assert say(layout, "rollback", "--why", "too early") == 7
     assert say(layout, "audit", "verify", "--head", head) == 0
 

@@ -174,9 +174,7 @@ def _forget(arguments: argparse.Namespace) -> None:
 
 
 def _tell(verdict: Verdict) -> int:
-    print(f"promoted: {verdict.candidate[:12]}" if verdict.promoted else "not promoted, because")
-    for reason in verdict.reasons:
-        print(f"  - {reason}")
+    print(verdict.text)
     return 0 if verdict.promoted else GateError.exit_code
 
 

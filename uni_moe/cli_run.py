@@ -92,14 +92,8 @@ def _run(arguments: argparse.Namespace) -> int:
         from flows.pipeline import retrain
 
         verdict = cast("Verdict", retrain(str(layout.root), arguments.reason))
-    _tell(verdict)
+    print(f"\n{verdict.text}")
     return _closing(layout)
-
-
-def _tell(verdict: Verdict) -> None:
-    print("\npromoted" if verdict.promoted else "\nnot promoted")
-    for reason in verdict.reasons:
-        print(f"  - {reason}")
 
 
 def _is_judged(layout: Layout, rules: Gate) -> bool:
@@ -164,7 +158,8 @@ def _register(arguments: argparse.Namespace) -> None:
     layout = Layout(arguments.workspace.resolve())
     params = load_params(layout.params)
     candidate = register(layout, reason=arguments.reason, who=user())
-    _tell(promote_if_better(layout, candidate, params.gate, reason=arguments.reason))
+    verdict = promote_if_better(layout, candidate, params.gate, reason=arguments.reason)
+    print(f"\n{verdict.text}")
 
 
 def _judge(arguments: argparse.Namespace) -> None:

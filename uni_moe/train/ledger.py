@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from uni_moe.artifacts import whole_file
-from uni_moe.data.exposures import FILE, Entry, leaf_of, read_entries, write_entries
+from uni_moe.data.exposures import FILE, LedgerEntry, leaf_of, read_entries, write_entries
 from uni_moe.errors import StageError, unwritten
 from uni_moe.merkle import Tree, tree_of
 from uni_moe.train.batches import StepReport
@@ -27,7 +27,7 @@ class Ledger:
     def __init__(self, folder: Path) -> None:
         """Take a folder of its own; `begin` or `resume` says what to do with what lies there."""
         self._folder = folder
-        self._tree, self._waiting = Tree(), list[Entry]()
+        self._tree, self._waiting = Tree(), list[LedgerEntry]()
         self._step = 0  # the last one recorded
 
     def begin(self) -> None:
@@ -59,7 +59,7 @@ class Ledger:
         """Record the draws of a step."""
         assert report.step > self._step, f"step {report.step} comes after step {self._step}"
         for rank, seen in report.seen:
-            entry = Entry(
+            entry = LedgerEntry(
                 report.step,
                 rank,
                 seen.slot,
@@ -81,7 +81,7 @@ class Ledger:
         self._flush()
         return {"step": self._step, "tree": self._tree.to_json()}
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self) -> Iterator[LedgerEntry]:
         """Give all that was recorded so far, in order."""
         self._flush()
         return read_entries(*self._parts())
@@ -130,7 +130,7 @@ def _tree_of_files(parts: list[Path], folder: Path) -> Tree:
     return tree_of(map(leaf_of, _entries_of(parts, folder)))
 
 
-def _entries_of(parts: list[Path], folder: Path) -> Iterator[Entry]:
+def _entries_of(parts: list[Path], folder: Path) -> Iterator[LedgerEntry]:
     try:
         yield from read_entries(*parts)
     except (OSError, ValueError) as error:  # pyarrow's own errors are both

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from tests.unit.registry.workspace import RULES, candidate
 from uni_moe.artifacts import Layout
-from uni_moe.registry.write import promote_if_better, register
+from uni_moe.registry.promoting import promote_if_better
+from uni_moe.registry.write import register
 from uni_moe.workspace import recipe_file
 
 REPOSITORY = Path(__file__).parents[2]

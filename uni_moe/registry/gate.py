@@ -35,6 +35,12 @@ class Verdict:
     reasons: tuple[str, ...]
     evidence: Mapping[str, Any]
 
+    @property
+    def text(self) -> str:
+        """The verdict for a person, a reason a line."""
+        head = f"promoted: {self.candidate[:12]}" if self.promoted else "not promoted, because"
+        return "\n  - ".join((head, *self.reasons))
+
     def to_json(self) -> dict[str, Any]:
         """Return the verdict as a JSON object."""
         return {**asdict(self), "reasons": list(self.reasons), "evidence": dict(self.evidence)}

@@ -32,7 +32,7 @@ from uni_moe.artifacts import (
     write_json,
     write_text,
 )
-from uni_moe.errors import StageError, is_full
+from uni_moe.errors import unwritten
 from uni_moe.machine import Machine
 from uni_moe.records import canonical_json, sha256_text
 from uni_moe.stage import StageContext
@@ -105,18 +105,14 @@ class StateStore:
         """Wait until what was saved is on the disk.
 
         Raises:
+            StoreError: the disk is full; the states before it are as they were.
             StageError: it could not be written; the states before it are as they were.
         """
         self.wait()
         trouble, self._trouble = self._trouble, None
         if trouble is not None:
-            full = is_full(trouble)
-            raise StageError(
-                f"A training state could not be written to {self.folder}: {trouble}",
-                cause="the disk is full." if full else "the disk or its file system refused it.",
-                remedy="make room or mend it, then run the same command: it goes on from the last "
-                "whole state.",
-            ) from trouble
+            what = f"A training state could not be written to {self.folder}: {trouble}"
+            raise unwritten(trouble, what) from trouble
 
     def wait(self) -> None:
         """Wait until nothing is being written, however it ends."""

@@ -4,7 +4,7 @@ import json
 import pytest
 import torch
 
-from uni_moe.errors import StageError
+from uni_moe.errors import StoreError
 from uni_moe.train import state as module
 from uni_moe.train.state import STATES, StateStore, TrainingState, kept
 
@@ -114,7 +114,7 @@ def test_a_full_disk_is_told_and_the_last_state_stays(tmp_path, monkeypatch):
 
     monkeypatch.setattr(module, "save_file", full)
     states.save(state(2))
-    with pytest.raises(StageError, match="the disk is full"):
+    with pytest.raises(StoreError, match="the disk is full"):
         states.settle()
     assert states.newest() == 1
     assert [path.name for path in states.folder.glob("*step*")] == ["step-00000001"]

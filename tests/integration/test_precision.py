@@ -80,6 +80,7 @@ def near(found, expected):
     assert found.adapter.keys() == expected.adapter.keys()
 
 
+@pytest.mark.operate
 @pytest.mark.parametrize("machine", [{}, AGAIN, {"expert_parallel": 2}])
 def test_two_ranks_agree_with_one_to_rounding(machine, assembled, alone):
     near(tuned(assembled, **two(**machine)), alone[0])
@@ -89,6 +90,7 @@ def test_spread_weights_give_the_same_losses(alone):
     near(alone[3], alone[0])
 
 
+@pytest.mark.operate
 @pytest.mark.parametrize("machine", [two(zero_stage=1), two(zero_stage=3)])
 def test_resume_ends_in_the_same_bits(machine, assembled):
     expected = tuned(assembled, **machine).adapter
@@ -103,6 +105,7 @@ def test_resume_ends_in_the_same_bits(machine, assembled):
     assert all(torch.equal(found.adapter[name], tensor) for name, tensor in expected.items())
 
 
+@pytest.mark.operate
 def test_resume_with_another_number_of_ranks_goes_on(assembled, alone):
     process = start(assembled, two(zero_stage=2))
     wait_for(lambda: has_state(assembled))

@@ -206,7 +206,14 @@ def _working(network: Network, load: Load, way: Way, index: int) -> int:
         learned = index in network.adapted or network.has("language")
         return carried + (3 - learned) * positions * decoder.inner * way.number
     rows = visits(network, positions, way)
-    return carried + rows * (4 * decoder.inner + 3 * decoder.width) * way.number
+    inner_rows = _busiest(network, rows, way) if way.experts == "fused" else rows
+    numbers = inner_rows * 4 * decoder.inner + rows * 3 * decoder.width
+    return carried + numbers * way.number
+
+
+def _busiest(network: Network, rows: int, way: Way) -> int:
+    """Rows of the busiest expert, whose room the others take over: half more than its share."""
+    return min(rows // network.decoder.top_k, 3 * rows // (2 * _experts(network, way)))
 
 
 def _media(kind: str, load: Load) -> int:

@@ -21,13 +21,13 @@ QUESTIONS = {
     "lora": "low-rank adapters on experts beside peft's own ways",
     "decode": "generation beside transformers' and beside what memory allows",
     "step": "an optimizer step of tuning beside the way of the published code",
-    "layouts": "gradients of two ranks beside one process, whatever each of them meets",
-    "kills": "stages killed at random instants: do they end in the same bytes",
-    "memory": "memory that a training is said to need beside what it holds",
     "large": "the same at the paper's size, on a GPU",
     "watch": "what the ledger and the telemetry take of a step",
     "size": "the paper's models on the meta device: parameters, time, memory",
+    "memory": "memory that a training is said to need beside what it holds",
     "features": "what keeping features of frozen encoders is worth",
+    "layouts": "gradients of two ranks beside one process, whatever each of them meets",
+    "kills": "stages killed at random instants: do they end in the same bytes",
 }
 ROUNDS = 9
 MISSED = 1

@@ -13,7 +13,8 @@ import argparse
 import time
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import inf, isfinite
 from statistics import median
 
 import torch
@@ -51,8 +52,8 @@ class Found:
     """What one rank found of a layout.
 
     `off` is the largest difference of any clipped gradient, `scale` the largest of them,
-    `norm_off` how far the norm before clipping is off, relative to it. `unvisited` counts experts
-    without a token.
+    `norm_off` how far the norm before clipping is off, relative to it; what is no number is
+    infinitely far off. `unvisited` counts experts without a token.
     """
 
     seed: int
@@ -61,6 +62,11 @@ class Found:
     norm_off: float
     unvisited: int
     seconds: float
+
+    @property
+    def held(self) -> float:
+        """What the bar limits; nothing is near where the norm is no number."""
+        return self.off if isfinite(self.norm_off) else inf
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -84,7 +90,18 @@ def compared(seeds: Sequence[int], ranks: int, *, patience_s: float) -> list[Fou
         StageError: a layout hangs or breaks a rank.
     """
     every = on_ranks(learn_layouts, list(seeds), patience_s=patience_s, ranks=ranks)
-    return [max(found, key=lambda one: one.off) for found in every]
+    return [worst(found) for found in every]
+
+
+def worst(found: Sequence[Found]) -> Found:
+    """Return what the rank found that is furthest off, with the norm that is."""
+    most = max(found, key=lambda one: one.off)
+    return replace(most, norm_off=max(one.norm_off for one in found))
+
+
+def finite(difference: float) -> float:
+    """Return a difference, infinite where it is no number: `max` would pass over that."""
+    return difference if isfinite(difference) else inf
 
 
 def case_of(found: Sequence[Found], ranks: int) -> Case:
@@ -93,17 +110,17 @@ def case_of(found: Sequence[Found], ranks: int) -> Case:
     for spread in SPREADS:
         own = [one for one in found if draw(one.seed, ranks).spread == spread]
         if own:
-            worst = max(own, key=lambda one: one.off)
+            furthest = max(own, key=lambda one: one.held)
             facts = {
                 "layouts": len(own),
-                "worst_seed": worst.seed,
+                "worst_seed": furthest.seed,
                 "worst_norm_off": max(one.norm_off for one in own),
                 "median_scale": median(one.scale for one in own),
                 "with_experts_without_a_token": sum(one.unvisited > 0 for one in own),
                 "median_seconds": median(one.seconds for one in own),
             }
             what = f"{len(own)} layouts, {spread}: a gradient is off by at most"
-            numbers.append(Number(what, worst.off, bar=at_most(BAR), facts=facts))
+            numbers.append(Number(what, furthest.held, bar=at_most(BAR), facts=facts))
     title = f"steps on {ranks} ranks beside one process"
     held = variety(draw(one.seed, ranks) for one in found)
     return Case(title, numbers=numbers, facts=held)
@@ -136,17 +153,17 @@ def _at(
         engine.load_tensors(start, 0)
         learner = LayoutLearner(module, layout, processor)
         report = one_step(engine, learner, _STILL, 0)
-        tensors = engine.tensors()
+        tensors = dict(engine.tensors())
         found = {name: tensors[f"{_FIRST_MOMENT}/{name}"] / (1.0 - _BETA) for name in engine.names}
         expected, norm = gradients(alone, learner)
-        off = max(float((found[name] - one).abs().max()) for name, one in expected.items())
+        off = max(finite(float((found[name] - one).abs().max())) for name, one in expected.items())
         yield (
             layout.seed,
             Found(
                 layout.seed,
                 off,
                 max(float(one.abs().max()) for one in expected.values()),
-                abs(report.gradient_norm - norm) / max(norm, BAR),
+                finite(abs(report.gradient_norm - norm) / max(norm, BAR)),
                 sum(int((sums.visits_ME.sum(0) == 0).sum()) for sums in report.routing.values()),
                 time.perf_counter() - began,
             ),

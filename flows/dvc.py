@@ -41,11 +41,12 @@ def plan_stages(root: Path) -> Plan:
     """
     from dvc.exceptions import DvcException
     from dvc.lock import LockError
-    from dvc.repo import Repo
+    from dvc.repo import Repo, lock_repo
 
     try:
         release_dead_locks(root, lock_on)
-        with chdir(root), Repo() as repo:  # DVC names stages and files as seen from where we stand
+        # DVC names stages and files as seen from where we stand, and collects them once in a lock.
+        with chdir(root), Repo() as repo, lock_repo(repo):
             graph = repo.index.graph
             parents = {
                 stage.name: [parent.name for parent in graph.successors(stage)]

@@ -9,12 +9,9 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import signal
 import socket
 import time
-from contextlib import suppress
 from pathlib import Path
-from subprocess import Popen, TimeoutExpired
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -66,7 +63,7 @@ def _serve(home: Path) -> str:
     log = home / "server.log"
     with log.open("w", encoding="utf-8") as output:
         server = leash.start("uvicorn", arguments, folder=home, environment=_SERVER, output=output)
-    atexit.register(_stop, server)
+    atexit.register(leash.end, server, 5.0)
     url = f"http://127.0.0.1:{port}/api"
     deadline = time.monotonic() + STARTUP_S
     while not _answers(f"{url}/health"):
@@ -86,13 +83,6 @@ def _answers(url: str) -> bool:
             return bool(answer.status == 200)
     except (URLError, OSError):
         return False
-
-
-def _stop(server: Popen[str]) -> None:
-    server.terminate()
-    with suppress(TimeoutExpired):
-        server.wait(5)
-    leash.signal_group(server, signal.SIGKILL)
 
 
 def _told_elsewhere(record: logging.LogRecord) -> bool:

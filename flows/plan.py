@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 MOST_REASONS = 3
 LONGEST_VALUE = 60  # letters of a param's value that a reason shows
+LETTERS_AHEAD = 20  # of them, what is the same before the first difference
 NEVER_RAN = "it has not run in this workspace"
 _ABSENT = object()
 _OUTS = {"deleted": "missing", "not in cache": "not in DVC's cache"}  # dvc's words and ours
@@ -100,7 +102,7 @@ def param_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str
     """Say which params changed, from what to what: leaves of sections, by their full keys."""
     old, new = (dict(_leaves(params)) for params in (before, now))
     return [
-        f"{key} {_value(old, key)} -> {_value(new, key)}"
+        f"{key} {_change(_value(old, key), _value(new, key))}"
         for key in sorted({*old, *new})
         if old.get(key, _ABSENT) != new.get(key, _ABSENT)
     ]
@@ -120,8 +122,22 @@ def _leaves(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 def _value(params: Mapping[str, Any], key: str) -> str:
     if key not in params:
         return "absent"
-    text = json.dumps(params[key], ensure_ascii=False, default=str)
-    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
+    return json.dumps(params[key], ensure_ascii=False, default=str)
+
+
+def _change(before: str, now: str) -> str:
+    """Say a change in so many letters that what differs is among them."""
+    start = 0
+    if max(len(before), len(now)) > LONGEST_VALUE:
+        letters = enumerate(zip_longest(before, now))
+        first = next((at for at, (old, new) in letters if old != new), 0)
+        start = max(0, first - LETTERS_AHEAD)
+    return f"{_part(before, start)} -> {_part(now, start)}"
+
+
+def _part(text: str, start: int) -> str:
+    end = start + LONGEST_VALUE
+    return f"{'…' if start else ''}{text[start:end]}{'…' if end < len(text) else ''}"
 
 
 def _sorted(parents: Mapping[str, Iterable[str]]) -> list[str]:

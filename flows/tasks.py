@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 from pathlib import Path
 from threading import Semaphore
@@ -20,6 +19,7 @@ from uni_moe.config import load_params
 from uni_moe.errors import ConfigError, StageError, UniMoeError
 from uni_moe.registry import indexing, promoting, write
 from uni_moe.registry.gate import Verdict
+from uni_moe.runs import user
 
 
 def _workers() -> int:
@@ -58,7 +58,7 @@ def register(workspace: str, reason: str) -> write.Candidate:
     return write.register(
         Layout(Path(workspace)),
         reason=reason,
-        who=getpass.getuser(),
+        who=user(),
         flow_run=str(flow_run.get_id()),
     )
 

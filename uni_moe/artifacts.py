@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -294,12 +294,28 @@ def verified_card(folder: Path) -> Card:
         name for name in {*found, *card.files} if found.get(name) != card.files.get(name)
     )
     if wrong:
-        raise LineageError(
-            f"{folder} is not what its card says: {', '.join(wrong[:5])}.",
-            cause="files were changed, added or removed after the stage had written them.",
-            remedy="remove the folder and run `dvc repro` (or `dvc checkout`).",
-        )
+        raise _not_as_told(folder, wrong)
     return card
+
+
+def verified_file(folder: Path, name: str) -> Path:
+    """Return where one file of an artifact lies, checked against its card.
+
+    Raises:
+        LineageError: it is missing or was changed since the card was written.
+    """
+    card, file = read_card(folder), folder / name
+    if not file.is_file() or sha256_file(file) != card.files.get(name):
+        raise _not_as_told(folder, [name])
+    return file
+
+
+def _not_as_told(folder: Path, wrong: Sequence[str]) -> LineageError:
+    return LineageError(
+        f"{folder} is not what its card says: {', '.join(wrong[:5])}.",
+        cause="files were changed, added or removed after the stage had written them.",
+        remedy="remove the folder and run `dvc repro` (or `dvc checkout`).",
+    )
 
 
 def parent_ids(layout: Layout, *folders: Path) -> dict[str, str]:

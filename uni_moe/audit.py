@@ -2,7 +2,8 @@
 
 `store/audit.jsonl` holds one entry a line, as canonical JSON: its number, the hash of the entry
 before, its own hash, and what it tells. It only grows. A line that a crash tore stays where it is;
-the next entry is a `recovery` that names the hash of the torn bytes.
+the next entry is a `recovery` that names the hash of the torn bytes. Torn is what begins as an
+entry and breaks off; all other bytes that are no entry were changed.
 
 Not covered: whoever may write the file can write all of it anew, with hashes that agree. Only a
 head's hash that is kept elsewhere finds that.
@@ -11,6 +12,7 @@ head's hash that is kept elsewhere finds that.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -20,6 +22,9 @@ from uni_moe.artifacts import sha256_bytes
 from uni_moe.records import canonical_json, sha256_text
 
 BEGINNING = "0" * 64  # what the first entry names as the one before it
+FORGOTTEN = "forgotten"
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*(?:"|\\?\Z)', re.DOTALL)
+_BEFORE_EVENT = re.compile(rb'\{"at":"[^"]*",(?:"b[^,]*,)?')
 CLOCK_S = 300.0  # clocks of machines that share a store differ by less
 
 
@@ -34,13 +39,14 @@ class Asked:
 
 @dataclass(frozen=True)
 class Telling:
-    """What an entry tells. `evidence` is JSON; three of its keys are checked later on.
+    """What an entry tells. `evidence` is JSON; four of its keys are checked later on.
 
     `files` maps a path in the workspace to the sha256 of its bytes, `artifacts` a path to the id of
-    the card there, `decision` is what the one file of `files` holds.
+    the card there, `decision` is what the one file of `files` holds. What earlier entries name
+    below the folder `forgotten` may be gone.
     """
 
-    event: str  # registration, judgement, verdict, promotion, waiver, rollback, approval, removal
+    event: str  # such as registration, judgement, verdict, promotion, approval, forgetting
     who: str
     why: str
     subject: str | None  # the id of the model's card
@@ -160,6 +166,42 @@ def parsed(line: bytes) -> Entry | None:
         return None
 
 
+def are_torn(lines: Sequence[bytes]) -> bool:
+    """Say whether lines can be entries whose writing crashes broke off. Pure.
+
+    Behind a torn line nothing is written but its recovery, so each line but the first is one.
+    """
+    return all(
+        _breaks_off(line) and (place == 0 or _may_recover(line, lines[:place]))
+        for place, line in enumerate(lines)
+    )
+
+
+def _breaks_off(line: bytes) -> bool:
+    """Say whether a line begins as an entry, and its object is still open at its end."""
+    start = b'{"at":"'
+    outside = _STRING.sub(b"", line)
+    begins = line.startswith(start) or start.startswith(line)
+    return begins and outside.count(b"{") > outside.count(b"}")
+
+
+def _may_recover(line: bytes, torn: Sequence[bytes]) -> bool:
+    """Say whether a line, as far as it goes, is the recovery of these torn ones."""
+    head = _BEFORE_EVENT.match(line)
+    rest = line[head.end() :] if head is not None else b""
+    if head is None or rest.startswith(b'"b'):  # it breaks off before it says what it is
+        return b'"event"' not in line
+    bytes_torn = b"".join(one + b"\n" for one in torn)
+    told = canonical_json(recovery_of(bytes_torn))
+    begin = f'"event":"recovery","evidence":{told}'.encode()
+    return rest.startswith(begin) or begin.startswith(rest)
+
+
+def recovery_of(torn: bytes) -> dict[str, Any]:
+    """Return what a recovery tells of torn lines, each with its end of line."""
+    return {"torn_sha256": sha256_bytes(torn), "torn_bytes": len(torn) - 1}
+
+
 def _misplaced(entry: Entry, before: Sequence[Entry], after: Sequence[bytes]) -> Problem | None:
     """Say why an entry cannot stand here; where two contradict, the one that follows decides."""
     expected = len(before) + 1
@@ -203,9 +245,8 @@ def _acknowledged(lines: Sequence[bytes], first: int) -> int | None:
     for place in range(first + 1, len(lines)):
         entry = parsed(lines[place])
         if entry is not None:
-            torn = b"".join(line + b"\n" for line in lines[first:place])
-            known = entry.event == "recovery" and entry.evidence.get("torn_sha256") == sha256_bytes(
-                torn
-            )
+            torn = lines[first:place]
+            told = recovery_of(b"".join(line + b"\n" for line in torn))
+            known = entry.event == "recovery" and entry.evidence == told and are_torn(torn)
             return place if known else None
     return None

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from uni_moe.artifacts import Layout, sha256_file, verified_card
-from uni_moe.audit import Checked, Entry, Problem
+from uni_moe.audit import FORGOTTEN, Checked, Entry, Problem
 from uni_moe.audit_log import decisions, read_log
 from uni_moe.errors import LineageError
 
@@ -50,7 +50,15 @@ def _without(entry: Entry, away: Container[str]) -> Entry:
 
 
 def _changed(layout: Layout, entries: Sequence[Entry]) -> list[Problem]:
-    """Return the entries that name a file or an artifact that is gone or another one now."""
+    """Return the entries that name a file or an artifact that is gone or another one now.
+
+    What a later entry tells to be forgotten is gone in order.
+    """
+    forgotten = {
+        f"{place}/": entry.sequence
+        for entry in entries
+        if isinstance(place := entry.evidence.get(FORGOTTEN), str)
+    }
     found: list[Problem] = []
     known: dict[str, str | None] = {}
     for entry in entries:
@@ -63,9 +71,17 @@ def _changed(layout: Layout, entries: Sequence[Entry]) -> list[Problem]:
         for path, card in _named(entry, "artifacts").items():
             if path not in known:
                 known[path] = _card_id(layout.root / path)
-            if known[path] != card:
+            if known[path] != card and not _is_forgotten(layout, path, entry, forgotten):
                 found.append(Problem(entry.sequence, f"{path} is not the artifact it tells of"))
     return found
+
+
+def _is_forgotten(layout: Layout, path: str, entry: Entry, forgotten: Mapping[str, int]) -> bool:
+    """Say whether what an entry names is gone, as a later one tells of the folder it lay in."""
+    return not (layout.root / path).exists() and any(
+        path.startswith(place) and entry.sequence < sequence
+        for place, sequence in forgotten.items()
+    )
 
 
 def _untold(layout: Layout, entries: Sequence[Entry]) -> list[Problem]:

@@ -9,16 +9,18 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from uni_moe.artifacts import Layout, sha256_bytes, sha256_file, sync_folder
+from uni_moe.artifacts import Layout, sha256_file, sync_folder
 from uni_moe.audit import (
     BEGINNING,
     CLOCK_S,
     Checked,
     Entry,
     Telling,
+    are_torn,
     behind_s,
     check,
     parsed,
+    recovery_of,
     sealed,
 )
 from uni_moe.errors import LineageError
@@ -70,8 +72,8 @@ def append(layout: Layout, telling: Telling) -> Entry:
         tellings = [telling]
         if torn:
             tellings.insert(0, _recovery(torn, telling.who))
-        elif not checked.entries and (past := decisions(layout)):
-            tellings.insert(0, _beginning(past, telling.who))
+        if not checked.entries and (past := decisions(layout)):
+            tellings.insert(-1, _beginning(past, telling.who))
         last = checked.entries[-1] if checked.entries else None
         text = b"\n" if data and not data.endswith(b"\n") else b""
         for one in tellings:
@@ -131,7 +133,8 @@ def _sound(layout: Layout, whole: bytes) -> Checked:
 def _whole(data: bytes) -> tuple[bytes, bytes]:
     """Split a log before torn bytes at its end; a last entry that only lacks its end is whole.
 
-    Only what has no end of line is torn: a whole line of other bytes was changed.
+    Torn is what breaks off at the end, and before it what broke off and was not recovered. Where
+    other bytes stand, nothing is torn: they were changed, and the check says so.
     """
     lines = data.split(b"\n")
     if not lines[-1]:
@@ -141,13 +144,14 @@ def _whole(data: bytes) -> tuple[bytes, bytes]:
     count = len(lines) - 1
     while count and parsed(lines[count - 1]) is None:
         count -= 1
+    if not are_torn(lines[count:]):
+        return data + b"\n", b""
     whole = b"".join(line + b"\n" for line in lines[:count])
     return whole, data[len(whole) :]
 
 
 def _recovery(torn: bytes, who: str) -> Telling:
-    evidence = {"torn_sha256": sha256_bytes(torn + b"\n"), "torn_bytes": len(torn)}
-    return Telling("recovery", who, "a crash tore the line above", None, evidence)
+    return Telling("recovery", who, "a crash tore the line above", None, recovery_of(torn + b"\n"))
 
 
 def _beginning(past: Mapping[str, str], who: str) -> Telling:

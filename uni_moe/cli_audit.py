@@ -44,6 +44,7 @@ def add_words(command: Command) -> None:
         ("promote", _promote, "make a registered model the champion, if the gate agrees"),
         ("approve", _approve, "approve a registered model under your name"),
         ("rollback", _rollback, "bring back the champion before this one"),
+        ("forget", _forget, "remove a registered model for good; its number stays"),
     ):
         sub = command(name, call, text)
         if name != "rollback":
@@ -121,11 +122,11 @@ def _export(arguments: argparse.Namespace) -> None:
         lines = openlineage_lines(_layout(arguments), entries)
         write_text(arguments.openlineage, "".join(f"{line}\n" for line in lines))
         print(f"{len(lines)} events in {arguments.openlineage}", file=sys.stderr)
-    elif arguments.out is None:
-        sys.stdout.write(text.decode())
-    else:
+    if arguments.out is not None:
         with whole_file(arguments.out) as draft:
             draft.write_bytes(text)
+    elif arguments.openlineage is None:
+        sys.stdout.write(text.decode())
     from uni_moe.audit import BEGINNING
 
     head = entries[-1].hash if entries else BEGINNING
@@ -166,10 +167,16 @@ def _approve(arguments: argparse.Namespace) -> None:
     print(f"approved by {asked.who}: {count} of {wanted}")
 
 
+def _forget(arguments: argparse.Namespace) -> None:
+    from uni_moe.registry.forgetting import forget
+
+    layout, asked = _layout(arguments), _asked(arguments)
+    version = forget(layout, arguments.model, asked)
+    print(f"forgotten: version {version.number}; {layout.name_of(version.folder)} is removed")
+
+
 def _tell(verdict: Verdict) -> int:
-    print(f"promoted: {verdict.candidate[:12]}" if verdict.promoted else "not promoted, because")
-    for reason in verdict.reasons:
-        print(f"  - {reason}")
+    print(verdict.text)
     return 0 if verdict.promoted else GateError.exit_code
 
 

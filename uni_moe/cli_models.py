@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from uni_moe.artifacts import Layout
 from uni_moe.command import Command
 from uni_moe.config import load_params
-from uni_moe.errors import ConfigError, telling_of
+from uni_moe.errors import ConfigError
+from uni_moe.model.describing import telling_of
 from uni_moe.workspace import recipe_file
 
 if TYPE_CHECKING:

@@ -6,7 +6,6 @@ Heavy imports happen inside, so that help and errors come at once.
 from __future__ import annotations
 
 import argparse
-import getpass
 import json
 import os
 from dataclasses import asdict
@@ -20,6 +19,7 @@ from uni_moe.command import Command
 from uni_moe.config import Gate, load_params
 from uni_moe.errors import ConfigError
 from uni_moe.machine import load_machine
+from uni_moe.runs import user
 
 if TYPE_CHECKING:
     from uni_moe.registry.gate import Verdict
@@ -38,14 +38,14 @@ def add_words(command: Command) -> None:
     register.add_argument("--reason", default="by hand", help="why; kept with the version")
 
 
-def _plan(arguments: argparse.Namespace) -> None:
+def _plan(arguments: argparse.Namespace) -> int:
     layout = _ready(arguments)
     from flows.dvc import plan_stages
 
     plan = plan_stages(layout.root)
     if plan.empty and not arguments.json:
         print(plan.text())
-        return
+        return 0
     quiet(load_params(layout.params))
     from uni_moe.outlook.text import outlook_text
     from uni_moe.outlook.whole import look_ahead
@@ -55,6 +55,7 @@ def _plan(arguments: argparse.Namespace) -> None:
         print(json.dumps(plan.to_json() | outlook.to_json(), indent=1))
     else:
         print(f"{plan.text()}\n\n{outlook_text(outlook)}")
+    return 0 if outlook.fits else ConfigError.exit_code  # it cannot be followed here
 
 
 def _ready(arguments: argparse.Namespace) -> Layout:
@@ -95,14 +96,8 @@ def _run(arguments: argparse.Namespace) -> int:
         from flows.pipeline import retrain
 
         verdict = cast("Verdict", retrain(str(layout.root), arguments.reason))
-    _tell(verdict)
+    print(f"\n{verdict.text}")
     return _closing(layout)
-
-
-def _tell(verdict: Verdict) -> None:
-    print("\npromoted" if verdict.promoted else "\nnot promoted")
-    for reason in verdict.reasons:
-        print(f"  - {reason}")
 
 
 def _is_judged(layout: Layout, rules: Gate) -> bool:
@@ -166,8 +161,9 @@ def _register(arguments: argparse.Namespace) -> None:
 
     layout = Layout(arguments.workspace.resolve())
     params = load_params(layout.params)
-    candidate = register(layout, reason=arguments.reason, who=getpass.getuser())
-    _tell(promote_if_better(layout, candidate, params.gate, reason=arguments.reason))
+    candidate = register(layout, reason=arguments.reason, who=user())
+    verdict = promote_if_better(layout, candidate, params.gate, reason=arguments.reason)
+    print(f"\n{verdict.text}")
 
 
 def _judge(arguments: argparse.Namespace) -> None:
@@ -184,6 +180,6 @@ def _judge(arguments: argparse.Namespace) -> None:
 
         ctx = StageContext("judge", layout, params, run)
         folder = judge_again(ctx, version.model_folder, version.report_folder)
-        done = write.register_judgement(layout, version.model, folder, who=getpass.getuser())
+        done = write.register_judgement(layout, version.model, folder, who=user())
     print(f"\nVersion {done.number}, judged on the items of today:\n")
     print(_table(read.find(layout, version.model).report_folder))

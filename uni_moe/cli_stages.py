@@ -70,7 +70,10 @@ def _stage(arguments: argparse.Namespace) -> None:
     if _starts_launcher(arguments.stage, machine):
         launch.launch(machine, _words(layout, name))
         return
-    launch.check_size(machine)
+    if arguments.stage in PHASES:
+        launch.check_size(machine)
+    else:
+        launch.check_alone(name)
     from uni_moe.runs import follow_run, start_run
     from uni_moe.stage import StageContext
 

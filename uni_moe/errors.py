@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_REFUSED = (errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.EFBIG)
+_REFUSED = {
+    errno.EACCES: "permissions forbid it",
+    errno.EPERM: "permissions forbid it",
+    errno.EROFS: "it is there for reading alone",
+    errno.EIO: "the device fails",
+    errno.EFBIG: "it takes no file of this size",
+}
+_AGAIN = (
+    "give the same command again: what was whole before is as it was, and a training goes on from "
+    "its last whole state."
+)
 _SAYS_FULL = ("No space left on device", "Disk quota exceeded", "disk is full")
 
 
@@ -65,7 +73,7 @@ class GateError(UniMoeError):
 
 
 class StoreError(UniMoeError):
-    """A store cannot be reached, refuses us, or has no room."""
+    """A store cannot be reached or refuses us, or it or a disk has no room."""
 
     exit_code = 8
 
@@ -77,20 +85,32 @@ def is_full(error: BaseException) -> bool:
     return any(words in str(error) for words in _SAYS_FULL)
 
 
-def of_disk(error: BaseException) -> StageError | None:
-    """Return what a person is told of a disk that is full or refuses; None of other errors."""
-    if is_full(error):
-        cause = "the disk is full."
-    elif isinstance(error, OSError) and error.errno in _REFUSED:
-        cause = "the disk or its file system refuses it."
-    else:
-        return None
-    return StageError(
-        f"A file could not be written or read: {error}",
-        cause=cause,
-        remedy="make room or mend it, then give the same command again: what was whole before is "
-        "as it was, and a training goes on from its last state.",
+def full_disk(what: str) -> StoreError:
+    """Return what a person is told wherever a disk is full; `what` says what came to nothing."""
+    return StoreError(
+        what,
+        cause="the disk is full.",
+        remedy=f"free some space (`uni-moe features --clear`, `dvc gc --workspace`), then {_AGAIN}",
     )
+
+
+def unwritten(error: BaseException, what: str) -> StoreError | StageError:
+    """Return what a person is told of a file that a disk did not take, or did not give."""
+    if is_full(error):
+        return full_disk(what)
+    why = _REFUSED.get(error.errno or 0) if isinstance(error, OSError) else None
+    return StageError(
+        what,
+        cause=f"the disk or its file system refuses it{f': {why}' if why else ''}.",
+        remedy=f"mend that, or name another file, then {_AGAIN}",
+    )
+
+
+def of_disk(error: BaseException) -> StoreError | StageError | None:
+    """Return what a person is told of a disk that is full or refuses; None of other errors."""
+    if is_full(error) or (isinstance(error, OSError) and error.errno in _REFUSED):
+        return unwritten(error, f"A file could not be written or read: {error}")
+    return None
 
 
 def bullets(problems: Sequence[str], *, most: int = 20) -> str:
@@ -98,22 +118,3 @@ def bullets(problems: Sequence[str], *, most: int = 20) -> str:
     shown = [f"\n    - {problem}" for problem in problems[:most]]
     rest = len(problems) - most
     return "".join(shown) + (f"\n    … and {rest} more" if rest > 0 else "")
-
-
-@contextmanager
-def telling_of(path: Path, remedy: str = "take the one saved with the weights.") -> Iterator[None]:
-    """Say which file asked for a network that cannot be built.
-
-    Raises:
-        ConfigError: transformers or torch refused what the block made of the file.
-    """
-    try:
-        yield
-    except UniMoeError:
-        raise
-    except Exception as error:
-        raise ConfigError(
-            f"{path} describes no network: {str(error).strip().partition(chr(10))[0]}",
-            cause="a value in it is of another kind or size than it can be.",
-            remedy=remedy,
-        ) from error

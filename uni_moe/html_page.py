@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
@@ -12,12 +13,14 @@ _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
 div.wide { overflow-x: auto; }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid #8884; }
-td { white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
+th, td { padding: .25rem .7rem; text-align: left; vertical-align: top; }
+th, td { border-bottom: 1px solid #8884; }
+td { min-width: 7rem; max-width: 34rem; overflow-wrap: anywhere; }
+th.n, td.n { min-width: 0; text-align: right; white-space: nowrap; }
 img { max-width: 100%; background: white; padding: .5rem; border-radius: .4rem; margin: .5rem 0; }
 code { overflow-wrap: anywhere; }
 """
+_NUMBER = re.compile(r"-?[\d.,]*(?: %)?(?: \([-\d. to]+\))?")  # `-` where there is none
 
 
 def document(title: str, parts: Iterable[str]) -> str:
@@ -34,12 +37,18 @@ def document(title: str, parts: Iterable[str]) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table of texts."""
+    """Return a table of texts; columns of numbers stand to the right, others break their lines."""
+    cells = [tuple(row) for row in rows]
+    marks = [
+        ' class="n"' if cells and all(_NUMBER.fullmatch(row[place]) for row in cells) else ""
+        for place in range(len(head))
+    ]
 
     def line(texts: Sequence[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{escape(text)}</{tag}>" for text in texts) + "</tr>"
+        marked = zip(marks, texts, strict=True)
+        return "<tr>" + "".join(f"<{tag}{m}>{escape(t)}</{tag}>" for m, t in marked) + "</tr>"
 
-    body = "".join(line(row, "td") for row in rows)
+    body = "".join(line(row, "td") for row in cells)
     head_line = line(head, "th")
     return f'<div class="wide"><table><thead>{head_line}</thead><tbody>{body}</tbody></table></div>'
 

@@ -22,7 +22,9 @@ from uni_moe.machine import Machine
 
 _TORCHRUN, _DEEPSPEED = "torch.distributed.run", "deepspeed.launcher.runner"
 _PROGRAM = "uni_moe"
+_SIZES_HERE = ("LOCAL_WORLD_SIZE", "LOCAL_SIZE")  # torchrun's word and DeepSpeed's
 _FIRST_SPEAKS_S = 5.0
+_ENDS_S = 40.0  # torchrun itself gives its ranks 30 s
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,17 @@ def here() -> World:
 def is_launched() -> bool:
     """Return whether a launcher started this process: ours, or one that a person typed."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def size_of(machine: Machine) -> int:
+    """Return how many processes train together: as many as were started, else the profile's."""
+    return here().size if is_launched() else machine.world
+
+
+def size_here(machine: Machine) -> int:
+    """Return how many of them run on this machine, by the launcher's word or the profile's."""
+    told = next((os.environ[name] for name in _SIZES_HERE if name in os.environ), None)
+    return int(told) if is_launched() and told is not None else machine.processes
 
 
 def prefix() -> str:
@@ -128,8 +141,7 @@ def launch(machine: Machine, words: Sequence[str]) -> None:
     try:
         code = process.wait()
     except BaseException:
-        process.terminate()
-        process.wait()
+        leash.end(process, _ENDS_S)
         raise
     if code:
         raise StageError(
@@ -163,6 +175,22 @@ def check_size(machine: Machine) -> None:
             f"{found} processes were started, machine.yaml says {machine.world}.",
             cause="the launcher was given other numbers than `processes` and `nodes`.",
             remedy="start what `uni-moe launch PHASE --print` says, or change machine.yaml.",
+        )
+
+
+def check_alone(stage: str) -> None:
+    """Hold a stage that is no training of many processes to one.
+
+    Raises:
+        ConfigError: the environment says that there are more.
+    """
+    found = here()
+    if found.size > 1:
+        raise ConfigError(
+            f"{stage} runs in one process, and this is rank {found.rank} of {found.size}.",
+            cause="a launcher started it, or RANK and WORLD_SIZE were left in the environment by "
+            "one.",
+            remedy="start it without a launcher, or `unset RANK WORLD_SIZE LOCAL_RANK` first.",
         )
 
 

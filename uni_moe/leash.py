@@ -12,9 +12,13 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
+
+_LOOK_S = 0.05  # at whether a group has ended
 
 
 def start(
@@ -45,6 +49,35 @@ def signal_group(process: subprocess.Popen[str], number: signal.Signals) -> None
         os.killpg(process.pid, number)
     except ProcessLookupError:
         return
+
+
+def end(process: subprocess.Popen[str], patience_s: float) -> None:
+    """Ask a process and all its children to end, and kill those that do not.
+
+    Args:
+        process: what `start` returned.
+        patience_s: how long they may take to end by themselves.
+    """
+    signal_group(process, signal.SIGTERM)
+    deadline = time.monotonic() + patience_s
+    try:
+        while process.poll() is None or _works(process.pid):
+            if time.monotonic() > deadline:
+                break
+            time.sleep(_LOOK_S)
+    finally:  # also where a person loses patience
+        signal_group(process, signal.SIGKILL)
+        process.wait()
+
+
+def _works(group: int) -> bool:
+    """Return whether a process of a group is at work, where /proc tells; a zombie is not."""
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has just ended
+            state, _, its_group = file.read_text(errors="replace").rpartition(")")[2].split()[:3]
+            if int(its_group) == group and state != "Z":
+                return True
+    return False
 
 
 def _main() -> None:

@@ -147,12 +147,14 @@ def _made_from(layout: Layout, modalities: Collection[str]) -> list[str]:
 
 def _versions(layout: Layout, keys: Collection[str]) -> Iterator[Leftover]:
     """Tell registered models; a model's own ledger knows its last phase alone."""
-    for version in models(layout) if layout.registry.is_file() else ():
+    for version in models(layout):
+        if not version.folder.is_dir():
+            continue
         file = version.model_folder / LEDGER
         learned = file.is_file() and _may_hold(file, keys)
         said = "learned from it" if learned else "may have, in a phase before `tune`"
         place = layout.name_of(version.folder)
         yield Leftover(
             f"the registered version {version.number} {said}: {place}",
-            f"train and promote one without it, then rm -r {shlex.quote(place)}",
+            f"train and promote one without it, then uni-moe forget {version.number} --why TEXT",
         )

@@ -147,7 +147,7 @@ def _rules(machine: Machine) -> list[str]:
             and machine.launcher != "deepspeed"
         ),
         "rendezvous: must be HOST:PORT": (
-            machine.rendezvous is not None and not machine.rendezvous.rpartition(":")[2].isdigit()
+            machine.rendezvous is not None and not _is_place(machine.rendezvous)
         ),
         "expert_parallel: must be at least 1": machine.expert_parallel < 1,
         "expert_parallel: must divide the number of processes": (
@@ -163,6 +163,11 @@ def _rules(machine: Machine) -> list[str]:
         **_of_features(machine.features),
     }
     return [problem for problem, is_so in told.items() if is_so]
+
+
+def _is_place(rendezvous: str) -> bool:
+    host, _, port = rendezvous.rpartition(":")
+    return bool(host) and port.isdigit()
 
 
 def _of_features(settings: FeatureCacheSettings) -> dict[str, bool]:

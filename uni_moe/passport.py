@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from uni_moe.artifacts import Layout, read_json, verified_card
 from uni_moe.audit import Entry
 from uni_moe.audit_log import sound_log
+from uni_moe.errors import LineageError
 from uni_moe.evaluate.page import PICTURES
 from uni_moe.evaluate.report import FOOTNOTES, HEADINGS, cells, ordered, percent
 from uni_moe.html_page import document, picture, table
 from uni_moe.records import Card, EvalReport
 from uni_moe.registry import read
-from uni_moe.registry.cards import CARDS, read_report
+from uni_moe.registry.cards import CARDS, kept_family, read_report
 
 _LIMITS = (
     "Scores are about the test items of this report and say nothing of other media, other "
@@ -39,9 +41,10 @@ def passport(layout: Layout, name: str | None = None) -> str:
             audit log is broken.
     """
     version = read.find(layout, name)
-    model = verified_card(version.model_folder)
-    verified_card(version.report_folder)
-    report, cards = read_report(version.report_folder), _cards(layout, version)
+    model = _registered(version.model_folder, version.model)
+    _registered(version.report_folder, version.report)
+    report = read_report(version.report_folder)
+    cards = kept_family(version.folder / CARDS, version.model)
     tree = read.lineage(layout, version.model)
     entries = [one for one in sound_log(layout).entries if one.subject == version.model]
     return document(
@@ -64,13 +67,16 @@ def passport(layout: Layout, name: str | None = None) -> str:
     )
 
 
-def _cards(layout: Layout, version: read.Version) -> list[tuple[str, Card]]:
-    """Return the cards of a model's ancestors, by their names in the workspace then."""
-    folder = layout.store / version.model / CARDS
-    return [
-        (file.relative_to(folder).as_posix().rsplit(".", 2)[0], Card.from_json(read_json(file)))
-        for file in sorted(folder.rglob("*.json"))
-    ]
+def _registered(folder: Path, card_id: str) -> Card:
+    """Return the card of what is kept in a folder, which must be what was registered."""
+    card = verified_card(folder)
+    if card.id != card_id:
+        raise LineageError(
+            f"{folder} holds another artifact than the one registered.",
+            cause="the store was changed by hand.",
+            remedy="bring it back from a copy.",
+        )
+    return card
 
 
 def _identity(version: read.Version, model: Card) -> Iterator[str]:

@@ -35,9 +35,13 @@ def settle(choice: Platform) -> dict[str, Any]:
     Raises:
         ConfigError: a route is asked for that this machine does not have.
     """
-    chosen = choose(choice)
-    take(chosen)
-    return {**chosen.to_json(), **machine()}
+    take(choose(choice))
+    return taken()
+
+
+def taken() -> dict[str, Any]:
+    """Return the routes that this process takes, and on what machine."""
+    return {**routes.current().to_json(), **machine()}
 
 
 def choose(choice: Platform) -> Routes:

@@ -7,10 +7,10 @@ without an end has died.
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
 import platform
+import pwd
 import secrets
 import socket
 import subprocess
@@ -154,10 +154,10 @@ def _now() -> str:
 
 
 def user() -> str:
-    """Return who runs this process, by the name of the operating system."""
+    """Return who runs this process, as the operating system knows; variables say nothing."""
     try:
-        return getpass.getuser()
-    except (KeyError, OSError):
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container may give a number that has no name
         return f"uid {os.getuid()}"
 
 

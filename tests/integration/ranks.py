@@ -59,7 +59,7 @@ def tuned(root, **machine):
     done = subprocess.run(
         words, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
     )
-    assert done.returncode == 0, done.stderr[:4000]
+    assert done.returncode == 0, done.stderr[-4000:]
     assert main(["--workspace", str(root), "ledger", "check", "tune"]) == 0
     model = root / "artifacts/model"
     adapter = load_file(model / "adapter/adapter_model.safetensors")
@@ -68,8 +68,17 @@ def tuned(root, **machine):
 
 def numbers(root):
     """Return the rows of the newest run."""
+    return _lines(root, "metrics")
+
+
+def events(root):
+    """Return event -> what the newest run told of it last."""
+    return {line["event"]: line for line in _lines(root, "events")}
+
+
+def _lines(root, kind):
     newest = sorted((root / "runs").glob("*-tune-*"))[-1]
-    return [json.loads(line) for line in (newest / "metrics.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (newest / f"{kind}.jsonl").read_text().splitlines()]
 
 
 def two(**machine):

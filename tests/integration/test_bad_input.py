@@ -153,6 +153,6 @@ def test_an_unknown_launcher_is_told_before_anything_starts(workspace):
     (workspace / "machine.yaml").write_text("launcher: mpi\n")
     code, told = run(workspace, "tune")
     assert code == 2
-    assert "launcher: 'mpi' is not one of none, torchrun, deepspeed, slurm" in told
+    assert "launcher: 'mpi' is not one of 'none', 'torchrun', 'deepspeed', 'slurm'" in told
     assert "remedy: mend the lines named above" in told
     assert not (workspace / "runs").exists()

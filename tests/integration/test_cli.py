@@ -43,6 +43,7 @@ def test_help_names_every_stage():
 def test_a_plan_says_every_stage_and_why_from_wherever_it_is_asked(workspace):
     outside = command("--workspace", workspace, "plan")
     inside = command("plan", folder=workspace)
+    assert outside.returncode == inside.returncode == 0
     measured = "\n\nTime, "  # a processor's rate, now
     assert outside.stdout.partition(measured)[0] == inside.stdout.partition(measured)[0]
     assert outside.stdout.startswith("21 stages to run, 0 up to date:\n  ingest ")
@@ -85,9 +86,10 @@ def test_a_plan_of_the_largest_model_costs_seconds_and_needs_neither_data_nor_we
 
 def test_a_recipe_for_more_memory_than_there_is_is_said_by_the_plan(workspace):
     (workspace / "machine.yaml").write_text("memory_bytes: 1000000\n")
-    said = command("--workspace", workspace, "plan").stdout
-    assert said.count("DOES NOT FIT") >= 8
-    assert "memory_bytes in machine.yaml" in said
+    done = command("--workspace", workspace, "plan")
+    assert done.stdout.count("DOES NOT FIT") >= 8
+    assert "memory_bytes in machine.yaml" in done.stdout
+    assert done.returncode == 2
 
 
 @pytest.mark.parametrize("words", [("align@image",), ("align", "image")])

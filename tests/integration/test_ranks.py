@@ -10,6 +10,7 @@ import torch
 from tests.integration.ranks import (
     TIMEOUT_S,
     command,
+    events,
     has_state,
     kill_all,
     made_for_tune,
@@ -71,9 +72,20 @@ def test_ranks_that_have_too_little_memory_end_before_a_weight_is_read(assembled
     assert "error: tune needs " in done.stderr
     assert "the limit is said by memory_bytes in machine.yaml" in done.stderr
     assert "remedy: lower `packing.row_positions`" in done.stderr
-    newest = sorted((assembled / "runs").glob("*-tune-*"))[-1]
-    events = [json.loads(line) for line in (newest / "events.jsonl").read_text().splitlines()]
-    assert events[-1]["event"] == "memory"  # the network is built after it
+    assert list(events(assembled))[-1] == "memory"  # the network is built after it
+
+
+def test_a_resume_keeps_the_allocator_that_fits_here_and_the_run_tells_it(assembled):
+    process = start(assembled, {})
+    wait_for(lambda: has_state(assembled))
+    kill_all(process, assembled)
+    began = events(assembled)
+    assert began["platform"]["allocator"] == "keep"
+    rows = tuned(assembled, memory_bytes=began["memory"]["needed_bytes"] - 1).rows
+    assert rows[0]["step"] > 1
+    goes_on = events(assembled)
+    assert goes_on["platform"]["allocator"] == "map"
+    assert goes_on["resumed"]["routes"]["allocator"] == "map"
 
 
 @pytest.mark.parametrize(
@@ -96,8 +108,9 @@ def test_resume_after_all_ranks_were_killed_ends_in_the_same_bits(assembled):
     process = start(assembled, machine)
     wait_for(lambda: has_state(assembled))
     kill_all(process, assembled)
-    found = tuned(assembled, **machine).adapter
-    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    found = tuned(assembled, **machine)
+    assert found.rows[0]["step"] > 1
+    assert all(torch.equal(found.adapter[name], tensor) for name, tensor in expected.items())
 
 
 def test_a_command_that_was_told_can_be_typed(assembled, alone):

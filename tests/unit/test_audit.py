@@ -59,7 +59,7 @@ def test_a_line_of_the_audit_log_that_a_crash_tore_is_told_and_stays(layout, cut
 def test_a_recovery_of_the_audit_log_that_was_torn_is_recovered_too(layout):
     told(layout)
     file = log_file(layout)
-    file.write_bytes(file.read_bytes() + b'{"at": "20')
+    file.write_bytes(file.read_bytes() + b'{"at":"20')
     before = file.read_bytes()
     told(layout)
     after = file.read_bytes()
@@ -82,13 +82,70 @@ def test_nothing_is_appended_to_a_changed_audit_log(layout, line):
     assert file.read_bytes() == before
 
 
+def test_a_recovery_of_the_audit_log_may_be_torn_anywhere(layout, monkeypatch):
+    told(layout)
+    file = log_file(layout)
+    file.write_bytes(file.read_bytes() + b'{"at":"2026')
+    before = file.read_bytes()
+    monkeypatch.setattr(audit_log, "datetime", Yesterday)
+    told(layout)
+    after = file.read_bytes()
+    assert b'"behind_s"' in after
+    recovery = after.index(b"\n", len(before) + 1)
+    for end in range(len(before) + 2, recovery):
+        file.write_bytes(after[:end])
+        told(layout)
+        assert read_log(layout).problems == (), after[len(before) : end]
+
+
 def test_bytes_that_recovery_does_not_name_are_no_torn_line(layout):
     told(layout)
     file = log_file(layout)
-    file.write_bytes(file.read_bytes() + b"torn")
+    file.write_bytes(file.read_bytes() + b'{"at":"torn')
     told(layout)
     file.write_bytes(file.read_bytes().replace(b"torn\n", b"turn\n"))
     assert read_log(layout).problems[0].sequence == 2
+
+
+STRAY = {
+    "no entry's beginning": b"x",
+    "a beginning": b'{"at":"2026',
+    "a whole object": b"{}",
+    "another entry's beginning": b'{"at":"2026","event":"approval","evi',
+    "another recovery": b'{"at":"2026","event":"recovery","evidence":{"torn_bytes":1,"torn_',
+}
+
+
+@pytest.mark.parametrize("stray", STRAY)
+def test_changed_entries_of_the_audit_log_are_no_torn_ones_because_bytes_follow(layout, stray):
+    for _ in range(4):
+        told(layout)
+    file = log_file(layout)
+    first, second, third, last = file.read_bytes().splitlines(keepends=True)
+    changed = third.replace(b"a try", b"a cry"), last.replace(b"a try", b"a cry")
+    file.write_bytes(b"".join((first, second, *changed, STRAY[stray])))
+    before = file.read_bytes()
+    with pytest.raises(LineageError, match="entry 3: its bytes are not those"):
+        told(layout)
+    assert file.read_bytes() == before
+
+
+def test_an_entry_cut_short_inside_the_audit_log_is_changed(layout):
+    told(layout), told(layout), told(layout)
+    file = log_file(layout)
+    first, second, third = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(first + second[:-9] + b"\n" + third[:-9])
+    with pytest.raises(LineageError, match="entry 2: its bytes are not those"):
+        told(layout)
+
+
+def test_the_first_line_of_an_audit_log_may_be_torn_in_a_workspace_with_a_past(layout):
+    write_text(layout.runs / "1-gate" / "verdict.json", "{}")
+    log_file(layout).parent.mkdir()
+    log_file(layout).write_bytes(b'{"at":"2026')
+    told(layout)
+    assert [one.event for one in read_log(layout).entries] == ["recovery", "beginning", "approval"]
+    assert audited(layout).problems == ()
 
 
 def test_a_clock_that_was_set_back_is_noted_in_the_audit_log(layout, monkeypatch):

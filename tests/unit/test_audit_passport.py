@@ -5,11 +5,13 @@ from html.parser import HTMLParser
 
 import pytest
 
-from tests.unit.registry.workspace import RULES, candidate
+from tests.unit.registry.workspace import RULES, candidate, judge, make
 from uni_moe.artifacts import Layout
 from uni_moe.audit import Asked
 from uni_moe.cli import main
+from uni_moe.errors import LineageError
 from uni_moe.passport import passport
+from uni_moe.registry import read
 from uni_moe.registry.promoting import promote
 from uni_moe.registry.write import register
 
@@ -57,6 +59,31 @@ def test_an_audit_passport_tells_where_a_model_comes_from(layout):
     ):
         assert said in page, said
     assert passport(layout) == page
+
+
+def test_an_audit_passport_shows_no_data_that_only_a_report_was_made_from(layout):
+    promote(layout, "1", RULES, Asked("bob", "best so far"))
+    facts = {"listed": 3, "licenses": {"Foreign-1.0": 3}}
+    heard = make(layout, layout.samples("audio"), "ingest", "samples", results=facts)
+    judge(layout, 0.7, read=[heard])
+    register(layout, reason="judged again", who="ada")
+    kept = (read.find(layout, "1").folder / "cards").rglob("*.json")
+    assert any("Foreign-1.0" in file.read_text() for file in kept)
+    page = passport(layout)
+    assert "CC0-1.0 (7)" in page
+    assert "Foreign-1.0" not in page
+
+
+@pytest.mark.parametrize("way", ["changed", "gone", "no card"])
+def test_an_audit_passport_is_refused_where_an_ancestors_card_is_not_as_it_was_kept(layout, way):
+    (file,) = read.find(layout, "1").folder.glob("cards/artifacts/samples/image.*.json")
+    text = file.read_text()
+    if way == "gone":
+        file.unlink()
+    else:
+        file.write_text(text.replace("CC0-1.0", "MIT-1.0") if way == "changed" else "[]")
+    with pytest.raises(LineageError):
+        passport(layout, "1")
 
 
 def test_the_word_passport_writes_the_page_of_the_audit(layout, capsys):

@@ -8,6 +8,7 @@ import pytest
 
 from tests.unit.data.workspace import PROJECT
 from tests.unit.registry.workspace import candidate
+from uni_moe import cli_audit
 from uni_moe.artifacts import Layout, sha256_file
 from uni_moe.audit_log import log_file, read_log
 from uni_moe.cli import main
@@ -18,7 +19,7 @@ from uni_moe.registry.write import register
 @pytest.fixture
 def layout(tmp_path, monkeypatch):
     monkeypatch.delenv("UNI_MOE_DATABASE_URL", raising=False)
-    monkeypatch.setenv("LOGNAME", "ada")
+    monkeypatch.setattr(cli_audit, "user", lambda: "ada")
     made = Layout(tmp_path)
     shutil.copy(PROJECT / "params.yaml", made.params)
     for weights, share in (("a", 0.6), ("b", 0.9)):
@@ -58,6 +59,11 @@ def test_the_audit_log_is_checked_shown_and_exported(layout, capsys):
     events = layout.root / "events.jsonl"
     assert say(layout, "audit", "export", "--openlineage", str(events)) == 0
     assert len(events.read_text().splitlines()) == 6  # two registrations and a promotion
+    assert capsys.readouterr().out == ""
+    words = ("--out", str(layout.root / "both.jsonl"), "--openlineage", str(layout.root / "too"))
+    assert say(layout, "audit", "export", *words) == 0
+    assert (layout.root / "both.jsonl").read_bytes() == out.read_bytes()
+    assert (layout.root / "too").read_text() == events.read_text()
     assert say(layout, "rollback", "--why", "too early") == 7
     assert say(layout, "audit", "verify", "--head", head) == 0
 
@@ -85,7 +91,7 @@ def test_a_model_needs_two_names_for_the_gate(layout, capsys, monkeypatch):
     assert "lacks 2 of 2 approvals; nothing was changed" in capsys.readouterr().err
     assert say(layout, "approve", "2", "--why", "read the report") == 0
     assert "approved by ada: 1 of 2" in capsys.readouterr().out
-    monkeypatch.setenv("LOGNAME", "bob")
+    monkeypatch.setattr(cli_audit, "user", lambda: "bob")
     assert say(layout, "approve", "2", "--why", "listened to fifty answers") == 0
     assert say(layout, "promote", "2", "--why", "good") == 0
     assert read.champion(layout).number == 2

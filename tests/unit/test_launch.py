@@ -1,6 +1,7 @@
 """Command lines of launchers, and how a launched process knows that it is one."""
 
 import json
+import shutil
 import sys
 
 import pytest
@@ -10,6 +11,7 @@ from uni_moe.cli import main
 from uni_moe.errors import ConfigError
 from uni_moe.launch import World, command_of, shell_words
 from uni_moe.machine import Machine
+from uni_moe.workspace import recipe_file
 
 WORDS = ["--workspace", "/w", "tune"]
 
@@ -128,3 +130,15 @@ def test_ranks_hold_their_number_to_the_profiles(ranks, refused, monkeypatch):
             launch.check_size(machine)
     else:
         launch.check_size(machine)
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+@pytest.mark.parametrize("stage", ["ingest", "foundation@image", "evaluate"])
+def test_a_stage_of_one_process_is_not_run_by_ranks(stage, rank, tmp_path, monkeypatch, capsys):
+    shutil.copyfile(recipe_file("playground"), tmp_path / "params.yaml")
+    for name, value in {"RANK": rank, "WORLD_SIZE": "2", "LOCAL_RANK": rank}.items():
+        monkeypatch.setenv(name, value)
+    assert main(["--workspace", str(tmp_path), stage]) != 0
+    said = capsys.readouterr().err
+    assert f"{stage} runs in one process, and this is rank {rank} of 2." in said
+    assert not (tmp_path / "runs").exists()

@@ -12,7 +12,7 @@ from uni_moe.alone import only_one
 from uni_moe.artifacts import read_card
 from uni_moe.cli import main
 from uni_moe.data.exposures import FILE as LEDGER
-from uni_moe.data.exposures import Entry, write_entries
+from uni_moe.data.exposures import LedgerEntry, write_entries
 from uni_moe.data.features import FeatureCache, feature_folder
 from uni_moe.data.kept_features import forget_features
 from uni_moe.data.manifest import media_of, read_manifest, write_manifest
@@ -99,7 +99,9 @@ def test_blocks_that_nobody_can_read_do_not_outlive_a_removal(layout):
 def write_state(layout, stage, *keys):
     folder = layout.state / f"{stage}-{KEY}"
     (folder / "ledger").mkdir(parents=True)
-    entries = [Entry(1, 0, n, "id", key, "image", "playground", 3, 0) for n, key in enumerate(keys)]
+    entries = [
+        LedgerEntry(1, 0, n, "id", key, "image", "playground", 3, 0) for n, key in enumerate(keys)
+    ]
     write_entries(folder / "ledger" / "part-00000001-00000001.parquet", entries)
     return folder
 
@@ -150,11 +152,15 @@ def test_registered_models_that_learned_from_a_removed_sample_are_named(layout, 
         layout, capsys, key
     )
     write_entries(
-        folder / "model" / LEDGER, [Entry(1, 0, 0, "id", key, "image", "playground", 3, 0)]
+        folder / "model" / LEDGER, [LedgerEntry(1, 0, 0, "id", key, "image", "playground", 3, 0)]
     )
     said = removed(layout, capsys, key)
     assert f"version 1 learned from it: store/{made.model}" in said
-    assert f"rm -r store/{made.model}" in said
+    assert "uni-moe forget 1 --why TEXT" in said
+    layout.registry.unlink()  # `make clean`; an index in PostgreSQL has no file either
+    assert f"version 1 learned from it: store/{made.model}" in removed(layout, capsys, key)
+    assert main(["--workspace", str(layout.root), "forget", "1", "--why", f"{key} went"]) == 0
+    assert "registered version" not in removed(layout, capsys, key)
 
 
 def test_a_removal_waits_for_nobody_and_disturbs_nobody(layout, capsys):

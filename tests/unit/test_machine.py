@@ -47,6 +47,8 @@ def test_what_can_work_is_taken(text, tmp_path):
         (TWO + "zero_stage: 4", "zero_stage: must be 0, 1, 2 or 3"),
         (TWO + "nodes: 2", "rendezvous: HOST:PORT is needed"),
         (TWO + "nodes: 2\nrendezvous: head", "rendezvous: must be HOST:PORT"),
+        (TWO + "nodes: 2\nrendezvous: '29500'", "rendezvous: must be HOST:PORT"),
+        (TWO + "nodes: 2\nrendezvous: ':29500'", "rendezvous: must be HOST:PORT"),
         (TWO + "rendezvous: head:1", "rendezvous: there is nobody to meet"),
         (TWO + "hostfile: hosts", "hostfile: DeepSpeed's launcher alone reads it"),
         (TWO + "slurm: [-p, gpu]", "slurm: the launcher slurm alone"),

@@ -1,9 +1,11 @@
 import json
+import os
+import pwd
 
 import pytest
 
 from uni_moe.artifacts import Layout
-from uni_moe.runs import start_run
+from uni_moe.runs import start_run, user
 
 
 def lines(path):
@@ -28,3 +30,14 @@ def test_a_run_that_fails_says_why(tmp_path):
     record = json.loads((run.folder / "run.json").read_text())
     assert record["status"] == "failed"
     assert "boom" in record["error"]
+
+
+def test_no_variable_says_who_runs_a_process(monkeypatch):
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.setenv(name, "somebody else")
+    assert user() == pwd.getpwuid(os.getuid()).pw_name
+
+
+def test_a_user_without_a_name_is_told_by_number(monkeypatch):
+    monkeypatch.setattr(os, "getuid", lambda: 4_000_000_000)
+    assert user() == "uid 4000000000"

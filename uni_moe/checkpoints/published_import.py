@@ -21,8 +21,9 @@ from uni_moe.checkpoints.published_files import Published, read_published
 from uni_moe.checkpoints.tensors import write_shards
 from uni_moe.checkpoints.towers import PREPROCESSOR, Towers, find_towers
 from uni_moe.checkpoints.whole import check_absent, wanted
-from uni_moe.errors import ConfigError, LineageError, bullets, telling_of
+from uni_moe.errors import ConfigError, LineageError, bullets
 from uni_moe.model.config import UniMoeConfig
+from uni_moe.model.describing import telling_of
 from uni_moe.model.processor import UniMoeProcessor
 from uni_moe.model.prompt import VICUNA
 from uni_moe.model.published.config import config_from_published

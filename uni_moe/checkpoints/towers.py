@@ -13,7 +13,8 @@ from uni_moe.checkpoints.published_adapters import short
 from uni_moe.checkpoints.published_beats import HEARING, BeatsFile
 from uni_moe.checkpoints.tables import read_table
 from uni_moe.checkpoints.tensors import TensorFile, shards_of
-from uni_moe.errors import ConfigError, telling_of
+from uni_moe.errors import ConfigError
+from uni_moe.model.describing import telling_of
 from uni_moe.model.encoders.beats import BeatsConfig
 
 PREPROCESSOR = "preprocessor_config.json"

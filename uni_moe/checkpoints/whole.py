@@ -9,8 +9,9 @@ import torch
 
 from uni_moe.checkpoints.tables import read_table
 from uni_moe.checkpoints.tensors import Shape, TensorFile, shards_of
-from uni_moe.errors import ConfigError, LineageError, bullets, telling_of
+from uni_moe.errors import ConfigError, LineageError, bullets
 from uni_moe.model.config import UniMoeConfig
+from uni_moe.model.describing import telling_of
 from uni_moe.model.network import UniMoeForConditionalGeneration
 
 

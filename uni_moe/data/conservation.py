@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, fields
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
-from uni_moe.data.exposures import Entry
+from uni_moe.data.exposures import LedgerEntry
 from uni_moe.data.order import Draw
 from uni_moe.errors import StageError, bullets
 
@@ -50,7 +50,7 @@ class Exposure:
     tokens: int = 0  # over all draws
     truncated: int = 0  # the fewest positions that were cut away at a draw
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: LedgerEntry) -> None:
         """Count one more draw."""
         self.fewest = min(self.fewest, entry.tokens) if self.times else entry.tokens
         self.most = max(self.most, entry.tokens)
@@ -114,7 +114,7 @@ class Listed:
 Accounts = dict[Group, Account]
 
 
-def exposures_of(entries: Iterable[Entry]) -> dict[str, Exposure]:
+def exposures_of(entries: Iterable[LedgerEntry]) -> dict[str, Exposure]:
     """Return what a ledger says of every conversation in it."""
     found: dict[str, Exposure] = {}
     for entry in entries:
@@ -148,7 +148,9 @@ def accounts_of(
     return dict(sorted(accounts.items()))
 
 
-def check_draws(steps: Iterable[tuple[int, Sequence[Draw]]], entries: Iterable[Entry]) -> None:
+def check_draws(
+    steps: Iterable[tuple[int, Sequence[Draw]]], entries: Iterable[LedgerEntry]
+) -> None:
     """Hold a ledger to the draws of its phase: each once, in its step and slot, and no other.
 
     Args:

@@ -40,7 +40,7 @@ SCHEMA = pa.schema(
 )
 
 
-class Entry(NamedTuple):
+class LedgerEntry(NamedTuple):
     """One draw of one step, in the order of COLUMNS."""
 
     step: int
@@ -54,7 +54,7 @@ class Entry(NamedTuple):
     truncated: int
 
 
-def leaf_of(entry: Entry) -> bytes:
+def leaf_of(entry: LedgerEntry) -> bytes:
     """Return the hash of an entry: of its columns but the rank as one line of text.
 
     They stand with a space between, and only the key, which is last, can hold one itself.
@@ -64,7 +64,7 @@ def leaf_of(entry: Entry) -> bytes:
     return leaf_hash(line.encode())
 
 
-def write_entries(file: Path, entries: Iterable[Entry]) -> None:
+def write_entries(file: Path, entries: Iterable[LedgerEntry]) -> None:
     """Write entries in groups of a fixed size. The same entries give the same bytes."""
     with pq.ParquetWriter(file, SCHEMA, compression="zstd", version="2.6") as writer:
         remaining = iter(entries)
@@ -72,16 +72,16 @@ def write_entries(file: Path, entries: Iterable[Entry]) -> None:
             writer.write_table(_table(rows), row_group_size=_GROUP_ROWS)
 
 
-def read_entries(*files: Path) -> Iterator[Entry]:
+def read_entries(*files: Path) -> Iterator[LedgerEntry]:
     """Return the entries of files, one file after the other, a group at a time."""
     for file in files:
         with pq.ParquetFile(file) as table:
             for batch in table.iter_batches(_GROUP_ROWS):
                 columns = [batch.column(name).to_pylist() for name in COLUMNS]
-                yield from map(Entry._make, zip(*columns, strict=True))
+                yield from map(LedgerEntry._make, zip(*columns, strict=True))
 
 
-def find(folder: Path, sample: str) -> Iterator[tuple[int, Entry]]:
+def find(folder: Path, sample: str) -> Iterator[tuple[int, LedgerEntry]]:
     """Return the exposures of a sample in a folder's ledger: place, counted from 0, and entry.
 
     A sample is named by its key, which also means its caption, or by the beginning of its
@@ -111,7 +111,7 @@ def holds(file: Path, keys: Collection[str]) -> bool:
         raise _unreadable(file, error) from error
 
 
-def ledger_of(folder: Path) -> Iterator[Entry]:
+def ledger_of(folder: Path) -> Iterator[LedgerEntry]:
     """Return the entries of an artifact's ledger.
 
     Raises:
@@ -148,7 +148,7 @@ def _unreadable(file: Path, error: Exception) -> LineageError:
     )
 
 
-def _find(folder: Path, sample: str) -> Iterator[tuple[int, Entry]]:
+def _find(folder: Path, sample: str) -> Iterator[tuple[int, LedgerEntry]]:
     keys = {sample, sample + CAPTION}
     by_id = len(sample) >= _LEAST_OF_AN_ID
     first = 0
@@ -163,11 +163,11 @@ def _find(folder: Path, sample: str) -> Iterator[tuple[int, Entry]]:
             ]
             if hits:
                 rows = table.read_row_group(group).take(hits).select(list(COLUMNS)).to_pylist()
-                yield from ((first + p, Entry(**r)) for p, r in zip(hits, rows, strict=True))
+                yield from ((first + p, LedgerEntry(**r)) for p, r in zip(hits, rows, strict=True))
             first += columns.num_rows
 
 
-def _table(rows: Sequence[Entry]) -> Any:  # noqa: ANN401 - pyarrow is untyped
+def _table(rows: Sequence[LedgerEntry]) -> Any:  # noqa: ANN401 - pyarrow is untyped
     columns = zip(*rows, strict=True)
     arrays = [_array(values, item.type) for values, item in zip(columns, SCHEMA, strict=True)]
     return pa.Table.from_arrays(arrays, schema=SCHEMA)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, Literal
 
-from uni_moe.data.exposures import Entry
+from uni_moe.data.exposures import LedgerEntry
 
 Kind = Literal["deleted", "added", "reordered", "changed"]
 
@@ -18,8 +18,8 @@ class Difference:
 
     kind: Kind
     index: int
-    expected: Entry | None
-    found: Entry | None
+    expected: LedgerEntry | None
+    found: LedgerEntry | None
 
     def text(self) -> str:
         """Return the difference in words."""
@@ -29,7 +29,7 @@ class Difference:
             fields = ", ".join(
                 f"{name} {found!r} instead of {expected!r}"
                 for name, found, expected in zip(
-                    Entry._fields, self.found, self.expected, strict=True
+                    LedgerEntry._fields, self.found, self.expected, strict=True
                 )
                 if found != expected and name != "rank"
             )
@@ -54,7 +54,9 @@ class Difference:
         }
 
 
-def first_difference(expected: Iterable[Entry], found: Iterable[Entry]) -> Difference | None:
+def first_difference(
+    expected: Iterable[LedgerEntry], found: Iterable[LedgerEntry]
+) -> Difference | None:
     """Compare entry by entry, the rank aside; both are read to their ends."""
     wanted, there = iter(expected), iter(found)
     for index, (one, other) in enumerate(zip_longest(wanted, there)):
@@ -68,7 +70,7 @@ def first_difference(expected: Iterable[Entry], found: Iterable[Entry]) -> Diffe
     return None
 
 
-def _kind(expected: Entry | None, found: Entry | None, *, later: bool) -> Kind:
+def _kind(expected: LedgerEntry | None, found: LedgerEntry | None, *, later: bool) -> Kind:
     """Say what was done. Entries stand by step and slot, so a place says who is missing."""
     if expected is None or (found is not None and _order(found) < _order(expected)):
         return "added"
@@ -77,13 +79,13 @@ def _kind(expected: Entry | None, found: Entry | None, *, later: bool) -> Kind:
     return "changed"
 
 
-def _order(entry: Entry) -> tuple[int, int]:
+def _order(entry: LedgerEntry) -> tuple[int, int]:
     return entry.step, entry.slot
 
 
-def _content(entry: Entry | None) -> tuple[object, ...] | None:
+def _content(entry: LedgerEntry | None) -> tuple[object, ...] | None:
     return None if entry is None else (entry.step, *entry[2:])
 
 
-def _place(entry: Entry) -> str:
+def _place(entry: LedgerEntry) -> str:
     return f"step {entry.step}, slot {entry.slot}"

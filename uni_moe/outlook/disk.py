@@ -46,9 +46,14 @@ class Disk:
         features = max(0, sum(self.features.values()) - self.features_here)
         return sum(self.artifacts.values()) + sum(self.states.values()) + features
 
+    @property
+    def fits(self) -> bool:
+        """Whether there is so much room."""
+        return self.needed <= self.free
+
     def to_json(self) -> dict[str, Any]:
         """Return the bytes as a JSON object."""
-        return {**asdict(self), "needed": self.needed, "fits": self.needed <= self.free}
+        return {**asdict(self), "needed": self.needed, "fits": self.fits}
 
 
 def disk_of(  # noqa: PLR0913 - what is written follows from all of it
@@ -72,7 +77,7 @@ def disk_of(  # noqa: PLR0913 - what is written follows from all of it
     settings = machine.features
     folder = feature_folder(layout, settings)
     sizes = _artifacts(params, config, trainings)
-    states = machine.last_states + 1  # and the best
+    states = machine.last_states + 2  # the best, and the one that is being written
     return Disk(
         artifacts={name: sizes[name] for name in stages if name in sizes},
         states={name: states * COPIES * one.trained_bytes for name, one in trainings.items()},

@@ -13,7 +13,9 @@ from uni_moe.config import Phase
 from uni_moe.data.captions import conversations
 from uni_moe.data.corpus import Corpus
 from uni_moe.errors import DataError
+from uni_moe.extent import Extent
 from uni_moe.lengths import Lengths
+from uni_moe.outlook.kinship import is_prepared
 from uni_moe.records import CAPTION, MediaRef, Sample
 from uni_moe.train.conversations import Conversations, Holes, read_holes, within_sight
 
@@ -28,7 +30,8 @@ class Pool:
     `conversations` may be drawn, `draws` are taken over all steps. Of training samples `other_task`
     have no conversation of the phase's tasks, `out_of_sight` have media that the stage's encoders
     do not read. Of conversations `cut` lose their end, `refused` are too long and stop the phase,
-    `not_reached` are left when the last step ends. `exact` says that every sample was looked at.
+    `not_reached` are left when the last step ends. `exact` says that every sample was looked at,
+    `older` that the corpus was not made from the samples that are here.
     """
 
     conversations: int
@@ -39,6 +42,7 @@ class Pool:
     cut: int
     refused: int
     exact: bool
+    older: bool
 
     @property
     def epochs(self) -> float:
@@ -55,7 +59,8 @@ class Looked:
     """The training samples of a phase's corpora that were looked at; `every` so-manieth of each.
 
     `found` holds the conversations of the phase's tasks, `seen` those within the stage's sight.
-    `held_out` counts samples of the other splits.
+    `holes` are thinned like the samples. `held_out` counts samples of other splits. `older` names
+    the modalities whose corpus was not made from the samples that are here.
     """
 
     samples: Mapping[str, Sequence[Sample]]
@@ -64,6 +69,7 @@ class Looked:
     holes: Holes
     every: Mapping[str, int]
     held_out: Mapping[str, int]
+    older: frozenset[str]
 
     @property
     def empty(self) -> list[str]:
@@ -96,12 +102,14 @@ def look(
         name: {one.key: one for one in conversations(rows, phase.tasks, prompts)}
         for name, rows in samples.items()
     }
-    holes = read_holes(corpora, "train", phase, sight)
+    went = read_holes(corpora, "train", phase, sight)
+    holes = {name: _thinned(rows, every[name]) for name, rows in went.items()}
     held_out = {
         name: sum(n for split, n in corpus.card.results["splits"].items() if split != "train")
         for name, corpus in corpora.items()
     }
-    return Looked(samples, found, within_sight(found, sight), holes, every, held_out)
+    older = frozenset(name for name in corpora if not is_prepared(layout, name))
+    return Looked(samples, found, within_sight(found, sight), holes, every, held_out, older)
 
 
 def pools(
@@ -136,6 +144,7 @@ def _pool(looked: Looked, modality: str, draws: int, lengths: Lengths | None) ->
         cut=round(cut * share * every),
         refused=round(refused * share * every),
         exact=every == 1 and measured in (0, len(seen)),
+        older=modality in looked.older,
     )
 
 
@@ -151,6 +160,13 @@ def _too_long(rows: Sequence[Sample], lengths: Lengths | None) -> tuple[int, int
         except DataError:
             refused += 1
     return cut, refused, len(chosen)
+
+
+def _thinned(holes: Mapping[str, Extent | None], every: int) -> dict[str, Extent | None]:
+    """Return every so-manieth hole, of the measured and of the others: one of those may refuse."""
+    measured = [key for key, extent in holes.items() if extent is not None]
+    others = [key for key, extent in holes.items() if extent is None]
+    return {key: holes[key] for key in (*measured[::every], *others[::every])}
 
 
 def _every(folder: Path, step: int) -> Iterator[Sample]:

@@ -1,6 +1,7 @@
-"""Where samples are, by modality, from the newest of their artifacts that is here.
+"""Where samples are, by modality, from the last artifact on their way that knows those of today.
 
-Cards are read, media are neither decoded nor verified. Without artifacts the sources are asked.
+An artifact that was made from other samples than those here is passed over. Cards are read, media
+are neither decoded nor verified. Without artifacts the sources are asked.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from uni_moe.artifacts import CARD, Layout, read_card
 from uni_moe.config import Params, PlaygroundSource, SentencesSource
 from uni_moe.config import Source as SourceParams
 from uni_moe.data.sources import open_source
-from uni_moe.data.validated import QUARANTINE, read_quarantine
+from uni_moe.data.validated import read_quarantine
 from uni_moe.errors import UniMoeError
+from uni_moe.outlook.kinship import is_judged, is_prepared
 from uni_moe.records import MODALITIES, SPLITS
 
 COUNTED_BYTES = 200_000_000  # a list of records that is longer is not read for a plan
@@ -73,17 +75,17 @@ def _of(layout: Layout, modality: str) -> Samples | None:
     listed = read_card(layout.samples(modality)).results
     removed = listed["taken_out"]
     whole = listed["listed"] + removed
-    validated, corpus = layout.validated(modality), layout.corpus(modality)
-    if not (validated / QUARANTINE).is_file():
+    if not is_judged(layout, modality):
         return Samples(
             "manifest", whole, _splits(listed["splits"]), {}, removed, listed["problems"]
         )
-    refused = Counter(row["reasons"] for row in read_quarantine(validated))
-    if not (corpus / CARD).is_file():
-        gone = Counter(row["split"] for row in read_quarantine(validated))
+    quarantine = read_quarantine(layout.validated(modality))
+    refused = Counter(row["reasons"] for row in quarantine)
+    if not is_prepared(layout, modality):
+        gone = Counter(row["split"] for row in quarantine)
         left = Counter(listed["splits"]) - gone
         return Samples("contract", whole, _splits(left), dict(sorted(refused.items())), removed)
-    told = read_card(corpus).results
+    told = read_card(layout.corpus(modality)).results
     whole = sum(told["listed"].values()) + sum(told["removed"].values())
     splits, removed = told["splits"], sum(told["removed"].values())
     return Samples("corpus", whole, splits, dict(sorted(refused.items())), removed)

@@ -8,11 +8,13 @@ from uni_moe.outlook.draws import Pool
 from uni_moe.outlook.samples import Samples, SourceCount
 from uni_moe.outlook.training import Training
 from uni_moe.outlook.whole import Outlook
+from uni_moe.registry.gate import in_words
 
 _GIB = 2**30
+_OLDER = "from an older corpus"
 _KNOWN = {
     "corpus": "",
-    "contract": "judged, no corpus yet",
+    "contract": "judged, not prepared yet",
     "manifest": "listed, not judged yet",
 }
 
@@ -86,7 +88,7 @@ def _draws(trainings: Mapping[str, Training]) -> str:
             f"{one.steps:,}",
             f"{one.draws_per_step:,.1f}",
             f"{one.positions_per_step:,.0f}" if one.positions_per_step else "?",
-            "" if one.measured else "lengths assumed",
+            ", ".join(_notes(one)),
         )
         for name, one in trainings.items()
     ]
@@ -100,9 +102,19 @@ def _draws(trainings: Mapping[str, Training]) -> str:
     return "\n".join([table, *pools])
 
 
+def _notes(training: Training) -> Iterator[str]:
+    if not training.measured:
+        yield "lengths assumed"
+    if training.older:
+        yield _OLDER
+    if training.problem is not None:
+        yield f"IT WILL END BEFORE ITS FIRST STEP: {training.problem}"
+
+
 def _pool(pool: Pool) -> str:
     about = "" if pool.exact else "about "
     told = [f"{about}{pool.conversations:,} conversations, {pool.epochs:.2f} epochs"]
+    told += [_OLDER] if pool.older else []
     lost = {
         "not reached": pool.not_reached,
         "without a conversation of these tasks": pool.other_task,
@@ -117,18 +129,18 @@ def _memory(trainings: Mapping[str, Training]) -> str:
     rows = []
     for name, one in trainings.items():
         if one.memory is None:
-            rows.append((name, "not modelled", "", "", ""))
+            rows.append((name, "not modelled", "", "", "", ""))
             continue
         parts = sorted(one.memory.parts.items(), key=lambda part: -part[1])
         told = ", ".join(f"{part} {_size(size)}" for part, size in parts if size)
+        told += f"; {_OLDER}" if one.older else ""
         fits = "" if one.fits else "DOES NOT FIT"
-        needed = _size(one.memory.needed)
-        rows.append((name, needed, fits, f"{one.ranks.world} x ZeRO {one.ranks.stage}", told))
-    if not rows:
-        return ""
-    room = next(iter(trainings.values())).room
-    title = f"Memory of one rank (there are {_size(room.size_bytes)}: {room.said_by}):"
-    return _table(title, ("stage", "needed", "", "ranks", "by part"), rows)
+        needed, room = _size(one.memory.needed), _size(one.room.size_bytes)
+        ranks = f"{one.ranks.world} x ZeRO {one.ranks.stage}"
+        rows.append((name, needed, room, fits, ranks, told))
+    said_by = dict.fromkeys(one.room.said_by for one in trainings.values())
+    title = f"Memory of one rank (what there is, is said by {'; '.join(said_by)}):"
+    return _table(title, ("stage", "needed", "there is", "", "ranks", "by part"), rows)
 
 
 def _times(outlook: Outlook) -> str:
@@ -151,7 +163,7 @@ def _disk(outlook: Outlook) -> str:
     ]
     features = ", ".join(f"{kind} {_size(size)}" for kind, size in disk.features.items())
     told = f"features of encoders: {features}; {_size(disk.features_here)} are there"
-    state = "" if disk.needed <= disk.free else " IT DOES NOT FIT."
+    state = "" if disk.fits else " IT DOES NOT FIT."
     title = f"Disk: at most {_size(disk.needed)} of {_size(disk.free)} that are free.{state}"
     table = _table(title, ("stage", "artifact", "states while it trains"), rows)
     return f"{table}\n  {told}" if features else table
@@ -174,17 +186,8 @@ def _stale(outlook: Outlook) -> str:
 def _gate(outlook: Outlook) -> str:
     if "evaluate" not in outlook.stages:
         return ""
-    gate, current = outlook.gate, outlook.champion
-    told = (
-        f"Gate: every modality must beat guessing by {gate.min_over_chance:.0%} "
-        "(`gate.min_over_chance`)"
-    )
-    if current is None:
-        return f"{told}; there is no champion to compare with."
-    return (
-        f"{told}; against the champion, version {current.number}, no modality may lose more than "
-        f"{gate.margin:.0%} (`gate.margin`) and the mean may not fall."
-    )
+    current = outlook.champion
+    return f"Gate: {in_words(outlook.gate, None if current is None else current.number)}."
 
 
 def duration(seconds: float) -> str:

@@ -1,7 +1,7 @@
 """How long stages will take: from their last run here, else from what is to be computed.
 
-A training's steps are taken from the last run's own, in proportion to what a step computes; what
-stood around them is taken as it was. An estimate says what it rests on.
+A training's steps are taken from the last run's own, in proportion to what a step computes where as
+many ranks shared it; what stood around them is taken as it was. An estimate says what it rests on.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ class LastRun:
     duration_s: float
     steps_s: tuple[float, ...]
     positions: float | None  # of a step on average, where the run told them
+    ranks: int | None  # how many trained, where the run told it
 
 
 @dataclass(frozen=True)
@@ -57,31 +58,46 @@ class Rate:
 
 
 def last_runs(layout: Layout) -> dict[str, LastRun]:
-    """Return the last run of each stage that ended well."""
-    ended = {
-        record["stage"]: (folder, record)
-        for folder, record in all_runs(layout)
-        if record["status"] == "done" and record.get("duration_s") is not None
-    }
-    return {stage: _last(folder, record) for stage, (folder, record) in ended.items()}
+    """Return the last run of each stage that ended well.
+
+    One that went on from its last step took none itself: it says nothing of its stage.
+    """
+    found: dict[str, LastRun] = {}
+    for folder, record in reversed(all_runs(layout)):
+        ended = record["status"] == "done" and record.get("duration_s") is not None
+        if ended and record["stage"] not in found:
+            last = _last(folder, record)
+            if last.steps_s or last.ranks is None:
+                found[record["stage"]] = last
+    return found
 
 
 def estimate(training: Training | None, last: LastRun | None, rate: Rate) -> Estimate:
     """Return what a stage will take."""
-    if last is not None and (training is None or not last.steps_s):
+    if training is None:
+        if last is None:
+            return Estimate(None, "it has not run here")
         return Estimate(last.duration_s, f"its last run {last.id}")
-    if last is not None and training is not None:
-        step_s = statistics.median(last.steps_s)
-        around_s = max(0.0, last.duration_s - sum(last.steps_s))
-        scale = 1.0
-        if last.positions and training.measured:
-            scale = training.positions_per_step / last.positions
-        said = f"{len(last.steps_s)} steps of its last run {last.id}"
-        return Estimate(around_s + training.steps * step_s * scale, said)
-    if training is not None and training.flops:
+    if last is not None and last.steps_s:
+        return _by_steps(training, last)
+    if training.flops:
         ranks = training.ranks.world
         return Estimate(training.flops / rate.flops_per_s / ranks, f"{rate.said_by}; steps alone")
-    return Estimate(None, "it has not run here")
+    return Estimate(None, "none of its steps has run here")
+
+
+def _by_steps(training: Training, last: LastRun) -> Estimate:
+    """Estimate a training from the steps of its last run."""
+    world, scale = training.ranks.world, 1.0
+    said = f"{len(last.steps_s)} steps of its last run {last.id}"
+    if last.ranks != world:
+        known = "an unknown number of" if last.ranks is None else last.ranks
+        said += f"; as long as they took on {known} rank(s), now there are {world}"
+    elif last.positions and training.measured:
+        scale = training.positions_per_step / last.positions
+    around_s = max(0.0, last.duration_s - sum(last.steps_s))
+    step_s = statistics.median(last.steps_s)
+    return Estimate(around_s + training.steps * step_s * scale, said)
 
 
 def rate_here(precision: Precision) -> Rate:
@@ -104,5 +120,12 @@ def rate_here(precision: Precision) -> Rate:
 def _last(folder: Path, record: Mapping[str, Any]) -> LastRun:
     rows = [row for row in json_lines(folder / "metrics.jsonl") if "step_s" in row]
     positions = [row["positions_per_s"] * row["step_s"] for row in rows if "positions_per_s" in row]
-    mean = statistics.fmean(positions) if positions else None
-    return LastRun(record["id"], record["duration_s"], tuple(row["step_s"] for row in rows), mean)
+    events = json_lines(folder / "events.jsonl")
+    ranks = [row.get("ranks") for row in events if row["event"] == "training"]
+    return LastRun(
+        id=record["id"],
+        duration_s=record["duration_s"],
+        steps_s=tuple(row["step_s"] for row in rows),
+        positions=statistics.fmean(positions) if positions else None,
+        ranks=ranks[-1] if ranks else None,
+    )

@@ -20,8 +20,10 @@ class Training:
 
     `learns` counts numbers by part, `parameters` all of the network's, adapters too, `connectors`
     those of each connector. `memory` is None where it is not modelled; it is that by `allocator`.
-    `measured` says that conversations were laid out, not assumed. `pools` is by modality, empty
-    without corpora. Positions and labels are means of a step, over all ranks.
+    `measured` says that conversations were laid out, not assumed, `older` that they are of a corpus
+    that was not made from the samples that are here. `pools` is by modality, empty without corpora.
+    Positions and labels are means of a step, over all ranks. `problem` is what ends the stage
+    before its first step, as far as its draws were looked at.
     """
 
     learns: Mapping[str, int]
@@ -36,9 +38,11 @@ class Training:
     positions_per_step: float
     labels_per_step: float
     measured: bool
+    older: bool
     work: Work
     pools: Mapping[str, Pool]
     looked: Looked | None
+    problem: str | None
 
     @property
     def trained(self) -> int:
@@ -91,6 +95,8 @@ class Training:
             "positions_per_step": round(self.positions_per_step, 1),
             "labels_per_step": round(self.labels_per_step, 1),
             "lengths": "corpus" if self.measured else "assumed",
+            "older_corpus": self.older,
+            "problem": self.problem,
             "flops": self.flops,
             "samples": {name: pool.to_json() for name, pool in self.pools.items()},
         }

@@ -1,4 +1,7 @@
-"""What each training stage will learn, hold and compute; no weight is read, no tensor is made."""
+"""What each training stage will learn, hold and compute; no weight is read.
+
+Networks are counted on the meta device; a tiny language model alone is built for a small corpus.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,13 @@ from uni_moe.lengths import Lengths
 from uni_moe.machine import Machine
 from uni_moe.model.config import UniMoeConfig
 from uni_moe.outlook.draws import MOST_SAMPLES, Looked, Pool, look, pools
+from uni_moe.outlook.kinship import is_prepared
 from uni_moe.outlook.training import Training
 from uni_moe.platform import choose
 from uni_moe.train.conversations import sight_of
 from uni_moe.train.drawing import steps_of
 from uni_moe.train.encoders import TINY
-from uni_moe.train.fits import fitting, process_bytes, ranks_of, room_of
+from uni_moe.train.fits import Room, fitting, process_bytes, ranks_of, room_of
 from uni_moe.train.language import LanguageLearner, language_config, tiny_language
 from uni_moe.train.learning import Learning, dense, learning_of, phase_learning
 from uni_moe.train.loads import Loads, Size, assumed, loads_of
@@ -55,6 +59,9 @@ class Trainings:
         self.config = planned_config(params, layout.root)
         self.words = _tokenizer_folder(layout, params)
         self.routes = choose(params.platform)
+        self.room = room_of(machine)
+        # A foundation trains in one process, whatever starts the phases.
+        self.room_alone = room_of(Machine(memory_bytes=machine.memory_bytes))
 
     def of(self, stage: str) -> Training | None:
         """Return what a stage trains, None where it trains nothing."""
@@ -83,17 +90,20 @@ class Trainings:
         ranks = ranks_of(self.machine, stage=stage, precision=self.params.platform.precision)
         learning = phase_learning(phase, config, self.params.model)
         kept = 0.0 if looked is None else feature_bytes(looked.media(), config, ranks)
-        loads, measured = self._loads(stage, phase, config, ranks, looked, lengths)
+        loads, measured, problem = self._loads(stage, phase, config, ranks, looked, lengths)
         return self._training(
             learning,
             ranks,
             loads,
             phase.steps,
+            room=self.room,
             around=around_of(stage, phase, self.machine, ranks, kept),
             validated=len(phase.blend),
             measured=measured,
+            older=looked is not None and bool(looked.older),
             pools={} if looked is None else pools(looked, phase, loads.draws_per_step, lengths),
             looked=looked,
+            problem=problem,
         )
 
     def _loads(  # noqa: PLR0913 - what a step's size follows from
@@ -104,25 +114,39 @@ class Trainings:
         ranks: Ranks,
         looked: Looked | None,
         lengths: Lengths | None,
-    ) -> tuple[Loads, bool]:
-        """Return what a step computes, and whether conversations were laid out for it."""
-        drawn = None
+    ) -> tuple[Loads, bool, str | None]:
+        """Return what a step computes, whether conversations were laid out for it, and a problem.
+
+        What cannot be laid out is told of its stage, and ends no plan.
+        """
+        drawn: list[list[Size]] | None = None
+        problem: str | None = None
         if looked is not None and lengths is not None:
-            steps = steps_of(
-                phase,
-                name=stage,
-                seed=self.params.seed,
-                train=looked.seen,
-                holes=looked.holes,
-                lengths=lengths,
-            )
             try:
-                drawn = sizes_drawn(steps, min(LOOKED_AT, phase.steps), looked.seen, lengths)
-            except DataError:  # one is too long: the pools tell how many
-                drawn = None
+                drawn = self._drawn(stage, phase, looked, lengths)
+            except DataError as error:
+                problem = error.what.partition("\n")[0]
         sizes = [assumed(phase, _rows(config))] if drawn is None else drawn
         loads = loads_of(sizes, phase.packing, ranks=ranks.world, frames=config.video_frames)
-        return loads, drawn is not None
+        return loads, drawn is not None, problem
+
+    def _drawn(
+        self, stage: str, phase: Phase, looked: Looked, lengths: Lengths
+    ) -> list[list[Size]]:
+        """Return the sizes of what the first steps draw.
+
+        Raises:
+            DataError: a conversation is too long, or nobody knows how long some were that went.
+        """
+        steps = steps_of(
+            phase,
+            name=stage,
+            seed=self.params.seed,
+            train=looked.seen,
+            holes=looked.holes,
+            lengths=lengths,
+        )
+        return sizes_drawn(steps, min(LOOKED_AT, phase.steps), looked.seen, lengths)
 
     def _encoder(self, item: str, chosen: EncoderTraining) -> Training:
         """Look ahead at a tiny encoder; what its training holds and computes is not modelled."""
@@ -136,15 +160,17 @@ class Trainings:
             memory=None,
             allocator=self.routes.allocator,
             ranks=Ranks(),
-            room=room_of(self.machine),
+            room=self.room_alone,
             steps=chosen.steps,
             draws_per_step=chosen.batch_size,
             positions_per_step=0.0,
             labels_per_step=0.0,
             measured=False,
+            older=False,
             work=Work(0.0, 0.0),
             pools={},
             looked=None,
+            problem=None,
         )
 
     def _language(self, chosen: LanguageTraining) -> Training:
@@ -161,9 +187,11 @@ class Trainings:
             ranks,
             loads_of(sizes, None),
             chosen.steps,
+            room=self.room_alone,
             around=Around(process=process_bytes(ranks), saves=saves),
             validated=1,
             measured=measured,
+            older=measured and not is_prepared(self.layout, "text"),
         )
 
     def _texts(self, chosen: LanguageTraining) -> tuple[list[list[Size]], int, bool]:
@@ -190,13 +218,15 @@ class Trainings:
         loads: Loads,
         steps: int,
         *,
+        room: Room,
         around: Around,
         validated: int,
         measured: bool,
+        older: bool,
         pools: Mapping[str, Pool] | None = None,
         looked: Looked | None = None,
+        problem: str | None = None,
     ) -> Training:
-        room = room_of(self.machine)
         needs = partial(memory_needed, learning, loads, ranks, around, validated)
         taken, memory = fitting(needs, self.routes, self.params.platform.allocator, room)
         return Training(
@@ -212,9 +242,11 @@ class Trainings:
             positions_per_step=loads.positions_per_step,
             labels_per_step=loads.labels_per_step,
             measured=measured,
+            older=older,
             work=learning.work,
             pools=pools or {},
             looked=looked,
+            problem=problem,
         )
 
     def _lengths(self, config: UniMoeConfig, phase: Phase) -> Lengths | None:

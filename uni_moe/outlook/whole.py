@@ -41,9 +41,10 @@ class Outlook:
         return sum(one.seconds or 0.0 for one in self.times.values())
 
     @property
-    def too_large(self) -> list[str]:
-        """The stages that need more memory than a process has."""
-        return [name for name, one in self.trainings.items() if one.fits is False]
+    def fits(self) -> bool:
+        """Whether all stages have the memory, as far as it is modelled, and the disk has room."""
+        too_large = any(one.fits is False for one in self.trainings.values())
+        return self.disk.fits and not too_large
 
     def to_json(self) -> dict[str, Any]:
         """Return the outlook as a JSON object."""

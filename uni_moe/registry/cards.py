@@ -35,6 +35,62 @@ def all_cards(layout: Layout) -> dict[str, tuple[str, Card]]:
     return found
 
 
+def ancestors(cards: Mapping[str, tuple[str, Card]], start: str) -> set[str]:
+    """Return an artifact and everything it was made from.
+
+    Raises:
+        LineageError: a parent's card is nowhere.
+    """
+    found, waiting = set(), [start]
+    while waiting:
+        card_id = waiting.pop()
+        if card_id in found:
+            continue
+        if card_id not in cards:
+            raise LineageError(
+                f"The card {card_id[:12]} is missing, so the lineage has a gap.",
+                cause="an artifact was made again after its children were, or a kept card is gone.",
+                remedy="run `dvc repro`, then register again; a kept card comes back from a copy.",
+            )
+        found.add(card_id)
+        waiting += cards[card_id][1].parents.values()
+    return found
+
+
+def kept_family(folder: Path, model: str) -> list[tuple[str, Card]]:
+    """Return a registered model's card and its ancestors' with their names then, in their order.
+
+    A folder of kept cards also holds those that reports were made from.
+
+    Args:
+        folder: the store's `cards` of this model.
+        model: the id of its card.
+
+    Raises:
+        LineageError: a card is missing, cannot be read, or is not the one that its file is named
+            after.
+    """
+    cards: dict[str, tuple[str, Card]] = {}
+    for file in sorted(folder.rglob("*.json")):
+        name = file.relative_to(folder).as_posix().rsplit(".", 2)[0]
+        card = _kept_card(file)
+        if card is None or folder / card_file(name, card.id) != file:
+            raise LineageError(
+                f"{file} is not the card that it is named after.",
+                cause="it was changed after it had been kept.",
+                remedy="bring it back from a copy; cards travel with `uni-moe push` and `pull`.",
+            )
+        cards[card.id] = (name, card)
+    return sorted((cards[one] for one in ancestors(cards, model)), key=lambda one: one[0])
+
+
+def _kept_card(file: Path) -> Card | None:
+    try:
+        return Card.from_json(json_file(file))
+    except TypeError:  # other fields, or no object
+        return None
+
+
 def card_file(name: str, card_id: str) -> str:
     """Return where a card lies below the store's `cards`: two reports of one model both stay."""
     return f"{name}.{card_id[:12]}.json"

@@ -29,7 +29,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, Operational
 from sqlalchemy.orm import Session
 
 from uni_moe.artifacts import Layout, write_text
-from uni_moe.errors import ConfigError
+from uni_moe.errors import ConfigError, full_disk, is_full
 from uni_moe.registry.importing import import_all
 from uni_moe.registry.tables import Base, OwnerRow, RunArtifactRow
 
@@ -50,6 +50,7 @@ def writing(layout: Layout, url: str | None = None, *, afresh: bool = False) -> 
     Raises:
         ConfigError: the database holds tables of somebody else or of another workspace, or cannot
             be reached or read.
+        StoreError: the disk is full.
     """
     if afresh:
         _move_aside(layout, url)
@@ -106,6 +107,8 @@ def _reached(engine: Engine) -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
+        if error.orig is not None and is_full(error.orig):  # the whole holds our own texts, too
+            raise full_disk(f"The index {engine.url!r} could not be written.") from error
         broken = type(error) is DatabaseError or isinstance(error, OperationalError)
         if not broken:
             raise

@@ -13,7 +13,7 @@ from typing import Any
 
 from uni_moe.artifacts import Layout, json_text, write_text
 from uni_moe.audit import Telling
-from uni_moe.audit_log import append, read_log
+from uni_moe.audit_log import append
 from uni_moe.records import sha256_text
 from uni_moe.registry.cards import report_key
 from uni_moe.registry.indexing import index
@@ -29,7 +29,6 @@ def turn(layout: Layout) -> Iterator[None]:
     layout.store.mkdir(parents=True, exist_ok=True)
     with (layout.store / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        _finish(layout)
         index(layout)
         yield
 
@@ -52,14 +51,3 @@ def judged(layout: Layout, model: str, *reports: str) -> dict[str, str]:
     """Return a model and reports in the store as evidence: the path of each, and its card's id."""
     place = layout.name_of(layout.store / model)
     return {f"{place}/model": model, **{f"{place}/{report_key(one)}": one for one in reports}}
-
-
-def _finish(layout: Layout) -> None:
-    """Write the last decision that the log tells of, where its process died before it did."""
-    told = [entry for entry in read_log(layout).entries if "decision" in entry.evidence]
-    if not told:
-        return
-    (path,) = told[-1].evidence["files"]
-    file = layout.root / path
-    if not file.exists() and (file.parent / "run.json").is_file():
-        write_text(file, json_text(told[-1].evidence["decision"]))

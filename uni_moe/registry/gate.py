@@ -35,6 +35,12 @@ class Verdict:
     reasons: tuple[str, ...]
     evidence: Mapping[str, Any]
 
+    @property
+    def text(self) -> str:
+        """The verdict for a person, a reason a line."""
+        head = f"promoted: {self.candidate[:12]}" if self.promoted else "not promoted, because"
+        return "\n  - ".join((head, *self.reasons))
+
     def to_json(self) -> dict[str, Any]:
         """Return the verdict as a JSON object."""
         return {**asdict(self), "reasons": list(self.reasons), "evidence": dict(self.evidence)}
@@ -79,6 +85,27 @@ def decide(candidate: Exam, champion: Exam | None, rules: Gate) -> Verdict:
         reasons=tuple(problems or praise),
         evidence=_evidence(ours, champion, rules, compared),
     )
+
+
+def in_words(rules: Gate, champion: int | None) -> str:
+    """Say what a candidate will be asked for, against the champion of this version if there is one.
+
+    It says what `decide` and the approvals around it do; `power` decides nothing.
+    """
+    told = [
+        f"every modality with media must beat guessing by {_points(rules.min_over_chance)} "
+        "(`gate.min_over_chance`)"
+    ]
+    if champion is None:
+        told.append("there is no champion to compare with")
+    else:
+        told.append(
+            f"against the champion, version {champion}, every modality must be shown to lose no "
+            f"more than {_points(rules.margin)} (`gate.margin`) and one must be shown to be "
+            f"better, by paired intervals of {_p(rules.confidence)} (`gate.confidence`)"
+        )
+    people = f"{rules.approvals} people have" if rules.approvals else "nobody has"
+    return "; ".join([*told, f"{people} to approve it (`gate.approvals`)"])
 
 
 def _too_close_to_guessing(report: EvalReport, rules: Gate) -> list[str]:

@@ -53,8 +53,7 @@ def import_all(session: Session, layout: Layout, *, metrics: bool = True) -> dic
         if card_id not in known:
             _import_card(session, card_id, name, card)
     session.flush()
-    ended = set(session.scalars(select(RunRow.id).where(RunRow.status.in_(_ENDED))))
-    for folder, record in all_runs(layout, but=ended):
+    for folder, record in all_runs(layout, but=_whole_runs(session, layout)):
         _import_run(session, folder, record)
         if metrics:
             _import_metrics(session, record["id"], folder)
@@ -65,6 +64,18 @@ def import_all(session: Session, layout: Layout, *, metrics: bool = True) -> dic
         name: session.scalar(select(func.count()).select_from(table)) or 0
         for name, table in Base.metadata.tables.items()
     }
+
+
+def _whole_runs(session: Session, layout: Layout) -> set[str]:
+    """Return the runs that the index knows to their end, with the decision that each holds.
+
+    A decision may be written after its run ended: see `indexing`.
+    """
+    ended = set(session.scalars(select(RunRow.id).where(RunRow.status.in_(_ENDED))))
+    for name, run in ((REGISTRATION, VersionRow.run), (VERDICT, VerdictRow.run)):
+        there = {file.parent.name for file in layout.runs.glob(f"*/{name}")}
+        ended -= there.difference(session.scalars(select(run)))
+    return ended
 
 
 def _import_card(session: Session, card_id: str, name: str, card: Card) -> None:

@@ -1,14 +1,16 @@
-"""Brings the index up to what cards and run folders say."""
+"""Brings the index up to what cards and run folders say, the last decision among them."""
 
 from __future__ import annotations
 
-from uni_moe.artifacts import Layout
+from uni_moe.artifacts import Layout, json_text, write_text
+from uni_moe.audit_log import read_log
 from uni_moe.registry.database import writing
 from uni_moe.registry.importing import import_all
 
 
 def index(layout: Layout) -> dict[str, int]:
     """Import every card and run folder that is not in the index yet; return what it holds."""
+    _finish(layout)
     with writing(layout) as session:
         return import_all(session, layout)
 
@@ -18,5 +20,17 @@ def rebuild(layout: Layout) -> dict[str, int]:
 
     Cards that were overwritten in artifacts/ before they were registered are forgotten by this.
     """
+    _finish(layout)
     with writing(layout, afresh=True) as session:
         return import_all(session, layout)
+
+
+def _finish(layout: Layout) -> None:
+    """Write the last decision that the log tells of, where its process died before it did."""
+    told = [entry for entry in read_log(layout).entries if "decision" in entry.evidence]
+    if not told:
+        return
+    (path,) = told[-1].evidence["files"]
+    file = layout.root / path
+    if not file.exists() and (file.parent / "run.json").is_file():
+        write_text(file, json_text(told[-1].evidence["decision"]))

@@ -1,7 +1,8 @@
 """Runs and decisions as OpenLineage events, each dataset with its exact version: its card's id.
 
 Source: the OpenLineage specification 2-0-2, and its facets for versions, parents and errors. Events
-are made from cards, run folders and the audit log alone: the same of them give the same lines.
+are made from cards, run folders and the audit log; only that a run died without a word is told by
+the clock.
 """
 
 from __future__ import annotations

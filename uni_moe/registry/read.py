@@ -297,6 +297,7 @@ def models_text(versions: Sequence[Version]) -> str:
     lines = ["version  model         registered        verdict     why"]
     for version in versions:
         mark = " (champion)" if version.is_champion else ""
+        mark += "" if version.folder.is_dir() else " (forgotten, or kept elsewhere)"
         lines.append(
             f"{version.number:7}  {version.model[:12]}  {version.at[:16]}  "
             f"{version.verdict:10}  {version.reason}{mark}"

@@ -6,18 +6,17 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from uni_moe.artifacts import CARD, Layout, read_card, verified_card, write_json
-from uni_moe.audit import Telling
+from uni_moe.audit import Asked, Telling
 from uni_moe.audit_log import REGISTRATION, sound_log
 from uni_moe.errors import LineageError
 from uni_moe.records import Card
 from uni_moe.registry import read
-from uni_moe.registry.cards import CARDS, all_cards, card_file, read_report, report_key
+from uni_moe.registry.cards import CARDS, all_cards, ancestors, card_file, read_report, report_key
 from uni_moe.registry.decisions import decide_in_writing, judged, turn
 from uni_moe.registry.exams import kept_exam
 from uni_moe.registry.indexing import index
@@ -32,15 +31,6 @@ class Candidate:
     number: int
     model: str
     report: str
-
-
-@dataclass(frozen=True)
-class Told:
-    """Who registers a model, why, and in which flow run."""
-
-    who: str
-    reason: str
-    flow_run: str | None
 
 
 def register(layout: Layout, *, reason: str, who: str, flow_run: str | None = None) -> Candidate:
@@ -64,8 +54,8 @@ def register(layout: Layout, *, reason: str, who: str, flow_run: str | None = No
             cause="the stage that wrote it mixed up its inputs: this is our bug.",
             remedy="run `dvc repro --force evaluate`; tell us if it stays so.",
         )
-    told = Told(who, reason, flow_run)
-    return _registered(layout, (layout.model, model), (layout.report, report), told)
+    asked = Asked(who, reason, flow_run)
+    return _registered(layout, (layout.model, model), (layout.report, report), asked)
 
 
 def register_judgement(layout: Layout, model: str, folder: Path, *, who: str) -> Candidate:
@@ -83,8 +73,8 @@ def register_judgement(layout: Layout, model: str, folder: Path, *, who: str) ->
             remedy="judge a version that `uni-moe models` lists.",
         )
     card = verified_card(known.model_folder)
-    told = Told(who, "judged again", os.environ.get("UNI_MOE_FLOW_RUN"))
-    done = _registered(layout, (known.model_folder, card), (folder, report), told)
+    asked = Asked(who, "judged again", os.environ.get("UNI_MOE_FLOW_RUN"))
+    done = _registered(layout, (known.model_folder, card), (folder, report), asked)
     shutil.rmtree(folder)
     return done
 
@@ -112,18 +102,19 @@ def _how(layout: Layout, model: str, report: str) -> dict[str, Any]:
 
 
 def _registered(
-    layout: Layout, model: tuple[Path, Card], report: tuple[Path, Card], told: Told
+    layout: Layout, model: tuple[Path, Card], report: tuple[Path, Card], asked: Asked
 ) -> Candidate:
     """Keep a model and its report, once; return its version."""
     ids = model[1].id, report[1].id
     with turn(layout):
         known = read.version_of(layout, ids[0])
-        if known is None or known.report != ids[1]:
+        is_kept = LocalFolder(layout.store).has(f"{ids[0]}/model")
+        if known is None or known.report != ids[1] or not is_kept:
             sound_log(layout)
             number = known.number if known is not None else read.next_number(layout)
             _keep(layout, model, report)
-            event = "registration" if known is None else "judgement"
-            _record(layout, Candidate(number, *ids), told, event)
+            event = "judgement" if known is not None and is_kept else "registration"
+            _record(layout, Candidate(number, *ids), asked, event)
             index(layout)
             return Candidate(number, *ids)
     return Candidate(known.number, *ids)
@@ -133,7 +124,7 @@ def _keep(layout: Layout, model: tuple[Path, Card], report: tuple[Path, Card]) -
     store, cards = LocalFolder(layout.store), all_cards(layout)
     cards[report[1].id] = (layout.name_of(layout.report), report[1])
     own = model[1].id
-    family = _ancestors(cards, own) | _ancestors(cards, report[1].id)
+    family = ancestors(cards, own) | ancestors(cards, report[1].id)
     for key, (folder, card) in (("model", model), (report_key(report[1].id), report)):
         if folder != layout.store / own / key:
             store.put_folder(f"{own}/{key}", folder, _sums(folder, card))
@@ -142,41 +133,19 @@ def _keep(layout: Layout, model: tuple[Path, Card], report: tuple[Path, Card]) -
         write_json(layout.store / own / CARDS / card_file(name, card_id), card.to_json())
 
 
-def _record(layout: Layout, candidate: Candidate, told: Told, event: str) -> None:
-    asked = {"reason": told.reason, "flow_run": told.flow_run}
-    with start_run(layout, "register", {}, **asked) as run:
+def _record(layout: Layout, candidate: Candidate, asked: Asked, event: str) -> None:
+    told = {"reason": asked.why, "flow_run": asked.flow_run}
+    with start_run(layout, "register", {}, **told) as run:
         facts = {
             **asdict(candidate),
-            "who": told.who,
-            "reason": told.reason,
+            "who": asked.who,
+            "reason": asked.why,
             "at": run.record["started"],
             "sequence": read.next_sequence(layout),
         }
         evidence = {"artifacts": judged(layout, candidate.model, candidate.report)}
-        telling = Telling(event, told.who, told.reason, candidate.model, evidence)
+        telling = Telling(event, asked.who, asked.why, candidate.model, evidence)
         decide_in_writing(layout, layout.name_of(run.folder / REGISTRATION), facts, telling)
-
-
-def _ancestors(cards: Mapping[str, tuple[str, Card]], start: str) -> set[str]:
-    """Return an artifact and everything it was made from.
-
-    Raises:
-        LineageError: a parent's card is nowhere.
-    """
-    found, waiting = set(), [start]
-    while waiting:
-        card_id = waiting.pop()
-        if card_id in found:
-            continue
-        if card_id not in cards:
-            raise LineageError(
-                f"The card {card_id[:12]} is missing, so the lineage has a gap.",
-                cause="an artifact was made again after its children had been made.",
-                remedy="run `dvc repro`, then register again.",
-            )
-        found.add(card_id)
-        waiting += cards[card_id][1].parents.values()
-    return found
 
 
 def _sums(folder: Path, card: Card) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import re
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from uni_moe.artifacts import whole_folder, write_text
-from uni_moe.errors import LineageError, StoreError
+from uni_moe.errors import LineageError, full_disk, is_full
 from uni_moe.storage.sums import SUMS, check_sums, differing, read_sums, sums_of, sums_text
 
 # one name, or two: no path that is absolute, hidden, or leads up, and no sign that a glob reads
@@ -204,14 +203,9 @@ def room(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not is_full(error):
             raise
-        raise StoreError(
-            f"There is no room for {target}.",
-            cause=f"the disk or the quota is full: {error.strerror}.",
-            remedy="free some space (`uni-moe features --clear`, `dvc gc --workspace`), then give "
-            "the same command again; it goes on from here.",
-        ) from error
+        raise full_disk(f"There is no room for {target}.") from error
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import collections
 import logging
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -139,16 +139,28 @@ class Engine:
         # The device is waited for here, after all that it shall do has been said.
         return float(self._engine.get_global_grad_norm() if norm is None else norm)
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Return whole weights and moments by name: what resume needs. All ranks read together."""
-        return {
-            f"{key}/{name}": self._partitions.read(parameter, key)
-            for name, parameter in zip(self.names, self.parameters, strict=True)
-            for key in (WEIGHT, *MOMENTS)
-        }
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield names and whole weights and moments, one by one; all ranks read together.
+
+        They are what the engine itself works on, where it has them whole.
+        """
+        for name, parameter in zip(self.names, self.parameters, strict=True):
+            for key in (WEIGHT, *MOMENTS):
+                yield f"{key}/{name}", self._partitions.read(parameter, key)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what resume needs, by name: copies on the CPU, on the first rank; else nothing.
+
+        All ranks read together. Besides the copies, no more than one tensor is whole at a time.
+        """
+        found = {}
+        for name, tensor in self.tensors():
+            if self.world.is_first:
+                found[name] = tensor.detach().to("cpu", copy=True)
+        return found
 
     def load_tensors(self, tensors: Mapping[str, Tensor], steps: int) -> None:
-        """Put back what `tensors` returned after so many steps."""
+        """Put back what `tensors` yielded after so many steps."""
         self._partitions.begin(steps)
         for name, parameter in zip(self.names, self.parameters, strict=True):
             for key in (WEIGHT, *MOMENTS):
@@ -156,16 +168,15 @@ class Engine:
         self._partitions.written()
 
     def close(self) -> None:
-        """Leave whole weights in the module and release the engine's hooks and buffers.
+        """Leave the weights in the module and release the engine's hooks and buffers.
 
-        Partitioned weights are gathered one by one into the machine's memory, on the first rank
-        alone.
+        Partitioned weights are gathered one by one into the first rank's memory of the machine: its
+        module ends whole, another rank's without them. Spread experts are whole on all.
         """
         whole = dict(self._partitions.gathered(list(self._module.parameters())))
         self._engine.destroy()
         for parameter, value in whole.items():
-            if self.world.is_first:
-                parameter.data = value
+            parameter.data = value
         _forget(self._module)
         if self._experts is not None:
             self._experts.end()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 
 from uni_moe import routes
 from uni_moe.errors import ConfigError
+from uni_moe.launch import size_here, size_of
 from uni_moe.machine import Machine
 from uni_moe.train.activations import Way
 from uni_moe.train.memory import Memory, Ranks
@@ -20,7 +21,7 @@ from uni_moe.train.precision import Precision
 # What a process has before there is a network: Python, torch, transformers, DeepSpeed (measured
 # with torch 2.13 for CPUs: 525 to 545 MB). An accelerator has its context.
 _PROCESS_CPU, _PROCESS_ACCELERATOR = 540_000_000, 700_000_000
-_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+_GROUPS, _OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,12 @@ class Room:
 
 
 def ranks_of(machine: Machine, *, stage: str, precision: Precision = "float32") -> Ranks:
-    """Return how a machine profile spreads a stage; experts are spread where there is a mixture."""
+    """Return how a stage is spread: by the profile, over the processes that a launcher started.
+
+    Experts are spread where there is a mixture.
+    """
     return Ranks(
-        world=machine.world,
+        world=size_of(machine),
         zero_stage=machine.zero_stage,
         expert_parallel=machine.expert_parallel if stage == "tune" else 1,
         offload=machine.offload_optimizer,
@@ -61,14 +65,19 @@ def process_bytes(ranks: Ranks) -> int:
 
 
 def room_of(machine: Machine) -> Room:
-    """Return the memory of one process: what the profile says, else what this machine has."""
+    """Return the memory of one process: what the profile says, else what this machine has.
+
+    Where there is an accelerator, its own memory is looked at and the host's is not: weights on
+    their way to it, remembered features and a state that is being written are not covered.
+    """
     if machine.memory_bytes is not None:
         return Room(machine.memory_bytes, "memory_bytes in machine.yaml")
     if torch.cuda.is_available():
         device: Any = torch.cuda.get_device_properties(0)
         return Room(int(device.total_memory), f"the accelerator {device.name}")
-    whole = min([_physical(), *_allowed()])
-    return Room(whole // machine.processes, f"this machine, {machine.processes} process(es) on it")
+    whole = min([_physical(), *allowed()])
+    count = size_here(machine)
+    return Room(whole // count, f"this machine, {count} process(es) on it")
 
 
 def fitting(
@@ -123,14 +132,34 @@ def _physical() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _allowed() -> list[int]:
-    """Return the limits that a container sets."""
+def allowed(root: Path = _GROUPS, own: Path = _OWN_GROUPS) -> list[int]:
+    """Return the limits in bytes of the control groups that this process is in, outer ones as well.
+
+    A container, a batch system or a service manager sets them.
+
+    Args:
+        root: where the groups lie.
+        own: the file that names this process's.
+    """
     found = []
-    for name in _LIMITS:
+    for name in _limit_files(root, own):
         try:
-            text = Path(name).read_text(encoding="ascii").strip()
-        except OSError:
+            text = name.read_text(encoding="ascii").strip()
+        except OSError:  # a container names groups that it does not see
             continue
         if text.isdecimal():
             found.append(int(text))
     return found
+
+
+def _limit_files(root: Path, own: Path) -> Iterator[Path]:
+    """Yield where limits stand: in one tree, or, by version 1, in one for memory alone."""
+    lines = own.read_text(encoding="utf-8").splitlines() if own.is_file() else []
+    for line in lines:
+        controllers, _, group = line.partition(":")[2].partition(":")
+        inner = Path(group.lstrip("/"))
+        for place in (inner, *inner.parents):
+            if not controllers:
+                yield root / place / "memory.max"
+            elif "memory" in controllers.split(","):
+                yield root / "memory" / place / "memory.limit_in_bytes"

@@ -133,6 +133,8 @@ class PhaseModule(nn.Module):
         if precision != "float32":
             adapters.leave_casts_to_autocast(model)
         self._step: Whole | None = None
+        self._looks_ahead = False
+        self._layers: list[int] = []
 
     def look_ahead(self, batches: Sequence[MicroBatch]) -> None:
         """Count what losses of routing are means over, where a step is computed in several parts.
@@ -150,21 +152,31 @@ class PhaseModule(nn.Module):
 
     @torch.no_grad()
     def _first(self, batches: Sequence[MicroBatch]) -> dict[int, Tensor]:
-        """Return layer -> how often each expert comes first in the step of all ranks."""
-        self.eval()
-        found: list[Tensor] = []
-        layers: list[int] = []
-        for one in batches:
-            inputs = {name: value for name, value in one.inputs.items() if name != "labels"}
-            with computing(self.precision, device()):
-                out = self.model(**inputs, use_cache=False, logits_to_keep=1, output_routing=True)
-            layers = sorted(out.routing)
-            found.append(torch.stack([first(out.routing[layer]) for layer in layers]))
-        counts_LE = summed(torch.stack(found).sum(0))
-        return dict(zip(layers, counts_LE.unbind(), strict=True))
+        """Return layer -> how often each expert comes first in the step of all ranks.
 
-    def forward(self, batch: Mapping[str, Any]) -> StepLoss:
-        """Return the batch's summed loss and (sum, tokens) by draw."""
+        The module is called as a whole: what gathers partitioned weights begins anew at its call.
+        """
+        self.eval()
+        self._looks_ahead = True
+        try:
+            found = [self(one.inputs) for one in batches]
+        finally:
+            self._looks_ahead = False
+        counts_LE = summed(torch.stack(found).sum(0))
+        return dict(zip(self._layers, counts_LE.unbind(), strict=True))
+
+    def _firsts(self, batch: Mapping[str, Any]) -> Tensor:
+        """Return how often each expert comes first in a batch, (L, E); a tensor, for hooks."""
+        inputs = {name: value for name, value in batch.items() if name != "labels"}
+        with computing(self.precision, device()):
+            out = self.model(**inputs, use_cache=False, logits_to_keep=1, output_routing=True)
+        self._layers = sorted(out.routing)
+        return torch.stack([first(out.routing[layer]) for layer in self._layers])
+
+    def forward(self, batch: Mapping[str, Any]) -> StepLoss | Tensor:
+        """Return the batch's summed loss and (sum, tokens) by draw; looking ahead, see _firsts."""
+        if self._looks_ahead:
+            return self._firsts(batch)
         more = {"whole": self._step} if self.training and self._step is not None else {}
         with computing(self.precision, device()):
             out = self.model(**batch, **more, use_cache=False, output_routing_sums=self.training)

@@ -17,9 +17,8 @@ from uni_moe.model import adapters
 from uni_moe.model.config import UniMoeConfig, sparse_layers_of
 from uni_moe.model.network import UniMoeForConditionalGeneration
 from uni_moe.model.parts import PARTS, learn
-from uni_moe.train.memory import Weights
 from uni_moe.train.pretrained import PRETRAINED, sizes_in
-from uni_moe.train.sizes import Network, network_of
+from uni_moe.train.sizes import Network, Weights, network_of
 from uni_moe.train.work import Work, work_of
 
 _LAYER = re.compile(r"language_model\.model\.layers\.(\d+)\.")
@@ -66,8 +65,8 @@ def learning_of(
             )
     learn(module, learns)
     network = network_of(config, learns, rank=rank or 0, adapted=layers)
-    parts = _parts(module, learns)
-    return Learning(network, _weights(module), parts, _connectors(module), work_of(module))
+    weights, parts = _weights(module, network), _parts(module, learns)
+    return Learning(network, weights, parts, _connectors(module), work_of(module))
 
 
 def phase_learning(phase: Phase, config: UniMoeConfig, shape: ModelShape) -> Learning:
@@ -137,13 +136,14 @@ def recorded_folder(layout: Layout, part: str) -> Path:
     return folder
 
 
-def _weights(module: nn.Module) -> Weights:
-    frozen = trained = towers = experts = learning_experts = head = 0
+def _weights(module: nn.Module, network: Network) -> Weights:
+    frozen = trained = towers = experts = learning_experts = head = largest = 0
     by_layer: dict[int, int] = {}
     for name, parameter in module.named_parameters():
         count, learns = parameter.numel(), parameter.requires_grad
         in_layer = _LAYER.search(name)
         trained += count * learns
+        largest = max(largest, count * learns)
         frozen += count * (not learns)
         towers += count * bool(_TOWER.search(name))
         if _EXPERTS.search(name):
@@ -155,7 +155,8 @@ def _weights(module: nn.Module) -> Weights:
         elif "lm_head." in name:
             head += count * learns
     counts = tuple(by_layer[index] for index in sorted(by_layer))
-    return Weights(frozen, trained, towers, experts, learning_experts, counts, head)
+    learned = learning_experts, counts, head, largest
+    return Weights(frozen, trained, towers, experts, *learned, network.decoder.experts)
 
 
 def _connectors(module: nn.Module) -> dict[str, int]:

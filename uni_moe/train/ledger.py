@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from uni_moe.artifacts import whole_file
-from uni_moe.data.exposures import FILE, Entry, leaf_of, read_entries, write_entries
-from uni_moe.errors import StageError
+from uni_moe.data.exposures import FILE, LedgerEntry, leaf_of, read_entries, write_entries
+from uni_moe.errors import StageError, unwritten
 from uni_moe.merkle import Tree, tree_of
 from uni_moe.train.batches import StepReport
 
@@ -27,7 +27,7 @@ class Ledger:
     def __init__(self, folder: Path) -> None:
         """Take a folder of its own; `begin` or `resume` says what to do with what lies there."""
         self._folder = folder
-        self._tree, self._waiting = Tree(), list[Entry]()
+        self._tree, self._waiting = Tree(), list[LedgerEntry]()
         self._step = 0  # the last one recorded
 
     def begin(self) -> None:
@@ -59,7 +59,7 @@ class Ledger:
         """Record the draws of a step."""
         assert report.step > self._step, f"step {report.step} comes after step {self._step}"
         for rank, seen in report.seen:
-            entry = Entry(
+            entry = LedgerEntry(
                 report.step,
                 rank,
                 seen.slot,
@@ -81,7 +81,7 @@ class Ledger:
         self._flush()
         return {"step": self._step, "tree": self._tree.to_json()}
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self) -> Iterator[LedgerEntry]:
         """Give all that was recorded so far, in order."""
         self._flush()
         return read_entries(*self._parts())
@@ -108,6 +108,7 @@ class Ledger:
         """Write what waits as a part.
 
         Raises:
+            StoreError: the disk is full; the parts before it are as they were.
             StageError: the disk refuses it; the parts before it are as they were.
         """
         if not self._waiting:
@@ -117,12 +118,8 @@ class Ledger:
             with whole_file(part) as draft:
                 write_entries(draft, self._waiting)
         except OSError as error:
-            raise StageError(
-                f"The ledger could not be written to {self._folder}: {error}",
-                cause="the disk is full, or it refused the file.",
-                remedy="make room or mend it, then run the same command: it goes on from the last "
-                "whole state.",
-            ) from error
+            what = f"The ledger could not be written to {self._folder}: {error}"
+            raise unwritten(error, what) from error
         self._waiting = []
 
     def _parts(self) -> list[Path]:
@@ -133,7 +130,7 @@ def _tree_of_files(parts: list[Path], folder: Path) -> Tree:
     return tree_of(map(leaf_of, _entries_of(parts, folder)))
 
 
-def _entries_of(parts: list[Path], folder: Path) -> Iterator[Entry]:
+def _entries_of(parts: list[Path], folder: Path) -> Iterator[LedgerEntry]:
     try:
         yield from read_entries(*parts)
     except (OSError, ValueError) as error:  # pyarrow's own errors are both

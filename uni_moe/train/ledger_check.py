@@ -11,7 +11,7 @@ from typing import Any
 from uni_moe.artifacts import Layout, read_card, sha256_file
 from uni_moe.config import Phase, TunePhase, of_card
 from uni_moe.data.corpus import Corpus, open_corpus
-from uni_moe.data.exposures import FILE, Entry, leaf_of, ledger_facts, ledger_of
+from uni_moe.data.exposures import FILE, LedgerEntry, leaf_of, ledger_facts, ledger_of
 from uni_moe.data.exposures_difference import Difference, first_difference
 from uni_moe.data.order import Draw
 from uni_moe.lengths import Lengths
@@ -95,7 +95,7 @@ def expected_entries(
     steps: Iterable[tuple[int, Sequence[Draw]]],
     training: Conversations,
     lengths: Lengths,
-) -> Iterator[Entry]:
+) -> Iterator[LedgerEntry]:
     """Return what a phase's ledger must hold, ranks aside.
 
     Args:
@@ -110,7 +110,7 @@ def expected_entries(
             if key not in counted:
                 fitted = lengths.fitted(sample)
                 counted[key] = fitted.tokens, fitted.truncated
-            yield Entry(step, 0, slot, sample.id, key, modality, sample.source, *counted[key])
+            yield LedgerEntry(step, 0, slot, sample.id, key, modality, sample.source, *counted[key])
 
 
 def _problems(
@@ -152,7 +152,7 @@ def _corpus(layout: Layout, card: Card, folder: Path) -> Corpus:
     return corpus
 
 
-def _watched(entries: Iterable[Entry], tree: Tree) -> Iterator[Entry]:
+def _watched(entries: Iterable[LedgerEntry], tree: Tree) -> Iterator[LedgerEntry]:
     """Pass entries on, each a leaf of the tree."""
     for entry in entries:
         tree.add(leaf_of(entry))

@@ -29,7 +29,7 @@ class Loads:
     """The largest micro-batch of some steps, and what a rank computes in one of them on average.
 
     `batches` counts the micro-batches of a step on each rank, at most; `shapes` the different sizes
-    of all that were laid out.
+    that one rank meets, at most.
     """
 
     largest: Load
@@ -53,7 +53,7 @@ def loads_of(
         ranks: how many processes share a step.
         frames: of a film.
     """
-    found: list[Load] = []
+    by_rank: list[list[Load]] = [[] for _ in range(ranks)]
     most_batches = 1
     for draws in steps:
         planned = plan(
@@ -64,12 +64,13 @@ def loads_of(
         )
         most_batches = max(most_batches, *(len(batches) for batches in planned))
         is_packed = packing is not None and packing.row_positions is not None
-        found += [
-            _load(batch, draws, is_packed=is_packed, frames=frames)
-            for batches in planned
-            for batch in batches
-            if batch
-        ]
+        for own, batches in zip(by_rank, planned, strict=True):
+            own += [
+                _load(batch, draws, is_packed=is_packed, frames=frames)
+                for batch in batches
+                if batch
+            ]
+    found = [load for own in by_rank for load in own]
     drawn = [one for draws in steps for one in draws]
     count = max(1, len(steps))
     return Loads(
@@ -78,7 +79,7 @@ def loads_of(
         len(drawn) / count,
         sum(load.positions for load in found) / count,
         sum(one.labels for one in drawn) / count,
-        _shapes(found),
+        _most([_shapes(own) for own in by_rank]),
     )
 
 
@@ -146,6 +147,19 @@ def _shapes(loads: Sequence[Load]) -> Shapes:
         media={kind: len({load.media.get(kind, 0) for load in loads}) for kind in kinds},
         visited=max((load.positions for load in loads), default=0),
         batches=len(loads),
+    )
+
+
+def _most(every: Sequence[Shapes]) -> Shapes:
+    """Return the most of any rank, each number by itself."""
+    kinds = {kind for one in every for kind in one.media}
+    return Shapes(
+        positions=max(one.positions for one in every),
+        labels=max(one.labels for one in every),
+        groups=max(one.groups for one in every),
+        media={kind: max(one.media.get(kind, 0) for one in every) for kind in kinds},
+        visited=max(one.visited for one in every),
+        batches=max(one.batches for one in every),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any
 
@@ -53,8 +53,10 @@ def train(  # noqa: PLR0913 - a training has this many parts
 ) -> dict[str, Any]:
     """Train to the last step, from the last whole state if there is one; return what was found.
 
-    A training that goes on takes the routes that it began with: others would give other bits. All
-    ranks call this together; all return the same, and the module ends whole, in the trained state.
+    A training that goes on takes the routes that it began with: others would give other bits. The
+    allocator is this machine's affair. All ranks call this together; all return the same, and the
+    module ends in the trained state: whole on the first rank, on others without weights that were
+    partitioned.
 
     The result holds `validation_loss`: modality -> before and after, `train_loss` of the last
     steps, and `skipped_steps`, which the guard left out.
@@ -145,8 +147,11 @@ class _Training:
             self._save()
 
     def _save(self) -> None:
-        tensors = self.engine.tensors()
-        if self.engine.world.is_first:
+        is_first = self.engine.world.is_first
+        if is_first:
+            self.states.settle()  # before there is another one: two would stand side by side
+        tensors = self.engine.state()
+        if is_first:
             self.facts["watch"] = self.watch.keep()
             self.states.save(TrainingState(self.step, fmean(self.losses), tensors, self.facts))
         self.losses = []
@@ -170,13 +175,16 @@ def _resume(
     if step is None:
         return 0, {}
     state = states.at(step)
-    take(Routes.from_json(state.facts["routes"]))
+    # An allocator changes no bits: the one that this process began with is what fits here.
+    began_with = Routes.from_json(state.facts["routes"])
+    take(replace(began_with, allocator=routes.current().allocator))
     updates = state.step - sum(left_out <= state.step for left_out in state.facts["skipped"])
     engine.load_tensors(state.tensors, updates)
     watch.resume(state.facts["watch"])
     now, began = machine(), state.facts["machine"]
     other = {name: [began[name], now[name]] for name in now if now[name] != began[name]}
-    run.event("resumed", step=state.step, routes=state.facts["routes"], other_machine=other)
+    taken = routes.current().to_json()
+    run.event("resumed", step=state.step, routes=taken, other_machine=other)
     if engine.world.is_first:
         tqdm.write(f"continues at step {state.step}", file=sys.stderr)
         if other:

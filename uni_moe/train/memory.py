@@ -10,11 +10,12 @@ Not covered: an encoder at work, which looks at one medium at a time.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from uni_moe.train.activations import Kept
 from uni_moe.train.precision import Precision
+from uni_moe.train.sizes import Weights
 
 Part = Literal[
     "frozen",
@@ -76,24 +77,6 @@ class Ranks:
 
 
 @dataclass(frozen=True)
-class Weights:
-    """How many numbers a network has, by what becomes of them.
-
-    `towers` are frozen encoders, which no engine spreads; `experts` are numbers of packed experts,
-    `learning_experts` those of their adapters. `by_layer` counts what learns in each layer of the
-    decoder, `head` in its head.
-    """
-
-    frozen: int
-    trained: int
-    towers: int = 0
-    experts: int = 0
-    learning_experts: int = 0
-    by_layer: tuple[int, ...] = ()
-    head: int = 0
-
-
-@dataclass(frozen=True)
 class Memory:
     """What a process needs. `moments` are the sums, `parts` what the busiest moment is made of."""
 
@@ -106,11 +89,6 @@ class Memory:
         """Bytes of the busiest moment."""
         return sum(self.parts.values())
 
-    @property
-    def moving(self) -> int:
-        """Bytes that come and go within a step, at its busiest moment."""
-        return sum(self.parts.get(part, 0) for part in MOVING)
-
 
 @dataclass(frozen=True)
 class Around:
@@ -118,7 +96,8 @@ class Around:
 
     `process` is there before there is a network, `remembered` features of media used of late.
     `loaded` counts the frozen network's copies while it is built. `saves` says that training states
-    are written beside the steps. `heap_share` is what the C library's heap holds unused.
+    are written beside the steps, from copies on the CPU. `heap_share` is what the C library's heap
+    holds unused.
     """
 
     process: int = 0
@@ -154,10 +133,12 @@ def memory_of(
     steady: dict[Part, int] = {
         **standing(held, ranks),
         "features": kept.features + around.remembered,
-        "states": 3 * held.trained * _FLOAT * around.saves,
+        "states": 3 * weights.trained * _FLOAT * (around.saves and not ranks.accelerator),
         "process": around.process,
     }
     found: dict[str, dict[Part, int]] = {"load": _load(weights, ranks, around)}
+    if around.saves:
+        found["state"] = _added(steady, _state(weights, ranks))
     for name, extra in _moments(held, kept, ranks, batches):
         parts = _added(steady, extra)
         parts["heap"] = int(around.heap_share * sum(parts.get(part, 0) for part in MOVING))
@@ -299,17 +280,22 @@ def _update(weights: Weights, ranks: Ranks) -> dict[Part, int]:
     return {"gradients": mine, "engine": mine}
 
 
+def _state(weights: Weights, ranks: Ranks) -> dict[Part, int]:
+    """What stands while a state is read: one tensor whole, or an expert's parts and itself.
+
+    The copies of all stand among `states`; those of the state before are gone.
+    """
+    times = 2 if ranks.expert_parallel > 1 else int(ranks.stage > 0)
+    return {"engine": weights.largest * _FLOAT * times}
+
+
 def _held_experts(weights: Weights, ranks: Ranks) -> Weights:
     """Return a rank's numbers where experts are spread over ranks: those with most hold most."""
-    if ranks.expert_parallel == 1:
+    if ranks.expert_parallel == 1 or weights.per_mixture == 0:
         return weights
-    away = weights.experts - -(-weights.experts // ranks.expert_parallel)
-    learning = weights.learning_experts
-    gone = learning - -(-learning // ranks.expert_parallel)
-    return Weights(
-        frozen=weights.frozen - away,
-        trained=weights.trained - gone,
-        towers=weights.towers,
-        by_layer=weights.by_layer,
-        head=weights.head,
+    elsewhere = weights.per_mixture - -(-weights.per_mixture // ranks.expert_parallel)
+    away, gone = (
+        count // weights.per_mixture * elsewhere
+        for count in (weights.experts, weights.learning_experts)
     )
+    return replace(weights, frozen=weights.frozen - away, trained=weights.trained - gone)

@@ -42,7 +42,10 @@ class Partitions(Protocol):
         """Let weights that are computed with follow what was written."""
 
     def gathered(self, parameters: Sequence[nn.Parameter]) -> Iterator[tuple[nn.Parameter, Tensor]]:
-        """Yield parameters that are partitioned with their whole values, on the CPU."""
+        """Yield parameters that are partitioned with their whole values, on the CPU.
+
+        Nothing on other ranks than the first, which gather along.
+        """
 
 
 class Kept:
@@ -180,9 +183,12 @@ class Partitioned:
     def gathered(self, parameters: Sequence[nn.Parameter]) -> Iterator[tuple[nn.Parameter, Tensor]]:
         """See Partitions."""
         for parameter in parameters:
+            value = None
             with self._deepspeed.zero.GatheredParameters([parameter]):
-                value = parameter.detach().to("cpu", copy=True)
-            yield parameter, value
+                if self._world.is_first:
+                    value = parameter.detach().to("cpu", copy=True)
+            if value is not None:
+                yield parameter, value
 
 
 def _read(safe: Any, parameter: nn.Parameter, key: str) -> Tensor:  # noqa: ANN401

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from uni_moe.config import Phase
 from uni_moe.data.corpus import Corpus, open_corpus
-from uni_moe.platform import settle
+from uni_moe.platform import settle, taken
 from uni_moe.stage import StageContext
 from uni_moe.train.conversations import (
     Conversations,
@@ -47,9 +47,10 @@ def open_data(ctx: StageContext, phase: Phase) -> Iterator[PhaseData]:
     """Open the corpora of a phase's blend, read the conversations that the stage's encoders can.
 
     The process takes its routes and meets the other ranks first. A phase that needs more memory
-    than there is ends here, on every rank.
+    than there is ends here, on every rank; the check may take another allocator, so what is taken
+    is told after it.
     """
-    ctx.run.event("platform", **settle(ctx.params.platform))
+    settle(ctx.params.platform)
     join(ctx.machine.patience_s)
     corpora = {modality: open_corpus(ctx.layout.corpus(modality)) for modality in phase.blend}
     try:
@@ -65,6 +66,7 @@ def open_data(ctx: StageContext, phase: Phase) -> Iterator[PhaseData]:
         ctx.run.event("conversations", drawn_from=counts_of(training), out_of_sight=unseen)
         data = PhaseData(corpora, training, validation)
         check_phase(ctx, phase, corpora, training, data.encoders())
+        ctx.run.event("platform", **taken())
         yield data
     finally:
         for corpus in corpora.values():

@@ -9,9 +9,10 @@ import torch
 from transformers import PreTrainedConfig
 
 from uni_moe.config import EncoderFoundation, LanguageFoundation, LanguageTraining, Params
-from uni_moe.errors import ConfigError, telling_of
+from uni_moe.errors import ConfigError
 from uni_moe.model.architectures import ARCHITECTURES
 from uni_moe.model.config import UniMoeConfig
+from uni_moe.model.describing import telling_of
 from uni_moe.train.encoders import TINY
 from uni_moe.train.language import language_config
 from uni_moe.train.pretrained import sizes_in

@@ -12,6 +12,7 @@ from typing import Any
 from transformers import AutoTokenizer, CLIPImageProcessorPil, WhisperFeatureExtractor
 
 from uni_moe import routes
+from uni_moe.artifacts import verified_file
 from uni_moe.config import Phase
 from uni_moe.data.corpus import Corpus
 from uni_moe.data.steps import Steps
@@ -141,7 +142,7 @@ def around_of(
         process=process_bytes(ranks),
         remembered=int(min(machine.features.memory_bytes, feature_bytes)) * here,
         loaded=2 if here and stage != "tune" else 1,
-        saves=here and phase.save_every_steps < phase.steps,
+        saves=phase.save_every_steps < phase.steps,
     )
 
 
@@ -204,6 +205,7 @@ def _network(ctx: StageContext, encoders: Collection[str]) -> tuple[Any, Path]:
     """Return a phase's configuration and the folder of its tokenizer."""
     if ctx.name == "tune":
         folder = ctx.layout.assembled
+        verified_file(folder, "config.json")
         return UniMoeConfig.from_pretrained(folder, local_files_only=True), folder
     config = config_here(ctx.layout, ctx.params.model, encoders)
     return config, recorded_folder(ctx.layout, "language")

@@ -83,6 +83,27 @@ class Network:
         return min(found, default=self.decoder.layers)
 
 
+@dataclass(frozen=True)
+class Weights:
+    """How many numbers a network has, by what becomes of them.
+
+    `towers` are frozen encoders, which no engine spreads; `experts` are numbers of packed experts,
+    `learning_experts` those of their adapters; each mixture has `per_mixture` experts. `by_layer`
+    counts what learns in each layer of the decoder, `head` in its head, `largest` in the largest
+    tensor.
+    """
+
+    frozen: int
+    trained: int
+    towers: int = 0
+    experts: int = 0
+    learning_experts: int = 0
+    by_layer: tuple[int, ...] = ()
+    head: int = 0
+    largest: int = 0
+    per_mixture: int = 0
+
+
 def network_of(
     config: UniMoeConfig, learns: Collection[str], *, rank: int = 0, adapted: Collection[int] = ()
 ) -> Network:

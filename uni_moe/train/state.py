@@ -32,7 +32,7 @@ from uni_moe.artifacts import (
     write_json,
     write_text,
 )
-from uni_moe.errors import StageError, is_full
+from uni_moe.errors import unwritten
 from uni_moe.machine import Machine
 from uni_moe.records import canonical_json, sha256_text
 from uni_moe.stage import StageContext
@@ -49,6 +49,7 @@ _TENSORS = "tensors.safetensors"
 class TrainingState:
     """A position in a training: steps done, tensors by name, and facts found on the way.
 
+    The tensors lie on the CPU and nobody writes to them: they may still be on their way to a disk.
     `loss` is the mean of the steps since the state before it.
     """
 
@@ -88,34 +89,30 @@ class StateStore:
         self._trouble: Exception | None = None
 
     def save(self, state: TrainingState) -> None:
-        """Begin to write a state; what it holds is copied first, so training may go on.
+        """Begin to write a state; its tensors are its own, so training may go on.
 
         Raises:
             StageError: the state before this one could not be written.
         """
         self.settle()
-        tensors = {name: t.detach().to("cpu", copy=True) for name, t in state.tensors.items()}
         about = {"step": state.step, "loss": state.loss, "facts": dict(state.facts)}
         facts = json.loads(json.dumps(about))
-        self._writer = threading.Thread(target=self._write, args=(state.step, tensors, facts))
+        args = state.step, state.tensors, facts
+        self._writer = threading.Thread(target=self._write, args=args)
         self._writer.start()
 
     def settle(self) -> None:
         """Wait until what was saved is on the disk.
 
         Raises:
+            StoreError: the disk is full; the states before it are as they were.
             StageError: it could not be written; the states before it are as they were.
         """
         self.wait()
         trouble, self._trouble = self._trouble, None
         if trouble is not None:
-            full = is_full(trouble)
-            raise StageError(
-                f"A training state could not be written to {self.folder}: {trouble}",
-                cause="the disk is full." if full else "the disk or its file system refused it.",
-                remedy="make room or mend it, then run the same command: it goes on from the last "
-                "whole state.",
-            ) from trouble
+            what = f"A training state could not be written to {self.folder}: {trouble}"
+            raise unwritten(trouble, what) from trouble
 
     def wait(self) -> None:
         """Wait until nothing is being written, however it ends."""
@@ -172,7 +169,7 @@ class StateStore:
         for folder in {self.folder, *others}:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _write(self, step: int, tensors: dict[str, Tensor], facts: Mapping[str, Any]) -> None:
+    def _write(self, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         try:
             with whole_folder(self._place(step)) as draft:
                 save_file({n: t.contiguous() for n, t in tensors.items()}, draft / _TENSORS)

@@ -11,7 +11,7 @@ from uni_moe.data.conservation import (
     conserve,
     exposures_of,
 )
-from uni_moe.data.exposures import Entry
+from uni_moe.data.exposures import LedgerEntry
 from uni_moe.data.order import Draw
 from uni_moe.errors import StageError
 
@@ -20,7 +20,7 @@ CATS, DOGS = Group("cats", "image"), Group("dogs", "image")
 
 def entry(step, slot, key, tokens, truncated=0, group=CATS):
     who = (f"id of {key}", key, group.modality, group.source)
-    return Entry(step, 0, slot, *who, tokens, truncated)
+    return LedgerEntry(step, 0, slot, *who, tokens, truncated)
 
 
 LISTED = {CATS: Listed(listed=9, quarantined=2, removed=1), DOGS: Listed(3, 3)}

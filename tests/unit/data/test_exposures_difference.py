@@ -4,11 +4,13 @@ import random
 
 import pytest
 
-from uni_moe.data.exposures import Entry
+from uni_moe.data.exposures import LedgerEntry
 from uni_moe.data.exposures_difference import first_difference
 
 ENTRIES = [
-    Entry(step, slot % 2, slot, f"id {step} {slot}", f"key {step} {slot}", "image", "cats", 4, 0)
+    LedgerEntry(
+        step, slot % 2, slot, f"id {step} {slot}", f"key {step} {slot}", "image", "cats", 4, 0
+    )
     for step in range(1, 5)
     for slot in range(3)
 ]

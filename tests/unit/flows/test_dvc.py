@@ -3,8 +3,11 @@ import os
 import subprocess
 import sys
 
-from flows.dvc import failure, lock_on
+from dvc.repo.index import Index
+
+from flows.dvc import failure, lock_on, plan_stages
 from flows.locks import release_dead_locks
+from uni_moe.workspace import make_workspace
 
 
 def test_a_failed_stage_speaks_with_its_own_three_lines():
@@ -111,3 +114,16 @@ def wait_for(question):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     return answer
+
+
+def test_a_plan_reads_the_graph_once(tmp_path, monkeypatch):
+    read = []
+    collect = Index.from_file.__func__
+
+    def counted(cls, *given, **named):
+        read.append(given)
+        return collect(cls, *given, **named)
+
+    monkeypatch.setattr(Index, "from_file", classmethod(counted))
+    assert len(plan_stages(make_workspace(tmp_path / "space", "smoke")).stages) == 21
+    assert len(read) == 1

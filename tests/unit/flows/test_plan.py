@@ -1,6 +1,6 @@
 import pytest
 
-from flows.plan import make_plan, param_changes
+from flows.plan import LONGEST_VALUE, make_plan, param_changes
 
 PARENTS = {
     "ingest": [],
@@ -81,6 +81,23 @@ def test_a_changed_param_says_from_what_to_what():
 def test_a_changed_member_of_a_list_is_named_by_its_place():
     before, now = ({"sources": [{"name": "a", "seed": seed}]} for seed in (1, 2))
     assert param_changes(before, now) == ["sources.0.seed 1 -> 2"]
+
+
+@pytest.mark.parametrize("lead", ["", "A " * 200])
+def test_a_long_value_is_cut_around_what_differs(lead):
+    before, now = (
+        {"prompt": f"{lead}chat with a {who}.{' And so on' * 9}"} for who in ("cat", "dog")
+    )
+    (said,) = param_changes(before, now)
+    old, _, new = said.removeprefix("prompt ").partition(" -> ")
+    assert "with a cat." in old
+    assert "with a dog." in new
+    assert (old[0] == "…", old[-1], len(old)) == (bool(lead), "…", LONGEST_VALUE + 1 + bool(lead))
+
+
+def test_of_a_long_value_that_grew_at_its_end_the_end_is_shown():
+    (said,) = param_changes({"prompt": "a" * 100}, {"prompt": "a" * 100 + " b"})
+    assert said == f'prompt …{"a" * 20}" -> …{"a" * 20} b"'
 
 
 def test_the_order_keeps_every_dependency():

@@ -1,10 +1,12 @@
 import pytest
+import torch
 
 from uni_moe.artifacts import Layout
 from uni_moe.config import load_params
 from uni_moe.machine import Machine
 from uni_moe.outlook.disk import Disk, disk_of
 from uni_moe.outlook.trainings import Trainings
+from uni_moe.train.state import StateStore, TrainingState
 from uni_moe.workspace import recipe_file
 
 STAGES = ("foundation@language", "align@audio", "experts@speech", "assemble", "tune", "evaluate")
@@ -37,9 +39,22 @@ def test_artifacts_hold_what_their_stages_save(looked):
     assert "evaluate" not in disk.artifacts
 
 
-def test_three_states_of_weights_and_moments_stand_while_a_stage_trains(looked):
+def test_the_last_two_states_the_best_and_the_one_being_written_stand_at_the_peak(looked):
     trainings, disk = looked
-    assert disk.states == {name: 3 * 3 * one.trained_bytes for name, one in trainings.items()}
+    assert disk.states == {name: 4 * 3 * one.trained_bytes for name, one in trainings.items()}
+
+
+def test_a_store_of_states_holds_as_many_at_its_peak_as_a_plan_says(tmp_path):
+    there = []
+    states = StateStore(
+        tmp_path / "tune",
+        Machine.last_states,
+        lambda _: there.append(len(list((tmp_path / "tune").glob("step-*")))),
+    )
+    for step, loss in enumerate((1.0, 5.0, 4.0, 3.0, 2.0)):  # the first stays the best
+        states.save(TrainingState(step, loss, {"router": torch.zeros(2)}, {}))
+    states.settle()
+    assert max(there) == Machine.last_states + 2
 
 
 def test_without_corpora_nothing_is_said_of_features(looked):

@@ -1,6 +1,6 @@
 import pytest
 
-from uni_moe.artifacts import Layout, write_artifact
+from uni_moe.artifacts import Layout, parent_ids, write_artifact
 from uni_moe.config import PlaygroundSource, load_params
 from uni_moe.data.manifest import COLUMNS
 from uni_moe.data.validated import write_quarantine
@@ -15,9 +15,9 @@ def layout(tmp_path):
     return Layout(tmp_path)
 
 
-def make(layout, folder, stage, results, refused=()):
+def make(layout, folder, stage, results, refused=(), parents=()):
     with write_artifact(
-        folder(layout), stage=stage, kind="samples", params={}, parents={}
+        folder, stage=stage, kind="samples", params={}, parents=parent_ids(layout, *parents)
     ) as draft:
         draft.results.update(results)
         if refused:
@@ -25,19 +25,36 @@ def make(layout, folder, stage, results, refused=()):
             write_quarantine(draft.folder, rows, refused)
 
 
-def ingested(layout):
+def ingested(layout, test=2):
     results = {
-        "listed": 10,
+        "listed": 8 + test,
         "taken_out": 2,
-        "splits": {"train": 8, "test": 2},
+        "splits": {"train": 8, "test": test},
         "problems": {"undecodable_media": 2},
     }
-    make(layout, lambda here: here.samples("image"), "ingest", results)
+    make(layout, layout.samples("image"), "ingest", results)
+
+
+def judge(layout):
+    samples = layout.samples("image")
+    make(layout, layout.validated("image"), "validate", {}, REFUSED, parents=[samples])
 
 
 def judged(layout):
     ingested(layout)
-    make(layout, lambda here: here.validated("image"), "validate", {}, REFUSED)
+    judge(layout)
+
+
+def prepared(layout):
+    judged(layout)
+    results = {
+        "splits": {"train": 5, "validation": 0, "test": 2},
+        "listed": {"a": 10},
+        "removed": {"a": 2},
+        "quarantined": {"a": 3},
+    }
+    parents = [layout.samples("image"), layout.validated("image")]
+    make(layout, layout.corpus("image"), "prepare@image", results, parents=parents)
 
 
 def test_nothing_is_known_before_anything_was_ingested(layout):
@@ -62,17 +79,20 @@ def test_every_listed_sample_is_somewhere_once_it_was_judged(layout):
 
 
 def test_a_corpus_is_believed_before_what_it_was_made_from(layout):
-    judged(layout)
-    results = {
-        "splits": {"train": 5, "validation": 0, "test": 2},
-        "listed": {"a": 10},
-        "removed": {"a": 2},
-        "quarantined": {"a": 3},
-    }
-    make(layout, lambda here: here.corpus("image"), "prepare@image", results)
+    prepared(layout)
     found = samples_here(layout)["image"]
     assert found.known_from == "corpus"
     assert (found.listed, sum(found.splits.values()), found.removed) == (12, 7, 2)
+
+
+def test_a_corpus_of_earlier_samples_is_not_told_as_that_of_today(layout):
+    prepared(layout)
+    ingested(layout, test=6)
+    found = samples_here(layout)["image"]
+    assert (found.known_from, found.listed, found.splits["test"]) == ("manifest", 16, 6)
+    judge(layout)
+    found = samples_here(layout)["image"]
+    assert (found.known_from, found.listed, found.splits["test"]) == ("contract", 16, 6)
 
 
 def test_a_source_that_is_not_here_is_named_and_counts_nothing(tmp_path):

@@ -1,68 +1,71 @@
 import json
+from dataclasses import replace
 
 import pytest
 
+from tests.unit.outlook.small import training
 from uni_moe.artifacts import Layout, write_json
 from uni_moe.outlook.text import duration
 from uni_moe.outlook.times import LastRun, Rate, estimate, last_runs
-from uni_moe.outlook.training import Training
-from uni_moe.train.fits import Room
-from uni_moe.train.memory import Ranks
-from uni_moe.train.work import Work
 
 RATE = Rate(1e9, "a test")
 
 
-def training(*, steps=10, positions=100.0, measured=True, world=1):
-    return Training(
-        learns={"router": 5},
-        parameters=50,
-        connectors={},
-        memory=None,
-        allocator="map",
-        ranks=Ranks(world=world),
-        room=Room(1, "a test"),
-        steps=steps,
-        draws_per_step=2.0,
-        positions_per_step=positions,
-        labels_per_step=10.0,
-        measured=measured,
-        work=Work(1e6, 2e6),
-        pools={},
-        looked=None,
-    )
+LAST = LastRun("a", 30.0, (2.0,) * 5, 50.0, ranks=1)
 
 
-def write_run(layout, name, started, status="done", steps=()):
+def write_run(layout, name, started, status="done", steps=(), ranks=1):
     folder = layout.runs / name
     record = {"id": name, "stage": "tune", "status": status, "started": started}
     write_json(folder / "run.json", record | {"duration_s": 30.0, "artifacts": {}})
     rows = [{"step_s": 2.0, "positions_per_s": 25.0} for _ in steps]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    events = [{"event": "platform"}, {"event": "training", "step": 0, "ranks": ranks}]
+    (folder / "events.jsonl").write_text("".join(json.dumps(row) + "\n" for row in events))
 
 
 def test_the_last_run_that_ended_well_is_taken(tmp_path):
     layout = Layout(tmp_path)
     write_run(layout, "a", "2026-01-01T00:00:00+00:00", steps=range(3))
-    write_run(layout, "b", "2026-01-02T00:00:00+00:00", steps=range(5))
+    write_run(layout, "b", "2026-01-02T00:00:00+00:00", steps=range(5), ranks=2)
     write_run(layout, "c", "2026-01-03T00:00:00+00:00", status="failed")
-    assert last_runs(layout) == {"tune": LastRun("b", 30.0, (2.0,) * 5, 50.0)}
+    assert last_runs(layout) == {"tune": LastRun("b", 30.0, (2.0,) * 5, 50.0, ranks=2)}
+
+
+def test_a_run_that_went_on_from_its_last_step_says_nothing(tmp_path):
+    layout = Layout(tmp_path)
+    write_run(layout, "b", "2026-01-02T00:00:00+00:00")
+    assert last_runs(layout) == {}
+    write_run(layout, "a", "2026-01-01T00:00:00+00:00", steps=range(3))
+    assert last_runs(layout)["tune"].id == "a"
 
 
 def test_more_steps_of_more_positions_take_longer_and_what_is_around_them_does_not():
-    last = LastRun("a", 30.0, (2.0,) * 5, 50.0)
-    found = estimate(training(), last, RATE)
+    found = estimate(training(), LAST, RATE)
     assert found.seconds == pytest.approx(20.0 + 10 * 2.0 * 2)
     assert found.rests_on == "5 steps of its last run a"
 
 
 def test_assumed_lengths_scale_nothing():
-    last = LastRun("a", 30.0, (2.0,) * 5, 50.0)
-    assert estimate(training(measured=False), last, RATE).seconds == pytest.approx(40.0)
+    assert estimate(training(measured=False), LAST, RATE).seconds == pytest.approx(40.0)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "said"), [(2, "on 2 rank(s)"), (None, "on an unknown number of rank(s)")]
+)
+def test_steps_of_other_ranks_are_not_scaled_and_it_is_said(ranks, said):
+    found = estimate(training(world=4), replace(LAST, ranks=ranks), RATE)
+    assert found.seconds == pytest.approx(40.0)
+    assert found.rests_on.endswith(f"as long as they took {said}, now there are 4")
+
+
+def test_a_run_without_steps_leaves_a_training_to_its_operations():
+    bare = LastRun("a", 3.0, (), None, ranks=None)
+    assert estimate(training(), bare, RATE) == estimate(training(), None, RATE)
 
 
 def test_a_stage_that_trains_nothing_takes_what_it_took():
-    assert estimate(None, LastRun("a", 7.0, (), None), RATE).seconds == 7.0
+    assert estimate(None, LastRun("a", 7.0, (), None, None), RATE).seconds == 7.0
 
 
 def test_without_a_run_operations_and_a_named_rate_say_it():

@@ -1,13 +1,14 @@
 """The gate, as a table of cases."""
 
 import math
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 
 import pytest
 
 from tests.unit.registry.workspace import RULES
+from uni_moe.config import Gate
 from uni_moe.records import EvalReport, Score
-from uni_moe.registry.gate import Exam, Verdict, decide
+from uni_moe.registry.gate import Exam, Verdict, decide, in_words
 
 N = 400
 
@@ -201,3 +202,29 @@ def test_a_margin_of_the_gate_of_one_forbids_nothing(margin):
     worse = exam("new", image=range(300), audio=range(200))
     verdict = decide(worse, CHAMPION, replace(RULES, margin=margin))
     assert verdict.promoted is (margin == 1.0)
+
+
+def test_every_rule_of_the_gate_that_decides_is_said_in_words():
+    said = in_words(RULES, champion=3)
+    decides = {rule.name for rule in fields(Gate)} - {"power"}
+    assert {name for name in decides if f"`gate.{name}`" in said} == decides
+    for number in ("version 3", "3.00 points", "25.00 points", "95.0 %", "nobody has to approve"):
+        assert number in said
+
+
+def test_without_a_champion_the_words_of_the_gate_ask_for_no_comparison():
+    said = in_words(replace(RULES, approvals=2), champion=None)
+    assert "there is no champion" in said
+    assert "gate.margin" not in said
+    assert "2 people have to approve it" in said
+
+
+def test_the_words_of_the_gate_ask_for_what_it_decides_by():
+    """A mean that falls forbids nothing, a candidate without a modality shown better fails."""
+    fallen = exam("new", image=range(300), audio=range(235), text=range(160))
+    champion = exam("old", image=range(240), audio=range(240), text=range(240))
+    assert decide(fallen, champion, replace(RULES, margin=1.0)).promoted
+    assert not decide(exam("new", image=range(240), audio=range(240)), CHAMPION, RULES).promoted
+    said = in_words(RULES, champion=3)
+    assert "mean" not in said
+    assert "one must be shown to be better" in said

@@ -1,5 +1,7 @@
 """Who becomes the champion, by the gate and by hand, and what the audit log tells of it."""
 
+import errno
+
 import pytest
 
 from tests.unit.registry.workspace import RULES, candidate
@@ -10,7 +12,9 @@ from uni_moe.audit_log import log_file, read_log
 from uni_moe.config import Gate
 from uni_moe.errors import GateError, LineageError
 from uni_moe.registry import decisions, read
-from uni_moe.registry.indexing import rebuild
+from uni_moe.registry.database import writing
+from uni_moe.registry.importing import import_all
+from uni_moe.registry.indexing import index, rebuild
 from uni_moe.registry.promoting import approve, promote, promote_if_better, rollback
 from uni_moe.registry.write import register
 
@@ -166,6 +170,28 @@ def test_a_decision_that_died_half_way_is_finished_as_the_audit_log_tells(
     put(layout, "c", 0.4)  # anything that decides
     assert champions(layout) == [*before, 2 if word == "promote" else 1]
     assert audited(layout).problems == ()
+
+
+def test_an_index_that_knows_a_run_as_ended_learns_of_its_verdict_written_later(
+    layout, monkeypatch
+):
+    put(layout, "a", 0.5), put(layout, "b", 0.9)
+    promote(layout, "1", RULES, ADA)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(decisions, "write_text", full)
+        with pytest.raises(OSError, match="No space left"):
+            promote(layout, "2", RULES, BOB)
+    with writing(layout) as session:
+        import_all(session, layout)
+    assert champions(layout) == [1]
+    index(layout)
+    assert champions(layout) == [1, 2]
+    rebuild(layout)
+    assert champions(layout) == [1, 2]
 
 
 def test_nothing_is_decided_on_a_changed_audit_log(layout):

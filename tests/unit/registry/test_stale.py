@@ -1,11 +1,12 @@
 """What goes stale when stages run, and which versions were made from it."""
 
 import pytest
-from workspace import RULES, candidate, train
 
+from tests.unit.registry.workspace import RULES, candidate, train
 from uni_moe.artifacts import Layout, read_card
+from uni_moe.registry.promoting import promote_if_better
 from uni_moe.registry.stale import stale_artifacts
-from uni_moe.registry.write import promote_if_better, register
+from uni_moe.registry.write import register
 
 
 @pytest.fixture

@@ -6,12 +6,14 @@ import threading
 from contextlib import closing
 
 import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.exc import OperationalError
 
 from tests.unit.registry.workspace import RULES, candidate, judge, make, tables, train, write_run
 from uni_moe.artifacts import Layout, read_card
-from uni_moe.errors import ConfigError, LineageError
+from uni_moe.errors import ConfigError, LineageError, StoreError
 from uni_moe.registry import read
-from uni_moe.registry.database import writing
+from uni_moe.registry.database import _reached, writing
 from uni_moe.registry.indexing import index, rebuild
 from uni_moe.registry.promoting import promote_if_better
 from uni_moe.registry.write import register
@@ -216,3 +218,12 @@ def test_a_write_that_fails_leaves_the_index_as_it_was(layout):
     with pytest.raises(RuntimeError), writing(layout, afresh=True):
         raise RuntimeError
     assert tables(layout) == before
+
+
+def test_a_full_disk_is_no_broken_index():
+    said = sqlite3.OperationalError("database or disk is full")
+    with pytest.raises(StoreError, match="the disk is full"), _reached(create_engine("sqlite://")):
+        raise OperationalError("INSERT", {}, said)
+    busy = sqlite3.OperationalError("database is locked")
+    with pytest.raises(ConfigError, match="is locked"), _reached(create_engine("sqlite://")):
+        raise OperationalError("INSERT", {"error": "No space left on device"}, busy)

@@ -35,9 +35,9 @@ def train(layout, weights, *, raw="raw"):
     return make(layout, layout.model, "tune", "model", [corpus, *experts], content=weights)
 
 
-def judge(layout, share, *, items="same", about=None):
+def judge(layout, share, *, items="same", about=None, read=()):
     score = Score(100, share, share - 0.1, share + 0.1, 0.0, 0.25, 0.25, 0.3)
-    parents = parent_ids(layout, layout.model, layout.corpus("image"))
+    parents = parent_ids(layout, layout.model, layout.corpus("image"), *read)
     report = EvalReport(
         model=about or parents["artifacts/model"],
         items={"image": items},

@@ -1,11 +1,22 @@
 """Whether a training fits, and what is said where it does not."""
 
 import pytest
+import torch
 
+from uni_moe import launch
 from uni_moe.errors import ConfigError
 from uni_moe.machine import Machine
 from uni_moe.routes import Routes
-from uni_moe.train.fits import Room, check_fits, fitting, problem, ranks_of, room_of, way_of
+from uni_moe.train.fits import (
+    Room,
+    allowed,
+    check_fits,
+    fitting,
+    problem,
+    ranks_of,
+    room_of,
+    way_of,
+)
 from uni_moe.train.memory import Memory
 
 GIB = 2**30
@@ -34,6 +45,56 @@ def test_processes_of_one_machine_share_its_memory():
     alone = room_of(Machine()).size_bytes
     assert room_of(Machine(launcher="torchrun", processes=2)).size_bytes in (alone // 2, alone)
     assert alone > 0
+
+
+@pytest.mark.parametrize("told", ["LOCAL_WORLD_SIZE", "LOCAL_SIZE"])
+def test_processes_that_a_person_started_are_counted_and_not_the_profiles(told, monkeypatch):
+    alone = room_of(Machine())
+    for name, value in {"RANK": "5", "WORLD_SIZE": "8", told: "4"}.items():
+        monkeypatch.setenv(name, value)
+    assert ranks_of(Machine(), stage="tune").world == 8
+    shared = room_of(Machine())
+    if not torch.cuda.is_available():
+        assert shared.size_bytes == alone.size_bytes // 4
+        assert shared.said_by == "this machine, 4 process(es) on it"
+
+
+def test_a_launcher_that_does_not_tell_a_nodes_processes_starts_the_profiles(monkeypatch):
+    for name, value in {"RANK": "0", "WORLD_SIZE": "4"}.items():
+        monkeypatch.setenv(name, value)
+    assert launch.size_here(Machine(launcher="slurm", processes=2, nodes=2)) == 2
+
+
+def written(folder, limits):
+    for name, text in limits.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(f"{text}\n")
+
+
+@pytest.mark.parametrize(
+    ("own", "limits", "found"),
+    [
+        ("0::/", {"memory.max": "7"}, [7]),
+        ("0::/job/step", {"job/step/memory.max": "max", "job/memory.max": "5"}, [5]),
+        ("0::/job/step", {"job/step/memory.max": "4", "job/memory.max": "5"}, [4, 5]),
+        ("0::/job", {"job/memory.max": "4", "other/memory.max": "1"}, [4]),
+        (
+            "5:cpu,cpuacct:/job\n4:memory:/job\n0::/",
+            {"memory/job/memory.limit_in_bytes": "6", "memory/memory.limit_in_bytes": "9"},
+            [6, 9],
+        ),
+        ("0::/seen/from/outside", {"memory.max": "3"}, [3]),
+        ("", {"memory.max": "3"}, []),
+    ],
+)
+def test_the_limits_of_all_groups_around_a_process_hold(own, limits, found, tmp_path):
+    written(tmp_path, limits)
+    (tmp_path / "own").write_text(own)
+    assert allowed(tmp_path, tmp_path / "own") == found
+
+
+def test_a_machine_without_control_groups_sets_no_limit(tmp_path):
+    assert allowed(tmp_path, tmp_path / "own") == []
 
 
 def test_experts_are_spread_where_there_is_a_mixture():

@@ -51,7 +51,9 @@ def test_a_mixtures_parts_by_hand():
     }
     assert found.weights.experts == E * FEED_FORWARD
     assert found.weights.learning_experts == found.parts["lora.experts"]
+    assert found.weights.per_mixture == E
     assert found.weights.trained == sum(found.parts.values()) == sum(found.weights.by_layer)
+    assert found.weights.largest == 2 * INNER * E * R  # an adapter's second factor
 
 
 def test_all_of_a_language_model_learns_its_head_too():

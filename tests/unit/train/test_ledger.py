@@ -6,7 +6,7 @@ import random
 import pytest
 
 from tests.unit.train.reports import report, seen
-from uni_moe.data.exposures import FILE, Entry, leaf_of, read_entries
+from uni_moe.data.exposures import FILE, LedgerEntry, leaf_of, read_entries
 from uni_moe.errors import StageError
 from uni_moe.merkle import tree_of
 from uni_moe.train import ledger as module
@@ -43,7 +43,9 @@ def written(ledger, folder):
 def test_the_ledger_file_holds_every_draw_in_order(tmp_path):
     told, _ = written(recorded(tmp_path / "ledger", keep_every=7), tmp_path / "out")
     expected = [
-        Entry(step, 0, one.slot, one.sample, one.key, one.modality, one.source, 4, one.truncated)
+        LedgerEntry(
+            step, 0, one.slot, one.sample, one.key, one.modality, one.source, 4, one.truncated
+        )
         for step in range(1, 41)
         for _, one in step_of(step).seen
     ]
@@ -103,9 +105,9 @@ def test_the_ledgers_root_does_not_depend_on_ranks(tmp_path):
     assert {entry.rank for entry in read_entries(tmp_path / "b.out" / FILE)} == {0, 1}
 
 
-@pytest.mark.parametrize("field", [name for name in Entry._fields if name != "rank"])
+@pytest.mark.parametrize("field", [name for name in LedgerEntry._fields if name != "rank"])
 def test_every_other_column_changes_an_entrys_hash(field):
-    entry = Entry(1, 0, 2, "id", "a key", "image", "cats", 4, 0)
+    entry = LedgerEntry(1, 0, 2, "id", "a key", "image", "cats", 4, 0)
     other = {"step": 2, "slot": 1, "tokens": 5, "truncated": 1}.get(field, "other")
     assert leaf_of(entry._replace(**{field: other})) != leaf_of(entry)
     assert leaf_of(entry._replace(rank=7)) == leaf_of(entry)

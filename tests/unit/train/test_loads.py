@@ -42,6 +42,20 @@ def test_different_sizes_are_counted_once():
     assert found.media == {"image": 2, "audio": 2}
 
 
+def test_a_process_is_charged_with_the_sizes_that_it_meets_itself():
+    # Two ranks, a conversation for each in every step: 40 and 9, 30 and 9, 20 and 9.
+    steps = [[Size(long, long), Size(9, 9)] for long in (40, 30, 20)]
+    alone, shared = (loads_of(steps, None, ranks=n).shapes for n in (1, 2))
+    assert (alone.positions, alone.batches) == (3, 3)
+    assert (shared.positions, shared.labels, shared.groups) == (3, 3, 3)  # of both ranks: 4
+    assert (shared.visited, shared.batches) == (40, 3)
+
+
+def test_media_of_other_ranks_are_no_sizes_of_ones_own():
+    steps = [[Size(9, 1, {"image": n}), Size(9, 1, {"audio": n})] for n in (1, 2, 3)]
+    assert loads_of(steps, None, ranks=2).shapes.media == {"image": 3, "audio": 3}
+
+
 def test_ranks_share_a_step():
     alone, shared = (loads_of([STEP * 2], None, ranks=n) for n in (1, 2))
     assert alone.largest.rows == 2 * shared.largest.rows == 6

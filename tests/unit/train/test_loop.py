@@ -199,6 +199,15 @@ def test_a_training_goes_on_by_the_routes_it_began_with(tmp_path):
     assert resumed["other_machine"] == {}
 
 
+def test_a_training_goes_on_by_the_allocator_of_the_machine_it_is_on(tmp_path):
+    take(Routes(experts="grouped", allocator="keep"))
+    with pytest.raises(KeyboardInterrupt):
+        run_training(tmp_path, ToyLearner(stop_at=13))
+    take(Routes())
+    run_training(tmp_path, ToyLearner())
+    assert routes.current() == Routes(experts="grouped")
+
+
 def test_a_training_does_not_go_on_where_its_routes_are_lacking(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         run_training(tmp_path, ToyLearner(stop_at=13))

@@ -9,11 +9,11 @@ from uni_moe.train.memory import (
     PARTS,
     Around,
     Ranks,
-    Weights,
     heap_share,
     memory_of,
     standing,
 )
+from uni_moe.train.sizes import Weights
 
 SMALL = standing(Weights(0, 0), Ranks())["engine"]
 W = Weights(frozen=1000, trained=100, towers=200)
@@ -110,11 +110,18 @@ def test_gradients_wait_while_further_micro_batches_compute(stage, waiting):
 
 
 def test_spread_experts_are_a_ranks_share_and_nothing_else_is():
-    weights = Weights(frozen=1000, trained=100, experts=800, learning_experts=60)
+    weights = Weights(frozen=1000, trained=100, experts=800, learning_experts=60, per_mixture=4)
     found = memory_of(weights, NOTHING, Ranks(4, 0, expert_parallel=4)).parts
     assert found["frozen"] == 4 * (200 + 200)
     assert found["trained"] == 4 * (40 + 15)
     assert found["optimizer"] == 2 * found["trained"]
+
+
+def test_the_first_rank_holds_most_of_experts_that_do_not_divide():
+    weights = Weights(frozen=1000, trained=100, experts=800, learning_experts=60, per_mixture=5)
+    found = memory_of(weights, NOTHING, Ranks(2, 0, expert_parallel=2)).parts
+    assert found["frozen"] == 4 * (200 + 800 * 3 // 5)
+    assert found["trained"] == 4 * (40 + 60 * 3 // 5)
 
 
 def test_an_accelerator_has_its_rooms_whole():
@@ -142,7 +149,7 @@ def test_the_heap_holds_a_share_of_what_moves_unused():
     kept = Kept((1000,), (0,), (0,), head=0, logits=0, connectors=0, features=70)
     weights = Weights(10_000, 0, by_layer=(0,))
     memory = memory_of(weights, kept, Ranks(), around=Around(heap_share=0.5))
-    assert memory.moving == 1000
+    assert memory.parts["activations"] == 1000
     assert memory.parts["heap"] == 500
 
 
@@ -154,6 +161,36 @@ def test_a_network_is_built_whole_on_every_rank_before_it_is_spread():
 def test_states_that_are_written_beside_the_steps_are_copies_of_weights_and_moments():
     without, saving = (memory_of(W, NOTHING, Ranks(), around=Around(saves=on)) for on in (0, 1))
     assert saving.needed - without.needed == saving.parts["states"] == 3 * 4 * 100
+
+
+@pytest.mark.parametrize(
+    ("ranks", "whole"),
+    [
+        (Ranks(), 0),  # every tensor is at hand
+        (Ranks(2, 1), 1),
+        (Ranks(2, 3), 1),
+        (Ranks(2, expert_parallel=2), 2),  # the ranks' parts, and what they make
+    ],
+)
+def test_a_state_is_read_one_tensor_at_a_time_beside_the_copies(ranks, whole):
+    weights = Weights(1000, 100, largest=40)
+    moments = memory_of(weights, NOTHING, ranks, around=Around(saves=True)).moments
+    beside = moments["state"] - sum(standing(weights, ranks).values())
+    assert beside == 3 * 4 * 100 + whole * 4 * 40
+    assert "state" not in memory_of(weights, NOTHING, ranks).moments
+
+
+def test_an_accelerator_holds_no_copies_of_a_state():
+    weights, ranks = Weights(1000, 100, largest=40), Ranks(2, 2, accelerator=True)
+    memory = memory_of(weights, NOTHING, ranks, around=Around(saves=True))
+    assert memory.parts["states"] == 0
+    assert memory.moments["state"] == sum(standing(weights, ranks).values()) + 4 * 40
+
+
+def test_spread_experts_are_saved_whole():
+    weights = Weights(frozen=0, trained=100, learning_experts=60)
+    ranks = Ranks(2, expert_parallel=2)
+    assert memory_of(weights, NOTHING, ranks, around=Around(saves=True)).parts["states"] == 1200
 
 
 def test_remembered_features_stand_all_the_time():

@@ -4,7 +4,7 @@ import json
 import pytest
 import torch
 
-from uni_moe.errors import StageError
+from uni_moe.errors import StoreError
 from uni_moe.train import state as module
 from uni_moe.train.state import STATES, StateStore, TrainingState, kept
 
@@ -36,9 +36,9 @@ def test_a_torn_state_is_passed_over_for_the_one_before(tmp_path, text):
 
 
 def test_what_is_saved_is_what_stood_there_when_it_was_saved(tmp_path):
-    states, tensor = StateStore(tmp_path / "tune-x"), torch.ones(3)
-    states.save(TrainingState(4, 1.5, {"w": tensor}, {"recent": [1.5]}))
-    tensor.zero_()
+    states, facts = StateStore(tmp_path / "tune-x"), {"recent": [1.5]}
+    states.save(TrainingState(4, 1.5, {"w": torch.ones(3)}, facts))
+    facts["recent"].append(2.5)
     found = states.at(states.newest())
     assert torch.equal(found.tensors["w"], torch.ones(3))
     assert found.facts == {"recent": [1.5]}
@@ -114,7 +114,7 @@ def test_a_full_disk_is_told_and_the_last_state_stays(tmp_path, monkeypatch):
 
     monkeypatch.setattr(module, "save_file", full)
     states.save(state(2))
-    with pytest.raises(StageError, match="the disk is full"):
+    with pytest.raises(StoreError, match="the disk is full"):
         states.settle()
     assert states.newest() == 1
     assert [path.name for path in states.folder.glob("*step*")] == ["step-00000001"]

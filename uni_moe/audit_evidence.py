@@ -32,12 +32,17 @@ def audited(layout: Layout, head: str | None = None, *, has_remote: bool = False
 
 
 def _away(layout: Layout, entries: Sequence[Entry]) -> dict[str, str]:
-    """Return path -> id of the models that are not here, sums and all, as a pull leaves them."""
+    """Return path -> id of the models that are not here, sums and all, as a pull leaves them.
+
+    Those that were forgotten are no such models.
+    """
+    forgotten = [entry.evidence.get(FORGOTTEN) for entry in entries]
     named = {path: card for entry in entries for path, card in _named(entry, "artifacts").items()}
     return {
         path: card
         for path, card in named.items()
         if path == f"{layout.name_of(layout.store)}/{card}/model"
+        and path.removesuffix("/model") not in forgotten
         and not (layout.root / path).exists()
         and not (layout.root / f"{path}.sha256").exists()
     }

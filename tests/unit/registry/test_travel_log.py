@@ -13,6 +13,7 @@ from uni_moe.audit_evidence import audited
 from uni_moe.audit_log import log_file, read_log
 from uni_moe.errors import LineageError
 from uni_moe.registry import read
+from uni_moe.registry.forgetting import forget
 from uni_moe.registry.indexing import index, rebuild
 from uni_moe.registry.promoting import approve, approvers, promote, rollback
 from uni_moe.registry.travel import fetch_model, fetch_records
@@ -68,6 +69,13 @@ def test_models_that_were_not_fetched_are_notes_where_there_is_a_remote(layout, 
     assert audited(there).problems != ()
     (there.store / first / "model.sha256").touch()  # it was here
     assert audited(there, has_remote=True).problems != ()
+
+
+def test_a_model_that_was_forgotten_is_not_one_to_be_fetched(layout):
+    register_one(layout, "b", 0.95)
+    forget(layout, "1", BY)
+    found = audited(layout, has_remote=True)
+    assert (found.problems, found.notes) == ((), ())
 
 
 def test_only_what_is_new_in_the_log_is_sent_and_fetched(layout, store, tmp_path):

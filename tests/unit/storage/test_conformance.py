@@ -154,11 +154,12 @@ def test_an_absent_key_says_so(store, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "key", ["/home/u/.ssh", "../out", "ab/../../out", "ab//model", "./ab", "ab/.model", "", "a/*"]
+    "key", ["{outside}/.ssh", "../out", "ab/../../out", "ab//model", "./ab", "ab/.model", "", "a/*"]
 )
 def test_a_key_that_leads_out_of_a_store_is_refused_before_anything_is_made(
     store, folder, tmp_path, key
 ):
+    key = key.format(outside=tmp_path / "outside")
     before = tree(tmp_path)
     mine = LocalFolder(tmp_path / "deep" / "mine")
     for ask in (

@@ -17,6 +17,7 @@ from uni_moe.model import adapters
 from uni_moe.model.config import UniMoeConfig, sparse_layers_of
 from uni_moe.model.network import UniMoeForConditionalGeneration
 from uni_moe.model.parts import PARTS, learn
+from uni_moe.train.networks import choices_of
 from uni_moe.train.pretrained import PRETRAINED, sizes_in
 from uni_moe.train.sizes import Network, Weights, network_of
 from uni_moe.train.work import Work, work_of
@@ -108,13 +109,7 @@ def config_here(layout: Layout, shape: ModelShape, encoders: Collection[str]) ->
         parts.get("image"),
         parts.get("speech"),
         parts.get("audio"),
-        experts_per_token=shape.experts_per_token,
-        vision_select_layer=shape.vision_select_layer,
-        video_frames=shape.video_frames,
-        frame_time_embedding=shape.frame_time_embedding,
-        standardize_features=shape.standardize_features,
-        speech_connector=vars(shape.speech_connector),
-        audio_connector=vars(shape.audio_connector),
+        **choices_of(shape),
     )
 
 

@@ -35,6 +35,19 @@ def encoder_of(kind: str) -> str:
     return "image" if kind == "video" else kind
 
 
+def choices_of(shape: ModelShape) -> dict[str, Any]:
+    """Return what params say of every network, by the names of UniMoeConfig."""
+    return {
+        "experts_per_token": shape.experts_per_token,
+        "vision_select_layer": shape.vision_select_layer,
+        "video_frames": shape.video_frames,
+        "frame_time_embedding": shape.frame_time_embedding,
+        "standardize_features": shape.standardize_features,
+        "speech_connector": vars(shape.speech_connector),
+        "audio_connector": vars(shape.audio_connector),
+    }
+
+
 @dataclass(frozen=True)
 class Built:
     """A dense network and its processor, and the artifacts both were read from."""
@@ -136,11 +149,5 @@ def _config(
         vision_config=of("image"),
         speech_config=of("speech"),
         audio_config=of("audio"),
-        experts_per_token=shape.experts_per_token,
-        vision_select_layer=shape.vision_select_layer,
-        video_frames=shape.video_frames,
-        frame_time_embedding=shape.frame_time_embedding,
-        standardize_features=shape.standardize_features,
-        speech_connector=vars(shape.speech_connector),
-        audio_connector=vars(shape.audio_connector),
+        **choices_of(shape),
     )

@@ -15,6 +15,7 @@ from uni_moe.model.config import UniMoeConfig
 from uni_moe.model.describing import telling_of
 from uni_moe.train.encoders import TINY
 from uni_moe.train.language import language_config
+from uni_moe.train.networks import choices_of
 from uni_moe.train.pretrained import sizes_in
 
 
@@ -39,13 +40,7 @@ def planned_config(params: Params, root: Path) -> UniMoeConfig:
         parts["audio"],
         sparse_layers=shape.sparse_layers,
         num_experts=len(assembly.slots),
-        experts_per_token=shape.experts_per_token,
-        vision_select_layer=shape.vision_select_layer,
-        video_frames=shape.video_frames,
-        frame_time_embedding=shape.frame_time_embedding,
-        standardize_features=shape.standardize_features,
-        speech_connector=vars(shape.speech_connector),
-        audio_connector=vars(shape.audio_connector),
+        **choices_of(shape),
         modality_adapters=assembly.modality_adapters,
         balance_coefficient=losses.balance,
         target_coefficient=losses.target,

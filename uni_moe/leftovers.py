@@ -8,13 +8,12 @@ holds results (artifacts, registered models, the source itself) is told with wha
 from __future__ import annotations
 
 import shlex
-import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from uni_moe.artifacts import CARD, Layout, read_card
+from uni_moe.artifacts import CARD, Layout, read_card, remove_whole
 from uni_moe.data.exposures import FILE as LEDGER
 from uni_moe.data.exposures import holds
 from uni_moe.data.features import feature_folder
@@ -56,7 +55,7 @@ def clear_leftovers(layout: Layout, gone: Sequence[Row], rest: Sequence[Row]) ->
     if count := forget_features(root, contents):
         cleared.append(f"{count} feature(s) in {root}")
     for folder in _unfinished(layout, gone):
-        shutil.rmtree(folder)
+        remove_whole(folder)
         cleared.append(f"the unfinished training {layout.name_of(folder)}")
     return cleared
 
@@ -120,7 +119,9 @@ def _unfinished(layout: Layout, gone: Sequence[Row]) -> Iterator[Path]:
         if name == "foundation":
             learned = bool(modalities & set(CORPORA[part]))
         else:
-            learned = any(_may_hold(file, keys) for file in sorted(folder.glob("ledger/part-*")))
+            parts = sorted(folder.glob("ledger/part-*"))
+            half_gone = not folder.is_dir()  # the process that removed it was killed
+            learned = half_gone or any(_may_hold(part, keys) for part in parts)
         if learned:
             yield folder
 

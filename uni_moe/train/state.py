@@ -13,9 +13,9 @@ that ever was stays for good: in the run's events, and of its tensors in the art
 from __future__ import annotations
 
 import json
-import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from uni_moe.artifacts import (
     code_hash,
     files_of,
     read_json,
+    remove_whole,
     whole_folder,
     write_json,
     write_text,
@@ -165,9 +166,9 @@ class StateStore:
         """Forget the training, and what the stage left under other keys: its artifact stands."""
         self.settle()
         stage = self.folder.name.rpartition("-")[0]
-        others = self.folder.parent.glob(f"{stage}-{_ANY_KEY}")
-        for folder in {self.folder, *others}:
-            shutil.rmtree(folder, ignore_errors=True)
+        for folder in {self.folder, *trainings_in(self.folder.parent, stage)}:
+            with suppress(OSError):  # a disk may hold on to what is read no more
+                remove_whole(folder)
 
     def _write(self, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         try:
@@ -195,7 +196,7 @@ class StateStore:
         traces = self.traces()
         there = {step: folder for folder in self._folders() if (step := _step_of(folder)) in traces}
         for step in there.keys() - kept({step: traces[step].loss for step in there}, self._last):
-            shutil.rmtree(there[step])
+            remove_whole(there[step])
 
     def _place(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}"
@@ -230,8 +231,17 @@ def _step_of(folder: Path) -> int:
 
 def states_in(layout: Layout) -> Iterator[tuple[str, Path]]:
     """Give the stage and the folder of every training whose states a workspace keeps."""
-    for folder in sorted(layout.state.glob(f"*-{_ANY_KEY}")):
+    for folder in trainings_in(layout.state, "*"):
         yield folder.name.rpartition("-")[0], folder
+
+
+def trainings_in(folder: Path, stage: str) -> list[Path]:
+    """Return where a stage's trainings lie, or lay, if one was killed while it removed them."""
+    half_gone = (
+        left.with_name(left.stem.removeprefix("."))
+        for left in folder.glob(f".{stage}-{_ANY_KEY}.{'?' * 32}")
+    )
+    return sorted({*folder.glob(f"{stage}-{_ANY_KEY}"), *half_gone})
 
 
 def _is_whole(folder: Path) -> bool:

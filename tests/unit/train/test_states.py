@@ -1,5 +1,6 @@
 import errno
 import json
+import shutil
 
 import pytest
 import torch
@@ -130,3 +131,26 @@ def test_a_stage_that_ended_leaves_no_state_of_its_own_and_all_of_others(tmp_pat
     assert mine.newest() is None
     assert old.newest() is None
     assert other.newest() == 1
+
+
+@pytest.mark.parametrize("first", ["ledger", STATES, "step-00000002"])
+def test_a_kill_while_states_are_removed_leaves_no_half_training_to_resume(
+    first, tmp_path, monkeypatch
+):
+    states = saved(tmp_path / f"tune-{KEYS[0]}", 1, 2)
+    (states.folder / "ledger").mkdir()
+    remove = shutil.rmtree
+
+    def killed(folder, **_):
+        one = folder / first
+        remove(one) if one.is_dir() else one.unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            states.clear()
+    again = StateStore(states.folder)
+    assert (again.newest(), again.traces()) == (None, {})
+    again.clear()
+    assert list(tmp_path.iterdir()) == []

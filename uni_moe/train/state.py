@@ -13,6 +13,7 @@ that ever was stays for good: in the run's events, and of its tensors in the art
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -22,6 +23,7 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from tqdm import tqdm
 
 from uni_moe.artifacts import (
     Layout,
@@ -33,7 +35,7 @@ from uni_moe.artifacts import (
     write_json,
     write_text,
 )
-from uni_moe.errors import unwritten
+from uni_moe.errors import StageError, unwritten
 from uni_moe.machine import Machine
 from uni_moe.records import canonical_json, sha256_text
 from uni_moe.stage import StageContext
@@ -80,12 +82,15 @@ class StateStore:
         folder: Path,
         last: int = Machine.last_states,
         record: Callable[[Trace], None] | None = None,
+        spoiled: Callable[[Path], None] | None = None,
     ) -> None:
-        """Keep the `last` so many states and the best; `record` is told of each once it is whole.
+        """Keep the `last` so many states and the best.
 
-        It is told by the thread that writes.
+        `record` is told of each once it is whole, by the thread that writes; `spoiled` of a folder
+        whose bytes are no more what was written.
         """
         self.folder, self._last, self._record = folder, last, record
+        self._spoiled, self._sound = spoiled, set[Path]()
         self._writer: threading.Thread | None = None
         self._trouble: Exception | None = None
 
@@ -124,18 +129,26 @@ class StateStore:
     def newest(self) -> int | None:
         """Return the step of the newest state whose bytes are what was written; None without one.
 
-        A torn state is passed over for the one before it: it can only come from a broken disk,
-        because a state appears by one rename.
+        A spoiled state is told and passed over for the one before it. A disk does that, no kill: a
+        state comes and goes by one rename.
         """
         self.settle()
-        whole = (folder for folder in reversed(self._folders()) if _is_whole(folder))
-        folder = next(whole, None)
+        folder = next(filter(self._is_sound, reversed(self._folders())), None)
         if folder is None:
             return None
         step = _step_of(folder)
         if step not in self.traces():  # the process was killed before it could note it
             self._note(step, read_json(folder / _FACTS)["loss"], read_json(folder / _HASHES))
         return step
+
+    def _is_sound(self, folder: Path) -> bool:
+        """Look at a state's bytes; they are told where they are no more what was written."""
+        if _is_whole(folder):
+            self._sound.add(folder)
+            return True
+        if self._spoiled is not None:
+            self._spoiled(folder)
+        return False
 
     def traces(self) -> dict[int, Trace]:
         """Return step -> what is known of every state that ever was, in their order."""
@@ -156,8 +169,19 @@ class StateStore:
         write_text(folder / STATES, "".join(json.dumps(row) + "\n" for row in rows))
 
     def at(self, step: int) -> TrainingState:
-        """Return the state of a step that `newest` returned."""
+        """Return the state of a step that `newest` returned, here or on the first rank.
+
+        Raises:
+            StageError: the first rank found it whole, and this one reads other bytes.
+        """
         folder = self._place(step)
+        if folder not in self._sound and not self._is_sound(folder):
+            raise StageError(
+                f"The training state {folder} is not whole where this process reads it.",
+                cause="its bytes are not those that were written: they have not come here yet, or "
+                "a disk or the network spoiled them.",
+                remedy="let all nodes see one shared workspace, then give the same command again.",
+            )
         facts = read_json(folder / _FACTS)
         tensors = load_file(folder / _TENSORS)
         return TrainingState(facts["step"], facts["loss"], tensors, facts["facts"])
@@ -221,8 +245,16 @@ def open_states(
     def record(trace: Trace) -> None:
         ctx.run.event("state", **vars(trace))
 
+    def spoiled(folder: Path) -> None:
+        ctx.run.event("spoiled_state", folder=ctx.layout.name_of(folder))
+        tqdm.write(
+            f"{ctx.layout.name_of(folder)} is passed over: its bytes are not those that were "
+            "written; the training goes on from a state before it, or from its start",
+            file=sys.stderr,
+        )
+
     folder = ctx.layout.state / f"{ctx.name}-{key}"
-    return StateStore(folder, ctx.machine.last_states, record)
+    return StateStore(folder, ctx.machine.last_states, record, spoiled)
 
 
 def _step_of(folder: Path) -> int:

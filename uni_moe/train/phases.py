@@ -151,9 +151,7 @@ def _train(  # noqa: PLR0913 - the one place where a phase's things meet
     hold(model, ctx.params.platform.precision)
     for tower in network.towers():  # the engine moves the rest, or partitions it
         tower.to(device())
-    # With another `telemetry` it is the same training.
-    kept = {name: value for name, value in params.items() if name != "telemetry"}
-    states = open_states(ctx, kept, parents)
+    states = open_states(ctx, _training_params(params), parents)
     ledger = Ledger(states.folder / "ledger")
     with open_features(ctx, network, processor) as features:
         maker = ExampleMaker(data.corpora, processor, network, features, phase.packing)
@@ -224,6 +222,17 @@ def _loop(  # noqa: PLR0913 - see above
     results["conversations"] = counts_of(data.training)
     results["ranks"] = here().size
     return results
+
+
+def _training_params(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a training state depends on.
+
+    Of `telemetry` that is what makes an alarm of a loss. What the guard does about alarms is held
+    to those that there were: a training goes on where it would have done the same.
+    """
+    guard = params["telemetry"]["guard"]
+    alarms = {name: guard[name] for name in ("window_steps", "spike_deviations")}
+    return {**params, "telemetry": alarms}
 
 
 @contextmanager

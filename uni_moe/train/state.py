@@ -46,6 +46,7 @@ _ANY_KEY = "[0-9a-f]" * _KEY
 _FACTS = "state.json"
 _HASHES = "hashes.json"
 _TENSORS = "tensors.safetensors"
+IsOurs = Callable[[int, Mapping[str, Any]], bool]
 
 
 @dataclass(frozen=True)
@@ -126,20 +127,31 @@ class StateStore:
             self._writer.join()
             self._writer = None
 
-    def newest(self) -> int | None:
+    def newest(self, is_ours: IsOurs | None = None) -> int | None:
         """Return the step of the newest state whose bytes are what was written; None without one.
 
         A spoiled state is told and passed over for the one before it. A disk does that, no kill: a
-        state comes and goes by one rename.
+        state comes and goes by one rename. What came after the state that is taken has no trace.
+
+        Args:
+            is_ours: says of a step and its facts whether the training may go on from them; a state
+                that is refused goes.
         """
         self.settle()
-        folder = next(filter(self._is_sound, reversed(self._folders())), None)
-        if folder is None:
-            return None
-        step = _step_of(folder)
-        if step not in self.traces():  # the process was killed before it could note it
+        folder = next(self._to_go_on_from(is_ours), None)
+        step = _step_of(folder) if folder is not None else None
+        self._cut(step or 0)
+        if folder is not None and step is not None and step not in self.traces():
+            # The process was killed before it could note it.
             self._note(step, read_json(folder / _FACTS)["loss"], read_json(folder / _HASHES))
         return step
+
+    def _to_go_on_from(self, is_ours: IsOurs | None) -> Iterator[Path]:
+        for folder in filter(self._is_sound, reversed(self._folders())):
+            if is_ours is None or is_ours(_step_of(folder), read_json(folder / _FACTS)["facts"]):
+                yield folder
+            else:
+                remove_whole(folder)
 
     def _is_sound(self, folder: Path) -> bool:
         """Look at a state's bytes; they are told where they are no more what was written."""
@@ -209,11 +221,19 @@ class StateStore:
     def _note(self, step: int, loss: float, files: Mapping[str, str]) -> None:
         """Keep the trace of a state that is whole; one of the same step before it was torn."""
         trace = Trace(step, loss, files)
-        traces = {**self.traces(), step: trace}
-        lines = (json.dumps(vars(traces[one])) + "\n" for one in sorted(traces))
-        write_text(self.folder / STATES, "".join(lines))
+        self._keep_traces({**self.traces(), step: trace})
         if self._record is not None:
             self._record(trace)
+
+    def _cut(self, step: int) -> None:
+        """Drop the traces of what came after a step: it will not have been."""
+        traces = self.traces()
+        if any(one > step for one in traces):
+            self._keep_traces({one: trace for one, trace in traces.items() if one <= step})
+
+    def _keep_traces(self, traces: Mapping[int, Trace]) -> None:
+        lines = (json.dumps(vars(traces[one])) + "\n" for one in sorted(traces))
+        write_text(self.folder / STATES, "".join(lines))
 
     def _forget(self) -> None:
         """Remove states that need not stay."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from threading import Semaphore
 
@@ -14,34 +13,22 @@ from prefect.states import Failed
 from flows.dvc import run_module, run_stage
 from flows.plan import PlannedStage
 from flows.remote import push_if_set
+from flows.seats import told_of, workers
 from uni_moe.artifacts import Layout
 from uni_moe.config import load_params
-from uni_moe.errors import ConfigError, StageError, UniMoeError
+from uni_moe.errors import StageError, UniMoeError
 from uni_moe.registry import indexing, promoting, write
 from uni_moe.registry.gate import Verdict
 from uni_moe.runs import user
 
-
-def _workers() -> int:
-    told = os.environ.get("UNI_MOE_WORKERS", "")
-    if not told:
-        return os.cpu_count() or 1
-    if not told.isdecimal() or int(told) < 1:
-        raise ConfigError(
-            f"UNI_MOE_WORKERS is {told!r}.",
-            cause="it says how many stages run side by side, a whole number of at least 1.",
-            remedy="correct or unset it.",
-        )
-    return int(told)
-
-
-_SEATS = Semaphore(_workers())
+_SEATS = Semaphore(workers())
 
 
 @task(persist_result=False, task_run_name="{stage.name}")
 def run_one(stage: PlannedStage, workspace: str, reason: str) -> State[None] | None:
     """Run one stage by DVC, which is the only cache there is; a failed one carries its error."""
     environment = {"UNI_MOE_REASON": reason, "UNI_MOE_FLOW_RUN": str(flow_run.get_id())}
+    environment |= told_of(stage)
     try:
         with _SEATS:
             run_stage(

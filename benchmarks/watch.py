@@ -276,10 +276,10 @@ def saving_share(shape: Shape, seed: int, device: str, folder: Path) -> float:
 
     One is saved at every step, and waits for the one before: no training saves as often.
     """
-    bare, saving = (
-        make(Unwatched(step.learner_of(step.network(shape, seed).to(device), shape)))
-        for make in (Step, partial(Saving, folder=folder / "states"))
-    )
+    modules = [
+        Unwatched(step.learner_of(step.network(shape, seed).to(device), shape)) for _ in range(2)
+    ]
+    bare, saving = Step(modules[0]), Saving(modules[1], folder / "states")
     batch = micro_batch(shape, 0, device)
     shares = []
     for _ in range(_WAITS):

@@ -33,7 +33,6 @@ AROUND = (
     "uni_moe.train.learning",
     "uni_moe.train.loads",
     "uni_moe.train.memory",
-    "uni_moe.train.needs",
     "uni_moe.train.preflight",
     "uni_moe.train.sizes",
 )

@@ -10,7 +10,8 @@ from flows.dvc import keep_remote, kept_data, plan_stages, run_module
 from uni_moe.artifacts import CARD, Layout, verified_card
 from uni_moe.errors import ConfigError, StageError, StoreError, bullets
 from uni_moe.registry import indexing, read
-from uni_moe.registry.travel import LOCK, fetch_lock, fetch_model, fetch_records, send
+from uni_moe.registry.graphs import LOCK
+from uni_moe.registry.travel import fetch_graphs, fetch_lock, fetch_model, fetch_records, send
 from uni_moe.storage.dvc_data import absent, data_of, remove_spoilt, still_wrong
 from uni_moe.storage.remote import (
     NAME,
@@ -113,9 +114,34 @@ def pull(root: Path, model: str | None, say: Say, *, everything: bool = False) -
     if wanted is not None:
         fetch_lock(layout, store, wanted, say)
     if (root / LOCK).is_file():
-        _dvc(root, remote, "pull", say)
-        for folder in sorted(file.parent for file in layout.artifacts.rglob(CARD)):
-            verified_card(folder)
+        pull_data(root, say)
+
+
+def pull_records(root: Path, model: str | None, say: Say) -> None:
+    """Copy records and what a model was made by from the remote: nothing large.
+
+    Raises:
+        LineageError: there is no such model, or what the remote keeps was changed.
+        StoreError: the remote cannot be reached or refuses, or our disk has no room.
+    """
+    remote, layout = the_remote(root), Layout(root)
+    check_folder(remote)
+    store = open_store(root, remote)
+    fetch_records(layout, store, say)
+    indexing.index(layout)
+    fetch_graphs(layout, store, read.find(layout, model))
+
+
+def pull_data(root: Path, say: Say) -> None:
+    """Copy what the workspace's lock names from the remote, each artifact checked.
+
+    Raises:
+        LineageError: an artifact is not what its card says.
+        StoreError: the remote cannot be reached, or lacks data.
+    """
+    _dvc(root, the_remote(root), "pull", say)
+    for folder in sorted(file.parent for file in Layout(root).artifacts.rglob(CARD)):
+        verified_card(folder)
 
 
 def _mend_data(root: Path, remote: Remote, say: Say) -> tuple[str, ...]:

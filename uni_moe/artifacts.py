@@ -18,6 +18,7 @@ from uni_moe.errors import LineageError
 from uni_moe.records import Card, canonical_json, sha256_text
 
 CARD = "card.json"
+HOME = ".home"  # in a workspace of a scheduled run: see flows.apart
 # What computes nothing that an artifact holds: the command, and what says whether a start is worth
 # it. A change of it makes nothing stale.
 AROUND = (
@@ -45,6 +46,12 @@ class Layout:
     """The folders of one workspace."""
 
     root: Path
+
+    @property
+    def home(self) -> Layout:
+        """The workspace that keeps this one's records: itself, unless a link names another one."""
+        link = self.root / HOME
+        return Layout(link.resolve()) if link.is_symlink() else self
 
     @property
     def params(self) -> Path:

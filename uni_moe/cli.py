@@ -19,6 +19,7 @@ from uni_moe import (
     cli_features,
     cli_ledger,
     cli_models,
+    cli_operate,
     cli_registry,
     cli_remote,
     cli_run,
@@ -32,6 +33,7 @@ from uni_moe.machine import NAMED
 
 _THEMES = (
     cli_run,
+    cli_operate,
     cli_workspace,
     cli_registry,
     cli_audit,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -16,7 +15,7 @@ from uni_moe.alone import only_one
 from uni_moe.artifacts import Layout
 from uni_moe.cli_process import quiet
 from uni_moe.command import Command
-from uni_moe.config import Gate, load_params
+from uni_moe.config import load_params
 from uni_moe.errors import ConfigError
 from uni_moe.machine import load_machine
 from uni_moe.runs import user
@@ -79,10 +78,11 @@ def _run(arguments: argparse.Namespace) -> int:
     layout = _ready(arguments)
     rules = load_params(layout.params).gate
     from flows.dvc import plan_stages
+    from uni_moe.registry.known import is_judged
 
     plan = plan_stages(layout.root)
     print(plan.text(), flush=True)
-    if plan.empty and _is_judged(layout, rules):
+    if plan.empty and is_judged(layout, rules):
         from flows.remote import push_if_set
 
         push_if_set(layout.root, lambda line: print(line, flush=True))  # one may have failed
@@ -98,21 +98,6 @@ def _run(arguments: argparse.Namespace) -> int:
         verdict = cast("Verdict", retrain(str(layout.root), arguments.reason))
     print(f"\n{verdict.text}")
     return _closing(layout)
-
-
-def _is_judged(layout: Layout, rules: Gate) -> bool:
-    """Say whether the gate has spoken about this very report, by the rules of today."""
-    from uni_moe.artifacts import read_card
-    from uni_moe.registry.read import champion, verdicts
-
-    model, report = read_card(layout.model).id, read_card(layout.report).id
-    current = champion(layout)
-    if current is not None and (current.model, current.report) == (model, report):
-        return True
-    return any(
-        one.candidate_report == report and one.verdict.evidence.get("rules") == asdict(rules)
-        for one in verdicts(layout)
-    )
 
 
 def _closing(layout: Layout) -> int:

@@ -78,6 +78,10 @@ class StoreError(UniMoeError):
     exit_code = 8
 
 
+class UnreachableError(StoreError):
+    """A store does not answer at all: the one fault that may go by itself."""
+
+
 def is_full(error: BaseException) -> bool:
     """Return whether an error says that a disk is full, in a number or in a library's words."""
     if isinstance(error, OSError) and error.errno in _FULL:

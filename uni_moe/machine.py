@@ -57,6 +57,8 @@ class Machine:
     another. `last_states` counts the training states that stay while a phase trains; the best one
     stays beside them. `features` says what of frozen encoders is kept on disk. `memory_bytes` is
     what one process has, where plans are made on another machine than the one that trains.
+    `gpu_slots` is how many stages of all flows use this machine's GPU at a time, None where stages
+    need not take turns; a stage that has not ended after `stage_limit_s` is killed.
     """
 
     launcher: Literal["none", "torchrun", "deepspeed", "slurm"] = "none"
@@ -72,6 +74,8 @@ class Machine:
     patience_s: float = 600.0
     last_states: int = 2
     memory_bytes: int | None = None
+    gpu_slots: int | None = None
+    stage_limit_s: float | None = None
     features: FeatureCacheSettings = field(default_factory=FeatureCacheSettings)
 
     @property
@@ -159,6 +163,12 @@ def _rules(machine: Machine) -> list[str]:
         "experts, too": machine.expert_parallel > 1 and machine.zero_stage > 0,
         "offload_optimizer: not with `expert_parallel`, which works at ZeRO stage 0": (
             machine.expert_parallel > 1 and machine.offload_optimizer
+        ),
+        "gpu_slots: must be at least 1, or null": (
+            machine.gpu_slots is not None and machine.gpu_slots < 1
+        ),
+        "stage_limit_s: must be above 0, or null": (
+            machine.stage_limit_s is not None and machine.stage_limit_s <= 0
         ),
         **_of_features(machine.features),
     }

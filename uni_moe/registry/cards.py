@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import Container, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,8 +13,10 @@ from typing import Any
 from uni_moe.artifacts import CARD, Layout, read_json
 from uni_moe.errors import LineageError
 from uni_moe.records import Card, EvalReport
+from uni_moe.runs import HEARTBEAT_S
 
-DEAD_AFTER_S = 30.0
+DEAD_AFTER_S = 30.0  # without a heartbeat, for one who is on another machine or has no time
+GONE_AFTER_S = 2 * HEARTBEAT_S  # where its process is known to have ended
 CARDS, REPORT = "cards", "report.json"
 
 
@@ -129,13 +132,14 @@ def read_report(folder: Path) -> EvalReport:
 def all_runs(layout: Layout, but: Container[str] = ()) -> list[tuple[Path, dict[str, Any]]]:
     """Return the folder and record of every run but those named, oldest first.
 
-    A run whose heart stopped more than 30 s ago without an end has the status `died`.
+    A run whose heart stopped more than 30 s ago without an end has the status `died`, and one
+    whose process is gone after two heartbeats.
     """
     found = []
     for file in layout.runs.glob("*/run.json"):
         record = json_file(file) if file.parent.name not in but else None
         if record is not None:
-            if record["status"] == "running" and _silent_s(file.parent, record) > DEAD_AFTER_S:
+            if record["status"] == "running" and _is_dead(file.parent, record):
                 record["status"] = "died"
             found.append((file.parent, record))
     return sorted(found, key=lambda run: (run[1]["started"], run[1]["id"]))
@@ -156,6 +160,24 @@ def json_lines(file: Path) -> Iterator[dict[str, Any]]:
                 continue
             if isinstance(row, dict):
                 yield row
+
+
+def _is_dead(folder: Path, record: Mapping[str, Any]) -> bool:
+    silent_s = _silent_s(folder, record)
+    return silent_s > DEAD_AFTER_S or (silent_s > GONE_AFTER_S and _is_gone(record))
+
+
+def _is_gone(record: Mapping[str, Any]) -> bool:
+    """Say whether a run's process has surely ended: it was one of this machine."""
+    if record.get("host") != socket.gethostname() or "pid" not in record:
+        return False
+    try:
+        os.kill(int(record["pid"]), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
 
 
 def _silent_s(folder: Path, record: Mapping[str, Any]) -> float:

@@ -13,11 +13,12 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from uni_moe.artifacts import CARD, Layout, read_card, sha256_file, write_text
+from uni_moe.artifacts import Layout, sha256_file, write_text
 from uni_moe.audit_log import REGISTRATION, VERDICT
 from uni_moe.errors import LineageError
 from uni_moe.records import sha256_text
-from uni_moe.registry.cards import CARDS, all_runs, report_key
+from uni_moe.registry.cards import CARDS, all_runs
+from uni_moe.registry.graphs import LOCK, graph_keys, keep_graph
 from uni_moe.registry.parcels import Parcel, fetched_aside, give_up, is_wrong
 from uni_moe.registry.read import Version
 from uni_moe.registry.travel_log import AUDIT, fetch_log, mend_log, part_to_send, send_part
@@ -25,8 +26,7 @@ from uni_moe.storage.blobs import BlobStore, LocalFolder
 from uni_moe.storage.sums import sums_of, sums_text
 
 Say = Callable[[str], None]
-LOCK = "dvc.lock"
-_RUNS, _MODEL, _GRAPH = "runs/", "/model", (LOCK, "dvc.yaml", "params.yaml")
+_RUNS, _MODEL = "runs/", "/model"
 _ENDED = ("done", "failed")
 _ID = r"[0-9a-f]{64}"
 _SHAPES = re.compile(
@@ -39,10 +39,11 @@ _SHAPES = re.compile(
 def parcels(layout: Layout, *, settled: bool) -> list[Parcel]:
     """Return what a workspace has to send: records and reports, then models, small ones first.
 
-    `settled` says that dvc.lock describes what lies in artifacts/; only then it travels.
+    `settled` says that dvc.lock describes what lies in artifacts/; only then it is kept and goes.
     """
+    if settled:
+        keep_graph(layout)
     found = [*_runs(layout), *_registered(layout), *_cards(layout)]
-    found += _graph(layout) if settled else []
     return sorted(found, key=lambda one: (one.key.endswith(_MODEL), one.size_bytes, one.key))
 
 
@@ -114,7 +115,7 @@ def fetch_lock(layout: Layout, store: BlobStore, version: Version, say: Say) -> 
         LineageError: what the store keeps was changed.
         StoreError: the store cannot be reached or refuses, or our disk has no room.
     """
-    graphs = store.keys(_graphs(version.model, version.report))
+    graphs = fetch_graphs(layout, store, version)
     if (layout.root / LOCK).exists() or not graphs:
         return
     params = sha256_file(layout.params) if layout.params.is_file() else None
@@ -124,6 +125,19 @@ def fetch_lock(layout: Layout, store: BlobStore, version: Version, say: Say) -> 
     with fetched_aside(layout, store, [*same, *graphs][0]) as folder:
         write_text(layout.root / LOCK, _text(folder / LOCK))
     say(f"{LOCK} is the one of version {version.number}")
+
+
+def fetch_graphs(layout: Layout, store: BlobStore, version: Version) -> list[str]:
+    """Fetch all that is kept of what a model was made by; return the keys.
+
+    Raises:
+        LineageError: what the store keeps was changed.
+        StoreError: the store cannot be reached or refuses, or our disk has no room.
+    """
+    graphs = store.keys(graph_keys(version.model, version.report))
+    for key in graphs:
+        LocalFolder(layout.store).take(key, store)
+    return graphs
 
 
 def size_text(size_bytes: int) -> str:
@@ -160,26 +174,6 @@ def _cards(layout: Layout) -> Iterator[Parcel]:
         sums = sums_of(folder)
         name = sha256_text(sums_text(sums))[:12]
         yield Parcel(f"{folder.parent.name}/{CARDS}-{name}", folder, sums, _size(folder))
-
-
-def _graph(layout: Layout) -> Iterator[Parcel]:
-    """Return DVC's lock and what it was made by, where the model in artifacts/ is registered."""
-    files = [layout.root / name for name in _GRAPH]
-    if not all((place / CARD).is_file() for place in (layout.model, layout.report)):
-        return
-    model, report = read_card(layout.model).id, read_card(layout.report).id
-    if LocalFolder(layout.store).has(f"{model}/{report_key(report)}") and all(
-        file.is_file() for file in files
-    ):
-        sums = {file.name: sha256_file(file) for file in files}
-        size = sum(file.stat().st_size for file in files)
-        name = sha256_text(sums_text(sums))[:12]
-        yield Parcel(f"{_graphs(model, report)}-{name}", layout.root, sums, size)
-
-
-def _graphs(model: str, report: str) -> str:
-    """Return how the keys of a model's locks begin: its params may be said in many ways."""
-    return f"{model}/graph-{report[:12]}"
 
 
 def _fetched(layout: Layout, store: BlobStore, key: str) -> bool:

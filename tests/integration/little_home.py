@@ -1,0 +1,68 @@
+"""A home workspace whose whole road is one quick stage that makes a candidate from raw data."""
+
+import json
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+
+from tests.unit.registry.workspace import candidate
+from uni_moe.artifacts import Layout
+from uni_moe.runs import start_run
+from uni_moe.workspace import recipe_file
+
+REPOSITORY = Path(__file__).parents[2]
+OUTS = ("samples/image", "corpus/image", "experts/image", "experts/video", "model", "report")
+GRAPH = f"""
+stages:
+  all:
+    cmd: {sys.executable} -m tests.integration.little_home
+    params: [seed]
+    deps:
+      - ${{raw}}
+    outs:
+""" + "".join(f"      - artifacts/{name}\n" for name in OUTS)
+HOLD = "hold"  # while it lies in the home, the stage does not end
+POINTS = 20
+
+
+def make_home(root: Path, weights: str = "a", share: float = 0.7) -> Layout:
+    """Make a workspace with raw data of its own."""
+    (root / ".dvc").mkdir(parents=True)
+    for name in (".dvc/config", ".dvc/.gitignore", ".dvcignore"):
+        shutil.copy(REPOSITORY / name, root / name)
+    (root / "dvc.yaml").write_text(GRAPH, encoding="utf-8")
+    shutil.copytree(REPOSITORY / "data_contracts", root / "data_contracts")
+    shutil.copy(recipe_file("smoke"), root / "params.yaml")
+    (root / "data").mkdir()
+    new_data(root, weights, share)
+    return Layout(root)
+
+
+def new_data(root: Path, weights: str, share: float) -> None:
+    """Put other raw data into a workspace: what a model will hold, and how well it will do."""
+    text = json.dumps({"weights": weights, "share": share})
+    (root / "data" / "raw.json").write_text(text, encoding="utf-8")
+
+
+def environment() -> dict[str, str]:
+    """Return an environment in which stages find this program."""
+    return {**os.environ, "PYTHONPATH": str(REPOSITORY), "UNI_MOE_WORKERS": "2"}
+
+
+def main(root: Path) -> None:
+    told = json.loads((root / "data" / "raw.json").read_text(encoding="utf-8"))
+    layout = Layout(root)
+    with start_run(layout, "tune", {}) as run:
+        for step in range(POINTS):
+            run.metric(step, {"loss": 1.0 / (step + 1)})
+        (layout.home.root / "begun").touch()
+        while (layout.home.root / HOLD).exists():
+            time.sleep(0.05)
+        candidate(layout, told["weights"], told["share"])
+        run.artifact("artifacts/model", told["weights"])
+
+
+if __name__ == "__main__":
+    main(Path.cwd())

@@ -30,6 +30,7 @@ from uni_moe.yaml_text import parse_yaml
 
 _LOCK, _GRAPH, _BUSY = "dvc.lock", "dvc.yaml", "busy"
 _DVC = (".dvc/config", ".dvc/.gitignore", ".dvcignore")
+_TO_A_MIXTURE = ("foundation", "align", "experts", "assemble")
 _LINKED = (".dvc/config.local", MACHINE)  # secrets stay in one place
 
 
@@ -37,8 +38,9 @@ _LINKED = (".dvc/config.local", MACHINE)  # secrets stay in one place
 def apart(home: Layout, changes: Mapping[str, object]) -> Iterator[Layout]:
     """Give a workspace that nobody else works in, as its home is now.
 
-    `changes` are params that this run has otherwise: their full keys, such as `tune.steps`. A block
-    that ends by an error leaves the workspace to the next run, which goes on there.
+    `changes` are params that this run has otherwise: their full keys, such as `tune.steps`. Where
+    tuning goes on from a registered model (`tune.start`), what would lead to another mixture is
+    frozen. A block that ends by an error leaves the workspace to the next run, which goes on there.
 
     Raises:
         ConfigError: params with these changes cannot be followed.
@@ -58,7 +60,7 @@ def changed_params(text: str, changes: Mapping[str, object]) -> str:
     """Return the text of params.yaml with some values exchanged; without any, as it stands.
 
     Raises:
-        ConfigError: a key is not there.
+        ConfigError: a key lies in no section.
     """
     if not changes:
         return text
@@ -68,14 +70,26 @@ def changed_params(text: str, changes: Mapping[str, object]) -> str:
         section = data
         for name in above:
             section = section.get(name) if isinstance(section, dict) else None
-        if not isinstance(section, dict) or last not in section:
+        if not isinstance(section, dict):
             raise ConfigError(
-                f"params.yaml has no key {key!r}.",
+                f"params.yaml has no section for {key!r}.",
                 cause="a change names a value by its full key, such as `tune.steps`.",
-                remedy="take a key that stands there.",
+                remedy="take a key of a section that stands there.",
             )
         section[last] = value
     return yaml.dump(data, Dumper=_Plain, sort_keys=False, allow_unicode=True)
+
+
+def frozen(graph: str) -> str:
+    """Return a graph in which nothing runs that leads to the assembled mixture alone."""
+    lines, inside = [], False
+    for line in graph.splitlines():
+        lines.append(line)
+        if line.startswith("  ") and not line.startswith("   "):
+            inside = line.strip(" :") in _TO_A_MIXTURE
+        if inside and (line == "    do:" or line.startswith("    cmd:")):
+            lines.append(f"{'  ' if line == '    do:' else ''}    frozen: true")
+    return "\n".join(lines) + "\n"
 
 
 class _Plain(yaml.SafeDumper):
@@ -89,15 +103,15 @@ class _Plain(yaml.SafeDumper):
 def _names(home: Layout) -> Iterator[str]:
     """Name the workspaces in the order in which they are taken; each is a lock's name, too."""
     there = sorted(
-        (int(place.name) for place in (home.state / "apart").glob("[0-9]*")),
-        key=lambda number: (not (home.state / "apart" / str(number) / _BUSY).exists(), number),
+        (int(place.name) for place in home.apart.glob("[0-9]*")),
+        key=lambda number: (not (home.apart / str(number) / _BUSY).exists(), number),
     )
     fresh = (number for number in count(1) if number not in there)
     return (f"apart-{number}" for number in chain(there, fresh))
 
 
 def _place(home: Layout, name: str) -> Path:
-    return home.state / "apart" / name.rpartition("-")[2]
+    return home.apart / name.rpartition("-")[2]
 
 
 def _furnished(home: Layout, place: Path, params: Params) -> Layout:
@@ -126,7 +140,8 @@ def _furnished(home: Layout, place: Path, params: Params) -> Layout:
     shutil.copytree(home.root / CONTRACTS, root / CONTRACTS)
     for path in sorted(paths, key=len):
         _bring(home.root, root, path)
-    write_text(root / _GRAPH, here((home.root / _GRAPH).read_text(encoding="utf-8")))
+    graph = here((home.root / _GRAPH).read_text(encoding="utf-8"))
+    write_text(root / _GRAPH, graph if params.tune.start is None else frozen(graph))
     if is_new and (home.root / _LOCK).is_file():
         text = (home.root / _LOCK).read_text(encoding="utf-8")
         write_text(root / _LOCK, whole_paths(text))

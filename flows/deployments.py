@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
@@ -25,26 +25,30 @@ from uni_moe.config import load_params
 from uni_moe.errors import UniMoeError
 from uni_moe.registry.gate import Verdict
 from uni_moe.registry.known import is_judged
+from uni_moe.registry.read import find
 from uni_moe.runs import start_run
 
 NOTHING = "nothing to do"
+Start = Literal["scratch", "champion"]
 _KEPT = ("params.yaml", "dvc.lock")
 
 
 @flow(name="retrain-apart", task_runner=RUNNER, persist_result=False)  # type: ignore[arg-type] # generic by mistake
 def retrain_apart(
-    home: str, reason: str, changes: dict[str, Any] | None = None
+    home: str, reason: str, start: Start = "scratch", changes: dict[str, Any] | None = None
 ) -> Verdict | State[Any]:
     """Retrain beside a workspace, if anything is new since the last time; the result goes home.
 
-    Stop anywhere; the next one goes on there. A worker that dies takes it along.
+    From the champion, tuning goes on from its weights, and its foundation, connectors and experts
+    stay as they were. Stop anywhere; the next one goes on there. A worker that dies takes it along.
     """
     end_with_starter(launched="PREFECT__FLOW_RUN_ID" in os.environ)
     quiet_logs()
     layout, told = Layout(Path(home)), get_run_logger().warning
     try:
-        with apart(layout, changes or {}) as space:
-            verdict = _whatever_is_new(space, reason, changes or {})
+        others = {**_begin(layout, start), **(changes or {})}
+        with apart(layout, others) as space:
+            verdict = _whatever_is_new(space, reason, others)
     except UniMoeError as error:
         notify(layout.root, of_error(error, home, reason), told)
         return ended(error)
@@ -52,6 +56,15 @@ def retrain_apart(
         return Completed(message=NOTHING)
     notify(layout.root, of_verdict(verdict, home, reason), told)
     return verdict
+
+
+def _begin(layout: Layout, start: Start) -> dict[str, object]:
+    """Return the params that say what tuning begins with.
+
+    Raises:
+        LineageError: there is no champion to begin with.
+    """
+    return {} if start == "scratch" else {"tune.start": find(layout, None).model}
 
 
 def _whatever_is_new(space: Layout, reason: str, changes: Mapping[str, Any]) -> Verdict | None:

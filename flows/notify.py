@@ -71,7 +71,8 @@ def load_notify(root: Path) -> Notify:
     Raises:
         ConfigError: the file is not YAML, or lists every key that is wrong.
     """
-    path, problems = root / FILE, []
+    path = root / FILE
+    problems: list[str] = []
     try:
         data = parse_yaml(path.read_text(encoding="utf-8")) if path.is_file() else None
         found = cast("Notify", build(Notify, data or {}, "", problems))

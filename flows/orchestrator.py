@@ -25,10 +25,11 @@ from prefect.client.schemas.objects import (
     StateType,
 )
 from prefect.client.schemas.schedules import CronSchedule
-from prefect.deployments.runner import EntrypointType, RunnerDeployment
+from prefect.deployments.runner import RunnerDeployment
 from prefect.events.actions import ChangeFlowRunState
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
+from prefect.types.entrypoint import EntrypointType
 from prefect.workers.process import ProcessWorker
 
 from flows.deployments import retrain_apart
@@ -203,7 +204,10 @@ def _zombies(client: SyncPrefectClient) -> None:
         ),
         actions=[
             ChangeFlowRunState(
-                state=StateType.CRASHED, name="Crashed", message="its heartbeat stopped"
+                state=StateType.CRASHED,
+                name="Crashed",
+                message="its heartbeat stopped",
+                force=False,
             )
         ],
     )

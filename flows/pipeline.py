@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from prefect import flow
 from prefect.client.schemas.objects import State
@@ -20,7 +21,7 @@ from uni_moe.errors import StageError, StoreError, UniMoeError, bullets
 from uni_moe.registry.gate import Verdict
 
 MOST_STAGES = 256  # threads that wait for their inputs; how many work at a time is UNI_MOE_WORKERS
-RUNNER: ThreadPoolTaskRunner = ThreadPoolTaskRunner(max_workers=MOST_STAGES)
+RUNNER: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=MOST_STAGES)
 
 
 @flow(name="retrain", task_runner=RUNNER)  # type: ignore[arg-type] # generic by mistake

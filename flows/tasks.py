@@ -48,7 +48,7 @@ _SEATS = Semaphore(_workers())
 GPU = "gpu"  # the slot that stages of all flows of a server take turns in
 _ON_GPU = ("foundation", "align", "experts", "tune", "evaluate")
 _LEASE_S = 60.0  # after which the slot of a killed flow is free again
-_TRIES, _PAUSES_S = 2, [5, 30]
+_TRIES, _PAUSES_S = 2, [5.0, 30.0]
 
 
 @task(persist_result=False, task_run_name="{stage.name}")

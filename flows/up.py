@@ -17,10 +17,8 @@ from flows.embedded import Server, port_is_free, prepare
 from flows.schedule import load_schedule
 from uni_moe.alone import is_at, only_one
 from uni_moe.artifacts import Layout, read_json, write_json
-from uni_moe.config import load_params
 from uni_moe.errors import ConfigError, StageError
 from uni_moe.machine import load_machine
-from uni_moe.workspace import check_graph
 
 Say = Callable[[str], None]
 _LOCK, _FILE = "up", "up.json"
@@ -51,8 +49,6 @@ def up(layout: Layout, port: int, say: Say) -> None:
         StageError: it stands already, or what it starts dies again and again.
     """
     schedule, machine = load_schedule(layout.root), load_machine(layout.root)
-    load_params(layout.params)
-    check_graph(layout.root)
     known = where(layout)
     if known is not None:
         raise StageError(

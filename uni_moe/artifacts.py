@@ -118,6 +118,11 @@ class Layout:
         return self.root / "state"
 
     @property
+    def apart(self) -> Path:
+        """Workspaces of scheduled runs; all in them can be made again."""
+        return self.state / "apart"
+
+    @property
     def store(self) -> Path:
         """Registered models, by content."""
         return self.root / "store"

@@ -58,6 +58,9 @@ def clear_leftovers(layout: Layout, gone: Sequence[Row], rest: Sequence[Row]) ->
     for folder in _unfinished(layout, gone):
         shutil.rmtree(folder)
         cleared.append(f"the unfinished training {layout.name_of(folder)}")
+    if layout.apart.exists():  # artifacts and trainings of scheduled runs
+        shutil.rmtree(layout.apart)
+        cleared.append(f"the workspaces of scheduled runs in {layout.name_of(layout.apart)}")
     return cleared
 
 

@@ -7,8 +7,11 @@ import sys
 import time
 from pathlib import Path
 
+from flows.asking import Wish, ask
+from flows.up import up
 from tests.unit.registry.workspace import candidate
 from uni_moe.artifacts import Layout
+from uni_moe.errors import UniMoeError
 from uni_moe.runs import start_run
 from uni_moe.workspace import recipe_file
 
@@ -51,7 +54,7 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(REPOSITORY), "UNI_MOE_WORKERS": "2"}
 
 
-def main(root: Path) -> None:
+def stage(root: Path) -> None:
     told = json.loads((root / "data" / "raw.json").read_text(encoding="utf-8"))
     layout = Layout(root)
     with start_run(layout, "tune", {}) as run:
@@ -64,5 +67,29 @@ def main(root: Path) -> None:
         run.artifact("artifacts/model", told["weights"])
 
 
+def say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def main(words: list[str]) -> int:
+    """Do what `uni-moe up` and `uni-moe retrain` do, here where the graph is another one."""
+    if not words:
+        stage(Path.cwd())
+        return 0
+    layout = Layout(Path.cwd())
+    try:
+        if words[0] == "up":
+            up(layout, int(words[1]), say)
+        else:
+            changes = dict(word.split("=") for word in words[1:] if "=" in word)
+            changes = {key: int(value) for key, value in changes.items()}
+            ask(layout, Wish(words[1], changes=changes), say, wait="--wait" in words)
+    except UniMoeError as error:
+        say(f"error: {error}")
+        return error.exit_code
+    return 0
+
+
 if __name__ == "__main__":
-    main(Path.cwd())
+    raise SystemExit(main(sys.argv[1:]))

@@ -32,6 +32,7 @@ from uni_moe.model.processor import UniMoeProcessor
 from uni_moe.platform import device
 from uni_moe.stage import StageContext
 from uni_moe.train.accounting import account_for
+from uni_moe.train.beginning import mixture_to_tune
 from uni_moe.train.conversations import read_holes, sight_of
 from uni_moe.train.engine import EngineOptions
 from uni_moe.train.learner import PhaseLearner
@@ -100,12 +101,12 @@ def experts(ctx: StageContext) -> None:
 
 
 def tune(ctx: StageContext) -> None:
-    """Tune the assembled mixture on mixed data: the candidate."""
+    """Tune the assembled mixture, or a registered model, on mixed data: the candidate."""
     phase = ctx.params.tune
     params = _params(ctx, "tune")
-    parents = (*corpora_of(ctx, phase), ctx.layout.assembled)
+    folder = mixture_to_tune(ctx.layout, phase.start)
+    parents = (*corpora_of(ctx, phase), folder)
     with open_data(ctx, phase) as data:
-        folder = ctx.layout.assembled
         ids = parent_ids(ctx.layout, *parents)
         base = UniMoeForConditionalGeneration.from_pretrained(folder, local_files_only=True)
         _weigh(base, phase.losses)
@@ -123,7 +124,7 @@ def tune(ctx: StageContext) -> None:
         base.config.name_or_path = ""
         base.save_pretrained(draft.folder)
         processor.save_pretrained(draft.folder)
-        write_json(draft.folder / RECEIPT, tuned(read_json(ctx.layout.assembled / RECEIPT)))
+        write_json(draft.folder / RECEIPT, tuned(read_json(folder / RECEIPT)))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,135 @@
+"""Starts `uni-moe up` for a test, asks its server what it knows, and kills parts of it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+import psutil
+
+from flows.embedded import free_port
+from tests.integration.little_home import environment
+
+PATIENCE_S = 180
+PROGRAM = "tests.integration.little_home"
+
+
+def until(true, what, patience_s=PATIENCE_S):
+    """Wait until something is true; return it."""
+    deadline = time.monotonic() + patience_s
+    while not (found := true()):
+        assert time.monotonic() < deadline, f"still waiting for: {what}"
+        time.sleep(0.2)
+    return found
+
+
+class Up:
+    """A running `uni-moe up`."""
+
+    def __init__(self, root: Path, port: int):
+        self.root, self.port = root, port
+        self.file = root / "state" / "up" / "up.json"
+        self.output = (root / "up.log").open("a")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", PROGRAM, "up", str(port)],
+            cwd=root,
+            env=environment(),
+            stdout=self.output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def stand(self):
+        """Wait until it says where everything is."""
+
+        def told():
+            assert self.process.poll() is None, (self.root / "up.log").read_text()
+            return self.file.is_file()
+
+        until(told, "uni-moe up")
+        return self
+
+    @property
+    def facts(self):
+        return json.loads(self.file.read_text())
+
+    def ask(self, path, **body):
+        """Ask Prefect's server."""
+        head = {"Content-Type": "application/json"}
+        url = f"http://127.0.0.1:{self.port}/api{path}"
+        with urlopen(Request(url, json.dumps(body).encode(), head), timeout=30) as answer:
+            return json.load(answer)
+
+    def runs(self, *types):
+        """Return the flow runs in some states, oldest first."""
+        told = {"flow_runs": {"state": {"type": {"any_": list(types)}}}} if types else {}
+        found = self.ask("/flow_runs/filter", sort="START_TIME_ASC", **told)
+        return [run for run in found if run["deployment_id"]]
+
+    def said(self):
+        return (self.root / "up.log").read_text() + "".join(
+            (self.root / "state/up" / name).read_text(errors="replace")
+            for name in ("worker.log", "server.log")
+            if (self.root / "state/up" / name).is_file()
+        )
+
+    def end(self):
+        """End it as Ctrl-C does, and hold that it leaves nothing behind."""
+        family = family_of(self.process.pid)
+        self.process.send_signal(signal.SIGINT)
+        code = self.process.wait(60)
+        self.output.close()
+        gone(family)
+        return code
+
+    def kill(self):
+        """Kill it as `kill -9` does, and hold that it leaves nothing behind."""
+        family = family_of(self.process.pid)
+        self.process.kill()
+        self.process.wait()
+        self.output.close()
+        gone(family)
+
+
+def family_of(pid):
+    return psutil.Process(pid).children(recursive=True)
+
+
+def gone(family):
+    """Wait until processes have ended."""
+    left = psutil.wait_procs(family, timeout=30)[1]
+    assert not [one for one in left if one.status() != psutil.STATUS_ZOMBIE], left
+
+
+@contextmanager
+def standing(root, port=None):
+    up = Up(root, port or free_port())
+    try:
+        yield up.stand()
+    finally:
+        if up.process.poll() is None:
+            up.end()
+
+
+def command(root, *words, code=0):
+    """Give a command in a little home; return what it says."""
+    done = subprocess.run(
+        [sys.executable, "-m", PROGRAM, *words],
+        cwd=root,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def kill_one(pid):
+    os.kill(pid, signal.SIGKILL)

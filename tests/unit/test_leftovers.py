@@ -180,3 +180,17 @@ def test_a_sample_that_is_read_no_more_leaves_nothing_to_tell_of_artifacts(layou
     ingested(layout.root, small_playground())
     assert read_card(layout.samples("image")).results["taken_out"] == 1
     assert "still in" not in removed(layout, capsys, key)
+
+
+def test_workspaces_of_scheduled_runs_go_with_a_sample(layout, capsys):
+    (layout.apart / "1" / "w" / "artifacts").mkdir(parents=True)
+    said = removed(layout, capsys, pictures(layout)[0]["key"])
+    assert "cleared: the workspaces of scheduled runs in state/apart\n" in said
+    assert not layout.apart.exists()
+
+
+def test_nothing_goes_while_a_scheduled_run_is_at_work(layout, capsys):
+    key = pictures(layout)[0]["key"]
+    with only_one(layout, "apart-1"):
+        assert main(["--workspace", str(layout.root), "remove", key]) == 6
+    assert "apart-1" in capsys.readouterr().err

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 import pytest
 import yaml
 
-from flows.apart import _climb, apart
+from flows.apart import _climb, apart, frozen
 from flows.dvc import plan_stages
 from tests.integration.little_home import environment, make_home, new_data
 from tests.stores.workspace import commit

@@ -14,7 +14,7 @@ from typing import Any, cast
 from uuid import UUID
 
 from httpx import HTTPError
-from prefect.automations import Automation, EventTrigger, Posture, ResourceSpecification
+from prefect.automations import AutomationCore, EventTrigger, Posture, ResourceSpecification
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import FlowRunFilter
@@ -191,7 +191,7 @@ def _cron(line: str, timezone: str) -> CronSchedule:
 
 def _zombies(client: SyncPrefectClient) -> None:
     """Let the server end flow runs whose heart has stopped, wherever their worker was."""
-    wanted = Automation(
+    wanted = AutomationCore(
         name="uni-moe: crashed, for no heartbeat",
         trigger=EventTrigger(
             after={_BEAT},

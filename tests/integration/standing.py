@@ -14,8 +14,9 @@ import psutil
 
 from flows.embedded import free_port
 from tests.integration.little_home import environment
+from uni_moe.artifacts import Layout
 
-PATIENCE_S = 180
+PATIENCE_S = 300
 PROGRAM = "tests.integration.little_home"
 
 
@@ -32,7 +33,8 @@ class Up:
     """A running `uni-moe up`."""
 
     def __init__(self, root: Path, port: int):
-        self.root, self.port = root, port
+        self.root, self.port, self.layout = root, port, Layout(root)
+        self.url = f"http://127.0.0.1:{port}/api"
         self.file = root / "state" / "up" / "up.json"
         self.output = (root / "up.log").open("a")
         self.process = subprocess.Popen(
@@ -56,13 +58,32 @@ class Up:
 
     @property
     def facts(self):
+        """What it said when it began to stand."""
         return json.loads(self.file.read_text())
+
+    @property
+    def server(self):
+        return self._leashed("uvicorn")
+
+    @property
+    def worker(self):
+        return self._leashed("worker")
+
+    def _leashed(self, word):
+        """Return the process that has a word in its command; it may have been started again."""
+        (pid,) = [
+            one.pid
+            for one in psutil.Process(self.process.pid).children()
+            if one.status() != psutil.STATUS_ZOMBIE and word in one.cmdline()
+        ]
+        return pid
 
     def ask(self, path, **body):
         """Ask Prefect's server."""
         head = {"Content-Type": "application/json"}
-        url = f"http://127.0.0.1:{self.port}/api{path}"
-        with urlopen(Request(url, json.dumps(body).encode(), head), timeout=30) as answer:
+        with urlopen(
+            Request(self.url + path, json.dumps(body).encode(), head), timeout=30
+        ) as answer:
             return json.load(answer)
 
     def runs(self, *types):
@@ -70,13 +91,6 @@ class Up:
         told = {"flow_runs": {"state": {"type": {"any_": list(types)}}}} if types else {}
         found = self.ask("/flow_runs/filter", sort="START_TIME_ASC", **told)
         return [run for run in found if run["deployment_id"]]
-
-    def said(self):
-        return (self.root / "up.log").read_text() + "".join(
-            (self.root / "state/up" / name).read_text(errors="replace")
-            for name in ("worker.log", "server.log")
-            if (self.root / "state/up" / name).is_file()
-        )
 
     def end(self):
         """End it as Ctrl-C does, and hold that it leaves nothing behind."""
@@ -116,12 +130,12 @@ def standing(root, port=None):
             up.end()
 
 
-def command(root, *words, code=0):
+def command(root, *words, code=0, server=None):
     """Give a command in a little home; return what it says."""
     done = subprocess.run(
         [sys.executable, "-m", PROGRAM, *words],
         cwd=root,
-        env=environment(),
+        env=environment() | ({"PREFECT_API_URL": server} if server else {}),
         capture_output=True,
         text=True,
         check=False,

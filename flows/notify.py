@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import smtplib
 import ssl
 from collections.abc import Callable, Iterator
@@ -29,6 +30,7 @@ from uni_moe.yaml_text import parse_yaml
 FILE = "notify.yaml"
 WEBHOOK, PASSWORD = "UNI_MOE_WEBHOOK", "UNI_MOE_MAIL_PASSWORD"
 PATIENCE_S = 10.0
+_SECRET = re.compile(r"(webhook|mail\.password): .*")  # what stands there is shown nowhere
 Kind = Literal["failure", "contract", "refused", "waiting", "died"]
 Say = Callable[[str], None]
 
@@ -79,8 +81,9 @@ def load_notify(root: Path) -> Notify:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         problems.append(type(error).__name__)  # its words may show a secret
     if problems:
+        shown = [_SECRET.sub(r"\1: must be text; put it in quotes", one) for one in problems]
         raise ConfigError(
-            f"{path} has {len(problems)} problem(s):{bullets(problems)}",
+            f"{path} has {len(problems)} problem(s):{bullets(shown)}",
             cause="it is not YAML, or has keys that are unknown or of the wrong type.",
             remedy="mend the lines named above; README.md, “By schedule”, has an example.",
         )

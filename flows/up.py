@@ -35,7 +35,7 @@ _SETTINGS = {
 
 def where(layout: Layout) -> dict[str, object] | None:
     """Return what `uni-moe up` says of itself in a workspace, None where it does not stand."""
-    file = folder(layout) / _FILE
+    file = layout.state / _FILE
     if not file.is_file() or not is_at(layout, _LOCK):
         return None
     found: dict[str, object] = read_json(file)
@@ -74,7 +74,7 @@ def up(layout: Layout, port: int, say: Say) -> None:
                 say("ending")
                 standing.end()
         finally:
-            (folder(layout) / _FILE).unlink(missing_ok=True)
+            (layout.state / _FILE).unlink(missing_ok=True)
             if server is not None:
                 server.end()
 
@@ -113,7 +113,7 @@ def _server(layout: Layout, port: int, say: Say) -> Server | None:
 
 def _tell(layout: Layout, facts: dict[str, object], say: Say) -> None:
     facts = {"pid": os.getpid(), "since": datetime.now(UTC).isoformat(), **facts}
-    write_json(folder(layout) / _FILE, facts)
+    write_json(layout.state / _FILE, facts)
     say("\n".join(f"{name:16} {value}" for name, value in facts.items() if value is not None))
     say("it stands; Ctrl-C ends it")
 

@@ -11,6 +11,7 @@ from flows.asking import Wish, ask
 from flows.up import up
 from tests.unit.registry.workspace import candidate
 from uni_moe.artifacts import Layout
+from uni_moe.config import load_params
 from uni_moe.errors import UniMoeError
 from uni_moe.runs import start_run
 from uni_moe.workspace import recipe_file
@@ -63,7 +64,8 @@ def stage(root: Path) -> None:
         (layout.home.root / "begun").touch()
         while (layout.home.root / HOLD).exists():
             time.sleep(0.05)
-        candidate(layout, told["weights"], told["share"])
+        seed = load_params(layout.params).seed
+        candidate(layout, f"{told['weights']} of seed {seed}", told["share"])
         run.artifact("artifacts/model", told["weights"])
 
 

@@ -35,7 +35,7 @@ class Up:
     def __init__(self, root: Path, port: int):
         self.root, self.port, self.layout = root, port, Layout(root)
         self.url = f"http://127.0.0.1:{port}/api"
-        self.file = root / "state" / "up" / "up.json"
+        self.file = root / "state" / "up.json"
         self.output = (root / "up.log").open("a")
         self.process = subprocess.Popen(
             [sys.executable, "-m", PROGRAM, "up", str(port)],

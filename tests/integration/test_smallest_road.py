@@ -21,10 +21,12 @@ from uni_moe.artifacts import CARD, Layout, read_card, verified_card
 from uni_moe.cli_stages import STAGES
 from uni_moe.config import Params, parse_params
 from uni_moe.data.kept_features import kept_features
+from uni_moe.errors import LineageError
 from uni_moe.machine import FeatureCacheSettings, Machine
 from uni_moe.records import MEDIA_KINDS
 from uni_moe.runs import start_run
 from uni_moe.stage import StageContext
+from uni_moe.storage.blobs import LocalFolder
 
 
 class Undeclared:
@@ -348,3 +350,40 @@ def test_a_model_that_is_judged_again_is_shown_kept_features(again):
     (warm,) = run_again(again, "evaluate", FeatureCacheSettings())
     assert warm.get("encoded", 0) == 0
     assert warm["read"] > 0
+
+
+def run_stage(layout, stage, data):
+    module, _, function = STAGES[stage][0].partition(":")
+    with start_run(layout, stage, {}) as run:
+        getattr(importlib.import_module(module), function)(
+            StageContext(stage, layout, parse_params(data), run)
+        )
+
+
+def test_tuning_goes_on_from_a_registered_model_and_its_card_says_so(again):
+    first = read_card(again.model).id
+    LocalFolder(again.store).put_folder(f"{first}/model", again.model)
+    data = smallest_data()
+    data["tune"] |= {"start": first, "steps": 2}
+    before = weights(again.model)
+    shutil.rmtree(again.artifacts / "assembled")  # of no use here
+    run_stage(again, "tune", data)
+    card, after = verified_card(again.model), weights(again.model)
+    assert card.parents[f"store/{first}/model"] == first
+    assert "artifacts/assembled" not in card.parents
+    assert card.params["tune"]["start"] == first
+    changed = {name for name, tensor in before.items() if not torch.equal(after[name], tensor)}
+    assert changed
+    learning = ("self_attn.", "mlp.experts.", "mlp.router.", "mlp.adapters.", "_connector.")
+    assert all(any(part in name for part in learning) for name in changed)
+    receipt = json.loads((again.model / "receipt.json").read_text())
+    assert receipt["earlier"]["operation"] == {"name": "tune"}
+    run_stage(again, "evaluate", data)
+    assert verified_card(again.report).parents["artifacts/model"] == card.id
+
+
+def test_a_model_that_is_not_here_is_no_beginning(again):
+    data = smallest_data()
+    data["tune"]["start"] = "0" * 64
+    with pytest.raises(LineageError, match="cannot begin with the model 000000000000"):
+        run_stage(again, "tune", data)

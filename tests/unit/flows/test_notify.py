@@ -95,6 +95,14 @@ def test_a_slip_in_the_file_is_told_and_stops_nothing(tmp_path):
         load_notify(tmp_path)
 
 
+@pytest.mark.parametrize("text", ["webhook: 123456", "mail: {password: 123456}", "a: [123456"])
+def test_a_slip_shows_no_secret(tmp_path, text):
+    (tmp_path / "notify.yaml").write_text(text)
+    with pytest.raises(ConfigError) as told:
+        load_notify(tmp_path)
+    assert "123456" not in str(told.value)
+
+
 def test_only_news_that_are_wanted_are_sent(tmp_path):
     with webhook() as (address, came):
         write(tmp_path, webhook=f"http://{address}", tell="[contract]")

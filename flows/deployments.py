@@ -23,6 +23,7 @@ from uni_moe.alone import end_with_starter
 from uni_moe.artifacts import Layout
 from uni_moe.config import load_params
 from uni_moe.errors import UniMoeError
+from uni_moe.registry.database import check
 from uni_moe.registry.gate import Verdict
 from uni_moe.registry.known import is_judged
 from uni_moe.registry.read import find
@@ -46,6 +47,7 @@ def retrain_apart(
     quiet_logs()
     layout, told = Layout(Path(home)), get_run_logger().warning
     try:
+        check(layout)  # before hours of training
         others = {**_begin(layout, start), **(changes or {})}
         with apart(layout, others) as space:
             verdict = _whatever_is_new(space, reason, others)

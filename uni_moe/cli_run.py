@@ -78,7 +78,10 @@ def _run(arguments: argparse.Namespace) -> int:
     layout = _ready(arguments)
     rules = load_params(layout.params).gate
     from flows.dvc import plan_stages
+    from uni_moe.registry.database import check
     from uni_moe.registry.known import is_judged
+
+    check(layout)  # hours of training are not to end with an index that cannot be used
 
     plan = plan_stages(layout.root)
     print(plan.text(), flush=True)

@@ -21,12 +21,19 @@ PROGRAM = "tests.integration.little_home"
 
 
 def until(true, what, patience_s=PATIENCE_S):
-    """Wait until something is true; return it."""
+    """Wait until something is true, also while a server that is asked is away; return it."""
     deadline = time.monotonic() + patience_s
-    while not (found := true()):
+    while not (found := _answered(true)):
         assert time.monotonic() < deadline, f"still waiting for: {what}"
         time.sleep(0.2)
     return found
+
+
+def _answered(question):
+    try:
+        return question()
+    except OSError:
+        return None
 
 
 class Up:

@@ -357,6 +357,53 @@ def test_a_later_files_half_takes_over_from_the_earlier(published, tmp_path):
     assert any("up_proj_lora_B" in line for line in plan.published.replaced)
 
 
+def adapter_on(target, folder, rows):
+    """Write an adapter of peft's for one weight; return its delta."""
+    a, b = torch.randn(3, 32), torch.randn(rows, 3)
+    start = f"base_model.model.{target.removesuffix('.weight')}.lora_"
+    torch.save({f"{start}A.weight": a, f"{start}B.weight": b}, folder / "adapter_model.bin")
+    (folder / "adapter_config.json").write_text(json.dumps({"r": 3, "lora_alpha": 6}))
+    return 2 * b @ a
+
+
+def test_gates_are_read_after_the_merge_and_overwrite_it(published, tmp_path):
+    folder, _ = published()
+    name, gate = "model.layers.0.mlp.gate.weight", torch.randn(4, 32)
+    adapter_on(name, folder, rows=4)
+    torch.save({name: gate}, folder / "mlp_gates.bin")
+    found = plan_of([folder])
+    import_published(found, tmp_path / "out")
+    assert torch.equal(load(tmp_path / "out").sparse_layers()[0].router.weight, gate)
+    halves = [line for line in found.text().splitlines() if ".lora_" in line]
+    assert [line.partition(" ")[0] for line in halves] == ["replaced", "replaced"]
+    assert all(line.endswith("(by published/mlp_gates.bin)") for line in halves)
+
+
+def test_an_adapter_trained_on_an_earlier_folders_aligner_is_merged(published, tmp_path):
+    folder, model = published()
+    e2 = tmp_path / "e2"
+    e2.mkdir()
+    name = "model.mm_audio_aligner.projector.weight"
+    delta = adapter_on(name, e2, rows=32)
+    import_published(plan_of([folder, e2]), tmp_path / "out")
+    found = load(tmp_path / "out").speech_connector.projector.weight
+    torch.testing.assert_close(found, model.speech_connector.projector.weight + delta)
+    own = torch.randn(32, 32)
+    torch.save({name: own}, e2 / "mm_audio_aligner.bin")
+    import_published(plan_of([folder, e2]), tmp_path / "later")
+    assert torch.equal(load(tmp_path / "later").speech_connector.projector.weight, own)
+
+
+def test_the_8_expert_loader_merges_after_the_gates(published, tmp_path):
+    folder, _ = published(style="deepspeed")
+    name, gate = "model.layers.0.mlp.deepspeed_moe.gate.wg.weight", torch.randn(4, 32)
+    delta = adapter_on(name, folder, rows=4)
+    torch.save({name: gate}, folder / "mlp_gates.bin")
+    import_published(plan_of([folder]), tmp_path / "out")
+    found = load(tmp_path / "out").sparse_layers()[0].router.weight
+    torch.testing.assert_close(found.detach(), gate + delta)
+
+
 @pytest.mark.parametrize(
     "rope",
     [

@@ -16,9 +16,10 @@ from uni_moe.checkpoints.whole import check_absent, read_config, whole_model
 from uni_moe.errors import LineageError, bullets
 from uni_moe.model.config import UniMoeConfig
 from uni_moe.model.processor import PROCESSOR, UniMoeProcessor
-from uni_moe.model.published.config import config_to_published, unpublished
+from uni_moe.model.published.config import config_to_published
 from uni_moe.model.published.names import Hearing, Style
 from uni_moe.model.published.plan import take_out
+from uni_moe.model.published.unpublished import unpublished
 
 _SIDE = {  # file of its own -> what its keys begin with, in the order in which it holds them
     "mm_projector.bin": ("model.mm_projector.",),

@@ -129,8 +129,8 @@ def _put_all(found: Published, path: Path) -> None:
 def _drop_overwritten(found: Published, folders: Sequence[Path]) -> None:
     """Drop peft's adapters of weights that are read after the merge: these overwrite what it made.
 
-    The 8-expert loader merges after gates and fm adapters, and before the aligner alone. Halves that
-    are parameters of the network are merged by nobody and stay.
+    The 8-expert loader merges after gates and fm adapters, and before the aligner alone. Halves
+    that are parameters of the network stay: the published code never merges them.
     """
     place = {folder: i for i, folder in enumerate(folders)}
     for target, deltas in list(found.deltas.items()):

@@ -12,6 +12,7 @@ from transformers import (
     CLIPModel,
     CLIPTextConfig,
     CLIPVisionConfig,
+    LlamaConfig,
     WhisperConfig,
     WhisperFeatureExtractor,
     WhisperModel,
@@ -24,7 +25,9 @@ from uni_moe.checkpoints.published_export import export_published
 from uni_moe.checkpoints.published_import import import_published, plan_of
 from uni_moe.cli import main
 from uni_moe.errors import ConfigError, DataError, LineageError
+from uni_moe.model.config import UniMoeConfig
 from uni_moe.model.published.config import config_from_published, config_to_published
+from uni_moe.model.published.unpublished import unpublished
 from uni_moe.train.tokenizer import train_tokenizer
 
 ATTENTION = "model.layers.1.self_attn.q_proj"
@@ -468,6 +471,11 @@ def test_heads_of_a_connector_come_back_where_its_encoder_has_others(what, publi
         ({"video_frames": 4}, "it sees 4 frames of a film, not 8"),
         ({"frame_time_embedding": True}, "frame_time_embedding"),
         ({"modality_adapters": True}, "modality_adapters: the 4-expert variants have none"),
+        ({"sparse_layers": [1, 3]}, "no published code has layers [1, 3] alone as mixtures"),
+        (
+            {"expert_targets": {"text": [0], "image": [1], "audio": [2]}},
+            "no published field wishes experts for audio, text",
+        ),
     ],
 )
 def test_what_the_published_code_would_compute_otherwise_is_not_exported(
@@ -479,6 +487,29 @@ def test_what_the_published_code_would_compute_otherwise_is_not_exported(
     words = ["export-official", tmp_path / "ours", "--out", tmp_path / "published"]
     assert main(list(map(str, words))) == 5
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("style", "layers", "can"),
+    [
+        ("experts", "all", True),
+        ("experts", [0, 2], True),
+        ("experts", [0], False),
+        ("experts", [0, 1], False),
+        ("experts", [], True),
+        ("deepspeed", "all", True),
+        ("deepspeed", [0, 2], True),
+        ("deepspeed", [0, 3], True),
+        ("deepspeed", [0], True),
+        ("deepspeed", [2, 3], False),
+    ],
+)
+def test_a_style_can_have_some_layouts_of_mixtures(style, layers, can):
+    config = UniMoeConfig(LlamaConfig(num_hidden_layers=4), sparse_layers=layers)
+    assert (unpublished(config, style) == []) is can
+    if can and style == "deepspeed":
+        stride = config_to_published(config, style)["moe_stride"]
+        assert config.sparse_layers == list(range(0, 4, stride))
 
 
 def test_a_token_that_visits_more_experts_than_there_are_is_refused(published):

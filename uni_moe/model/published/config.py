@@ -18,7 +18,7 @@ from transformers import CLIPVisionConfig, LlamaConfig, WhisperConfig
 from uni_moe.errors import ConfigError, bullets
 from uni_moe.model.config import UniMoeConfig
 from uni_moe.model.encoders.beats import BeatsConfig
-from uni_moe.model.published.aligners import WINDOW_S, audio_aligner, speech_aligner
+from uni_moe.model.published.aligners import audio_aligner, speech_aligner
 from uni_moe.model.published.names import Hearing, Style, hearing_of, place, sees
 
 Shape = tuple[int, ...]
@@ -41,7 +41,6 @@ _BEATS = {  # the same of BEATs' own configuration
 }
 _LLAMA = (*LlamaConfig().to_dict(), "rope_theta", "rope_scaling")
 _OWN = ("model_type", "architectures", "transformers_version", "torch_dtype", "dtype")
-_FRAMES = 8
 _LOSSES = {
     "aux_balance_loss": "balance_coefficient",
     "aux_multimodal_loss": "target_coefficient",
@@ -155,28 +154,6 @@ def _losses(told: Mapping[str, Any], hearing: Hearing | None) -> dict[str, Any]:
     return found
 
 
-def unpublished(config: UniMoeConfig, style: Style) -> list[str]:
-    """Return what this model does that no published variant can be told to do."""
-    connectors = {"speech": config.speech_connector, "audio": config.audio_connector}
-    hears = [kind for kind in connectors if getattr(config, f"{kind}_config") is not None]
-    windows = {kind: (connectors[kind] or {}).get("window_s", WINDOW_S) for kind in hears}
-    sees = config.vision_config is not None
-    told = {
-        "it hears speech and environmental audio": len(hears) > 1,
-        "frame_time_embedding: it sees the order of frames": sees and config.frame_time_embedding,
-        f"it sees {config.video_frames} frames of a film, not {_FRAMES}": sees
-        and config.video_frames != _FRAMES,
-        "standardize_features: what encoders return is standardized": config.standardize_features,
-        "modality_adapters: the 4-expert variants have none": config.modality_adapters
-        and style == "experts",
-        **{
-            f"its window of {kind} is {window_s} s, not {WINDOW_S} s": window_s != WINDOW_S
-            for kind, window_s in windows.items()
-        },
-    }
-    return [said for said, does in told.items() if does]
-
-
 def config_to_published(config: UniMoeConfig, style: Style) -> dict[str, Any]:
     """Return the published config.json of a model of ours, the towers by relative paths."""
     text = json.loads(config.text_config.to_json_string(use_diff=False))
@@ -190,7 +167,7 @@ def config_to_published(config: UniMoeConfig, style: Style) -> dict[str, Any]:
     }
     if style == "deepspeed":
         told |= {"lora_r": None, "lora_alpha": None, "ep_size": 1}  # nothing is left to merge
-        told |= _stride(config)
+        told |= _stride(config) if config.sparse_layers else {}
         told["use_fm_block"] = config.modality_adapters
     told |= _told_losses(config)
     if config.vision_config is not None:
@@ -238,18 +215,10 @@ def _told_losses(config: UniMoeConfig) -> dict[str, Any]:
 
 
 def _stride(config: UniMoeConfig) -> dict[str, Any]:
-    """Return how the 8-expert variant says which layers are sparse."""
+    """Return how the 8-expert variant says which layers are sparse: every n-th from the first."""
     layers, count = config.sparse_layers, config.text_config.num_hidden_layers
-    if layers == list(range(count)):
-        return {"moe_type": "dense", "moe_stride": 1}
-    stride = layers[1] - layers[0] if len(layers) > 1 else count
-    if layers == list(range(0, count, stride)):
-        return {"moe_type": "sparse", "moe_stride": stride}
-    raise ConfigError(
-        f"The 8-expert layout cannot say that layers {layers} are sparse.",
-        cause="it knows all layers, or every n-th from the first.",
-        remedy="export in the style of the 4-expert variants.",
-    )
+    every = layers[1] - layers[0] if len(layers) > 1 else count
+    return {"moe_type": "dense" if every == 1 else "sparse", "moe_stride": every}
 
 
 def _mixture(shapes: Mapping[str, Shape]) -> tuple[list[int], int]:

@@ -113,6 +113,7 @@ def merge(
                 "source": [fold.a, fold.b],
                 "scale": plan.alpha / plan.rank,
                 "sha256": [digest([adapter[half]]) for half in (fold.a, fold.b)],
+                "norm": _norms(state[fold.target].float() - old.float()),
             }
         )
     if lost:
@@ -122,6 +123,11 @@ def merge(
             remedy="keep the adapter beside the model, or merge into a higher precision.",
         )
     return state, receipt
+
+
+def _norms(change: Tensor) -> Any:  # noqa: ANN401 - a number, or one for each expert of a stack
+    """Return how much a weight has changed, as its own precision holds it."""
+    return change.square().sum((-2, -1)).sqrt().tolist()
 
 
 def product(weight: Tensor, a: Tensor, b: Tensor) -> Tensor:

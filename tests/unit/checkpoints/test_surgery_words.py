@@ -8,35 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.unit.checkpoints.conftest import load
 from uni_moe.checkpoints.folders import read_model
-from uni_moe.cli import main
-from uni_moe.model import adapters
-from uni_moe.model.merging import BASE_NOTE
 from uni_moe.model.network import UniMoeForConditionalGeneration
-
-
-@pytest.fixture
-def command(capsys):
-    """Run a command; return its exit code, and what it said on both ways."""
-
-    def run(*words):
-        capsys.readouterr()
-        code = main([str(word) for word in words])
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return run
-
-
-@pytest.fixture
-def mixture(dense, tmp_path, command):
-    """A folder whose two experts differ, and its dense ancestor."""
-    folder, _ = dense
-    expert = {n: t + 0.5 for n, t in load_file(folder / "model.safetensors").items() if "mlp" in n}
-    save_file(expert, tmp_path / "sound.safetensors")
-    out = tmp_path / "mixture"
-    words = ["--upcycle", f"base,{tmp_path / 'sound.safetensors'}", "--out", out]
-    assert command("surgery", folder, *words)[0] == 0
-    return out, folder
 
 
 def same(one, other):
@@ -140,25 +112,6 @@ def test_a_tensor_of_another_shape_has_no_norm_in_json(mixture, tmp_path, comman
     assert code == 0
     router = next(one for one in json.loads(out) if one["name"].endswith("router.weight"))
     assert (router["kind"], router["norm"], router["share"]) == ("changed", None, None)
-
-
-@pytest.fixture
-def adapted(mixture, tmp_path):
-    """An adapter that has learned, in a folder beside the model it was trained on."""
-    folder, _ = mixture
-    model = load(folder)
-    parts = ["lora.attention", "lora.experts"]
-    wrapped = adapters.attach(model, parts, layers=[0, 2], rank=2, alpha=6, dropout=0.0, seed=0)
-    with torch.no_grad():
-        for name, parameter in wrapped.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(std=0.2)
-    out = tmp_path / "adapter"
-    out.mkdir()
-    save_file(adapters.adapter_state(wrapped), out / "adapter_model.safetensors")
-    (out / "adapter_config.json").write_text(json.dumps(adapters.adapter_config(wrapped)))
-    (out / BASE_NOTE).write_text(json.dumps(adapters.base_note(wrapped)))
-    return folder, out, wrapped
 
 
 def test_an_adapter_is_merged_by_the_command(adapted, tmp_path, command):

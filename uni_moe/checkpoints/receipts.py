@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from uni_moe.checkpoints.tables import read_table
-from uni_moe.model.assembly import BASE, RECEIPT
-from uni_moe.model.surgery import SELF, Surgery
+from uni_moe.model.assembly import RECEIPT
+from uni_moe.model.slots import BASE, SELF
+from uni_moe.model.surgery import Surgery
 
 Receipt = Mapping[str, Any]
 MERGE = "merge"
@@ -66,7 +67,7 @@ def merged_into(of_b: Receipt | None, of_a: Receipt | None, name: str) -> list[M
     found = []
     for receipt in _since(of_b, of_a):
         if _operation(receipt) == MERGE:
-            found += _merged([e for e in receipt["origins"] if e["target"] == name], None)
+            found += _merged([e for e in receipt["origins"] if e["target"] == name])
     return found[::-1]
 
 
@@ -98,7 +99,7 @@ def _operation(receipt: Receipt) -> str | None:
     return name
 
 
-def _merged(entries: Sequence[Mapping[str, Any]], slot: int | None) -> list[Merged]:
+def _merged(entries: Sequence[Mapping[str, Any]], slot: int = 0) -> list[Merged]:
     """Return one merge's adapter with the norm over all its entries; none without entries."""
     if not entries:
         return []

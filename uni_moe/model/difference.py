@@ -10,13 +10,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from uni_moe.model.slots import PARTS, ROUTER, mlp_of
+
 State = Mapping[str, Tensor]
 Kind = Literal["identical", "permuted", "low rank", "replaced", "changed", "only in A", "only in B"]
 MOST_RANK = 64  # a difference of a higher rank is no adapter's
 _SLACK = 1e-3  # share of the difference's norm that rounding may leave outside its rank
 _SAMPLE = 4096  # numbers of a matrix that tell experts apart
-_ROUTER = ".mlp.router.weight"
-_LAYERS = "language_model.model.layers"
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def compare(a: State, b: State, layers_a: Sequence[int], layers_b: Sequence[int]
     found: list[Finding] = []
     for layer in sorted({*layers_a, *layers_b}):
         found += _experts(a, b, layer)
-    mixed = tuple(f"{_LAYERS}.{layer}.mlp." for layer in {*layers_a, *layers_b})
+    mixed = tuple(mlp_of(layer) for layer in {*layers_a, *layers_b})
     rest = sorted(
         name
         for name in {*a, *b}
@@ -98,7 +98,7 @@ def compare(a: State, b: State, layers_a: Sequence[int], layers_b: Sequence[int]
         if name not in a or name not in b:
             found.append(Finding(None, None, name, "only in B" if name in b else "only in A"))
         elif not _same(a[name], b[name]):
-            turned = name.endswith(_ROUTER) and _same_rows(a[name], b[name])
+            turned = name.endswith(ROUTER) and _same_rows(a[name], b[name])
             found.append(
                 Finding(None, None, name, "permuted")
                 if turned
@@ -146,9 +146,9 @@ def _sample(expert: Sequence[Tensor]) -> Tensor:
 
 def _slots(state: State, layer: int) -> list[tuple[Tensor, ...]]:
     """Return each expert's gate, up and down; those of a dense layer are its only expert's."""
-    prefix = f"{_LAYERS}.{layer}.mlp.experts."
+    prefix = mlp_of(layer) + "experts."
     if prefix + "down_proj" not in state:
-        names = [f"{_LAYERS}.{layer}.mlp.{part}_proj.weight" for part in ("gate", "up", "down")]
+        names = [f"{mlp_of(layer)}{part}_proj.weight" for part in PARTS]
         return [tuple(state[name] for name in names)] if all(n in state for n in names) else []
     return [
         (*stack.chunk(2), down)

@@ -29,6 +29,7 @@ from uni_moe.model.merging import BASE_NOTE
 from uni_moe.model.network import UniMoeForConditionalGeneration
 from uni_moe.model.parts import learn
 from uni_moe.model.processor import UniMoeProcessor
+from uni_moe.model.slots import mlp_of
 from uni_moe.platform import device
 from uni_moe.stage import StageContext
 from uni_moe.train.accounting import account_for
@@ -89,7 +90,7 @@ def experts(ctx: StageContext) -> None:
         feed_forwards = {
             name: tensor.detach().to("cpu", dtype).contiguous()
             for name, tensor in merged.state_dict().items()
-            if any(name.startswith(f"language_model.model.layers.{i}.mlp.") for i in layers)
+            if any(name.startswith(mlp_of(layer)) for layer in layers)
         }
         save_file(feed_forwards, draft.folder / EXPERT)
         for part in phase.learns:

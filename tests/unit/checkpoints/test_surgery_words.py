@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.unit.checkpoints.conftest import load
 from uni_moe.checkpoints.folders import read_model
+from uni_moe.model.merging import digest
 from uni_moe.model.network import UniMoeForConditionalGeneration
 
 
@@ -58,8 +59,28 @@ def test_what_loses_an_expert_says_so(words, mixture, tmp_path, command):
 
 def test_an_upcycled_model_is_dissolved_into_the_dense_one(mixture, tmp_path, command):
     folder, dense = mixture
-    assert command("surgery", folder, "--undo", "--out", tmp_path / "back")[0] == 0
-    assert same(tmp_path / "back", dense)
+    back = tmp_path / "back"
+    assert command("surgery", folder, "--undo", "--out", back)[0] == 0
+    assert same(back, dense)
+    (config, mixture), (_, state) = read_model(folder), read_model(back)
+    told = {entry["target"]: entry for entry in receipt_of(back)["origins"]}
+    assert told.keys() == state.keys() - mixture.keys()
+    assert len(told) == 3 * len(config.sparse_layers)
+    prefix = "language_model.model.layers.0.mlp."
+    assert told[prefix + "up_proj.weight"]["source"] == f"{prefix}experts.gate_up_proj[0]"
+    assert all(entry["sha256"] == digest([state[name]]) for name, entry in told.items())
+
+
+def test_a_receipt_of_an_upcycle_names_its_router_rows(mixture):
+    folder, _ = mixture
+    _, state = read_model(folder)
+    told = {(e["target"], e["slot"]): e for e in receipt_of(folder)["origins"]}
+    mixed = [n for n in state if ".mlp.experts." in n or ".mlp.router." in n]
+    assert told.keys() == {(name, slot) for name in mixed for slot in range(2)}
+    for (name, slot), entry in told.items():
+        if name.endswith("router.weight"):
+            assert entry["donor"] == "new"
+            assert entry["sha256"] == digest([state[name][slot]])
 
 
 def test_experts_for_each_token_are_chosen_with_the_mixture(dense, tmp_path, command):

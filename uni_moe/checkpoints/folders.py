@@ -16,6 +16,7 @@ from uni_moe.checkpoints.whole import read_config, whole_model
 from uni_moe.errors import ConfigError
 from uni_moe.model.assembly import RECEIPT
 from uni_moe.model.config import UniMoeConfig
+from uni_moe.model.merging import ADAPTER_CONFIG, ADAPTER_FILES
 
 _KEEP = (".json", ".model", ".txt", ".jinja")  # what stands beside the weights
 _STALE = ("card.json", "config.json", RECEIPT)  # … and is true of the old ones alone
@@ -52,13 +53,12 @@ def read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         ConfigError: the folder holds none.
         DataError: a file is broken, or it is no plain low-rank adapter.
     """
-    names = ("adapter_model.safetensors", "adapter_model.bin")
-    file = next((folder / name for name in names if (folder / name).is_file()), None)
-    config = folder / "adapter_config.json"
+    file = next((folder / name for name in ADAPTER_FILES if (folder / name).is_file()), None)
+    config = folder / ADAPTER_CONFIG
     if file is None or not config.is_file():
         raise ConfigError(
             f"{folder} holds no adapter.",
-            cause=f"adapter_config.json or {names[0]} is missing.",
+            cause=f"{ADAPTER_CONFIG} or {ADAPTER_FILES[0]} is missing.",
             remedy="give the folder that a training or peft's save_pretrained wrote.",
         )
     told = read_table(config)

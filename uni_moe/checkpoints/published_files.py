@@ -24,8 +24,8 @@ from uni_moe.checkpoints.published_adapters import (
 from uni_moe.checkpoints.tables import read_table
 from uni_moe.checkpoints.tensors import TensorFile, shards_of
 from uni_moe.errors import DataError
+from uni_moe.model.merging import ADAPTER_CONFIG, ADAPTER_FILES
 
-_ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
 _FIRST = ("mm_projector.bin", "non_lora_trainables.bin")
 _LAST = ("mm_audio_aligner.bin", "mlp_gates.bin", "fm_adapter.bin")
 _MERGED_LATE = ".deepspeed_moe."
@@ -214,16 +214,16 @@ def _experts_each(found: Published, files: Mapping[int, TensorFile], folder: Pat
 
 
 def _put_adapter(found: Published, folder: Path) -> None:
-    path = next((folder / name for name in _ADAPTERS if (folder / name).is_file()), None)
+    path = next((folder / name for name in ADAPTER_FILES if (folder / name).is_file()), None)
     if path is None:
         return
-    if not (folder / "adapter_config.json").is_file():
+    if not (folder / ADAPTER_CONFIG).is_file():
         raise DataError(
-            f"{path} stands without adapter_config.json.",
+            f"{path} stands without {ADAPTER_CONFIG}.",
             cause="without its rank and alpha an adapter has no scale.",
-            remedy="fetch adapter_config.json into the folder.",
+            remedy=f"fetch {ADAPTER_CONFIG} into the folder.",
         )
-    told = read_table(folder / "adapter_config.json")
+    told = read_table(folder / ADAPTER_CONFIG)
     check_peft(told, path)
     file = TensorFile(path)
     for name in file.shapes:

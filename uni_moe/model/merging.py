@@ -20,6 +20,8 @@ from torch import Tensor
 
 from uni_moe.errors import LineageError, bullets
 
+ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")  # peft's; ours is the first
+ADAPTER_CONFIG = "adapter_config.json"
 BASE_NOTE = "base.json"  # beside an adapter of ours: which weights it was trained on
 Shape = tuple[int, ...]
 State = Mapping[str, Tensor]

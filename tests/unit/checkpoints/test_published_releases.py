@@ -1,6 +1,7 @@
 """Checkpoints as they were released: a base, what was trained on it, encoders from elsewhere."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -117,11 +118,12 @@ def test_every_key_of_every_file_is_told(release, capsys, tmp_path):
         *((f, torch.load(f, weights_only=True)) for f in (*base.glob("*.bin"), *e2.glob("*.bin"))),
         *((f, load_file(f)) for f in (*clip.glob("*.safetensors"), *whisper.glob("*.safetensors"))),
     ]
-    told = {line.partition(" -> ")[0] for line in lines}
-    for file, tensors in stored:
-        for name in tensors:
-            where = f"{file.parent.name}/{file.name}: {name}"
-            assert any(where in line for line in told), where
+    fates = "used|ignored|merged|replaced"
+    found = re.compile(rf"(?:{fates}) +(\S+: \S+?)(?:: .*| -> .*| into .*| \(by .*)?")
+    told = [match[1] for line in lines if (match := found.fullmatch(line))]
+    assert sorted(told) == sorted(
+        f"{file.parent.name}/{file.name}: {name}" for file, tensors in stored for name in tensors
+    )
     ignored = [line for line in lines if line.startswith("ignored")]
     assert any("text_model" in line and "never run" in line for line in ignored)
     assert any("decoder" in line and "encoder alone" in line for line in ignored)

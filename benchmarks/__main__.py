@@ -105,6 +105,7 @@ def _run(question: Any, options: argparse.Namespace) -> int:  # noqa: ANN401 - a
     from benchmarks import kept, machine
     from benchmarks.places import settle
     from benchmarks.setup import Setup
+    from uni_moe.runs import commit
 
     setup = Setup(
         rounds=options.rounds,
@@ -125,6 +126,7 @@ def _run(question: Any, options: argparse.Namespace) -> int:  # noqa: ANN401 - a
         missed += case.missed(name)
     answer = {
         "machine": told,
+        "commit": commit(),
         "load_average": [before, machine.load()],
         "routes": routes,
         "rounds": setup.rounds,

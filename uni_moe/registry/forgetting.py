@@ -15,6 +15,7 @@ from uni_moe.audit_log import append, sound_log
 from uni_moe.errors import GateError, LineageError
 from uni_moe.registry import read
 from uni_moe.registry.decisions import turn
+from uni_moe.registry.removals import FORGETTING
 from uni_moe.registry.tombstones import (
     FILE,
     TOMBSTONES,
@@ -54,7 +55,7 @@ def forget(layout: Layout, model: str, asked: Asked) -> read.Version:
                 remedy="nothing is left to do here; `uni-moe audit show` tells who forgot it.",
             )
         evidence = {FORGOTTEN: layout.name_of(version.folder)}
-        entry = append(layout, Telling("forgetting", asked.who, asked.why, version.model, evidence))
+        entry = append(layout, Telling(FORGETTING, asked.who, asked.why, version.model, evidence))
         raise_tombstone(layout, tombstone_of("forgotten", version.model, entry), entry)
         if version.folder.is_dir():
             shutil.rmtree(version.folder)
@@ -91,7 +92,7 @@ def _tell(layout: Layout, one: Tombstone) -> None:
     """Tell our log of a forgetting that only another one tells of."""
     told = read_json(LocalFolder(layout.store).place(one.key) / FILE)
     evidence = {FORGOTTEN: layout.name_of(layout.store / one.model), "tombstone": told}
-    append(layout, Telling("forgetting", told["who"], told["why"], one.model, evidence))
+    append(layout, Telling(FORGETTING, told["who"], told["why"], one.model, evidence))
 
 
 def _is_elsewhere(layout: Layout, model: str) -> bool:

@@ -13,13 +13,14 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from uni_moe.artifacts import CARD, Layout, read_card, sha256_file, write_text
+from uni_moe.artifacts import Layout, sha256_file, write_text
 from uni_moe.audit_log import REGISTRATION, VERDICT, sound_log
 from uni_moe.errors import LineageError
 from uni_moe.records import sha256_text
-from uni_moe.registry.cards import CARDS, all_runs, report_key
+from uni_moe.registry.cards import CARDS, all_runs
 from uni_moe.registry.forgetting import obey
-from uni_moe.registry.parcels import Parcel, fetched_aside, give_up, is_wrong
+from uni_moe.registry.graphs import graph_of, keep_graph
+from uni_moe.registry.parcels import Parcel, fetched_aside, give_up, is_thinned, is_wrong
 from uni_moe.registry.read import Version
 from uni_moe.registry.tombstones import (
     SHAPE,
@@ -35,8 +36,7 @@ from uni_moe.storage.blobs import BlobStore, LocalFolder
 from uni_moe.storage.sums import sums_of, sums_text
 
 Say = Callable[[str], None]
-LOCK = "dvc.lock"
-_RUNS, _MODEL, _GRAPH = "runs/", "/model", (LOCK, "dvc.yaml", "params.yaml")
+_RUNS, _MODEL = "runs/", "/model"
 _ENDED = ("done", "failed")
 _ID = r"[0-9a-f]{64}"
 _SHAPES = re.compile(
@@ -52,7 +52,9 @@ def parcels(layout: Layout, *, settled: bool) -> list[Parcel]:
     `settled` says that dvc.lock describes what lies in artifacts/; only then it travels.
     """
     found = [*_runs(layout), *_registered(layout), *_cards(layout)]
-    found += _graph(layout) if settled else []
+    if settled:
+        keys = {one.key for one in found}
+        found += [one for one in graph_of(layout) if one.key not in keys]
     return sorted(found, key=lambda one: (one.key.endswith(_MODEL), one.size_bytes, one.key))
 
 
@@ -68,7 +70,9 @@ def send(layout: Layout, store: BlobStore, say: Say, *, settled: bool, verify: b
         StoreError: the store cannot be reached, refuses, or is full.
     """
     log = part_to_send(layout, store)
-    there, buried = _bury(layout, store, say)
+    if settled:
+        keep_graph(layout)
+    there, buried = bury(layout, store, say)
     ours = [one for one in parcels(layout, settled=settled) if _is_due(one.key, buried)]
     waiting = [one for one in ours if verify or one.key not in there]
     for number, one in enumerate(waiting, 1):
@@ -77,6 +81,8 @@ def send(layout: Layout, store: BlobStore, say: Say, *, settled: bool, verify: b
         if one.key in there and is_wrong(store, one.key):
             say(f"  {one.key} is wrong in the store; it is sent again")
             give_up(store, one)
+        elif one.key in there and is_thinned(store, one):
+            continue
         store.put_folder(one.key, one.folder, one.sums)
     if verify:
         mend_log(layout, store, say)
@@ -97,7 +103,7 @@ def fetch_records(layout: Layout, store: BlobStore, say: Say) -> int:
         _check_shape(key)
     buried = standing(tombstones_in(kept), sound_log(layout).entries)
     records = [key for key in kept if not key.startswith(AUDIT) and not covered(key, buried)]
-    keys = [key for key in records if not key.endswith(_MODEL) and "/graph-" not in key]
+    keys = [key for key in records if not key.endswith(_MODEL)]
     came = sum(_fetched(layout, store, key) for key in keys)
     fetch_log(layout, store, say)
     obey(layout, tombstones_in(kept), say)
@@ -131,36 +137,14 @@ def is_buried(layout: Layout, store: BlobStore, model: str) -> Tombstone | None:
     return next((one for one in known if one.covers(f"{model}{_MODEL}")), None)
 
 
-def fetch_lock(layout: Layout, store: BlobStore, version: Version, say: Say) -> None:
-    """Fetch DVC's lock that names a model's data, where there is none here.
-
-    Of several, the one that was made by the params that are here comes.
-
-    Raises:
-        LineageError: what the store keeps was changed.
-        StoreError: the store cannot be reached or refuses, or our disk has no room.
-    """
-    graphs = store.keys(_graphs(version.model, version.report))
-    if (layout.root / LOCK).exists() or not graphs:
-        return
-    params = sha256_file(layout.params) if layout.params.is_file() else None
-    same = [key for key in graphs if store.sums(key).get("params.yaml") == params]
-    if not same:
-        say("note: params.yaml here is not the one this model was made by; see `uni-moe plan`")
-    with fetched_aside(layout, store, [*same, *graphs][0]) as folder:
-        write_text(layout.root / LOCK, _text(folder / LOCK))
-    say(f"{LOCK} is the one of version {version.number}")
-
-
-def size_text(size_bytes: int) -> str:
-    """Return a size in words."""
-    return f"{size_bytes / 1e6:.1f} MB" if size_bytes >= 100_000 else f"{size_bytes} bytes"
-
-
-def _bury(layout: Layout, store: BlobStore, say: Say) -> tuple[set[str], list[Tombstone]]:
+def bury(layout: Layout, store: BlobStore, say: Say) -> tuple[set[str], list[Tombstone]]:
     """Send our tombstones and remove what all that stand cover; return the keys left, and those.
 
     One that a later registration left behind goes.
+
+    Raises:
+        LineageError: the audit log is broken, or a tombstone was changed.
+        StoreError: the store cannot be reached, refuses, or is full.
     """
     local, log = LocalFolder(layout.store), sound_log(layout).entries
     there, ours = set(store.keys()), tombstones_in(local.keys(TOMBSTONES))
@@ -176,6 +160,11 @@ def _bury(layout: Layout, store: BlobStore, say: Say) -> tuple[set[str], list[To
         store.erase(key)
     left = there - set(gone) - {one.key for one in set(theirs) - set(stand)}
     return left | {one.key for one in stand}, stand
+
+
+def size_text(size_bytes: int) -> str:
+    """Return a size in words."""
+    return f"{size_bytes / 1e6:.1f} MB" if size_bytes >= 100_000 else f"{size_bytes} bytes"
 
 
 def _is_due(key: str, stand: Sequence[Tombstone]) -> bool:
@@ -225,26 +214,6 @@ def _cards(layout: Layout) -> Iterator[Parcel]:
         sums = sums_of(folder)
         name = sha256_text(sums_text(sums))[:12]
         yield Parcel(f"{folder.parent.name}/{CARDS}-{name}", folder, sums, _size(folder))
-
-
-def _graph(layout: Layout) -> Iterator[Parcel]:
-    """Return DVC's lock and what it was made by, where the model in artifacts/ is registered."""
-    files = [layout.root / name for name in _GRAPH]
-    if not all((place / CARD).is_file() for place in (layout.model, layout.report)):
-        return
-    model, report = read_card(layout.model).id, read_card(layout.report).id
-    if LocalFolder(layout.store).has(f"{model}/{report_key(report)}") and all(
-        file.is_file() for file in files
-    ):
-        sums = {file.name: sha256_file(file) for file in files}
-        size = sum(file.stat().st_size for file in files)
-        name = sha256_text(sums_text(sums))[:12]
-        yield Parcel(f"{_graphs(model, report)}-{name}", layout.root, sums, size)
-
-
-def _graphs(model: str, report: str) -> str:
-    """Return how the keys of a model's locks begin: its params may be said in many ways."""
-    return f"{model}/graph-{report[:12]}"
 
 
 def _fetched(layout: Layout, store: BlobStore, key: str) -> bool:

@@ -30,15 +30,16 @@ DAY_S = 86_400.0  # what is sent by hand, beside our locks, has taken its name b
 
 
 def locked_roots(text: str) -> frozenset[str]:
-    """Return the md5 of every file and folder that a dvc.lock names, inputs included.
+    """Return the md5 of every result that a dvc.lock names.
 
     Raises:
         LineageError: it is no lock of DVC's.
     """
     try:
         stages = (parse_yaml(text) or {}).get("stages", {}).values()
-        named = [one for stage in stages for key in ("deps", "outs") for one in stage.get(key, ())]
-        return frozenset(one["md5"] for one in named if "md5" in one)
+        return frozenset(
+            one["md5"] for stage in stages for one in stage.get("outs", ()) if "md5" in one
+        )
     except (yaml.YAMLError, AttributeError, TypeError) as error:
         raise LineageError(
             "A kept dvc.lock cannot be read.",
@@ -50,29 +51,34 @@ def locked_roots(text: str) -> frozenset[str]:
 def family(roots: Iterable[str], places: Iterable[Callable[[str], bytes | None]]) -> set[str]:
     """Return the objects that roots are made of: themselves, and what their lists name.
 
+    A list that is nowhere leads to nothing: DVC cannot bring back what it named.
+
     Args:
         roots: md5 of files and of lists, the latter with .dir behind it.
         places: each gives the bytes of a list's md5, None where it has none.
 
     Raises:
-        LineageError: no place has a list whole, so what it names is not known.
+        LineageError: a list is there and nowhere whole, so what it names is not known.
     """
     found: set[str] = set()
     wanted = list(places)
     for root in set(roots):
         found.add(object_of(root))
         if root.endswith(LIST):
-            texts = (place(root) for place in wanted)
-            whole = (text for text in texts if text and md5_of(text) + LIST == root)
-            text = next(whole, None)
-            if text is None:
-                raise LineageError(
-                    f"The list {root} of a kept folder is nowhere whole.",
-                    cause="it was removed or spoilt, so what it names is not known.",
-                    remedy="`uni-moe push --verify` where it is whole, or retire its version.",
-                )
-            found |= {object_of(md5) for md5 in named_in(text)}
+            texts = [text for place in wanted if (text := place(root)) is not None]
+            whole = [text for text in texts if md5_of(text) + LIST == root]
+            if texts and not whole:
+                raise _spoilt(root)
+            found |= {object_of(md5) for md5 in named_in(whole[0] if whole else None)}
     return found
+
+
+def _spoilt(root: str) -> LineageError:
+    return LineageError(
+        f"The list {root} of a folder that stays is spoilt.",
+        cause="its bytes are not what its name says, so what it names is not known.",
+        remedy="remove it from DVC's cache, then `uni-moe pull`; or `dvc commit` what is here.",
+    )
 
 
 def lists_in(store: Objects) -> Callable[[str], bytes | None]:

@@ -11,8 +11,9 @@ from tests.unit.registry.workspace import judge, tables, write_run
 from uni_moe.artifacts import Layout, read_card, verified_card
 from uni_moe.errors import LineageError
 from uni_moe.registry import read, travel
+from uni_moe.registry.graphs import fetch_lock
 from uni_moe.registry.indexing import index
-from uni_moe.registry.travel import fetch_lock, fetch_model, fetch_records, parcels, size_text
+from uni_moe.registry.travel import fetch_model, fetch_records, parcels, size_text
 from uni_moe.registry.write import register
 from uni_moe.storage.blobs import LocalFolder
 from uni_moe.storage.sums import sums_of, sums_text

@@ -57,12 +57,14 @@ def do_gc(root: Path, machine: Machine, asked: Asked, *, remote: bool) -> Plan:
     """
     with _at_rest(root, remote=remote) as place:
         plan = _plan(place, machine)
-        if place.theirs is not None:
+        here = [one for one in plan.goes if one.where == "here"]
+        cache = place.data.cache.parent.parent
+        act_here(place.layout, [one for one in here if one.kind == "runs"], cache, asked)
+        if place.theirs is not None:  # it sends the runs as they are by now
             store = open_store(root, the_remote(root))
             there = [one for one in plan.goes if one.where == "remote"]
             act_there(place.layout, there, (store, *place.theirs), asked)
-        here = [one for one in plan.goes if one.where == "here"]
-        act_here(place.layout, here, place.data.cache.parent.parent, asked)
+        act_here(place.layout, [one for one in here if one.kind != "runs"], cache, asked)
     return plan
 
 
@@ -103,5 +105,6 @@ def _plan(place: _Place, machine: Machine) -> Plan:
     plan = plan_here(place.layout, machine, about, now)
     plan += plan_data(place.layout, about, place.data, now)
     if place.theirs is not None:
-        plan += plan_there(place.layout, about, place.data, place.theirs, now)
+        own = (place.layout, place.data)
+        plan += plan_there(own, about, plan, place.theirs, now)
     return plan

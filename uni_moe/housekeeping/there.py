@@ -24,14 +24,18 @@ _MODEL, _RUNS = "/model", "runs/"
 
 
 def plan_there(
-    layout: Layout, about: Known, data: Kept, parts: tuple[Objects, Objects], now: datetime
+    place: tuple[Layout, Kept],
+    about: Known,
+    here: Plan,
+    parts: tuple[Objects, Objects],
+    now: datetime,
 ) -> Plan:
     """Return what of a remote goes and stays. Nobody may push meanwhile.
 
     Args:
-        layout: the workspace, with all records of the remote.
+        place: the workspace, with all records of the remote, and what its own lock names.
         about: what the registry says by now.
-        data: what the workspace's own lock names.
+        here: what goes of the workspace.
         parts: the objects of our part of the remote, and of DVC's.
         now: the moment that the age of drafts is counted back from.
 
@@ -39,26 +43,28 @@ def plan_there(
         LineageError: a kept lock was changed.
         StoreError: the remote cannot be reached or refuses.
     """
-    store, dvc = parts
+    (layout, data), (store, dvc) = place, parts
     names = {name: one.size_bytes for name, one in store.listed().items()}
     retired = {f"{one.model}{_MODEL}": one for one in about.retired}
     found = sort_names(names, lambda key: key in retired or not about.is_reachable(key))
     goes = [going_key("remote", key, own, retired.get(key)) for key, own in found.keys.items()]
     goes += many("remote", "leftovers", found.strays, "a push that broke off left it")
-    goes += _thin(layout, names)
+    goes += _thin(layout, names, here)
     return Plan(tuple(goes)) + _data(layout, about, data, dvc, now)
 
 
-def _thin(layout: Layout, names: Mapping[str, int]) -> list[Going]:
-    """Give the runs that have more in the remote than here, where they were thinned out."""
+def _thin(layout: Layout, names: Mapping[str, int], here: Plan) -> list[Going]:
+    """Give the bulky records of runs that went here, or go now."""
+    soon = {path for one in here.goes if one.kind == "runs" for path in one.paths}
     sizes: dict[str, int] = {}
     for name, size in names.items():
         run, _, file = name.rpartition("/")
         if name.startswith(_RUNS) and file in BULKY:
             folder = layout.runs / run.removeprefix(_RUNS)
-            if (folder / REMOVED).is_file() and not (folder / file).is_file():
+            went = (folder / REMOVED).is_file() and not (folder / file).is_file()
+            if went or layout.name_of(folder / file) in soon:
                 sizes[name] = size
-    return list(many("remote", "runs", sizes, "they went here"))
+    return list(many("remote", "runs", sizes, "they go here, or went"))
 
 
 def _data(layout: Layout, about: Known, data: Kept, dvc: Objects, now: datetime) -> Plan:

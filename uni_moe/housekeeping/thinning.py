@@ -17,6 +17,7 @@ from uni_moe.registry.cards import all_runs
 from uni_moe.registry.parcels import REMOVED
 
 BULKY = ("heartbeat.jsonl", "routing.jsonl")
+LEAST_BYTES = 2**16  # less is not worth a receipt
 
 
 def old_runs(layout: Layout, kept: Container[str], before: datetime) -> Iterator[Path]:
@@ -32,7 +33,8 @@ def old_runs(layout: Layout, kept: Container[str], before: datetime) -> Iterator
         made = record["artifacts"].values()
         if record["status"] == "running" or ended > before or any(one in kept for one in made):
             continue
-        if any((folder / name).is_file() for name in BULKY):
+        files = [folder / name for name in BULKY if (folder / name).is_file()]
+        if sum(file.stat().st_size for file in files) >= LEAST_BYTES:
             yield folder
 
 

@@ -2,8 +2,9 @@
 
 Everyone writes a mark of its own first and then looks for those of others. S3 lists what was
 written, so of two who begin at once at least one sees the other, and goes. A mark is written again
-while its owner lives; one that stayed as it was for five minutes is a dead one's. Ages are told by
-the clock of whoever keeps the marks. A plain `dvc push` leaves no mark.
+while its owner lives; one that stayed as it was for five minutes is a dead one's, and so is one of
+this machine whose process is gone. Ages are told by the clock of whoever keeps the marks. A plain
+`dvc push` leaves no mark.
 """
 
 from __future__ import annotations
@@ -62,6 +63,8 @@ def in_the_way(there: Mapping[str, Stored], mine: str, word: Word) -> tuple[list
 
 def _make_way(marks: Objects, mine: str, word: Word) -> None:
     bad, dead = in_the_way(marks.listed(), mine, word)
+    dead += [name for name in bad if _is_gone(marks.content(name))]
+    bad = [name for name in bad if name not in dead]
     for name in dead:
         marks.remove(name)
     if bad:
@@ -73,6 +76,20 @@ def _make_way(marks: Objects, mine: str, word: Word) -> None:
             remedy="wait until it has ended, then give the same command again; a killed one is "
             f"passed over after {DEAD_AFTER_S / 60:.0f} minutes.",
         )
+
+
+def _is_gone(about: bytes | None) -> bool:
+    """Say whether a mark's process is one of this machine that does not live."""
+    host, _, pid = (about or b"").decode(errors="replace").rpartition(" ")
+    if about is None or host != socket.gethostname() or not pid.isdecimal():
+        return about is None
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _beat(marks: Objects, mine: str, about: bytes, stop: threading.Event) -> None:

@@ -11,8 +11,8 @@ from uni_moe.alone import only_one
 from uni_moe.artifacts import CARD, Layout, verified_card
 from uni_moe.errors import ConfigError, StageError, StoreError, bullets
 from uni_moe.registry import indexing, read
-from uni_moe.registry.graphs import LOCK, fetch_lock
-from uni_moe.registry.travel import fetch_model, fetch_records, is_buried, send
+from uni_moe.registry.graphs import LOCK
+from uni_moe.registry.travel import fetch_lock, fetch_model, fetch_records, is_buried, send
 from uni_moe.storage.dvc_data import absent, data_of, remove_spoilt, still_wrong
 from uni_moe.storage.remote import (
     NAME,

@@ -39,7 +39,8 @@ from uni_moe.train.state import states_in
 
 _SHOWN = 3  # names of many that a line shows
 _ASIDE = ("fetched-", "sent-", "judged")  # folders of state/ that one command uses
-_OTHERS = ("features", "prefect")  # those that look after themselves
+APART = "apart"  # workspaces of scheduled runs, which share DVC's cache with this one
+_OTHERS = ("features", "prefect", APART)  # those that look after themselves
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,10 @@ def plan_here(layout: Layout, machine: Machine, about: Known, now: datetime) -> 
 
 
 def plan_data(layout: Layout, about: Known, data: Kept, now: datetime) -> Plan:
-    """Return what goes of DVC's cache: what neither a lock here nor one of a kept version names."""
+    """Return what goes of DVC's cache: what neither a lock here nor one of a kept version names.
+
+    What is written from `now` on stays: a scheduled run may have begun.
+    """
     cache = data.cache.parent.parent
     if not cache.is_relative_to(layout.root):
         why = "other workspaces share this cache, and their locks are not known here"
@@ -105,7 +109,7 @@ def plan_data(layout: Layout, about: Known, data: Kept, now: datetime) -> Plan:
         named = named_objects(layout, about, data)
     except LineageError as error:
         return Plan((), (Staying("here", "DVC's cache", f"{error.what} {error.remedy}"),))
-    gone = unnamed(store, named, now.timestamp())
+    gone = unnamed(store, named, now.timestamp(), before_s=now.timestamp())
     gone |= unnamed_runs(store, named)
     why = "neither dvc.lock nor the lock of a version that stays names it"
     return Plan(tuple(many("here", "data", gone, why)))
@@ -130,6 +134,8 @@ def named_objects(
                     remedy="`uni-moe pull` brings its lock if the remote has it; else retire it.",
                 )
             roots |= {root for lock in locks for root in locked_roots(lock)}
+    for file in (layout.state / APART).glob("**/dvc.lock"):
+        roots |= locked_roots(file.read_text(encoding="utf-8"))
     places = [lists_below(data.cache), *([lists_in(remote)] if remote is not None else [])]
     return family(roots, places)
 

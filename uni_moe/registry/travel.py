@@ -19,7 +19,7 @@ from uni_moe.errors import LineageError
 from uni_moe.records import sha256_text
 from uni_moe.registry.cards import CARDS, all_runs
 from uni_moe.registry.forgetting import obey
-from uni_moe.registry.graphs import graph_of, keep_graph
+from uni_moe.registry.graphs import LOCK, graph_keys, keep_graph
 from uni_moe.registry.parcels import Parcel, fetched_aside, give_up, is_thinned, is_wrong
 from uni_moe.registry.read import Version
 from uni_moe.registry.tombstones import (
@@ -49,12 +49,11 @@ _SHAPES = re.compile(
 def parcels(layout: Layout, *, settled: bool) -> list[Parcel]:
     """Return what a workspace has to send: records and reports, then models, small ones first.
 
-    `settled` says that dvc.lock describes what lies in artifacts/; only then it travels.
+    `settled` says that dvc.lock describes what lies in artifacts/; only then it is kept and goes.
     """
-    found = [*_runs(layout), *_registered(layout), *_cards(layout)]
     if settled:
-        keys = {one.key for one in found}
-        found += [one for one in graph_of(layout) if one.key not in keys]
+        keep_graph(layout)
+    found = [*_runs(layout), *_registered(layout), *_cards(layout)]
     return sorted(found, key=lambda one: (one.key.endswith(_MODEL), one.size_bytes, one.key))
 
 
@@ -70,8 +69,6 @@ def send(layout: Layout, store: BlobStore, say: Say, *, settled: bool, verify: b
         StoreError: the store cannot be reached, refuses, or is full.
     """
     log = part_to_send(layout, store)
-    if settled:
-        keep_graph(layout)
     there, buried = bury(layout, store, say)
     ours = [one for one in parcels(layout, settled=settled) if _is_due(one.key, buried)]
     waiting = [one for one in ours if verify or one.key not in there]
@@ -160,6 +157,40 @@ def bury(layout: Layout, store: BlobStore, say: Say) -> tuple[set[str], list[Tom
         store.erase(key)
     left = there - set(gone) - {one.key for one in set(theirs) - set(stand)}
     return left | {one.key for one in stand}, stand
+
+
+def fetch_lock(layout: Layout, store: BlobStore, version: Version, say: Say) -> None:
+    """Fetch DVC's lock that names a model's data, where there is none here.
+
+    Of several, the one that was made by the params that are here comes.
+
+    Raises:
+        LineageError: what the store keeps was changed.
+        StoreError: the store cannot be reached or refuses, or our disk has no room.
+    """
+    graphs = fetch_graphs(layout, store, version)
+    if (layout.root / LOCK).exists() or not graphs:
+        return
+    params = sha256_file(layout.params) if layout.params.is_file() else None
+    same = [key for key in graphs if store.sums(key).get("params.yaml") == params]
+    if not same:
+        say("note: params.yaml here is not the one this model was made by; see `uni-moe plan`")
+    with fetched_aside(layout, store, [*same, *graphs][0]) as folder:
+        write_text(layout.root / LOCK, _text(folder / LOCK))
+    say(f"{LOCK} is the one of version {version.number}")
+
+
+def fetch_graphs(layout: Layout, store: BlobStore, version: Version) -> list[str]:
+    """Fetch all that is kept of what a model was made by; return the keys.
+
+    Raises:
+        LineageError: what the store keeps was changed.
+        StoreError: the store cannot be reached or refuses, or our disk has no room.
+    """
+    graphs = store.keys(graph_keys(version.model, version.report))
+    for key in graphs:
+        LocalFolder(layout.store).take(key, store)
+    return graphs
 
 
 def size_text(size_bytes: int) -> str:

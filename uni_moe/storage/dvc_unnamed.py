@@ -5,6 +5,7 @@ Lists go before files: DVC takes a folder for whole where its list is.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -91,16 +92,20 @@ def lists_below(cache: Path) -> Callable[[str], bytes | None]:
     return lambda md5: Files(cache).content(place_of(md5))
 
 
-def unnamed(store: Objects, named: set[str], now_s: float) -> dict[str, int]:
+def unnamed(
+    store: Objects, named: set[str], now_s: float, before_s: float = math.inf
+) -> dict[str, int]:
     """Return name -> bytes of what is none of these objects, in the order it may go.
 
     What has the name of no object is a draft; a young one stays, for somebody may be sending it.
+    What was written at `before_s` or later stays, too.
     """
     there = store.listed(FILES)
     gone = {
         name: one.size_bytes
         for name, one in there.items()
-        if (name not in named if is_object(name) else now_s - one.at_s > DAY_S)
+        if one.at_s < before_s
+        and (name not in named if is_object(name) else now_s - one.at_s > DAY_S)
     }
     return dict(sorted(gone.items(), key=lambda one: (not one[0].endswith(LIST), one[0])))
 

@@ -101,7 +101,7 @@ class Files:
                 name = above + entry.name
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append((Path(entry.path), f"{name}/"))
-                elif name.startswith(prefix):
+                elif name.startswith(prefix) and entry.is_file(follow_symlinks=False):
                     yield name, entry
 
 

@@ -11,9 +11,8 @@ from tests.unit.registry.workspace import judge, tables, write_run
 from uni_moe.artifacts import Layout, read_card, verified_card
 from uni_moe.errors import LineageError
 from uni_moe.registry import read, travel
-from uni_moe.registry.graphs import fetch_lock
 from uni_moe.registry.indexing import index
-from uni_moe.registry.travel import fetch_model, fetch_records, parcels, size_text
+from uni_moe.registry.travel import fetch_lock, fetch_model, fetch_records, parcels, size_text
 from uni_moe.registry.write import register
 from uni_moe.storage.blobs import LocalFolder
 from uni_moe.storage.sums import sums_of, sums_text
@@ -194,7 +193,7 @@ def test_what_a_stranger_put_into_a_bucket_is_not_fetched(layout, tmp_path, key)
     with moto() as server:
         store = server.bucket(f"s3://uni-moe-tests/{secrets.token_hex(8)}")
         send(layout, store, silent)
-        store._write(f"{key}.sha256", sums)
+        store.put(f"{key}.sha256", sums.encode())
         there = empty_workspace(tmp_path / "there")
         with pytest.raises(LineageError, match="nothing of ours"):
             fetch_records(there, store, silent)

@@ -252,6 +252,7 @@ def test_a_gc_that_was_killed_is_finished_by_the_next(here, monkeypatch, count):
     assert audited(here).problems == ()
 
 
+@pytest.mark.operate
 def test_a_retired_version_is_told_and_cannot_be_promoted_or_come_back(here, capsys):
     from uni_moe.cli import main
 
@@ -267,6 +268,7 @@ def test_a_retired_version_is_told_and_cannot_be_promoted_or_come_back(here, cap
     assert (entry.who, entry.why) == ("ada", "the disk is small")
 
 
+@pytest.mark.operate
 def test_old_runs_lose_what_is_bulky_and_keep_numbers_and_a_receipt(here):
     old = write_run(here, "old", status="failed", silent_s=40 * 86_400, metrics='{"step": 1}\n')
     young = write_run(here, "young", status="failed", silent_s=86_400)
@@ -354,6 +356,7 @@ def test_the_command_shows_a_plan_and_acts_only_when_told(here, capsys):
     assert main([*words[:3], "--keep-days", "-1"]) == 2
 
 
+@pytest.mark.operate
 def test_disk_counts_every_byte_once(here, capsys):
     from uni_moe.cli import main
 
@@ -372,6 +375,7 @@ def test_disk_counts_every_byte_once(here, capsys):
     assert "weights of registered versions" in capsys.readouterr().out
 
 
+@pytest.mark.operate
 def test_days_count_from_when_a_version_was_registered(here):
     plan = plan_gc(here.root, machine(0, days=1.0), remote=False)
     assert not [one for one in plan.goes if one.kind == "weights"]

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import delete, insert, select
 from sqlalchemy.orm import Session
 
 from uni_moe.artifacts import Layout
@@ -24,9 +24,10 @@ from uni_moe.registry.cards import (
     json_lines,
     read_report,
 )
+from uni_moe.registry.schema import METADATA
+from uni_moe.registry.showing import rows_of
 from uni_moe.registry.tables import (
     ArtifactRow,
-    Base,
     EdgeRow,
     EvaluationRow,
     MetricRow,
@@ -60,10 +61,7 @@ def import_all(session: Session, layout: Layout, *, metrics: bool = True) -> dic
     session.flush()
     _import_reports(session, layout)
     session.flush()
-    return {
-        name: session.scalar(select(func.count()).select_from(table)) or 0
-        for name, table in Base.metadata.tables.items()
-    }
+    return {name: rows_of(session.connection(), name) for name in METADATA.tables}
 
 
 def _whole_runs(session: Session, layout: Layout) -> set[str]:

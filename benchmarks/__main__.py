@@ -27,6 +27,7 @@ QUESTIONS = {
     "memory": "memory that a training is said to need beside what it holds",
     "features": "what keeping features of frozen encoders is worth",
     "layouts": "gradients of two ranks beside one process, whatever each of them meets",
+    "repro": "what DVC takes to find nothing to do at a million samples",
     "kills": "stages killed at random instants: do they end in the same bytes",
 }
 ROUNDS = 9

@@ -19,7 +19,8 @@ from sqlalchemy.orm import Session
 from uni_moe.artifacts import Layout, write_text
 from uni_moe.errors import ConfigError
 from uni_moe.registry import engines
-from uni_moe.registry.importing import import_all
+from uni_moe.registry.importing import import_graph
+from uni_moe.registry.metric_import import read_on, unread
 from uni_moe.registry.schema import METADATA
 from uni_moe.registry.tables import OwnerRow
 from uni_moe.registry.versions import VARIABLE, State, known, look, refuse
@@ -58,7 +59,7 @@ def writing(layout: Layout, url: str | None = None, *, afresh: bool = False) -> 
     """
     if afresh:
         _move_aside(layout, url)
-    with _transaction(engines.writer(layout, url)) as session:
+    with _own_engine(engines.writer(layout, url)) as engine, turn(engine, first=True) as session:
         connection = session.connection()
         found = look(connection)
         allowed = (State.EMPTY, State.TODAY, *((State.OLDER,) if afresh else ()))
@@ -85,7 +86,8 @@ def upgrading(layout: Layout, url: str | None = None) -> Iterator[tuple[Session,
     """
     from uni_moe.registry.migrating import adopt, migrate  # Alembic takes a while
 
-    with _transaction(engines.writer(layout, url, foreign_keys=False)) as session:
+    chosen = engines.writer(layout, url, foreign_keys=False)
+    with _own_engine(chosen) as engine, turn(engine, first=True) as session:
         connection = session.connection()
         found = look(connection)
         if found.state in (State.STRANGE, State.NEWER):
@@ -104,29 +106,26 @@ def upgrading(layout: Layout, url: str | None = None) -> Iterator[tuple[Session,
 
 
 @contextmanager
-def reading(layout: Layout, url: str | None = None) -> Iterator[Session]:
+def reading(layout: Layout, url: str | None = None, *, metrics: bool = False) -> Iterator[Session]:
     """Give a session for questions, all about one moment.
 
-    Where there is no index, it is imported into memory, metrics aside: a reader writes nothing
-    and is never wrong.
+    Where there is no index, it is imported into memory, metrics only if they are asked for: a
+    reader writes nothing and is never wrong.
 
     Raises:
         ConfigError: the database is of another version or workspace or of somebody else, or
             cannot be reached or read.
     """
-    engine = engines.reader(layout, url)
-    try:
+    with _own_engine(engines.reader(layout, url)) as engine:
         with engines.reached(engine):
             if _is_there(engine):
                 with engine.connect() as connection:
-                    if _usable(connection, layout):
+                    if usable(connection, layout):
                         with Session(connection) as session:
                             yield session
                         return
-        with _in_memory(layout) as session:
+        with _in_memory(layout, metrics=metrics) as session:
             yield session
-    finally:
-        engine.dispose()
 
 
 def check(layout: Layout, url: str | None = None) -> None:
@@ -135,18 +134,18 @@ def check(layout: Layout, url: str | None = None) -> None:
     Raises:
         ConfigError: as `reading`.
     """
-    engine = engines.reader(layout, url)
-    try:
-        with engines.reached(engine):
-            if _is_there(engine):
-                with engine.connect() as connection:
-                    _usable(connection, layout)
-    finally:
-        engine.dispose()
+    with _own_engine(engines.reader(layout, url)) as engine, engines.reached(engine):
+        if _is_there(engine):
+            with engine.connect() as connection:
+                usable(connection, layout)
 
 
-def _usable(connection: Connection, layout: Layout) -> bool:
-    """Return whether there are tables to read; refuse those that are not ours or of today."""
+def usable(connection: Connection, layout: Layout) -> bool:
+    """Return whether there are tables to read.
+
+    Raises:
+        ConfigError: they are of another version or workspace, or of somebody else.
+    """
     found = look(connection)
     if found.state is State.EMPTY:
         return False
@@ -157,16 +156,21 @@ def _usable(connection: Connection, layout: Layout) -> bool:
 
 
 @contextmanager
-def _transaction(engine: Engine) -> Iterator[Session]:
-    """Give a session in one transaction of a writer whose turn it is."""
+def turn(engine: Engine, *, first: bool = False) -> Iterator[Session]:
+    """Give a session in one transaction of a writer whose turn it is; `first` makes our schema."""
+    with engines.reached(engine), Session(engine) as session, session.begin():
+        if engine.dialect.name == "postgresql":
+            session.execute(select(func.pg_advisory_xact_lock(_TURN)))
+            if first:
+                schema = f"CREATE SCHEMA IF NOT EXISTS {engines.SCHEMA}"
+                session.connection().exec_driver_sql(schema)
+        yield session
+
+
+@contextmanager
+def _own_engine(engine: Engine) -> Iterator[Engine]:
     try:
-        with engines.reached(engine), Session(engine) as session, session.begin():
-            if engine.dialect.name == "postgresql":
-                session.execute(select(func.pg_advisory_xact_lock(_TURN)))
-                session.connection().exec_driver_sql(
-                    f"CREATE SCHEMA IF NOT EXISTS {engines.SCHEMA}"
-                )
-            yield session
+        yield engine
     finally:
         engine.dispose()
 
@@ -228,12 +232,15 @@ def _move_aside(layout: Layout, url: str | None) -> None:
 
 
 @contextmanager
-def _in_memory(layout: Layout) -> Iterator[Session]:
+def _in_memory(layout: Layout, *, metrics: bool) -> Iterator[Session]:
     engine = create_engine("sqlite://")
     METADATA.create_all(engine)  # a test holds it to what migrations make, which take longer
     try:
         with Session(engine) as session:
-            import_all(session, layout, metrics=False)
+            import_graph(session, layout)
+            for one in unread(session, layout) if metrics else ():
+                while read_on(session, one):
+                    pass
             yield session
     finally:
         engine.dispose()

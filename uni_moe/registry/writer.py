@@ -1,0 +1,67 @@
+"""A connection to the index that stays open. Many processes may have one: they take turns.
+
+Whatever a writer is told is one transaction. When a call returns, what it wrote outlives a power
+cut; a process that dies in the middle of one leaves nothing of it. The files in runs/ stay the
+truth: what they do not say is gone after a rebuild.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from uni_moe.artifacts import Layout
+from uni_moe.registry import engines, points
+from uni_moe.registry.database import turn, usable, writing
+from uni_moe.registry.importing import import_run
+from uni_moe.registry.metric_import import SLICE_BYTES, Unread, read_on
+
+
+class Writer:
+    """Puts runs and their numbers into the index."""
+
+    def __init__(self, layout: Layout, engine: Engine) -> None:
+        self._layout, self._engine = layout, engine
+
+    def add_run(self, record: Mapping[str, Any]) -> None:
+        """Put in a run by its record, as run.json holds it, or what has changed of it."""
+        with self._transaction() as session:
+            import_run(session, record)
+
+    def add_lines(self, run: str, lines: Iterable[Mapping[str, Any]]) -> None:
+        """Put in numbers of a run that is there, by lines as metrics.jsonl holds them."""
+        told = points.told(lines)
+        with self._transaction() as session:
+            points.add(session.connection(), run, told)
+
+    def read_on(self, one: Unread, most_bytes: int = SLICE_BYTES) -> bool:
+        """Import the next lines of a run's metrics; return whether there may be more."""
+        with self._transaction() as session:
+            return read_on(session, one, most_bytes)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Session]:
+        with turn(self._engine) as session:
+            usable(session.connection(), self._layout)
+            yield session
+
+
+@contextmanager
+def opened(layout: Layout, url: str | None = None) -> Iterator[Writer]:
+    """Give a writer to the index of a workspace; a new one gets its tables.
+
+    Raises:
+        ConfigError: as `writing`, also of what a writer is asked later.
+        StoreError: the disk is full.
+    """
+    with writing(layout, url):
+        pass
+    engine = engines.writer(layout, url)
+    try:
+        yield Writer(layout, engine)
+    finally:
+        engine.dispose()

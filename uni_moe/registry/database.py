@@ -59,8 +59,7 @@ def writing(layout: Layout, url: str | None = None, *, afresh: bool = False) -> 
     """
     if afresh:
         _move_aside(layout, url)
-    with _own_engine(engines.writer(layout, url)) as engine, turn(engine, first=True) as session:
-        connection = session.connection()
+    with _first_turn(engines.writer(layout, url)) as connection:
         found = look(connection)
         allowed = (State.EMPTY, State.TODAY, *((State.OLDER,) if afresh else ()))
         if found.state not in allowed:
@@ -69,8 +68,9 @@ def writing(layout: Layout, url: str | None = None, *, afresh: bool = False) -> 
         _check_owner(connection, found.tables, own)
         if afresh or found.state is State.EMPTY:
             _make_anew(connection)
-        _own(session, own)
-        yield session
+        with working(connection) as session:
+            _own(session, own)
+            yield session
 
 
 @contextmanager
@@ -86,9 +86,7 @@ def upgrading(layout: Layout, url: str | None = None) -> Iterator[tuple[Session,
     """
     from uni_moe.registry.migrating import adopt, migrate  # Alembic takes a while
 
-    chosen = engines.writer(layout, url, foreign_keys=False)
-    with _own_engine(chosen) as engine, turn(engine, first=True) as session:
-        connection = session.connection()
+    with _first_turn(engines.writer(layout, url, foreign_keys=False)) as connection:
         found = look(connection)
         if found.state in (State.STRANGE, State.NEWER):
             raise refuse(connection, found)
@@ -99,9 +97,9 @@ def upgrading(layout: Layout, url: str | None = None) -> Iterator[tuple[Session,
             _make_anew(connection)
         else:
             migrate(connection)
-        _own(session, own)
-        yield session, Upgrade(found.version, known()[-1], is_strange)
-        session.flush()
+        with working(connection) as session:
+            _own(session, own)
+            yield session, Upgrade(found.version, known()[-1], is_strange)
         _check_keys(connection)
 
 
@@ -156,15 +154,29 @@ def usable(connection: Connection, layout: Layout) -> bool:
 
 
 @contextmanager
-def turn(engine: Engine, *, first: bool = False) -> Iterator[Session]:
-    """Give a session in one transaction of a writer whose turn it is; `first` makes our schema."""
-    with engines.reached(engine), Session(engine) as session, session.begin():
+def turn(engine: Engine) -> Iterator[Connection]:
+    """Give a connection in one transaction of a writer whose turn it is."""
+    with engines.reached(engine), engine.begin() as connection:
         if engine.dialect.name == "postgresql":
-            session.execute(select(func.pg_advisory_xact_lock(_TURN)))
-            if first:
-                schema = f"CREATE SCHEMA IF NOT EXISTS {engines.SCHEMA}"
-                session.connection().exec_driver_sql(schema)
+            connection.execute(select(func.pg_advisory_xact_lock(_TURN)))
+        yield connection
+
+
+@contextmanager
+def working(connection: Connection) -> Iterator[Session]:
+    """Give a session inside a transaction, which stays the caller's."""
+    with Session(connection) as session:
         yield session
+        session.flush()
+
+
+@contextmanager
+def _first_turn(engine: Engine) -> Iterator[Connection]:
+    """Give a turn of an engine of its own, with our schema."""
+    with _own_engine(engine), turn(engine) as connection:
+        if engine.dialect.name == "postgresql":
+            connection.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {engines.SCHEMA}")
+        yield connection
 
 
 @contextmanager

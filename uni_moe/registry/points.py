@@ -1,8 +1,8 @@
 """Metric points: what the lines of a run say, and how they get into their series.
 
-The last that is told of a step counts. A point beyond the last step, which nearly every one is,
-costs an insert and changes the series' summary; one that is told again has the summary counted
-anew.
+The last that is told of a step counts. A point costs an insert and a change of its series'
+summary, which never reads the points that were there before: unless the least or the greatest of
+them is told again, and is another one now.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ Told = Mapping[str, Mapping[int, float]]
 _MARK = {"sqlite": "?", "postgresql": "%s"}
 _MOST_STEP = 2**63
 _KEYS_AT_ONCE = 500  # in one question: databases take so many and not many more
+_PUT = "INSERT INTO points (series, step, value) VALUES ({mark}, {mark}, {mark})"
+_PUT_AGAIN = f"{_PUT} ON CONFLICT (series, step) DO UPDATE SET value = excluded.value"
 
 
 @dataclass(frozen=True)
@@ -61,43 +63,67 @@ def points_of(lines: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, int, fl
                 yield key, step, _number(value)
 
 
-def summed(known: Summary | None, told_: Mapping[int, float]) -> Summary | None:
-    """Return a series' summary with these points; None where some of them were told before."""
-    if known is not None and min(told_) <= known.last_step:
-        return None
+def summed(
+    before: Summary, told_: Mapping[int, float], replaced: Mapping[int, float | None]
+) -> Summary | None:
+    """Return a series' summary after these points; None where it must be counted.
+
+    Args:
+        before: the summary until now.
+        told_: step -> number; at least one.
+        replaced: what stood at those of the steps that were told before.
+    """
     finite = [number for number in told_.values() if math.isfinite(number)]
-    before = known or Summary(0, 0, None, None, None)
+    gone = set(replaced.values())
+    least = min((*finite, *_there(before.least)), default=None)
+    greatest = max((*finite, *_there(before.greatest)), default=None)
+    for old, new in ((before.least, least), (before.greatest, greatest)):
+        if old is not None and old in gone and old == new and old not in finite:
+            return None
     last_step = max(told_)
-    last = told_[last_step]
+    last = told_[last_step] if math.isfinite(told_[last_step]) else None
     return Summary(
-        points=before.points + len(told_),
-        last_step=last_step,
-        last=last if math.isfinite(last) else None,
-        least=min((*finite, *_there(before.least)), default=None),
-        greatest=max((*finite, *_there(before.greatest)), default=None),
+        points=before.points + len(told_) - len(replaced),
+        last_step=max(last_step, before.last_step),
+        last=last if last_step >= before.last_step else before.last,
+        least=least,
+        greatest=greatest,
     )
 
 
-def add(connection: Connection, run: str, numbers_: Told) -> None:
+def add(connection: Connection, run: str, numbers: Told) -> None:
     """Put numbers of a run into its series; the caller's transaction makes it whole."""
-    for keys in _in_parts(sorted(numbers_)):
+    for keys in _in_parts(sorted(numbers)):
         known = _known(connection, run, keys)
-        new = {key: summed(None, numbers_[key]) for key in keys if key not in known}
-        grown = {key: summed(known[key].summary, numbers_[key]) for key in known}
+        new = [key for key in keys if key not in known]
         if new:
-            rows = [{"run": run, "key": key, **_facts(one)} for key, one in new.items()]
-            connection.execute(insert(SeriesRow), rows)
-            known |= _known(connection, run, list(new))
-        again = {key for key, summary in grown.items() if summary is None}
-        _put(connection, {known[key].id: numbers_[key] for key in keys if key not in again})
-        _put_again(connection, {known[key].id: numbers_[key] for key in again})
-        _update(
+            rows = [{"run": run, "key": key, **asdict(_NOTHING)} for key in new]
+            connection.execute(_BEGUN, rows)
+            known |= _known(connection, run, new)
+        _grow(
             connection,
-            {
-                known[key].id: summary or _counted(connection, known[key].id)
-                for key, summary in grown.items()
-            },
+            {one.id: one.summary for one in known.values()},
+            {known[key].id: numbers[key] for key in keys},
         )
+
+
+def _grow(
+    connection: Connection,
+    before: Mapping[int, Summary],
+    numbers: Mapping[int, Mapping[int, float]],
+) -> None:
+    """Put numbers into series that are there, and bring their summaries up to them."""
+    replaced = {
+        series: _replaced(connection, series, before[series], told_)
+        for series, told_ in numbers.items()
+    }
+    _put(connection, {series: told_ for series, told_ in numbers.items() if not replaced[series]})
+    _put_again(connection, {series: told_ for series, told_ in numbers.items() if replaced[series]})
+    rows = []
+    for series, told_ in numbers.items():
+        summary = summed(before[series], told_, replaced[series]) or _counted(connection, series)
+        rows.append({"series": series, **asdict(summary)})
+    connection.execute(_GROWN, rows)
 
 
 def remove(connection: Connection, run: str) -> None:
@@ -116,15 +142,44 @@ class _Series:
     summary: Summary
 
 
+_NOTHING = Summary(0, -_MOST_STEP, None, None, None)
+
+# Made once: a step of a training is put in within a millisecond or two, the disk aside.
+_KNOWN = select(
+    SeriesRow.key,
+    SeriesRow.id,
+    *(getattr(SeriesRow, name) for name in Summary.__dataclass_fields__),
+).where(SeriesRow.run == bindparam("of"), SeriesRow.key.in_(bindparam("keys", expanding=True)))
+_GROWN = update(SeriesRow).where(SeriesRow.id == bindparam("series"))
+_BEGUN = insert(SeriesRow)
+_BETWEEN = select(PointRow.step, PointRow.value).where(
+    PointRow.series == bindparam("of"),
+    PointRow.step.between(bindparam("first"), bindparam("last")),
+)
+_FINITE_NOW = delete(NotFiniteRow).where(
+    NotFiniteRow.series == bindparam("of"), NotFiniteRow.step == bindparam("at")
+)
+
+
 def _known(connection: Connection, run: str, keys: Sequence[str]) -> dict[str, _Series]:
-    facts = (getattr(SeriesRow, name) for name in Summary.__dataclass_fields__)
-    asked = select(SeriesRow.key, SeriesRow.id, *facts).where(
-        SeriesRow.run == run, SeriesRow.key.in_(keys)
-    )
-    return {row[0]: _Series(row[1], Summary(*row[2:])) for row in connection.execute(asked)}
+    rows = connection.execute(_KNOWN, {"of": run, "keys": keys})
+    return {row[0]: _Series(row[1], Summary(*row[2:])) for row in rows}
 
 
-def _put(connection: Connection, points: Mapping[int, Mapping[int, float]], then: str = "") -> None:
+def _replaced(
+    connection: Connection, series: int, before: Summary, told_: Mapping[int, float]
+) -> dict[int, float | None]:
+    """Return what stands at the steps that are told; nearly always they are new."""
+    first, last = min(told_), max(told_)
+    if first > before.last_step:
+        return {}
+    rows = connection.execute(_BETWEEN, {"of": series, "first": first, "last": last})
+    return {step: value for step, value in rows if step in told_}
+
+
+def _put(
+    connection: Connection, points: Mapping[int, Mapping[int, float]], how: str = _PUT
+) -> None:
     """Insert the points of series, in the order in which they lie."""
     rows = [
         (series, step, number if math.isfinite(number) else None)
@@ -134,9 +189,7 @@ def _put(connection: Connection, points: Mapping[int, Mapping[int, float]], then
     if not rows:
         return
     mark = _MARK[connection.dialect.name]
-    connection.exec_driver_sql(
-        f"INSERT INTO points (series, step, value) VALUES ({mark}, {mark}, {mark}){then}", rows
-    )
+    connection.exec_driver_sql(how.format(mark=mark), rows)
     odd = [
         {"series": series, "step": step, "kind": str(points[series][step])}
         for series, step, value in rows
@@ -150,9 +203,8 @@ def _put_again(connection: Connection, points: Mapping[int, Mapping[int, float]]
     """Insert points that may be there already; what is told now takes their place."""
     rows = [{"of": series, "at": step} for series, steps in points.items() for step in steps]
     if rows:
-        place = NotFiniteRow.series == bindparam("of"), NotFiniteRow.step == bindparam("at")
-        connection.execute(delete(NotFiniteRow).where(*place), rows)
-        _put(connection, points, " ON CONFLICT (series, step) DO UPDATE SET value = excluded.value")
+        connection.execute(_FINITE_NOW, rows)
+        _put(connection, points, _PUT_AGAIN)
 
 
 def _counted(connection: Connection, series: int) -> Summary:
@@ -168,17 +220,6 @@ def _counted(connection: Connection, series: int) -> Summary:
     ).one()
     last = connection.scalar(select(PointRow.value).where(own, PointRow.step == last_step))
     return Summary(count, last_step, last, least, greatest)
-
-
-def _update(connection: Connection, summaries: Mapping[int, Summary]) -> None:
-    if summaries:
-        rows = [{"series": series, **_facts(one)} for series, one in summaries.items()]
-        connection.execute(update(SeriesRow).where(SeriesRow.id == bindparam("series")), rows)
-
-
-def _facts(summary: Summary | None) -> dict[str, Any]:
-    assert summary is not None, "points of a new series were never told before"
-    return asdict(summary)
 
 
 def _in_parts(keys: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -11,43 +11,45 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Engine
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, Engine
 
 from uni_moe.artifacts import Layout
 from uni_moe.registry import engines, points
-from uni_moe.registry.database import turn, usable, writing
+from uni_moe.registry.database import turn, working, writing
 from uni_moe.registry.importing import import_run
 from uni_moe.registry.metric_import import SLICE_BYTES, Unread, read_on
+from uni_moe.registry.versions import known, look, refuse, version_of
 
 
 class Writer:
     """Puts runs and their numbers into the index."""
 
-    def __init__(self, layout: Layout, engine: Engine) -> None:
-        self._layout, self._engine = layout, engine
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
 
     def add_run(self, record: Mapping[str, Any]) -> None:
         """Put in a run by its record, as run.json holds it, or what has changed of it."""
-        with self._transaction() as session:
+        with self._transaction() as connection, working(connection) as session:
             import_run(session, record)
 
     def add_lines(self, run: str, lines: Iterable[Mapping[str, Any]]) -> None:
         """Put in numbers of a run that is there, by lines as metrics.jsonl holds them."""
         told = points.told(lines)
-        with self._transaction() as session:
-            points.add(session.connection(), run, told)
+        with self._transaction() as connection:
+            points.add(connection, run, told)
 
     def read_on(self, one: Unread, most_bytes: int = SLICE_BYTES) -> bool:
         """Import the next lines of a run's metrics; return whether there may be more."""
-        with self._transaction() as session:
+        with self._transaction() as connection, working(connection) as session:
             return read_on(session, one, most_bytes)
 
     @contextmanager
-    def _transaction(self) -> Iterator[Session]:
-        with turn(self._engine) as session:
-            usable(session.connection(), self._layout)
-            yield session
+    def _transaction(self) -> Iterator[Connection]:
+        """Give a turn; an index that was upgraded meanwhile is told."""
+        with turn(self._engine) as connection:
+            if version_of(connection) != known()[-1]:
+                raise refuse(connection, look(connection))
+            yield connection
 
 
 @contextmanager
@@ -62,6 +64,6 @@ def opened(layout: Layout, url: str | None = None) -> Iterator[Writer]:
         pass
     engine = engines.writer(layout, url)
     try:
-        yield Writer(layout, engine)
+        yield Writer(engine)
     finally:
         engine.dispose()

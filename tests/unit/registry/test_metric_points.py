@@ -159,17 +159,21 @@ def test_lines_without_a_step_say_nothing():
 
 
 @pytest.mark.parametrize(
-    ("known", "points", "wanted"),
+    ("points", "replaced", "wanted"),
     [
-        (None, {1: 2.0, 3: 1.0}, Summary(2, 3, 1.0, 1.0, 2.0)),
-        (None, {1: math.nan}, Summary(1, 1, None, None, None)),
-        (Summary(2, 3, 1.0, 1.0, 2.0), {4: 5.0}, Summary(3, 4, 5.0, 1.0, 5.0)),
-        (Summary(2, 3, 1.0, 1.0, 2.0), {5: math.inf}, Summary(3, 5, None, 1.0, 2.0)),
-        (Summary(2, 3, 1.0, 1.0, 2.0), {3: 5.0}, None),
+        ({4: 5.0}, {}, Summary(4, 4, 5.0, 1.0, 5.0)),
+        ({5: math.inf}, {}, Summary(4, 5, None, 1.0, 3.0)),
+        ({2: 9.0}, {}, Summary(4, 3, 2.0, 1.0, 9.0)),
+        ({3: 1.5}, {3: 2.0}, Summary(3, 3, 1.5, 1.0, 3.0)),
+        ({1: 4.0}, {1: 3.0}, Summary(3, 3, 2.0, 1.0, 4.0)),
+        ({1: math.nan}, {1: 3.0}, None),
+        ({0: 1.5, 4: 1.0}, {0: 1.0}, Summary(3 + 1, 4, 1.0, 1.0, 3.0)),
+        ({0: 1.5}, {0: 1.0}, None),
     ],
 )
-def test_a_summary_grows_with_its_points(known, points, wanted):
-    assert summed(known, points) == wanted
+def test_a_summary_grows_with_its_points(points, replaced, wanted):
+    before = Summary(3, 3, 2.0, 1.0, 3.0)  # 0: 1.0, 1: 3.0, 3: 2.0
+    assert summed(before, points, replaced) == wanted
 
 
 def test_the_best_runs_by_a_number_are_found(layout):

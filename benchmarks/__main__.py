@@ -28,6 +28,8 @@ QUESTIONS = {
     "features": "what keeping features of frozen encoders is worth",
     "layouts": "gradients of two ranks beside one process, whatever each of them meets",
     "kills": "stages killed at random instants: do they end in the same bytes",
+    "registry": "the index beside MLflow's store, as durable as that",
+    "points": "an index of many metric points: filling it, and questions to it",
 }
 ROUNDS = 9
 MISSED = 1

@@ -114,16 +114,16 @@ def reading(layout: Layout, url: str | None = None, *, metrics: bool = False) ->
         ConfigError: the database is of another version or workspace or of somebody else, or
             cannot be reached or read.
     """
-    with _own_engine(engines.reader(layout, url)) as engine:
-        with engines.reached(engine):
-            if _is_there(engine):
-                with engine.connect() as connection:
-                    if usable(connection, layout):
-                        with Session(connection) as session:
-                            yield session
-                        return
-        with _in_memory(layout, metrics=metrics) as session:
-            yield session
+    engine = engines.reader(layout, url)
+    with engines.reached(engine):
+        if _is_there(engine):
+            with engine.connect() as connection:
+                if usable(connection, layout):
+                    with Session(connection) as session:
+                        yield session
+                    return
+    with _in_memory(layout, metrics=metrics) as session:
+        yield session
 
 
 def check(layout: Layout, url: str | None = None) -> None:
@@ -132,7 +132,8 @@ def check(layout: Layout, url: str | None = None) -> None:
     Raises:
         ConfigError: as `reading`.
     """
-    with _own_engine(engines.reader(layout, url)) as engine, engines.reached(engine):
+    engine = engines.reader(layout, url)
+    with engines.reached(engine):
         if _is_there(engine):
             with engine.connect() as connection:
                 usable(connection, layout)
@@ -173,16 +174,11 @@ def working(connection: Connection) -> Iterator[Session]:
 @contextmanager
 def _first_turn(engine: Engine) -> Iterator[Connection]:
     """Give a turn of an engine of its own, with our schema."""
-    with _own_engine(engine), turn(engine) as connection:
-        if engine.dialect.name == "postgresql":
-            connection.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {engines.SCHEMA}")
-        yield connection
-
-
-@contextmanager
-def _own_engine(engine: Engine) -> Iterator[Engine]:
     try:
-        yield engine
+        with turn(engine) as connection:
+            if engine.dialect.name == "postgresql":
+                connection.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {engines.SCHEMA}")
+            yield connection
     finally:
         engine.dispose()
 
@@ -230,9 +226,7 @@ def _check_keys(connection: Connection) -> None:
 
 def _move_aside(layout: Layout, url: str | None) -> None:
     """Rename a SQLite index that is no database any more; nothing is deleted."""
-    engine = engines.reader(layout, url)
-    file = engines.sqlite_file(engine)
-    engine.dispose()
+    file = engines.sqlite_file(engines.reader(layout, url))
     if file is None or not file.is_file():
         return
     try:

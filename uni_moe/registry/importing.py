@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Connection, bindparam, insert, select, update
 from sqlalchemy.orm import Session
 
 from uni_moe.artifacts import Layout
@@ -34,6 +34,17 @@ from uni_moe.registry.tables import (
 
 ENDED = ("done", "failed")  # a run that seems dead may have slept with its machine
 _LOG = logging.getLogger(__name__)
+_RUN = tuple(column.name for column in RunRow.__table__.columns)
+# Made once: a run is put in within a millisecond or two, the disk aside.
+_NEW = insert(RunRow)
+_CHANGED = (
+    update(RunRow)
+    .where(RunRow.id == bindparam("its_id"))
+    .values({name: bindparam(f"its_{name}") for name in _RUN})
+)
+_MADE_AGAIN = update(RunArtifactRow).where(
+    RunArtifactRow.run == bindparam("its_run"), RunArtifactRow.name == bindparam("its_name")
+)
 
 
 def import_graph(session: Session, layout: Layout) -> None:
@@ -48,7 +59,7 @@ def import_graph(session: Session, layout: Layout) -> None:
             _import_card(session, card_id, name, card)
     session.flush()
     for folder, record in all_runs(layout, but=_whole_runs(session, layout)):
-        import_run(session, record)
+        import_run(session.connection(), record)
         _import_facts(session, record["id"], folder)
     session.flush()
     _import_reports(session, layout)
@@ -84,21 +95,16 @@ def _import_card(session: Session, card_id: str, name: str, card: Card) -> None:
         session.add(EdgeRow(child=card_id, name=parent_name, parent=parent))
 
 
-def import_run(session: Session, record: Mapping[str, Any]) -> None:
+def import_run(connection: Connection, record: Mapping[str, Any]) -> None:
     """Import a run's record, again where it has changed."""
-    optional = ("ended", "duration_s", "user", "host", "reason", "commit", "error")
-    session.merge(
-        RunRow(
-            id=record["id"],
-            stage=record["stage"],
-            status=record["status"],
-            started=record["started"],
-            **{name: record.get(name) for name in optional},
-        )
-    )
-    session.flush()
+    row = {f"its_{name}": record.get(name) for name in _RUN}
+    if connection.execute(_CHANGED, row).rowcount == 0:
+        connection.execute(_NEW, {name: record.get(name) for name in _RUN})
     for name, artifact in record["artifacts"].items():
-        session.merge(RunArtifactRow(run=record["id"], name=name, artifact=artifact))
+        made = {"its_run": record["id"], "its_name": name, "artifact": artifact}
+        if connection.execute(_MADE_AGAIN, made).rowcount == 0:
+            own = {"run": record["id"], "name": name, "artifact": artifact}
+            connection.execute(insert(RunArtifactRow), own)
 
 
 def _import_facts(session: Session, run: str, folder: Path) -> None:

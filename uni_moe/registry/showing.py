@@ -51,22 +51,19 @@ def show(layout: Layout, url: str | None = None) -> Shown:
     """
     engine = engines.reader(layout, url)
     file = engines.sqlite_file(engine)
-    try:
-        with engines.reached(engine):
-            if file is not None and not file.is_file():
-                return Shown(repr(engine.url), State.EMPTY.value, None, known()[-1], {}, 0)
-            with engine.connect() as connection:
-                found = look(connection)
-                return Shown(
-                    url=repr(engine.url),
-                    state=found.state.value,
-                    version=found.version,
-                    code=known()[-1],
-                    rows=rows(connection) if found.state in _OURS else {},
-                    size_bytes=_size_bytes(connection),
-                )
-    finally:
-        engine.dispose()
+    with engines.reached(engine):
+        if file is not None and not file.is_file():
+            return Shown(repr(engine.url), State.EMPTY.value, None, known()[-1], {}, 0)
+        with engine.connect() as connection:
+            found = look(connection)
+            return Shown(
+                url=repr(engine.url),
+                state=found.state.value,
+                version=found.version,
+                code=known()[-1],
+                rows=rows(connection) if found.state in _OURS else {},
+                size_bytes=_size_bytes(connection),
+            )
 
 
 def rows(connection: Connection) -> dict[str, int]:

@@ -29,8 +29,17 @@ class Writer:
 
     def add_run(self, record: Mapping[str, Any]) -> None:
         """Put in a run by its record, as run.json holds it, or what has changed of it."""
-        with self._transaction() as connection, working(connection) as session:
-            import_run(session, record)
+        with self._transaction() as connection:
+            import_run(connection, record)
+
+    def add_runs(
+        self, runs: Iterable[tuple[Mapping[str, Any], Iterable[Mapping[str, Any]]]]
+    ) -> None:
+        """Put in many runs, each by its record and its lines, in one transaction."""
+        with self._transaction() as connection:
+            for record, lines in runs:
+                import_run(connection, record)
+                points.add(connection, record["id"], points.told(lines))
 
     def add_lines(self, run: str, lines: Iterable[Mapping[str, Any]]) -> None:
         """Put in numbers of a run that is there, by lines as metrics.jsonl holds them."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import uuid
+from collections import deque
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -244,9 +245,9 @@ def _in_memory(layout: Layout, *, metrics: bool) -> Iterator[Session]:
     try:
         with Session(engine) as session:
             import_graph(session, layout)
-            for one in unread(session, layout) if metrics else ():
-                while read_on(session, one):
-                    pass
+            waiting = deque(unread(session, layout) if metrics else ())
+            while waiting:
+                read_on(session, waiting)
             yield session
     finally:
         engine.dispose()

@@ -55,9 +55,7 @@ def _index_metrics(layout: Layout) -> dict[str, int]:
         waiting = unread(session, layout)
     if waiting:
         with opened(layout) as writer:
-            for one in waiting:
-                while writer.read_on(one):
-                    pass
+            writer.read(waiting)
     with reading(layout) as session:
         return rows(session.connection())
 

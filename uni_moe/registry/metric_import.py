@@ -6,6 +6,7 @@ loses nothing and doubles nothing. A half-written last line waits for its end.
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,24 +49,32 @@ def unread(session: Session, layout: Layout) -> list[Unread]:
     return found
 
 
-def read_on(session: Session, one: Unread, most_bytes: int = SLICE_BYTES) -> bool:
-    """Import the next lines of a run's metrics; return whether there may be more."""
+def read_on(session: Session, waiting: deque[Unread], most_bytes: int = SLICE_BYTES) -> None:
+    """Import the next bytes of runs that wait, and take those out that were read to their end."""
+    while waiting and most_bytes > 0:
+        count, is_at_end = _read_one(session, waiting[0], most_bytes)
+        most_bytes -= count
+        if is_at_end:
+            waiting.popleft()
+
+
+def _read_one(session: Session, one: Unread, most_bytes: int) -> tuple[int, bool]:
+    """Import the next lines of a run; return their bytes, and whether there are no more."""
     row = session.get(MetricFileRow, one.run)
     if row is None:
         row = MetricFileRow(run=one.run, position=0, is_whole=False)
         session.add(row)
-    if not one.file.is_file():
-        row.is_whole = one.is_over
-        return False
-    if one.file.stat().st_size < row.position:  # another file took its place
+    size = _size(one.file)
+    if size < row.position:  # another file took its place
         points.remove(session.connection(), one.run)
         row.position = 0
-    lines, end = lines_from(one.file, row.position, most_bytes)
-    points.add(session.connection(), one.run, points.told(lines))
-    has_more = end > row.position
-    row.position = end
-    row.is_whole = one.is_over and not has_more
-    return has_more
+    begin = row.position
+    if begin < size:
+        lines, row.position = lines_from(one.file, begin, most_bytes)
+        points.add(session.connection(), one.run, points.told(lines))
+    is_at_end = row.position in (size, begin)  # the latter where a line waits for its end
+    row.is_whole = one.is_over and is_at_end
+    return row.position - begin, is_at_end
 
 
 def _size(file: Path) -> int:

@@ -7,6 +7,7 @@ truth: what they do not say is gone after a rebuild.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -47,10 +48,12 @@ class Writer:
         with self._transaction() as connection:
             points.add(connection, run, told)
 
-    def read_on(self, one: Unread, most_bytes: int = SLICE_BYTES) -> bool:
-        """Import the next lines of a run's metrics; return whether there may be more."""
-        with self._transaction() as connection, working(connection) as session:
-            return read_on(session, one, most_bytes)
+    def read(self, runs: Iterable[Unread], most_bytes: int = SLICE_BYTES) -> None:
+        """Import what is new in the metrics of runs, so many bytes in a transaction."""
+        waiting = deque(runs)
+        while waiting:
+            with self._transaction() as connection, working(connection) as session:
+                read_on(session, waiting, most_bytes)
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:

@@ -97,11 +97,7 @@ def test_slices_of_any_size_give_the_same_points(layout):
         write_run(other, "1-tune", status="done", metrics=text)
         with opened(other) as writer:
             writer.add_run(read_json(other.runs / "1-tune" / "run.json"))
-            one = metric_import.Unread(
-                "1-tune", other.runs / "1-tune" / "metrics.jsonl", is_over=True
-            )
-            while writer.read_on(one, size):
-                pass
+            writer.read([whole(other)], size)
         found = tables(other)
         names = ("series", "points", "not_finite", "metric_files")
         assert {name: found[name] for name in names} == {name: before[name] for name in names}
@@ -145,9 +141,7 @@ def test_a_line_longer_than_a_slice_is_read_whole(layout):
     write_run(layout, "1-tune", status="done", metrics=line(1, **values) + line(2, loss=1.0))
     with opened(layout) as writer:
         writer.add_run(read_json(layout.runs / "1-tune" / "run.json"))
-        one = whole(layout)
-        while writer.read_on(one, 64):
-            pass
+        writer.read([whole(layout)], 64)
     assert len(read.metric_keys(layout, "1-tune")) == 101
 
 

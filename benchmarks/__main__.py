@@ -29,6 +29,8 @@ QUESTIONS = {
     "layouts": "gradients of two ranks beside one process, whatever each of them meets",
     "repro": "what DVC takes to find nothing to do at a million samples",
     "kills": "stages killed at random instants: do they end in the same bytes",
+    "registry": "the index beside MLflow's store, as durable as that",
+    "points": "an index of many metric points: filling it, and questions to it",
 }
 ROUNDS = 9
 MISSED = 1

@@ -67,6 +67,11 @@ class Trace:
     loss: float
     files: Mapping[str, str]
 
+    @property
+    def row(self) -> dict[str, Any]:
+        """What an artifact keeps of it."""
+        return {"step": self.step, "loss": self.loss, "sha256": self.files[_TENSORS]}
+
 
 class StateStore:
     """The states of one training, newest last. It writes beside the training that goes on.
@@ -148,11 +153,8 @@ class StateStore:
         How often a training was stopped, and on which machine it ran, do not show in the bytes.
         """
         self.settle()
-        rows = (
-            {"step": one.step, "loss": one.loss, "sha256": one.files[_TENSORS]}
-            for one in self.traces().values()
-        )
-        write_text(folder / STATES, "".join(json.dumps(row) + "\n" for row in rows))
+        rows = (json.dumps(one.row) + "\n" for one in self.traces().values())
+        write_text(folder / STATES, "".join(rows))
 
     def at(self, step: int) -> TrainingState:
         """Return the state of a step that `newest` returned."""
@@ -222,6 +224,18 @@ def open_states(
 
     folder = ctx.layout.state / f"{ctx.name}-{key}"
     return StateStore(folder, ctx.machine.last_states, record)
+
+
+def rows_of(file: Path) -> dict[int, dict[str, Any]]:
+    """Return step -> what an artifact's `states.jsonl` tells of the state that stood there."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return {row["step"]: row for row in map(json.loads, lines)}
+
+
+def whole_states(folder: Path) -> dict[int, Path]:
+    """Return step -> the folder of every state of a training that is kept and whole."""
+    there = sorted(folder.glob("step-*"))
+    return {_step_of(one): one for one in there if _is_whole(one)}
 
 
 def _step_of(folder: Path) -> int:

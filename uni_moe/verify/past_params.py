@@ -1,13 +1,16 @@
 """The params that a model was made by, from the cards of its family: each holds its stage's own.
 
 What no card holds decides nothing that is verified (`gate`), or says where files lie (`raw`,
-`contract`): it is taken from today's params. Pure.
+`contract`): it is taken from today's params. Where sources lay elsewhere then, `raw` is the folder
+that holds them all. Pure.
 """
 
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import PurePath
 from typing import Any
 
 from uni_moe.config import Params, parse_params
@@ -35,6 +38,7 @@ def params_then(now: Params, family: Iterable[Card], stage: Iterable[Card] = ())
     if ingested:
         data["split"] = copy.deepcopy(ingested[-1].params["split"])
         data["sources"] = _sources(data["sources"], ingested)
+        data["raw"] = _raw(data["raw"], data["sources"])
     parse_params(data, name="the params in a model's cards")
     return data
 
@@ -47,11 +51,21 @@ def paths_in(params: Mapping[str, Any]) -> list[str]:
 def _paths(params: Mapping[str, Any]) -> Iterator[str]:
     yield params["raw"]
     yield params["contract"]["manifest"]
-    for source in params["sources"]:
-        yield from (source[name] for name in ("path", "media_root") if name in source)
+    yield from _files_of(params["sources"])
     for part in params["foundation"].values():
         if part["pretrained"] is not None:
             yield part["pretrained"]
+
+
+def _files_of(sources: Iterable[Mapping[str, Any]]) -> list[str]:
+    return [one[name] for one in sources for name in ("path", "media_root") if name in one]
+
+
+def _raw(today: str, sources: Iterable[Mapping[str, Any]]) -> str:
+    """Return the folder of raw data: the one of today, if it holds what the sources name."""
+    paths = [os.path.normpath(path) for path in _files_of(sources)]
+    outside = any(PurePath(os.path.relpath(one, today)).parts[:1] == ("..",) for one in paths)
+    return os.path.commonpath(paths) if outside else today
 
 
 def _plain(params: Params) -> dict[str, Any]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from uni_moe.artifacts import Layout, read_card
 from uni_moe.data.contract_rules import parse_contract
+from uni_moe.data.tombstones import FILE as TOMBSTONES
 from uni_moe.verify.case import Case
 from uni_moe.verify.family import Member, differences
 from uni_moe.verify.past_params import paths_in
@@ -32,7 +33,7 @@ def remake(case: Case, members: Sequence[Member]) -> Findings:
         return Findings(unchecked=tuple(Finding(one.name, why) for one in members))
     with beside(case.layout.root) as folder:
         scratch = Scratch(folder, case.layout.root)
-        scratch.link(paths_in(params))
+        scratch.link([*paths_in(params), str(PurePath(params["raw"], TOMBSTONES))])
         return _run_all(case, scratch, members)
 
 

@@ -78,10 +78,10 @@ class Scratch:
             if PurePath(path).is_absolute() or not parts or parts[0] == "..":
                 continue
             depth = len(parts) if parts[0] in _OWN else 1
-            here = self.layout.root.joinpath(*parts[:depth])
-            if not here.exists():
+            here, there = (root.joinpath(*parts[:depth]) for root in (self.layout.root, self._real))
+            if there.exists() and not here.exists():
                 here.parent.mkdir(parents=True, exist_ok=True)
-                here.symlink_to(self._real.joinpath(*parts[:depth]))
+                here.symlink_to(there)
 
     def run(
         self,

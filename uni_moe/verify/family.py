@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from uni_moe.records import Card
 
 DATA_STAGES = ("ingest", "validate", "prepare")
+REPORTS = "evaluate"  # the stage of the road that judges; `uni-moe judge` is none
 STATES = "states.jsonl"  # what an artifact holds that was trained here
 
 
@@ -60,10 +61,12 @@ def family_of(
 
     Args:
         ancestors: the names and cards of a model and all that it was made from.
-        reports: reports about it; the last one that read this family's data alone belongs to it.
+        reports: reports about it; the last one that the road made of this family's data alone
+            belongs to it.
     """
     known = {card.id for _, card in ancestors}
-    own = [one for one in reports if set(one[1].parents.values()) <= known]
+    made = [one for one in reports if one[1].stage == REPORTS]
+    own = [one for one in made if set(one[1].parents.values()) <= known]
     depths = depths_of({card.id: card for _, card in ancestors})
     ordered = sorted(ancestors, key=lambda one: (depths[one[1].id], one[0]))
     return Family(tuple(Member(name, card) for name, card in [*ordered, *own[-1:]]))

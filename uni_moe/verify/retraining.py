@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,10 +60,9 @@ def retrain(case: Case, count: int | None, seed: int) -> Findings:
     drawn = draw(every, len(every) if count is None else count, seed)
     trained = stretches(drawn, kept)
     through = covered(every, trained)
-    promise = chance(every, len(drawn), kept)
-    found = Findings(
-        unchecked=gone, drawn=Drawn(len(drawn), len(every), len(through), seed, promise)
-    )
+    promise = Drawn(len(drawn), len(every), len(through), seed, chance(every, len(drawn), kept))
+    case.say(promise.text)
+    found = Findings(unchecked=gone, drawn=promise)
     for number, stretch in enumerate(trained, 1):
         case.say(f"{number} of {len(trained)}: {stretch.text}")
         training = trainings[stretch.training]
@@ -148,9 +148,10 @@ def _rows(layout: Layout, made: Member) -> Rows:
     artifact = layout.root / made.name
     if (artifact / CARD).is_file():
         return rows_of(artifact / STATES)
-    for stage, folder in states_in(layout):
-        if stage == made.card.stage:
-            return {step: one.row for step, one in StateStore(folder).traces().items()}
+    with suppress(FileNotFoundError):  # it ends at this moment
+        for stage, folder in states_in(layout):
+            if stage == made.card.stage:
+                return {step: one.row for step, one in StateStore(folder).traces().items()}
     return {}
 
 

@@ -54,7 +54,7 @@ def beside(root: Path) -> Iterator[Path]:
 def _sweep(left: Path) -> None:
     """Remove what nobody works in any more."""
     try:
-        with (left / "lock").open("w") as stream:
+        with (left / "lock").open("r") as stream:  # without it, somebody is just beginning
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(left, ignore_errors=True)
     except OSError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from uni_moe.artifacts import Layout
@@ -13,9 +13,9 @@ from uni_moe.errors import LineageError
 from uni_moe.registry import read
 from uni_moe.registry.read import Version
 from uni_moe.storage.remote import read_remote
-from uni_moe.verify.family import Family, Member
+from uni_moe.verify.family import REPORTS, Family
 from uni_moe.verify.hashes import check_hashes
-from uni_moe.verify.verdict import GRADES, Findings, Verification
+from uni_moe.verify.verdict import GRADES, Finding, Findings, Verification
 
 EVENT = "verification"
 
@@ -65,11 +65,17 @@ def _further(
     case = Case(layout, version, family, now, origins_in(layout), say)
     if wish.grade == 2:
         return retrain(case, wish.intervals, wish.seed)
-    return remake(case, _scope(family.members, wish.grade))
+    if wish.grade == 1:
+        return remake(case, [one for one in family.members if one.is_data])
+    return _unjudged(layout, family).and_then(remake(case, family.members))
 
 
-def _scope(members: Iterable[Member], grade: int) -> list[Member]:
-    return [one for one in members if grade == 3 or one.is_data]
+def _unjudged(layout: Layout, family: Family) -> Findings:
+    """Say that no report is made again, where none that is kept belongs to the family."""
+    if any(one.card.stage == REPORTS for one in family.members):
+        return Findings()
+    what = "no kept report was made of this model's own data, so there is none to make again"
+    return Findings(unchecked=(Finding(layout.name_of(layout.report), what),))
 
 
 def _told(layout: Layout, done: Verification, who: str) -> int | None:

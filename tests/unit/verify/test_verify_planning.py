@@ -10,8 +10,9 @@ from uni_moe.artifacts import code_hash_of
 from uni_moe.config import load_params, parse_params
 from uni_moe.data.ingest import params_of
 from uni_moe.records import MODALITIES, Card
+from uni_moe.train import state
 from uni_moe.verify.comparable import Here, Origin, code_differs, other_circumstances, unknown
-from uni_moe.verify.family import differences, family_of
+from uni_moe.verify.family import STATES, differences, family_of
 from uni_moe.verify.intervals import Chance, Interval
 from uni_moe.verify.past_params import params_then, paths_in
 from uni_moe.verify.remaking import missing
@@ -44,9 +45,14 @@ def test_parents_stand_before_children_whatever_they_are_called():
 def test_the_report_that_read_other_data_is_not_of_the_family():
     everything = [MODEL, ALIGN, EXPERT, CORPUS, SAMPLES]
     own = ("a/report", card("evaluate", [MODEL, CORPUS]))
-    other = ("a/report", card("judge", [MODEL, ("a/corpus", card("prepare@image"))]))
-    assert family_of(everything, [own, other]).members[-1].card == own[1]
+    other = ("a/report", card("evaluate", [MODEL, ("a/corpus", card("prepare@image"))]))
+    again = ("a/report", card("judge", [MODEL, CORPUS]))
+    assert family_of(everything, [own, again, other]).members[-1].card == own[1]
     assert family_of(everything, [other]).members[-1].card == MODEL[1]
+
+
+def test_a_family_knows_by_which_file_a_training_is_told():
+    assert STATES == state.STATES
 
 
 def test_what_differs_is_told_by_its_name():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from uni_moe.artifacts import CARD, Layout
+from uni_moe.artifacts import CARD, Layout, write_text
 from uni_moe.train.state import StateStore, rows_of, states_in, whole_states
 from uni_moe.verify.case import Case
 from uni_moe.verify.family import STATES, Member
@@ -121,7 +122,7 @@ def _trained_again(case: Case, training: Training, stretch: Interval) -> Finding
         for name, copy in training.inputs.items():
             copy.write(folder / name)
         if stretch.begin:
-            _lay_state(training.kept[stretch.begin], scratch.layout)
+            lay_state(training.kept[stretch.begin], stretch.begin, scratch.layout)
 
         def enough() -> bool:
             rows = _rows(scratch.layout, made)
@@ -155,11 +156,17 @@ def _rows(layout: Layout, made: Member) -> Rows:
     return {}
 
 
-def _lay_state(kept: Path, layout: Layout) -> None:
-    """Lay a kept state, and the ledger up to it, where the training looks for it."""
+def lay_state(kept: Path, step: int, layout: Layout) -> None:
+    """Lay a kept state where its training looks for it, with the traces and the ledger up to it.
+
+    The traces come along because the artifact tells of every state, those before it, too.
+    """
     target = layout.state / kept.parent.name
     link_files(kept, target / kept.name)
     link_files(kept.parent / "ledger", target / "ledger")
+    traces = StateStore(kept.parent).traces()
+    lines = (json.dumps(vars(traces[one])) + "\n" for one in sorted(traces) if one <= step)
+    write_text(target / STATES, "".join(lines))
 
 
 def _bad(case: Case, training: Training, step: int, found: Mapping[str, Any] | None) -> Findings:

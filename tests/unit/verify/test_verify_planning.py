@@ -4,9 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.unit.data.workspace import PROJECT
-from uni_moe.artifacts import code_hash_of
+from uni_moe.artifacts import Layout, code_hash_of
 from uni_moe.config import load_params, parse_params
 from uni_moe.data.ingest import params_of
 from uni_moe.records import MODALITIES, Card
@@ -16,7 +17,7 @@ from uni_moe.verify.family import STATES, differences, family_of
 from uni_moe.verify.intervals import Chance, Interval
 from uni_moe.verify.past_params import params_then, paths_in
 from uni_moe.verify.remaking import missing
-from uni_moe.verify.retraining import first_difference
+from uni_moe.verify.retraining import first_difference, lay_state
 from uni_moe.verify.verdict import Drawn, Finding, Findings, Verification
 
 
@@ -278,3 +279,17 @@ def test_the_code_of_a_stage_is_known_before_it_runs(tmp_path, monkeypatch):
     ).stdout
     assert said.strip() in code_here("ingest")
     assert Path(own_code()["PYTHONPATH"].split(os.pathsep)[0]) == PROJECT
+
+
+def test_a_kept_state_is_laid_with_all_that_was_noted_up_to_it(tmp_path):
+    name = "tune-0123456789abcdef"
+    kept = state.StateStore(tmp_path / "state" / name, keep=True)
+    for step in (1, 2, 3):
+        kept.save(state.TrainingState(step, 1.0, {"w": torch.ones(step)}, {}))
+        kept.settle()
+    there = Layout(tmp_path / "there")
+    lay_state(kept.folder / "step-00000002", 2, there)
+    found = state.StateStore(there.state / name)
+    assert found.newest() == 2
+    assert found.traces() == {n: one for n, one in kept.traces().items() if n <= 2}
+    assert torch.equal(found.at(2).tensors["w"], torch.ones(2))

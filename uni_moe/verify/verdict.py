@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
+from math import floor
 from typing import Any, Literal
 
 from uni_moe.verify.intervals import Chance
@@ -44,13 +45,13 @@ class Drawn:
     @property
     def text(self) -> str:
         """What the draw promises."""
-        way = self.covered - self.count
+        way, least = self.covered - self.count, floor(self.chance.least * 1000) / 10
         more = f", {way} more on the way to them" if way else ""
         if self.count == self.total:
             return f"all {self.total} intervals trained again: a changed one is caught for certain"
         return (
             f"{self.count} of {self.total} intervals drawn (--seed {self.seed}){more}: one changed "
-            f"interval is caught with a chance of at least {self.chance.least:.1%}, "
+            f"interval is caught with a chance of at least {least}%, "
             f"{self.chance.mean:.1%} on average over where it lies"
         )
 

@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 INSTALL := $(PIP) install --no-compile
 export PIP_CONSTRAINT := constraints.txt
 # Of a benchmark.
-ROUNDS ?= 5
+ROUNDS ?= 9
 
 .PHONY: setup demo test test-operate lint bench clean distclean
 
@@ -17,7 +17,7 @@ ROUNDS ?= 5
 	touch $@
 
 .venv/.dev: .venv/.run
-	$(INSTALL) -e ".[train,ops,s3,dev]"
+	$(INSTALL) -e ".[train,ops,s3,postgres,dev]"
 	touch $@
 
 setup: .venv/.dev

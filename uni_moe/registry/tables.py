@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, ForeignKey, Index, select
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy import ForeignKey, Index, select
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
-
-class Base(DeclarativeBase):
-    """All tables."""
-
-    type_annotation_map = {dict[str, Any]: JSON, list[Any]: JSON}  # noqa: RUF012 - SQLAlchemy's
+from uni_moe.registry.base import Base
 
 
 class ArtifactRow(Base):
@@ -60,17 +56,6 @@ class RunArtifactRow(Base):
     run: Mapped[str] = mapped_column(ForeignKey("runs.id"), primary_key=True)
     name: Mapped[str] = mapped_column(primary_key=True)
     artifact: Mapped[str] = mapped_column(index=True)
-
-
-class MetricRow(Base):
-    """One number of one step of a run; None where it was not a number."""
-
-    __tablename__ = "metrics"
-    run: Mapped[str] = mapped_column(ForeignKey("runs.id"), primary_key=True)
-    key: Mapped[str] = mapped_column(primary_key=True)
-    step: Mapped[int] = mapped_column(primary_key=True)
-    value: Mapped[float | None]
-    __table_args__ = ({"sqlite_with_rowid": False},)  # the key is the table
 
 
 class EvaluationRow(Base):

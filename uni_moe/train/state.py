@@ -8,7 +8,7 @@ the order of examples from the step, so neither is kept.
 The last so many states stay, and the best: the one whose steps since the state before it had the
 least mean loss. Validating at every state would cost more than it tells. The hash of every state
 that ever was stays for good: in the run's events, and of its tensors in the artifact. The machine
-profile may keep all states for good, too: a verification starts from them.
+profile may keep all states, too: a verification starts from them.
 """
 
 from __future__ import annotations

@@ -94,15 +94,14 @@ def _store(layout: Layout, version: Version) -> Findings:
 
 
 def _named(folder: Path, version: Version) -> bool:
-    """Say whether a folder of the store holds the artifact that its name tells.
+    """Say whether a folder of the store holds what its name tells; only artifacts have a card.
 
     Raises:
-        LineageError: it holds none.
+        LineageError: it holds no artifact where there should be one.
     """
-    card_id = read_card(folder).id
-    return (
-        card_id == version.model if folder.name == "model" else folder.name == report_key(card_id)
-    )
+    if folder.name == "model":
+        return read_card(folder).id == version.model
+    return not folder.match(report_key("*")) or folder.name == report_key(read_card(folder).id)
 
 
 def _log(layout: Layout, version: Version, *, has_remote: bool) -> Findings:

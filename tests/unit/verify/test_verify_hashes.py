@@ -18,6 +18,7 @@ from uni_moe.registry import read
 from uni_moe.registry.forgetting import forget
 from uni_moe.registry.promoting import promote
 from uni_moe.registry.write import register
+from uni_moe.storage.blobs import LocalFolder
 from uni_moe.verify.verifying import Wish, verify
 
 
@@ -104,6 +105,17 @@ def test_a_flipped_byte_of_the_workspace_names_the_first_bad_artifact(layout):
         "artifacts/experts/image",
     ]
     assert "content.bin" in done.found.bad[0].what
+
+
+def test_a_lock_that_the_store_keeps_beside_a_model_has_no_card_and_is_checked(layout):
+    folder = layout.root / "lock"
+    folder.mkdir()
+    (folder / "dvc.lock").write_text("stages: {}")
+    key = f"{read.find(layout, '2').model}/graph-0123456789ab-0123456789ab"
+    LocalFolder(layout.store).put_folder(key, folder)
+    assert checked(layout).found.bad == ()
+    (layout.store / key / "dvc.lock").write_text("other")
+    assert checked(layout).found.bad[0].text == f"store/{key}: not as its sums say: dvc.lock"
 
 
 def test_an_artifact_that_is_gone_is_said(layout):

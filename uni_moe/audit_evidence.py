@@ -12,15 +12,18 @@ from uni_moe.audit_log import decisions, read_log
 from uni_moe.errors import LineageError
 
 
-def audited(layout: Layout, head: str | None = None, *, has_remote: bool = False) -> Checked:
+def audited(
+    layout: Layout, head: str | None = None, *, has_remote: bool = False, subject: str | None = None
+) -> Checked:
     """Check a workspace's log, every file and artifact that it names, and that it names them all.
 
-    Every byte of every registered model is read. Where there is a remote, a model that was never
-    fetched is a note.
+    Every byte of every registered model is read; with a `subject` only of what the entries about
+    this model name. Where there is a remote, a model that was never fetched is a note.
     """
     checked = read_log(layout, head)
     away = _away(layout, checked.entries) if has_remote else {}
-    changed = _changed(layout, [_without(entry, away) for entry in checked.entries])
+    about = [one for one in checked.entries if subject is None or one.subject == subject]
+    changed = _changed(layout, [_without(entry, away) for entry in about])
     problems = [*checked.problems, *changed]
     if not checked.problems:
         problems += _untold(layout, checked.entries)

@@ -67,9 +67,10 @@ class Machine:
     `hostfile` is DeepSpeed's; `slurm` holds further words for srun. `activation_checkpointing`
     computes activations again instead of keeping them. `patience_s` is how long a rank waits for
     another. `last_states` counts the training states that stay while a phase trains; the best one
-    stays beside them. `features` says what of frozen encoders is kept on disk. `memory_bytes` is
-    what one process has, where plans are made on another machine than the one that trains.
-    `retention` says what housekeeping lets stay.
+    stays beside them. With `keep_states` all stay until housekeeping finds them old, so that any
+    interval can be verified by itself. `features` says what of frozen encoders is kept on disk.
+    `memory_bytes` is what one process has, where plans are made on another machine than the one
+    that trains. `retention` says what housekeeping lets stay.
     """
 
     launcher: Literal["none", "torchrun", "deepspeed", "slurm"] = "none"
@@ -84,6 +85,7 @@ class Machine:
     activation_checkpointing: bool = False
     patience_s: float = 600.0
     last_states: int = 2
+    keep_states: bool = False
     memory_bytes: int | None = None
     features: FeatureCacheSettings = field(default_factory=FeatureCacheSettings)
     retention: RetentionSettings = field(default_factory=RetentionSettings)

@@ -28,7 +28,12 @@ from typing import Any, TextIO
 from uni_moe.artifacts import Layout, write_json
 
 HEARTBEAT_S = 5.0
-_PACKAGES = ("torch", "transformers", "peft", "deepspeed", "numpy", "great-expectations")
+# What computes with samples, weights and scores: another version may give other bits.
+_PACKAGES = (
+    *("torch", "transformers", "peft", "deepspeed", "numpy", "safetensors", "tokenizers"),
+    *("av", "pillow", "soundfile", "soxr", "kaldi-native-fbank", "espeakng-loader"),
+    *("pyarrow", "pandas", "great-expectations", "matplotlib"),
+)
 
 
 @dataclass
@@ -114,7 +119,7 @@ def start_run(
         "reason": reason or os.environ.get("UNI_MOE_REASON"),
         "flow_run": flow_run or os.environ.get("UNI_MOE_FLOW_RUN"),
         "commit": commit(),
-        "environment": _environment(),
+        "environment": environment(),
         "params": dict(params),
         "artifacts": {},
     }
@@ -176,7 +181,8 @@ def commit() -> str | None:
     return done.stdout.strip() or None if done.returncode == 0 else None
 
 
-def _environment() -> dict[str, Any]:
+def environment() -> dict[str, Any]:
+    """Return Python, the packages that compute, and the machine's name for itself."""
     versions: dict[str, str | None] = {}
     for package in _PACKAGES:
         try:

@@ -3,7 +3,9 @@
 Both are told the same by their own doors: a number of a step, with its time; a thousand numbers in
 one transaction; a new run; the hundred best of ten thousand runs. What stands there for the last is
 written before, by rows and not through a door. MLflow is measured as it ships, with a rollback
-journal, and put into the WAL mode that ours runs in. Files in runs/ are not counted, which ours
+journal, and put into the WAL mode that ours runs in. SQLite is given statistics on both its stores,
+which it does not ask for: without them its question for the best takes squared time, which is told
+once. Files in runs/ are not counted, which ours
 imports from, nor are MLflow's artifacts. Time is of the wall: it is the disk that is waited for.
 """
 
@@ -69,14 +71,17 @@ def answer(setup: Setup, options: argparse.Namespace) -> Iterator[Case]:
             contender: stack.enter_context(mlflow(python, folder / f"{name}.sqlite", journal))
             for contender, name, journal in ((_SHIPPED, "shipped", None), (_WAL, "wal", WAL))
         }
-        fill(ours, beside, options.runs, setup.seed)
-        facts = settings(beside)
+        facts = fill(ours, beside, options.runs, setup.seed)
+        facts |= settings(beside)
         for what, times in BARS.items():
             places: dict[str, Place] = {_OURS.setting: OursPlace(ours, what)}
             places |= {one.setting: MlflowPlace(side, what) for one, side in beside.items()}
             found = measure(places, rounds=setup.rounds, seed=setup.seed, burst_s=setup.burst_s)
             asked: Bar | None = at_least(times) if options.runs >= 10_000 else None
-            claims = [Claim(_SHIPPED, _OURS, asked), Claim(_WAL, _OURS)]
+            claims = [
+                Claim(_SHIPPED, _OURS, asked),
+                Claim(_WAL, _OURS, asked if what == "top" else None),
+            ]
             yield Case(TITLES[what].format(runs=options.runs), rows_of(found, claims), (), facts)
 
 
@@ -122,8 +127,13 @@ class OursPlace:
         return Burst(median(seconds))
 
 
-def fill(ours: Ours, beside: dict[Contender, MlflowProcess], runs: int, seed: int) -> None:
+def fill(
+    ours: Ours, beside: dict[Contender, MlflowProcess], runs: int, seed: int
+) -> dict[str, Any]:
     """Give all of them as many runs, and see that all find the same best.
+
+    Returns:
+        What finding them took where SQLite has no statistics.
 
     Raises:
         StageError: they do not.
@@ -135,14 +145,19 @@ def fill(ours: Ours, beside: dict[Contender, MlflowProcess], runs: int, seed: in
         (record(run_name(index)), [{"step": 1, "loss": draw.random()}]) for index in range(runs)
     )
     best = [one.last for one in top_runs(ours.layout, "loss", BEST)]
+    told = {}
     for one, side in beside.items():
         side.ask("fill", runs=runs, seed=seed)
-        if side.ask("best", n=BEST)["values"] != best:
+        found = side.ask("best", n=BEST)
+        told[f"the best without statistics, {one}"] = f"{found['seconds']:.3g} s"
+        side.ask("statistics")
+        if found["values"] != best:
             raise StageError(
                 f"Ours and {one} do not find the same best runs.",
                 cause="they were filled with other numbers: this is our bug.",
                 remedy="tell us.",
             )
+    return told
 
 
 def settings(beside: dict[Contender, MlflowProcess]) -> dict[str, Any]:

@@ -201,8 +201,8 @@ def _known_identity(layout: Layout) -> str | None:
 def _check_owner(connection: Connection, tables: frozenset[str], own: str | None) -> None:
     if OwnerRow.__tablename__ not in tables:
         return
-    owners = connection.execute(select(OwnerRow.workspace)).scalars().all()
-    if not owners or list(owners) == [own]:
+    owners = [name for (name,) in connection.exec_driver_sql("SELECT workspace FROM owner")]
+    if not owners or owners == [own]:
         return
     raise ConfigError(
         f"The index {connection.engine.url!r} belongs to another workspace.",

@@ -32,12 +32,13 @@ def reader(layout: Layout, url: str | None = None) -> Engine:
     It is made once and holds no connection: what it learned of its questions makes them ten times
     as fast, and a file that was replaced is another one the next time.
     """
-    return _reader(_chosen(layout, url))
+    return _reader(url or os.environ.get(VARIABLE), str(layout.registry))
 
 
 @lru_cache(maxsize=64)
-def _reader(url: URL) -> Engine:
-    return _engine(url, "BEGIN", ("query_only=ON",), "REPEATABLE READ", poolclass=NullPool)
+def _reader(url: str | None, file: str) -> Engine:
+    address = _chosen(url, file)
+    return _engine(address, "BEGIN", ("query_only=ON",), "REPEATABLE READ", poolclass=NullPool)
 
 
 def writer(layout: Layout, url: str | None = None, *, foreign_keys: bool = True) -> Engine:
@@ -46,7 +47,8 @@ def writer(layout: Layout, url: str | None = None, *, foreign_keys: bool = True)
     A migration copies tables, for which SQLite must not look at them.
     """
     pragmas = (*_DURABLE, f"foreign_keys={'ON' if foreign_keys else 'OFF'}")
-    return _engine(_chosen(layout, url), "BEGIN IMMEDIATE", pragmas, "READ COMMITTED")
+    address = _chosen(url or os.environ.get(VARIABLE), str(layout.registry))
+    return _engine(address, "BEGIN IMMEDIATE", pragmas, "READ COMMITTED")
 
 
 @contextmanager
@@ -97,13 +99,12 @@ def _engine(
     return create_engine(url, poolclass=poolclass, isolation_level=isolation, connect_args=options)
 
 
-def _chosen(layout: Layout, url: str | None) -> URL:
-    """Return the address of the index, of a database that can be used."""
-    chosen = url or os.environ.get(VARIABLE)
-    if not chosen:
-        return URL.create("sqlite", database=str(layout.registry))
+def _chosen(url: str | None, file: str) -> URL:
+    """Return the address of the index: one that was told and can be used, or a file."""
+    if not url:
+        return URL.create("sqlite", database=file)
     try:
-        return create_engine(chosen).url
+        return create_engine(url).url
     except (ArgumentError, ModuleNotFoundError) as error:
         raise ConfigError(
             f"The database that {VARIABLE} names cannot be used.",

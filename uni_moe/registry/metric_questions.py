@@ -15,6 +15,7 @@ from sqlalchemy import (
     ColumnElement,
     TextualSelect,
     and_,
+    bindparam,
     column,
     exists,
     func,
@@ -82,23 +83,28 @@ class Point:
     value: float
 
 
+_BY_LAST = (
+    select(
+        *(RunRow.id, RunRow.stage, RunRow.status, RunRow.started),
+        *(SeriesRow.last, SeriesRow.last_step, SeriesRow.least, SeriesRow.greatest),
+    )
+    .join(RunRow, RunRow.id == SeriesRow.run)
+    .where(SeriesRow.key == bindparam("of"), SeriesRow.last.is_not(None))
+    .limit(bindparam("most"))
+)
+_TOP = {
+    "largest": _BY_LAST.order_by(SeriesRow.last.desc()),
+    "smallest": _BY_LAST.order_by(SeriesRow.last),
+}
+
+
 def top_runs(
     layout: Layout, key: str, n: int, order: Literal["largest", "smallest"] = "largest"
 ) -> list[RunNumber]:
     """Return the n runs whose last number under a key is the largest, or the smallest."""
-    last = SeriesRow.last.desc() if order == "largest" else SeriesRow.last
-    asked = (
-        select(
-            *(RunRow.id, RunRow.stage, RunRow.status, RunRow.started),
-            *(SeriesRow.last, SeriesRow.last_step, SeriesRow.least, SeriesRow.greatest),
-        )
-        .join(RunRow, RunRow.id == SeriesRow.run)
-        .where(SeriesRow.key == key, SeriesRow.last.is_not(None))
-        .order_by(last)
-        .limit(n)
-    )
     with reading(layout, metrics=True) as session:
-        return [RunNumber(*row) for row in session.execute(asked)]
+        found = session.connection().execute(_TOP[order], {"of": key, "most": n})
+        return [RunNumber(*row) for row in found.all()]
 
 
 def metric_keys(layout: Layout, run: str) -> dict[str, Series]:

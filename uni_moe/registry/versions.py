@@ -60,7 +60,11 @@ def known() -> tuple[str, ...]:
 
 def look(connection: Connection) -> Found:
     """Return what a database holds."""
-    tables = frozenset(inspect(connection).get_table_names())
+    if connection.dialect.name == "sqlite":  # every reader asks: a tenth of the time
+        asked = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+        tables = frozenset(name for (name,) in connection.exec_driver_sql(asked))
+    else:
+        tables = frozenset(inspect(connection).get_table_names())
     return Found(tables, version_of(connection) if VERSION_TABLE in tables else None)
 
 

@@ -14,11 +14,11 @@ from uni_moe.errors import LineageError
 from uni_moe.records import Card, EvalReport
 
 DEAD_AFTER_S = 30.0
-CARDS, REPORT = "cards", "report.json"
+CARDS, REPORT, ANSWERS = "cards", "report.json", "answers.jsonl"
 
 
 def all_cards(layout: Layout) -> dict[str, tuple[str, Card]]:
-    """Return id -> (name in the workspace, card), of artifacts that are here or in the store.
+    """Return id -> (name in the workspace, card), of artifacts here, in the store, or made outside.
 
     A card's id is computed from its content, so a changed card is another card. An artifact that
     is being replaced at this moment is left out.
@@ -32,6 +32,22 @@ def all_cards(layout: Layout) -> dict[str, tuple[str, Card]]:
             _note(found, file.relative_to(folder).as_posix().rsplit(".", 2)[0], file)
     for place in artifact_folders(layout.artifacts):
         _note(found, layout.name_of(place), place / CARD)
+    return found | run_cards(layout)
+
+
+def run_cards(layout: Layout) -> dict[str, tuple[str, Card]]:
+    """Return the cards that run folders hold: of what was made outside artifacts/, by id.
+
+    Raises:
+        LineageError: a card cannot be read.
+    """
+    found: dict[str, tuple[str, Card]] = {}
+    for file in sorted(layout.runs.glob(f"*/{CARD}")):
+        record = json_file(file.parent / "run.json") or {"artifacts": {}}
+        names = {card_id: name for name, card_id in record["artifacts"].items()}
+        _note(found, file.parent.name, file)
+        for card_id in found.keys() & names.keys():
+            found[card_id] = (names[card_id], found[card_id][1])
     return found
 
 

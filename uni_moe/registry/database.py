@@ -76,11 +76,12 @@ def writing(layout: Layout, url: str | None = None, *, afresh: bool = False) -> 
 
 
 @contextmanager
-def reading(layout: Layout, url: str | None = None) -> Iterator[Session]:
+def reading(layout: Layout, url: str | None = None, *, data: bool = False) -> Iterator[Session]:
     """Give a session for questions, all about one moment.
 
     Where there is no index, or one of another version, it is imported into memory, metrics
-    aside: a reader writes nothing and is never wrong.
+    aside, and tables of samples only for who asks about `data`: a reader writes nothing and is
+    never wrong.
 
     Raises:
         ConfigError: the database is that of another workspace, or cannot be reached or read.
@@ -95,7 +96,7 @@ def reading(layout: Layout, url: str | None = None) -> Iterator[Session]:
                         with Session(connection) as session:
                             yield session
                         return
-        with _in_memory(layout) as session:
+        with _in_memory(layout, data=data) as session:
             yield session
     finally:
         engine.dispose()
@@ -163,12 +164,12 @@ def _move_aside(layout: Layout, url: str | None) -> None:
 
 
 @contextmanager
-def _in_memory(layout: Layout) -> Iterator[Session]:
+def _in_memory(layout: Layout, *, data: bool) -> Iterator[Session]:
     engine = create_engine("sqlite://")
     Base.metadata.create_all(engine)
     try:
         with Session(engine) as session:
-            import_all(session, layout, metrics=False)
+            import_all(session, layout, metrics=False, data=data)
             yield session
     finally:
         engine.dispose()

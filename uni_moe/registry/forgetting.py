@@ -9,11 +9,15 @@ from uni_moe.audit import FORGOTTEN, Asked, Telling
 from uni_moe.audit_log import append
 from uni_moe.errors import GateError, LineageError
 from uni_moe.registry import read
+from uni_moe.registry.cards import all_cards
 from uni_moe.registry.decisions import turn
+from uni_moe.registry.seen import drop_seen
 
 
 def forget(layout: Layout, model: str, asked: Asked) -> read.Version:
-    """Remove what the store keeps of a registered model: weights, reports and cards; return it.
+    """Remove what the store keeps of a registered model; return it.
+
+    These are weights, reports, cards, and manifests and ledgers that no other model's lineage has.
 
     Its number and the decisions about it stay: they fell. What a process that died left is removed
     by a second call. Not covered: copies in a remote, and the artifacts of the road.
@@ -40,4 +44,5 @@ def forget(layout: Layout, model: str, asked: Asked) -> read.Version:
         evidence = {FORGOTTEN: layout.name_of(version.folder)}
         append(layout, Telling("forgetting", asked.who, asked.why, version.model, evidence))
         shutil.rmtree(version.folder)
+        drop_seen(layout, all_cards(layout))
     return version

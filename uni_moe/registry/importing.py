@@ -24,6 +24,7 @@ from uni_moe.registry.cards import (
     json_lines,
     read_report,
 )
+from uni_moe.registry.importing_data import import_data
 from uni_moe.registry.tables import (
     ArtifactRow,
     Base,
@@ -40,19 +41,25 @@ _ENDED = ("done", "failed")  # a run that seems dead may have slept with its mac
 _LOG = logging.getLogger(__name__)
 
 
-def import_all(session: Session, layout: Layout, *, metrics: bool = True) -> dict[str, int]:
+def import_all(
+    session: Session, layout: Layout, *, metrics: bool = True, data: bool = True
+) -> dict[str, int]:
     """Import what is not in the index yet; return how many rows each table has.
 
-    Metrics are nearly all of the work; a reader that asks for none of them leaves them out.
+    Metrics and tables of samples are nearly all of the work; a reader that asks for none of them
+    leaves them out.
 
     Raises:
         LineageError: a card or a record cannot be read.
     """
     known = set(session.scalars(select(ArtifactRow.id)))
-    for card_id, (name, card) in sorted(all_cards(layout).items()):
+    cards = all_cards(layout)
+    for card_id, (name, card) in sorted(cards.items()):
         if card_id not in known:
             _import_card(session, card_id, name, card)
     session.flush()
+    if data:
+        import_data(session, layout, cards)
     for folder, record in all_runs(layout, but=_whole_runs(session, layout)):
         _import_run(session, folder, record)
         if metrics:

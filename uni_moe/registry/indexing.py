@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from uni_moe.artifacts import Layout, json_text, write_text
 from uni_moe.audit_log import read_log
-from uni_moe.registry.database import writing
+from uni_moe.registry.cards import run_cards
+from uni_moe.registry.database import reading, writing
+from uni_moe.registry.graph import known_of
 from uni_moe.registry.importing import import_all
+from uni_moe.registry.seen import TABLES, places
+from uni_moe.registry.sightings import with_tables
 
 
 def index(layout: Layout) -> dict[str, int]:
@@ -13,6 +17,27 @@ def index(layout: Layout) -> dict[str, int]:
     _finish(layout)
     with writing(layout) as session:
         return import_all(session, layout)
+
+
+def catch_up(layout: Layout) -> None:
+    """Index what questions rest on, where the index does not know all that is here.
+
+    Whether it does is seen from artifacts/, from what the store keeps, and from cards in run
+    folders: most questions find nothing new and write nothing.
+    """
+    where = places(layout)
+    told = {
+        (card_id, what)
+        for card_id, folder in where.items()
+        for what, file in TABLES.items()
+        if (folder / file).is_file()
+    }
+    ids = {*where, *run_cards(layout)}
+    with reading(layout) as session:
+        known = known_of(session, ids)
+        known_tables = with_tables(session, where)
+    if not ids <= known or not told <= known_tables:
+        index(layout)
 
 
 def rebuild(layout: Layout) -> dict[str, int]:

@@ -2,8 +2,8 @@
 
 A run that has ended, or died when it had decided, is `runs/ID` there. A model is `MODEL/model`;
 beside it are its reports (`report-ID`), the cards of its family (`cards-HASH`), DVC's lock that
-names its data (`graph-ID-HASH`). The audit log that tells of them is `audit/`: see
-`uni_moe.registry.travel_log`.
+names its data (`graph-ID-HASH`). Manifests and ledgers, which models share, are `seen/CARD`. The
+audit log that tells of them is `audit/`: see `uni_moe.registry.travel_log`.
 Records are small and travel first, so that what a broken push leaves is known by name.
 """
 
@@ -20,6 +20,7 @@ from uni_moe.records import sha256_text
 from uni_moe.registry.cards import CARDS, all_runs, report_key
 from uni_moe.registry.parcels import Parcel, fetched_aside, give_up, is_wrong
 from uni_moe.registry.read import Version
+from uni_moe.registry.seen import SEEN
 from uni_moe.registry.travel_log import AUDIT, fetch_log, mend_log, part_to_send, send_part
 from uni_moe.storage.blobs import BlobStore, LocalFolder
 from uni_moe.storage.sums import sums_of, sums_text
@@ -30,7 +31,7 @@ _RUNS, _MODEL, _GRAPH = "runs/", "/model", (LOCK, "dvc.yaml", "params.yaml")
 _ENDED = ("done", "failed")
 _ID = r"[0-9a-f]{64}"
 _SHAPES = re.compile(
-    rf"runs/[\w-][\w.-]*|{_ID}/model|{_ID}/(report|{CARDS}|graph)-[0-9a-f]{{12}}(-[0-9a-f]{{12}})?"
+    rf"runs/[\w-][\w.-]*|{_ID}/model|{SEEN}/{_ID}|{_ID}/(report|{CARDS}|graph)-[0-9a-f]{{12}}(-[0-9a-f]{{12}})?"
     rf"|{AUDIT}[0-9]{{12}}-[0-9]{{12}}-{_ID}",
     re.ASCII,
 )

@@ -146,7 +146,12 @@ def files_of(folder: Path) -> dict[str, str]:
 
 
 def code_hash() -> str:
-    """Return the hash of our own source files that this process has imported, the command aside.
+    """Return the hash of our own source files that this process has imported, the command aside."""
+    return sha256_text(canonical_json(code_files()))
+
+
+def code_files() -> dict[str, str]:
+    """Return our own modules that this process has imported, the command aside, by their hashes.
 
     What the command needs around a stage (its words, its locks) computes nothing.
     """
@@ -155,12 +160,11 @@ def code_hash() -> str:
         for name in sys.modules
         if name.startswith("uni_moe") and not name.startswith(_COMMAND) and name not in AROUND
     )
-    digest = {
+    return {
         name: sha256_file(Path(file))
         for name in names
         if (file := getattr(sys.modules[name], "__file__", None)) is not None
     }
-    return sha256_text(canonical_json(digest))
 
 
 @contextmanager

@@ -33,7 +33,16 @@ def add_words(command: Command) -> None:
         ("license", "all under a licence"),
     ):
         impact.add_argument(f"--{name}", action="append", default=[], metavar="NAME", help=text)
-    for sub in (lineage, live, impact):
+    diff = command("diff", _diff, "all that differs between two models, section by section")
+    diff.add_argument("a", help="version, id or folder")
+    diff.add_argument("b", help="version, id or folder")
+    stale = command("stale", _stale, "what no longer matches its inputs, the champion among it")
+    contract = command("contract", _recheck, "registered models and the contract of today")
+    words = contract.add_subparsers(metavar="WORD", required=True)
+    text = "which registered models were trained on data that fail today's contract"
+    again = words.add_parser("recheck", help=text, description=text)
+    again.set_defaults(call=_recheck)
+    for sub in (lineage, live, impact, diff, stale, again):
         sub.add_argument("--json", action="store_true", help="as JSON")
 
 
@@ -82,3 +91,41 @@ def _impact(arguments: argparse.Namespace) -> None:
     catch_up(layout)
     found = impact(layout, asked)
     _say(arguments, found.to_json(), impact_text(found))
+
+
+def _diff(arguments: argparse.Namespace) -> int:
+    from uni_moe.differing import difference, difference_text
+    from uni_moe.registry.indexing import catch_up
+
+    layout = _layout(arguments)
+    if layout.store.is_dir() or layout.artifacts.is_dir():  # models lie anywhere
+        catch_up(layout)
+    found = difference(layout, arguments.a, arguments.b)
+    _say(arguments, found.to_json(), difference_text(found))
+    return YES if found else 0
+
+
+def _stale(arguments: argparse.Namespace) -> int:
+    from flows.dvc import plan_stages
+    from uni_moe.registry.indexing import catch_up
+    from uni_moe.registry.staleness import staleness
+
+    layout = _layout(arguments)
+    planned = {stage.name: stage.why for stage in plan_stages(layout.root).stages}
+    catch_up(layout)
+    found = staleness(layout, planned)
+    _say(arguments, found.to_json(), found.text)
+    return YES if found else 0
+
+
+def _recheck(arguments: argparse.Namespace) -> int:
+    from uni_moe.cli_process import quiet
+    from uni_moe.config import load_params
+    from uni_moe.recheck import recheck
+
+    layout = _layout(arguments)
+    params = load_params(layout.params)
+    quiet(params)
+    found = recheck(layout, params)
+    _say(arguments, found.to_json(), found.text)
+    return 0 if found.all_kept else YES

@@ -73,6 +73,17 @@ def ancestors(cards: Mapping[str, tuple[str, Card]], start: str) -> set[str]:
     return found
 
 
+def reachable(cards: Mapping[str, tuple[str, Card]], start: str) -> set[str]:
+    """Return an artifact and everything it was made from, as far as cards are known."""
+    found, waiting = set(), [start]
+    while waiting:
+        card_id = waiting.pop()
+        if card_id in cards and card_id not in found:
+            found.add(card_id)
+            waiting += cards[card_id][1].parents.values()
+    return found
+
+
 def kept_family(folder: Path, model: str) -> list[tuple[str, Card]]:
     """Return a registered model's card and its ancestors' with their names then, in their order.
 

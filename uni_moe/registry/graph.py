@@ -121,3 +121,17 @@ def _walk(starts: Iterable[str], given: Any, asked: Any) -> CTE:  # noqa: ANN401
         first = select(literal(wanted[0]).label("id"))
     walk = first.cte("walk", recursive=True)
     return walk.union(select(asked).join(walk, given == walk.c.id))
+
+
+def nearest(artifacts: Mapping[str, Artifact], start: str) -> dict[str, Artifact]:
+    """Return the artifacts above one by their names; of several with one name, the nearest."""
+    found: dict[str, Artifact] = {}
+    waiting, seen = [start], {start}
+    while waiting:
+        following: list[str] = []
+        for one in waiting:
+            found.setdefault(artifacts[one].name, artifacts[one])
+            following += artifacts[one].parents.values()
+        waiting = [one for one in dict.fromkeys(following) if one in artifacts and one not in seen]
+        seen.update(waiting)
+    return found

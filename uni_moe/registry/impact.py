@@ -22,7 +22,7 @@ from uni_moe.registry.reach import How, Reached, reach
 from uni_moe.registry.rerun import Again, again
 from uni_moe.registry.samples import about
 from uni_moe.registry.sightings import sightings, with_tables
-from uni_moe.registry.tables import ArtifactRow, EdgeRow, champion_id
+from uni_moe.registry.tables import ArtifactRow, EdgeRow, RunArtifactRow, champion_id
 from uni_moe.registry.tables_data import HolderRow
 
 _MOST = 500  # values that one statement names
@@ -34,7 +34,8 @@ class Touched:
     """An artifact that the samples are in, how that is known, and what it is today.
 
     `through` holds the ids of what it has them from. `versions` are its numbers as a registered
-    model; `is_here` says that it lies in the workspace.
+    model; `is_here` says that it lies in the workspace. `places` are the folders outside that it
+    was written to.
     """
 
     id: str
@@ -48,6 +49,7 @@ class Touched:
     versions: tuple[int, ...]
     is_live: bool
     is_here: bool
+    places: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return it as a JSON object."""
@@ -137,6 +139,9 @@ def _today(
     session: Session, reached: Sequence[Reached], live: str | None, here: Mapping[str, str]
 ) -> tuple[Touched, ...]:
     numbers = versions_of(session, [one.artifact.id for one in reached])
+    outside = _outside(
+        session, [one.artifact.id for one in reached if one.artifact.name[:1] == "/"]
+    )
     return tuple(
         Touched(
             id=one.artifact.id,
@@ -150,9 +155,21 @@ def _today(
             versions=numbers.get(one.artifact.id, ()),
             is_live=one.artifact.id == live,
             is_here=one.artifact.id in here,
+            places=tuple(outside.get(one.artifact.id, ())),
         )
         for one in reached
     )
+
+
+def _outside(session: Session, ids: Sequence[str]) -> dict[str, list[str]]:
+    """Return all folders outside the workspace that these were written to."""
+    found: dict[str, list[str]] = {}
+    rows = select(RunArtifactRow.artifact, RunArtifactRow.name).distinct()
+    for start in range(0, len(ids), _MOST):
+        part = rows.where(RunArtifactRow.artifact.in_(ids[start : start + _MOST]))
+        for artifact, name in session.execute(part.order_by(RunArtifactRow.name)):
+            found.setdefault(artifact, []).append(name)
+    return found
 
 
 def _parents(session: Session, children: Sequence[str]) -> list[str]:

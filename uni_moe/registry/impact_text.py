@@ -47,7 +47,8 @@ def _line(one: Touched) -> str:
     marks += ["the champion"] if one.is_live else []
     marks += ["here"] if one.is_here else []
     beside = f"  ({', '.join(marks)})" if marks else ""
-    return f"{one.name}  {one.id[:12]}  {said}{beside}"
+    name = ", ".join(one.places) or one.name
+    return f"{name}  {one.id[:12]}  {said}{beside}"
 
 
 def _versions(found: Impact) -> str:

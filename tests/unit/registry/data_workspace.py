@@ -74,7 +74,9 @@ def ingest(layout, modality, rows, *, refused=(), version=1, params=None):
 def judge_data(layout, *, version=1, rule="duration_s: be between (0.1, 600)"):
     """Write the contract's report over what was ingested."""
     verdict = RuleVerdict("short_sound", "sample", rule, "why", "remedy", 4, 1, ())
-    report = ContractReport("manifest", version, f"{version:064}", bool(rule), (), (verdict,), {}, ())
+    report = ContractReport(
+        "manifest", version, f"{version:064}", bool(rule), (), (verdict,), {}, ()
+    )
     there = [layout.samples(one) for one in KINDS if layout.samples(one).is_dir()]
     with write_artifact(
         layout.contract_report,

@@ -17,7 +17,7 @@ ROUNDS ?= 5
 	touch $@
 
 .venv/.dev: .venv/.run
-	$(INSTALL) -e ".[train,ops,s3,dev]"
+	$(INSTALL) -e ".[train,ops,s3,postgres,dev]"
 	touch $@
 
 setup: .venv/.dev

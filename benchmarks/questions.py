@@ -22,9 +22,10 @@ from benchmarks.asked_graph import Graph, sample_key, write_graph, write_samples
 from benchmarks.setup import Setup
 from uni_moe.artifacts import Layout
 from uni_moe.registry.asked import Asked
-from uni_moe.registry.database import VARIABLE, writing
+from uni_moe.registry.database import writing
 from uni_moe.registry.impact import impact
 from uni_moe.registry.lineage import lineage
+from uni_moe.registry.versions import VARIABLE
 
 BAR_MS, BAR_SERVER_MS = 200.0, 1000.0  # p95, on SQLite and on a server
 NODES_A_LEDGER = 5  # artifacts of a graph whose phases are at least so many

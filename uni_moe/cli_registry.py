@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from uni_moe.artifacts import Layout
@@ -28,8 +29,16 @@ def add_words(command: Command) -> None:
     ask.add_argument("--json", action="store_true", help="as JSON")
     models = command("models", _models, "list registered models and the champion")
     models.add_argument("--json", action="store_true", help="as JSON")
-    index = command("index", _index, "import cards and run folders into the database")
-    index.add_argument("--rebuild", action="store_true", help="drop the database first")
+    command("index", _index, "import cards and run folders into the database")
+    registry = command("registry", _show, "the database itself: show, upgrade, rebuild")
+    words = registry.add_subparsers(metavar="WORD", required=True)
+    show = words.add_parser("show", help="where it is, its version, rows and size")
+    show.set_defaults(call=_show)
+    show.add_argument("--json", action="store_true", help="as JSON")
+    upgrade = words.add_parser("upgrade", help="bring one of an older version to this code's")
+    upgrade.set_defaults(call=_upgrade)
+    rebuild = words.add_parser("rebuild", help="make it again from cards and run folders")
+    rebuild.set_defaults(call=_rebuild)
 
 
 def _ask(arguments: argparse.Namespace) -> None:
@@ -86,7 +95,7 @@ def _any_model(arguments: argparse.Namespace) -> tuple[Path, str, int]:
 def _models(arguments: argparse.Namespace) -> None:
     from uni_moe.registry.read import models, models_text
 
-    found = models(Layout(arguments.workspace.resolve()))
+    found = models(_layout(arguments))
     if arguments.json:
         print(json.dumps([version.to_json() for version in found], indent=1))
     else:
@@ -94,9 +103,34 @@ def _models(arguments: argparse.Namespace) -> None:
 
 
 def _index(arguments: argparse.Namespace) -> None:
-    from uni_moe.registry import indexing
+    from uni_moe.registry.indexing import index
 
-    layout = Layout(arguments.workspace.resolve())
-    counts = indexing.rebuild(layout) if arguments.rebuild else indexing.index(layout)
+    _tell(index(_layout(arguments)))
+
+
+def _rebuild(arguments: argparse.Namespace) -> None:
+    from uni_moe.registry.indexing import rebuild
+
+    _tell(rebuild(_layout(arguments)))
+
+
+def _upgrade(arguments: argparse.Namespace) -> None:
+    from uni_moe.registry.indexing import upgrade
+
+    print(upgrade(_layout(arguments)).text())
+
+
+def _show(arguments: argparse.Namespace) -> None:
+    from uni_moe.registry.showing import show
+
+    shown = show(_layout(arguments))
+    print(json.dumps(shown.to_json(), indent=1) if arguments.json else shown.text())
+
+
+def _tell(counts: Mapping[str, int]) -> None:
     for name, count in counts.items():
-        print(f"{name:12} {count}")
+        print(f"{name:14} {count}")
+
+
+def _layout(arguments: argparse.Namespace) -> Layout:
+    return Layout(arguments.workspace.resolve())

@@ -79,6 +79,9 @@ def _run(arguments: argparse.Namespace) -> int:
     layout = _ready(arguments)
     rules = load_params(layout.params).gate
     from flows.dvc import plan_stages
+    from uni_moe.registry.database import check
+
+    check(layout)  # hours of training are not to end with an index that cannot be used
 
     plan = plan_stages(layout.root)
     print(plan.text(), flush=True)

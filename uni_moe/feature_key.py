@@ -20,6 +20,7 @@ from torch import nn
 
 from uni_moe import routes
 from uni_moe.artifacts import sha256_file
+from uni_moe.instructions import instructions
 from uni_moe.model.preparing import MediaPreparingMixin
 from uni_moe.model.towers import TowersMixin
 
@@ -83,7 +84,7 @@ def _machine(device: torch.device) -> dict[str, Any]:
         "device": device.type,
         "machine": platform.machine(),
         "processor": _processor(),
-        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "instructions": instructions(),
         "threads": torch.get_num_threads(),
         "matmul": chosen.matmul,
         "attention": chosen.attention,

@@ -15,7 +15,7 @@ div.wide { overflow-x: auto; }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .7rem; text-align: left; vertical-align: top; }
 th, td { border-bottom: 1px solid #8884; }
-td { min-width: 7rem; max-width: 34rem; overflow-wrap: anywhere; }
+td { min-width: 7rem; max-width: 34rem; overflow-wrap: break-word; }
 th.n, td.n { min-width: 0; text-align: right; white-space: nowrap; }
 img { max-width: 100%; background: white; padding: .5rem; border-radius: .4rem; margin: .5rem 0; }
 code { overflow-wrap: anywhere; }

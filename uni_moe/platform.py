@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from uni_moe import routes
 from uni_moe.config import Platform
 from uni_moe.errors import ConfigError, bullets
+from uni_moe.instructions import instructions
 from uni_moe.native import native
 from uni_moe.routes import Routes
 
@@ -102,7 +103,7 @@ def machine() -> dict[str, Any]:
         "device": device().type,
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "torch": torch.__version__,
-        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "cpu": instructions(),
         "machine": platform.machine(),
         "native": built.build if built is not None else None,
     }

@@ -154,7 +154,7 @@ def test_the_secret_is_nowhere_but_where_it_was_put(road, server, tmp_path):
     shown = done(root, "remote", "show", "--json", secret=None)
     assert json.loads(shown)["credentials"] == ".dvc/config.local"
     assert json.loads(shown)["answers"] == "yes"
-    done(root, "index", "--rebuild")
+    done(root, "registry", "rebuild")
     rows = sqlite3.connect(root / "registry.sqlite").execute("select count(*) from runs")
     assert rows.fetchone() > (0,)
     assert "config.local" in (root / ".dvc" / ".gitignore").read_text()

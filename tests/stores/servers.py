@@ -59,7 +59,7 @@ class Swift:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.port = _free_ports(len(_KINDS) + 1)
+        self.port = free_ports(len(_KINDS) + 1)
         self.server = Server(f"http://127.0.0.1:{self.port}", "acct:tester", "only-for-tests")
         self._processes: list[subprocess.Popen[bytes]] = []
         _configure(folder, self.port, self.server)
@@ -142,7 +142,7 @@ def _configure(folder: Path, port: int, server: Server) -> None:
     )
 
 
-def _free_ports(count: int) -> int:
+def free_ports(count: int) -> int:
     """Return the first of so many free ports in a row."""
     for first in range(21_000 + os.getpid() % 1_000 * 5, 32_000, count):
         with _all_bound(first, count) as free:

@@ -1,98 +1,125 @@
-"""Opens the index for writing and for reading. SQLite by default, PostgreSQL by URL.
+"""Opens the index for writing, for reading, and for an upgrade.
 
-The database belongs to the index alone: tables of an older version are dropped and imported again.
-In PostgreSQL the index keeps to a schema of its own, so that others may share the database.
+The database belongs to the index alone; in PostgreSQL the index keeps to a schema of its own, so
+that others may share the database. A new one is made by the migrations. One of another version is
+told, and only an upgrade or a rebuild touches it.
 """
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
-from sqlalchemy import (
-    URL,
-    Connection,
-    Engine,
-    MetaData,
-    create_engine,
-    event,
-    func,
-    inspect,
-    select,
-)
-from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, OperationalError
+from sqlalchemy import Connection, Engine, MetaData, create_engine, func, select
 from sqlalchemy.orm import Session
 
 from uni_moe.artifacts import Layout, write_text
-from uni_moe.errors import ConfigError, full_disk, is_full
+from uni_moe.errors import ConfigError
+from uni_moe.registry import engines
 from uni_moe.registry.importing import import_all
-from uni_moe.registry.tables import Base, OwnerRow, RunArtifactRow
+from uni_moe.registry.schema import METADATA
+from uni_moe.registry.tables import OwnerRow
+from uni_moe.registry.versions import VARIABLE, State, known, look, refuse
 
-VARIABLE = "UNI_MOE_DATABASE_URL"
-_SCHEMA = "uni_moe"
 _WORKSPACE = ".workspace"
 _TURN = 0x756E696D6F65  # any number that all writers of this index agree on
+
+
+@dataclass(frozen=True)
+class Upgrade:
+    """What an upgrade does: from which version to which, and whether all is imported again."""
+
+    before: str | None  # None: there were no versions yet, or no index
+    after: str
+    is_afresh: bool
+
+    def text(self) -> str:
+        """Return it as a line for a person."""
+        if self.before == self.after:
+            return f"the index is of version {self.after} already"
+        how = "made anew from cards and run folders" if self.is_afresh else "brought"
+        return f"the index was {how} from version {self.before or 'none'} to {self.after}"
 
 
 @contextmanager
 def writing(layout: Layout, url: str | None = None, *, afresh: bool = False) -> Iterator[Session]:
     """Give a session whose work appears at its end, whole; writers take turns.
 
-    Tables are made where they are missing. They are made anew, inside the same transaction, where
-    they are of an older version, or where `afresh` asks for it; a broken SQLite file is then moved
-    aside.
+    A new database gets its tables. With `afresh` all tables are made anew, inside the same
+    transaction; a broken SQLite file is then moved aside.
 
     Raises:
-        ConfigError: the database holds tables of somebody else or of another workspace, or cannot
-            be reached or read.
+        ConfigError: the database is of another version (an older one may be made afresh), holds
+            tables of somebody else or of another workspace, or cannot be reached or read.
         StoreError: the disk is full.
     """
     if afresh:
         _move_aside(layout, url)
-    engine = _open(layout, url, begin="BEGIN IMMEDIATE")
-    try:
-        with _reached(engine), Session(engine) as session, session.begin():
-            connection = session.connection()
-            if engine.dialect.name == "postgresql":
-                session.execute(select(func.pg_advisory_xact_lock(_TURN)))
-                connection.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {_SCHEMA}")
-            own = _identity(layout)
-            if _fits(connection):
-                _check_owner(connection, own)
-            if afresh or not _fits(connection):
-                _drop(connection)
-                Base.metadata.create_all(connection)
-            if session.get(OwnerRow, own) is None:
-                session.add(OwnerRow(workspace=own))
-                session.flush()
-            yield session
-    finally:
-        engine.dispose()
+    with _transaction(engines.writer(layout, url)) as session:
+        connection = session.connection()
+        found = look(connection)
+        allowed = (State.EMPTY, State.TODAY, *((State.OLDER,) if afresh else ()))
+        if found.state not in allowed:
+            raise refuse(connection, found)
+        own = _identity(layout)
+        _check_owner(connection, found.tables, own)
+        if afresh or found.state is State.EMPTY:
+            _make_anew(connection)
+        _own(session, own)
+        yield session
+
+
+@contextmanager
+def upgrading(layout: Layout, url: str | None = None) -> Iterator[tuple[Session, Upgrade]]:
+    """Give a session to an index that was brought to today's version; it appears whole.
+
+    Tables from before there were versions are taken over where they have the form that the first
+    version has; those of another form are made anew, and everything is to be imported again.
+
+    Raises:
+        ConfigError: as `writing`, but for an older version.
+        StoreError: the disk is full.
+    """
+    from uni_moe.registry.migrating import adopt, migrate  # Alembic takes a while
+
+    with _transaction(engines.writer(layout, url, foreign_keys=False)) as session:
+        connection = session.connection()
+        found = look(connection)
+        if found.state in (State.STRANGE, State.NEWER):
+            raise refuse(connection, found)
+        own = _identity(layout)
+        _check_owner(connection, found.tables, own)
+        is_strange = found.state is State.OLDER and not (found.version or adopt(connection))
+        if is_strange:
+            _make_anew(connection)
+        else:
+            migrate(connection)
+        _own(session, own)
+        yield session, Upgrade(found.version, known()[-1], is_strange)
+        session.flush()
+        _check_keys(connection)
 
 
 @contextmanager
 def reading(layout: Layout, url: str | None = None, *, data: bool = False) -> Iterator[Session]:
     """Give a session for questions, all about one moment.
 
-    Where there is no index, or one of another version, it is imported into memory, metrics
-    aside, and tables of samples only for who asks about `data`: a reader writes nothing and is
-    never wrong.
+    Where there is no index, it is imported into memory, metrics aside, and tables of samples only
+    for who asks about `data`: a reader writes nothing and is never wrong.
 
     Raises:
-        ConfigError: the database is that of another workspace, or cannot be reached or read.
+        ConfigError: the database is of another version or workspace or of somebody else, or
+            cannot be reached or read.
     """
-    engine = _open(layout, url, begin="BEGIN")
+    engine = engines.reader(layout, url)
     try:
-        with _reached(engine):
+        with engines.reached(engine):
             if _is_there(engine):
                 with engine.connect() as connection:
-                    if _fits(connection):
-                        _check_owner(connection, _known_identity(layout))
+                    if _usable(connection, layout):
                         with Session(connection) as session:
                             yield session
                         return
@@ -102,24 +129,46 @@ def reading(layout: Layout, url: str | None = None, *, data: bool = False) -> It
         engine.dispose()
 
 
-@contextmanager
-def _reached(engine: Engine) -> Iterator[None]:
-    """Tell a database that cannot be reached or read from a mistake of ours."""
+def check(layout: Layout, url: str | None = None) -> None:
+    """Look whether the index can be used, before anything long begins.
+
+    Raises:
+        ConfigError: as `reading`.
+    """
+    engine = engines.reader(layout, url)
     try:
-        yield
-    except DBAPIError as error:
-        if error.orig is not None and is_full(error.orig):  # the whole holds our own texts, too
-            raise full_disk(f"The index {engine.url!r} could not be written.") from error
-        broken = type(error) is DatabaseError or isinstance(error, OperationalError)
-        if not broken:
-            raise
-        raise ConfigError(
-            f"The index {engine.url!r} cannot be used: {str(error.orig).strip()}",
-            cause="the file is broken or not ours to write, or the database server cannot be "
-            "reached or refuses us.",
-            remedy=f"look at the server that {VARIABLE} names; a broken file is made anew by "
-            "`uni-moe index --rebuild`: it holds nothing that cards and run folders do not.",
-        ) from error
+        with engines.reached(engine):
+            if _is_there(engine):
+                with engine.connect() as connection:
+                    _usable(connection, layout)
+    finally:
+        engine.dispose()
+
+
+def _usable(connection: Connection, layout: Layout) -> bool:
+    """Return whether there are tables to read; refuse those that are not ours or of today."""
+    found = look(connection)
+    if found.state is State.EMPTY:
+        return False
+    if found.state is not State.TODAY:
+        raise refuse(connection, found)
+    _check_owner(connection, found.tables, _known_identity(layout))
+    return True
+
+
+@contextmanager
+def _transaction(engine: Engine) -> Iterator[Session]:
+    """Give a session in one transaction of a writer whose turn it is."""
+    try:
+        with engines.reached(engine), Session(engine) as session, session.begin():
+            if engine.dialect.name == "postgresql":
+                session.execute(select(func.pg_advisory_xact_lock(_TURN)))
+                session.connection().exec_driver_sql(
+                    f"CREATE SCHEMA IF NOT EXISTS {engines.SCHEMA}"
+                )
+            yield session
+    finally:
+        engine.dispose()
 
 
 def _identity(layout: Layout) -> str:
@@ -136,7 +185,9 @@ def _known_identity(layout: Layout) -> str | None:
     return file.read_text(encoding="utf-8").strip() if file.is_file() else None
 
 
-def _check_owner(connection: Connection, own: str | None) -> None:
+def _check_owner(connection: Connection, tables: frozenset[str], own: str | None) -> None:
+    if OwnerRow.__tablename__ not in tables:
+        return
     owners = connection.execute(select(OwnerRow.workspace)).scalars().all()
     if not owners or list(owners) == [own]:
         return
@@ -148,12 +199,25 @@ def _check_owner(connection: Connection, own: str | None) -> None:
     )
 
 
+def _own(session: Session, own: str) -> None:
+    if session.get(OwnerRow, own) is None:
+        session.add(OwnerRow(workspace=own))
+        session.flush()
+
+
+def _check_keys(connection: Connection) -> None:
+    """Look at what SQLite did not while tables were copied."""
+    if connection.dialect.name == "sqlite":
+        loose = connection.exec_driver_sql("PRAGMA foreign_key_check").fetchall()
+        assert not loose, f"a migration left rows without their parents: {loose[:3]}"
+
+
 def _move_aside(layout: Layout, url: str | None) -> None:
     """Rename a SQLite index that is no database any more; nothing is deleted."""
-    engine = _open(layout, url, begin="BEGIN")
-    file = Path(engine.url.database or "")
+    engine = engines.reader(layout, url)
+    file = engines.sqlite_file(engine)
     engine.dispose()
-    if engine.dialect.name != "sqlite" or not file.is_file():
+    if file is None or not file.is_file():
         return
     try:
         with closing(sqlite3.connect(file)) as connection:
@@ -166,7 +230,7 @@ def _move_aside(layout: Layout, url: str | None) -> None:
 @contextmanager
 def _in_memory(layout: Layout, *, data: bool) -> Iterator[Session]:
     engine = create_engine("sqlite://")
-    Base.metadata.create_all(engine)
+    METADATA.create_all(engine)  # a test holds it to what migrations make, which take longer
     try:
         with Session(engine) as session:
             import_all(session, layout, metrics=False, data=data)
@@ -175,75 +239,17 @@ def _in_memory(layout: Layout, *, data: bool) -> Iterator[Session]:
         engine.dispose()
 
 
-def _open(layout: Layout, url: str | None, *, begin: str) -> Engine:
-    """Return the index's engine. SQLite runs in WAL mode, waits for a writer, keeps foreign keys.
-
-    `begin` is said by us: left to itself, the driver begins late, after DDL and SELECT.
-    """
-    chosen = url or os.environ.get(VARIABLE)
-    try:
-        engine = create_engine(chosen or URL.create("sqlite", database=str(layout.registry)))
-    except (ArgumentError, ModuleNotFoundError) as error:
-        raise ConfigError(
-            f"The database that {VARIABLE} names cannot be used.",
-            cause=str(error),
-            remedy="for PostgreSQL, `pip install 'psycopg[binary]'` and write the address as "
-            "postgresql+psycopg://user@host/name; without the variable SQLite is used.",
-        ) from error
-    if engine.dialect.name == "sqlite":
-        reads = begin == "BEGIN"
-        event.listen(engine, "connect", _settle_reader if reads else _settle_writer)
-        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
-        return engine
-    isolation = "REPEATABLE READ" if begin == "BEGIN" else "READ COMMITTED"
-    return create_engine(
-        engine.url,
-        isolation_level=isolation,
-        connect_args={"options": f"-csearch_path={_SCHEMA}"},
-    )
-
-
 def _is_there(engine: Engine) -> bool:
     """Say whether there is a database to open: SQLite would make an empty one."""
-    return engine.dialect.name != "sqlite" or Path(engine.url.database or "").is_file()
+    file = engines.sqlite_file(engine)
+    return file is None or file.is_file()
 
 
-def _fits(connection: Connection) -> bool:
-    """Say whether the database has exactly our tables' columns and keys."""
-    there = inspect(connection)
-    for table in Base.metadata.tables.values():
-        if not there.has_table(table.name):
-            return False
-        columns = {column["name"]: column["nullable"] for column in there.get_columns(table.name)}
-        key = there.get_pk_constraint(table.name)["constrained_columns"]
-        if columns != {column.name: column.nullable for column in table.columns}:
-            return False
-        if set(key) != set(table.primary_key.columns.keys()):
-            return False
-    return True
+def _make_anew(connection: Connection) -> None:
+    """Drop an index of any version, and make today's tables."""
+    from uni_moe.registry.migrating import migrate  # Alembic takes a while
 
-
-def _drop(connection: Connection) -> None:
-    """Drop an index of any version."""
     there = MetaData()
     there.reflect(connection)
-    if there.tables and RunArtifactRow.__tablename__ not in there.tables:
-        raise ConfigError(
-            f"The database {connection.engine.url!r} holds other tables: "
-            f"{', '.join(sorted(there.tables)[:5])}.",
-            cause=f"{VARIABLE} names a database that is not an index of ours.",
-            remedy="name a new database, or a file that does not exist.",
-        )
     there.drop_all(connection)
-
-
-def _settle_writer(connection: Any, _: object) -> None:  # noqa: ANN401 - a DBAPI connection
-    connection.isolation_level = None
-    for pragma in ("busy_timeout=30000", "journal_mode=WAL", "foreign_keys=ON"):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _settle_reader(connection: Any, _: object) -> None:  # noqa: ANN401 - a DBAPI connection
-    connection.isolation_level = None
-    for pragma in ("busy_timeout=30000", "query_only=ON"):
-        connection.execute(f"PRAGMA {pragma}")
+    migrate(connection)

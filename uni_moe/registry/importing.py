@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import delete, insert, select
 from sqlalchemy.orm import Session
 
 from uni_moe.artifacts import Layout
@@ -25,9 +25,10 @@ from uni_moe.registry.cards import (
     read_report,
 )
 from uni_moe.registry.importing_data import import_data
+from uni_moe.registry.schema import METADATA
+from uni_moe.registry.showing import rows_of
 from uni_moe.registry.tables import (
     ArtifactRow,
-    Base,
     EdgeRow,
     EvaluationRow,
     MetricRow,
@@ -67,10 +68,7 @@ def import_all(
     session.flush()
     _import_reports(session, layout)
     session.flush()
-    return {
-        name: session.scalar(select(func.count()).select_from(table)) or 0
-        for name, table in Base.metadata.tables.items()
-    }
+    return {name: rows_of(session.connection(), name) for name in METADATA.tables}
 
 
 def _whole_runs(session: Session, layout: Layout) -> set[str]:

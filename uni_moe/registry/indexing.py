@@ -5,7 +5,7 @@ from __future__ import annotations
 from uni_moe.artifacts import Layout, json_text, write_text
 from uni_moe.audit_log import read_log
 from uni_moe.registry.cards import run_cards
-from uni_moe.registry.database import reading, writing
+from uni_moe.registry.database import Upgrade, reading, upgrading, writing
 from uni_moe.registry.graph import known_of
 from uni_moe.registry.importing import import_all
 from uni_moe.registry.seen import TABLES, places
@@ -48,6 +48,18 @@ def rebuild(layout: Layout) -> dict[str, int]:
     _finish(layout)
     with writing(layout, afresh=True) as session:
         return import_all(session, layout)
+
+
+def upgrade(layout: Layout) -> Upgrade:
+    """Bring an index of an older version to today's, and import what it lacks.
+
+    Raises:
+        ConfigError: it is of a newer version, of another workspace or of somebody else.
+    """
+    _finish(layout)
+    with upgrading(layout) as (session, done):
+        import_all(session, layout)
+    return done
 
 
 def _finish(layout: Layout) -> None:

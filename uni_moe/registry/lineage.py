@@ -206,7 +206,7 @@ def found(session: Session, layout: Layout, name_or_id: str | None) -> str:
             return models[0]
     if name_or_id and (layout.root / name_or_id / CARD).is_file():
         return read_card(layout.root / name_or_id).id
-    named = select(ArtifactRow.id).where(ArtifactRow.id.startswith(name_or_id, autoescape=True))
+    named = select(ArtifactRow.id).where(ArtifactRow.id.between(name_or_id, f"{name_or_id}g"))
     known = len(name_or_id) >= SHORTEST
     ids = session.scalars(named.limit(_MANY)).all() if known else []
     if len(ids) != 1:

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import BigInteger, ForeignKey, Integer, LargeBinary, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from uni_moe.registry.tables import Base
+from uni_moe.registry.base import Base
 
 # SQLite keeps a table in the order of a key of this very type.
 _Number = BigInteger().with_variant(Integer, "sqlite")

@@ -55,7 +55,8 @@ class Load:
 class Way:
     """How a step is computed: bytes of a number, and the routes of attention and experts.
 
-    `spread` counts the ranks that share the experts.
+    `spread` counts the ranks that share the experts; the fused way rounds an expert's rows up to
+    a multiple of `pad_rows`.
     """
 
     number: int = 4
@@ -63,6 +64,7 @@ class Way:
     experts: str = "fused"
     checkpointing: bool = False
     spread: int = 1
+    pad_rows: int = PAD_ROWS
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,7 @@ def visits(network: Network, positions: int, way: Way) -> int:
     Experts that are spread get as many visits from other ranks as leave for them, on average.
     """
     decoder = network.decoder
-    filled = _experts(network, way) * PAD_ROWS // 2 if way.experts == "fused" else 0
+    filled = _experts(network, way) * way.pad_rows // 2 if way.experts == "fused" else 0
     return positions * decoder.top_k + filled
 
 

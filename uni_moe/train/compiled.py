@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import exp
 
-from uni_moe.model.backends.fused import PAD_ROWS
 from uni_moe.train.sizes import Network, Reader
 
 KEPT = 1024  # products, by oneDNN's own default
@@ -41,7 +40,7 @@ _GROUPS = 4  # in which the conversations of a modality's validation attend, abo
 
 
 def compiled_bytes(
-    network: Network, shapes: Shapes, *, validated: int, plain: bool, fused: bool
+    network: Network, shapes: Shapes, *, validated: int, plain: bool, pad_rows: int
 ) -> int:
     """Return the bytes of the products that a training compiles.
 
@@ -50,20 +49,20 @@ def compiled_bytes(
         shapes: the sizes of its micro-batches.
         validated: how many modalities are validated, forward alone.
         plain: whether attention is plain products.
-        fused: whether experts run one by one, each with rows of its own number.
+        pad_rows: what each expert's rows are rounded up to where they run one by one, else 0.
     """
     count = (
         shapes.positions * _by_position(network)
         + shapes.labels * (2 + network.has("language"))
         + shapes.groups * 6 * plain  # forward two, each with two on the way back
-        + 4 * _different(network, shapes, shapes.batches) * fused
+        + 4 * _different(network, shapes, shapes.batches, pad_rows)
         + sum(
             shapes.media.get(reader.kind, 0) * _by_media(network, reader)
             for reader in network.readers.values()
         )
     )
     forward = _by_position(network) // 3 + 2 * _GROUPS * plain
-    count += validated * forward + 2 * _different(network, shapes, validated) * fused
+    count += validated * forward + 2 * _different(network, shapes, validated, pad_rows)
     followed = min(KEPT, max(0, count - KEPT))
     return min(KEPT, count) * EACH_BYTES + followed * UNUSED_BYTES
 
@@ -78,14 +77,14 @@ def _by_position(network: Network) -> int:
     return square + wide + low + 3 * bool(network.decoder.sparse)
 
 
-def _different(network: Network, shapes: Shapes, batches: int) -> int:
+def _different(network: Network, shapes: Shapes, batches: int, pad_rows: int) -> int:
     """Return how many different numbers of rows, filled up, experts get in so many micro-batches.
 
     Every expert of every layer throws dice for one of the numbers that are likely; some fall twice.
     """
     decoder = network.decoder
     thrown = batches * len(decoder.sparse) * decoder.experts
-    likely = shapes.visited * decoder.top_k / (2 * PAD_ROWS)
+    likely = shapes.visited * decoder.top_k / (2 * pad_rows) if pad_rows else 0
     return round(likely * (1 - exp(-thrown / likely))) if likely else 0
 
 

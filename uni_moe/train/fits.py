@@ -14,9 +14,10 @@ from uni_moe import routes
 from uni_moe.errors import ConfigError
 from uni_moe.launch import size_here, size_of
 from uni_moe.machine import Machine
+from uni_moe.model.backends.fused import pad_rows
 from uni_moe.train.activations import Way
 from uni_moe.train.memory import Memory, Ranks
-from uni_moe.train.precision import Precision
+from uni_moe.train.precision import DTYPES, Precision
 
 # What a process has before there is a network: Python, torch, transformers, DeepSpeed (measured
 # with torch 2.13 for CPUs: 525 to 545 MB). An accelerator has its context.
@@ -56,6 +57,7 @@ def way_of(chosen: routes.Routes, ranks: Ranks) -> Way:
         experts=chosen.experts,
         checkpointing=ranks.activation_checkpointing,
         spread=ranks.expert_parallel,
+        pad_rows=pad_rows(DTYPES[ranks.precision], "cuda" if ranks.accelerator else "cpu"),
     )
 
 

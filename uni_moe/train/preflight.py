@@ -110,7 +110,8 @@ def memory_needed(  # noqa: PLR0913 - a process holds this much
         validated: how many modalities are validated.
         chosen: how it is computed.
     """
-    kept = kept_by(learning.network, loads.largest, way_of(chosen, ranks))
+    way = way_of(chosen, ranks)
+    kept = kept_by(learning.network, loads.largest, way)
     process = around.process
     if chosen.matmul == "onednn" and not ranks.accelerator:
         process += compiled_bytes(
@@ -118,7 +119,7 @@ def memory_needed(  # noqa: PLR0913 - a process holds this much
             loads.shapes,
             validated=validated,
             plain=chosen.attention == "plain",
-            fused=chosen.experts == "fused",
+            pad_rows=way.pad_rows * (way.experts == "fused"),
         )
     gaps = chosen.allocator != "map" and not ranks.accelerator
     around = replace(around, process=process, heap_share=heap_share(loads.shapes.positions) * gaps)

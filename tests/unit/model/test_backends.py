@@ -10,7 +10,7 @@ from uni_moe.model.backends.base import LowRank, Weights, visits_of
 from uni_moe.model.backends.choose import FEW_EXPERTS, backend_of
 from uni_moe.model.backends.elementwise import NativeElementwise, TorchElementwise
 from uni_moe.model.backends.few import FEW_TOKENS, Few, are_few
-from uni_moe.model.backends.fused import Fused
+from uni_moe.model.backends.fused import Fused, pad_rows
 from uni_moe.model.backends.grouped import grouped
 from uni_moe.model.backends.plan import Plan
 from uni_moe.model.backends.reference import reference
@@ -245,3 +245,11 @@ def test_the_number_of_threads_changes_no_bit_of_compiled_code():
 def test_loading_compiled_code_leaves_tiny_numbers_as_they_are():
     tiny = torch.tensor([1e-40])
     assert float(tiny * 1.0) > 0
+
+
+def test_matrix_units_have_experts_rounded_up_further(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    assert pad_rows(torch.bfloat16, "cpu") == 32
+    assert pad_rows(torch.float32, "cpu") == pad_rows(torch.bfloat16, "cuda") == 8
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    assert pad_rows(torch.bfloat16, "cpu") == 8

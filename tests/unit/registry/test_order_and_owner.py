@@ -69,7 +69,7 @@ def test_a_broken_index_is_told_and_made_anew(layout, broken):
         file.unlink()
     with pytest.raises(ConfigError, match="cannot be used") as told:
         index(layout)
-    assert "--rebuild" in told.value.remedy
+    assert "registry rebuild" in told.value.remedy
     rebuild(layout)
     assert read.champion(layout).number == 1
     assert (layout.root / "registry.sqlite.broken").read_bytes() == broken

@@ -13,7 +13,8 @@ from tests.unit.registry.workspace import RULES, candidate, judge, make, tables,
 from uni_moe.artifacts import Layout, read_card
 from uni_moe.errors import ConfigError, LineageError, StoreError
 from uni_moe.registry import read
-from uni_moe.registry.database import _reached, writing
+from uni_moe.registry.database import writing
+from uni_moe.registry.engines import reached
 from uni_moe.registry.indexing import index, rebuild
 from uni_moe.registry.promoting import promote_if_better
 from uni_moe.registry.write import register
@@ -87,19 +88,6 @@ def test_two_models_of_one_number_are_both_told(layout):
     assert {version.model for version in read.models(layout)} == {first.model, second.model}
     with pytest.raises(LineageError, match="names 0 artifacts"):
         read.lineage(layout, "1")
-
-
-def test_the_index_of_an_older_version_is_imported_again(layout):
-    promote_if_better(layout, put(layout, "a", 0.6), RULES)
-    before = tables(layout)
-    with closing(sqlite3.connect(layout.registry)) as old:
-        old.execute("alter table versions drop column reason")
-        old.execute("create table scores (report text references artifacts(id))")
-        old.execute("insert into scores select id from artifacts")
-        old.commit()
-    assert read.champion(layout).reason == "try a"
-    index(layout)
-    assert tables(layout) == before
 
 
 def test_a_verdict_of_an_older_version_counts(layout):
@@ -222,8 +210,8 @@ def test_a_write_that_fails_leaves_the_index_as_it_was(layout):
 
 def test_a_full_disk_is_no_broken_index():
     said = sqlite3.OperationalError("database or disk is full")
-    with pytest.raises(StoreError, match="the disk is full"), _reached(create_engine("sqlite://")):
+    with pytest.raises(StoreError, match="the disk is full"), reached(create_engine("sqlite://")):
         raise OperationalError("INSERT", {}, said)
     busy = sqlite3.OperationalError("database is locked")
-    with pytest.raises(ConfigError, match="is locked"), _reached(create_engine("sqlite://")):
+    with pytest.raises(ConfigError, match="is locked"), reached(create_engine("sqlite://")):
         raise OperationalError("INSERT", {"error": "No space left on device"}, busy)

@@ -95,7 +95,11 @@ def tables(layout):
     """
     engine = create_engine(f"sqlite:///{layout.registry}")
     with engine.connect() as connection:
-        names = connection.execute(text("select name from sqlite_master where type = 'table'"))
+        names = connection.execute(
+            text(
+                "select name from sqlite_master where type = 'table' and name != 'alembic_version'"
+            )
+        )
         found = {
             name: sorted(map(repr, connection.execute(text(f"select * from {name}"))))
             for (name,) in names.all()

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from uni_moe.instructions import has_matrix_units
 from uni_moe.model.backends.base import LowRank, Weights, visits_of
 from uni_moe.model.backends.elementwise import Elementwise
 from uni_moe.model.backends.plan import Plan
@@ -27,6 +28,9 @@ from uni_moe.model.backends.thin import filled
 
 # Measured: 8 beats 1 (a new shape in nearly every step) and 16 and more (idle rows).
 PAD_ROWS = 8
+# With matrix units a new shape costs as much as six products of one that is known (measured on a
+# Xeon, 256 to 1,024 rows), so there should be fewer of them.
+TILED_PAD_ROWS = 32
 
 
 @dataclass(frozen=True)
@@ -48,11 +52,17 @@ class Fused:
             *_factors(first),
             weights.down_EDI,
             *_factors(second),
-            Plan.of(visits, PAD_ROWS),
+            Plan.of(visits, pad_rows(x_TD.dtype, x_TD.device.type)),
             self.elementwise,
             (first.scale if first else 0.0, second.scale if second else 0.0),
         )
         return out
+
+
+def pad_rows(dtype: torch.dtype, device: str) -> int:
+    """Return what the rows of an expert are rounded up to a multiple of."""
+    is_tiled = dtype == torch.bfloat16 and device == "cpu" and has_matrix_units()
+    return TILED_PAD_ROWS if is_tiled else PAD_ROWS
 
 
 def _factors(delta: LowRank | None) -> tuple[Tensor | None, Tensor | None]:

@@ -1,0 +1,104 @@
+"""How a database is reached: SQLite by default, PostgreSQL by URL, in a schema of our own.
+
+What a writer was told is written stays so when the power fails: SQLite runs in WAL mode with
+synchronous=FULL, PostgreSQL as it comes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Engine, create_engine, event
+from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, OperationalError
+
+from uni_moe.artifacts import Layout
+from uni_moe.errors import ConfigError, full_disk, is_full
+from uni_moe.registry.versions import VARIABLE
+
+SCHEMA = "uni_moe"  # of PostgreSQL
+PATIENCE_S = 600  # a writer waits so long for its turn: an import of much takes minutes
+_DURABLE = ("journal_mode=WAL", "synchronous=FULL")
+
+
+def reader(layout: Layout, url: str | None = None) -> Engine:
+    """Return an engine whose transactions see one moment and write nothing."""
+    return _engine(layout, url, "BEGIN", ("query_only=ON",), "REPEATABLE READ")
+
+
+def writer(layout: Layout, url: str | None = None, *, foreign_keys: bool = True) -> Engine:
+    """Return an engine whose transactions take turns; SQLite keeps foreign keys if it is told to.
+
+    A migration copies tables, for which SQLite must not look at them.
+    """
+    pragmas = (*_DURABLE, f"foreign_keys={'ON' if foreign_keys else 'OFF'}")
+    return _engine(layout, url, "BEGIN IMMEDIATE", pragmas, "READ COMMITTED")
+
+
+@contextmanager
+def reached(engine: Engine) -> Iterator[None]:
+    """Tell a database that cannot be reached or read from a mistake of ours.
+
+    Raises:
+        ConfigError: it cannot be reached or read.
+        StoreError: the disk is full.
+    """
+    try:
+        yield
+    except DBAPIError as error:
+        if error.orig is not None and is_full(error.orig):  # the whole holds our own texts, too
+            raise full_disk(f"The index {engine.url!r} could not be written.") from error
+        broken = type(error) is DatabaseError or isinstance(error, OperationalError)
+        if not broken:
+            raise
+        raise ConfigError(
+            f"The index {engine.url!r} cannot be used: {str(error.orig).strip()}",
+            cause="the file is broken or not ours to write, or another process has been writing "
+            f"for {PATIENCE_S // 60} minutes, or the database server cannot be reached or refuses "
+            "us.",
+            remedy=f"look at the server that {VARIABLE} names; a broken file is made anew by "
+            "`uni-moe registry rebuild`: it holds nothing that cards and run folders do not.",
+        ) from error
+
+
+def sqlite_file(engine: Engine) -> Path | None:
+    """Return SQLite's file, which need not be there; None of a server."""
+    return Path(engine.url.database or "") if engine.dialect.name == "sqlite" else None
+
+
+def _engine(
+    layout: Layout, url: str | None, begin: str, pragmas: tuple[str, ...], isolation: str
+) -> Engine:
+    """Make an engine. `begin` is said by us: the driver begins late, after DDL and SELECT."""
+    engine = _chosen(layout, url)
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _settling(pragmas))
+        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
+        return engine
+    options = {"options": f"-csearch_path={SCHEMA}"}
+    return create_engine(engine.url, isolation_level=isolation, connect_args=options)
+
+
+def _chosen(layout: Layout, url: str | None) -> Engine:
+    chosen = url or os.environ.get(VARIABLE)
+    try:
+        return create_engine(chosen or URL.create("sqlite", database=str(layout.registry)))
+    except (ArgumentError, ModuleNotFoundError) as error:
+        raise ConfigError(
+            f"The database that {VARIABLE} names cannot be used.",
+            cause=str(error),
+            remedy="for PostgreSQL, `pip install 'psycopg[binary]'` and write the address as "
+            "postgresql+psycopg://user@host/name; without the variable SQLite is used.",
+        ) from error
+
+
+def _settling(pragmas: tuple[str, ...]) -> Callable[[Any, object], None]:
+    def settle(connection: Any, _: object) -> None:  # noqa: ANN401 - a DBAPI connection
+        connection.isolation_level = None
+        for pragma in (f"busy_timeout={PATIENCE_S * 1000}", *pragmas):
+            connection.execute(f"PRAGMA {pragma}")
+
+    return settle

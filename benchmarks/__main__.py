@@ -29,6 +29,8 @@ QUESTIONS = {
     "layouts": "gradients of two ranks beside one process, whatever each of them meets",
     "questions": "lineage and impact in a large index: how long an answer takes",
     "kills": "stages killed at random instants: do they end in the same bytes",
+    "registry": "the index beside MLflow's store, as durable as that",
+    "points": "an index of many metric points: filling it, and questions to it",
 }
 ROUNDS = 9
 MISSED = 1

@@ -15,8 +15,16 @@ from uni_moe.records import Score
 from uni_moe.registry.cards import all_runs, report_key
 from uni_moe.registry.database import reading
 from uni_moe.registry.gate import Verdict
-from uni_moe.registry.importing import metrics_of
 from uni_moe.registry.lineage import SHORTEST, Lineage, Node, lineage, lineage_text
+from uni_moe.registry.metric_questions import (
+    Point,
+    RunNumber,
+    Series,
+    curve,
+    metric_keys,
+    metrics,
+    top_runs,
+)
 from uni_moe.registry.tables import IN_ORDER, EvaluationRow, VerdictRow, VersionRow, champion_id
 from uni_moe.storage.blobs import LocalFolder
 
@@ -24,14 +32,19 @@ __all__ = [
     "Decision",
     "Lineage",
     "Node",
+    "Point",
     "Reign",
+    "RunNumber",
     "RunState",
+    "Series",
     "Version",
     "champion",
+    "curve",
     "find",
     "history",
     "lineage",
     "lineage_text",
+    "metric_keys",
     "metrics",
     "models",
     "models_text",
@@ -39,6 +52,7 @@ __all__ = [
     "next_sequence",
     "runs",
     "scores",
+    "top_runs",
     "verdicts",
     "version_of",
 ]
@@ -272,25 +286,6 @@ def runs(layout: Layout) -> list[RunState]:
         )
         for folder, record in all_runs(layout)
     ]
-
-
-def metrics(layout: Layout, run: str) -> dict[str, list[tuple[int, float | None]]]:
-    """Return key -> (step, value) of a run, from its folder: the index may be behind.
-
-    Raises:
-        LineageError: there is no such run.
-    """
-    folder = layout.runs / run
-    if not (folder / "run.json").is_file():
-        raise LineageError(
-            f"There is no run {run}.",
-            cause="its folder is not in runs/.",
-            remedy="take the name of a folder in runs/.",
-        )
-    found: dict[str, list[tuple[int, float | None]]] = {}
-    for key, step, value in metrics_of(folder):
-        found.setdefault(key, []).append((step, value))
-    return found
 
 
 def models_text(versions: Sequence[Version]) -> str:

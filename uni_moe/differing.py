@@ -165,15 +165,20 @@ def _scores(sides: Sequence[Side], notes: list[str]) -> tuple[ScoreDiffers, ...]
     if silent:
         notes.append(f"scores: there is no report on {_names(silent)}")
     before, after = reports
-    if before is None or after is None or before == after:
-        return ()
-    found = []
+    return () if before is None or after is None else scores_differ(before, after)
+
+
+def scores_differ(before: EvalReport, after: EvalReport) -> tuple[ScoreDiffers, ...]:
+    """Return the scores that are others, of modalities first and then of tasks. Pure."""
+    found: list[ScoreDiffers] = []
+    same = before.items == after.items
     for scope in ("modalities", "tasks"):
         one, other = (getattr(report, scope) for report in (before, after))
-        for name in sorted({*one, *other}):
-            if one.get(name) != other.get(name):
-                same = before.items == after.items
-                found.append(ScoreDiffers(scope, name, one.get(name), other.get(name), same))
+        found += [
+            ScoreDiffers(scope, name, one.get(name), other.get(name), same)
+            for name in sorted({*one, *other})
+            if one.get(name) != other.get(name)
+        ]
     return tuple(found)
 
 

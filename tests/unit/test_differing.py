@@ -7,9 +7,11 @@ import pytest
 from tests.unit.registry import data_workspace as made
 from uni_moe.artifacts import Layout
 from uni_moe.cli import main
-from uni_moe.differing import difference, difference_text
+from uni_moe.differing import Difference, difference, difference_text, scores_differ
+from uni_moe.registry.cards import read_report
 from uni_moe.registry.database import reading
 from uni_moe.registry.differing import records_differ
+from uni_moe.registry.indexing import index
 from uni_moe.registry.read import find
 from uni_moe.registry.write import register
 from uni_moe.runs import start_run
@@ -45,8 +47,6 @@ def layout(tmp_path_factory):
         for one, torch, threads in ((first, "2.6", 1), (second, "2.7", 2)):
             code = {**same["tune"], "a.py": torch * 20}
             run_of(layout, "artifacts/model", one.model, torch=torch, code=code, threads=threads)
-        from uni_moe.registry.indexing import index
-
         index(layout)
         yield layout
 
@@ -113,13 +113,17 @@ def test_folders_without_a_model_are_refused_and_names_that_name_nothing_too(lay
     assert "remedy:" in capsys.readouterr().err
 
 
-def test_the_word_diff_tells_scores_with_their_intervals(layout, capsys, monkeypatch):
-    monkeypatch.setattr("uni_moe.checkpoints.comparing.difference", lambda *_: [])  # no weights
-    words = ["--workspace", str(layout.root), "diff", "1", "2"]
-    assert main(words) == 1
-    said = capsys.readouterr().out
-    assert "60.0% [50.0%, 70.0%] -> 70.0% [60.0%, 80.0%]" in said
+def test_scores_are_told_with_their_intervals_beside_all_other_sections(layout):
+    before, after = (read_report(find(layout, name).report_folder) for name in "12")
+    scores = scores_differ(before, after)
+    assert [one.name for one in scores] == ["image", "mine/answer"]
+    whole = Difference("1", "2", records(layout), (), scores, ())
+    assert whole
+    said = difference_text(whole)
+    assert "image  60.0% [50.0%, 70.0%] -> 70.0% [60.0%, 80.0%]" in said
     for section in ("data", "contract", "parameters", "environment", "scores"):
         assert f"\n{section}\n" in f"\n{said}"
-    assert main([*words, "--json"]) == 1
-    assert len(json.loads(capsys.readouterr().out)["scores"]) == 2
+    assert "experts" not in said.splitlines()
+    told = json.loads(json.dumps(whole.to_json()))
+    assert told["data"][0]["change"]["added"] == {"mine": 1}
+    assert scores_differ(before, before) == ()

@@ -36,13 +36,13 @@ def _away(layout: Layout, entries: Sequence[Entry]) -> dict[str, str]:
 
     Those that were forgotten are no such models.
     """
-    forgotten = [entry.evidence.get(FORGOTTEN) for entry in entries]
+    forgotten = {entry.evidence.get(FORGOTTEN) for entry in entries}
     named = {path: card for entry in entries for path, card in _named(entry, "artifacts").items()}
     return {
         path: card
         for path, card in named.items()
         if path == f"{layout.name_of(layout.store)}/{card}/model"
-        and path.removesuffix("/model") not in forgotten
+        and not forgotten & {path, path.removesuffix("/model")}
         and not (layout.root / path).exists()
         and not (layout.root / f"{path}.sha256").exists()
     }
@@ -84,7 +84,7 @@ def _changed(layout: Layout, entries: Sequence[Entry]) -> list[Problem]:
 def _is_forgotten(layout: Layout, path: str, entry: Entry, forgotten: Mapping[str, int]) -> bool:
     """Say whether what an entry names is gone, as a later one tells of the folder it lay in."""
     return not (layout.root / path).exists() and any(
-        path.startswith(place) and entry.sequence < sequence
+        f"{path}/".startswith(place) and entry.sequence < sequence
         for place, sequence in forgotten.items()
     )
 

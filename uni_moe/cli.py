@@ -17,6 +17,7 @@ from uni_moe import (
     cli_audit,
     cli_data,
     cli_features,
+    cli_housekeeping,
     cli_ledger,
     cli_models,
     cli_questions,
@@ -42,6 +43,7 @@ _THEMES = (
     cli_ledger,
     cli_features,
     cli_remote,
+    cli_housekeeping,
     cli_stages,
 )
 _BUG = 70  # sysexits.h: an internal software error

@@ -113,7 +113,7 @@ def start_run(
         "pid": os.getpid(),
         "reason": reason or os.environ.get("UNI_MOE_REASON"),
         "flow_run": flow_run or os.environ.get("UNI_MOE_FLOW_RUN"),
-        "commit": _commit(),
+        "commit": commit(),
         "environment": _environment(),
         "params": dict(params),
         "artifacts": {},
@@ -161,7 +161,7 @@ def user() -> str:
         return f"uid {os.getuid()}"
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """Return the commit of the code that runs, None outside a checkout or without git."""
     try:
         done = subprocess.run(

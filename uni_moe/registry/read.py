@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -288,14 +288,15 @@ def runs(layout: Layout) -> list[RunState]:
     ]
 
 
-def models_text(versions: Sequence[Version]) -> str:
-    """Return a table of versions for a person."""
+def models_text(versions: Sequence[Version], removed: Mapping[str, str] | None = None) -> str:
+    """Return a table of versions for a person; `removed` says how a model's weights went."""
     if not versions:
         return "no model is registered; `uni-moe run` trains and registers one"
     lines = ["version  model         registered        verdict     why"]
     for version in versions:
         mark = " (champion)" if version.is_champion else ""
-        mark += "" if version.folder.is_dir() else " (forgotten, or kept elsewhere)"
+        if not version.model_folder.is_dir():
+            mark += f" ({(removed or {}).get(version.model, 'kept elsewhere')})"
         lines.append(
             f"{version.number:7}  {version.model[:12]}  {version.at[:16]}  "
             f"{version.verdict:10}  {version.reason}{mark}"

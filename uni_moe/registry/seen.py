@@ -16,8 +16,8 @@ from uni_moe.artifacts import CARD, Layout, read_card, sha256_file
 from uni_moe.data.exposures import FILE as LEDGER
 from uni_moe.data.validated import ACCEPTED, QUARANTINE
 from uni_moe.records import Card
-from uni_moe.registry.cards import ANSWERS, REPORT, artifact_folders, report_key
-from uni_moe.storage.blobs import LocalFolder
+from uni_moe.registry.cards import ANSWERS, CARDS, REPORT, artifact_folders, report_key
+from uni_moe.storage.blobs import BlobStore, LocalFolder
 
 SEEN = "seen"
 TABLES = {  # what a table says of the samples in it -> its file
@@ -76,6 +76,27 @@ def drop_seen(layout: Layout, wanted: Container[str]) -> None:
         if key.partition("/")[2] not in wanted:
             store.forget(key)
             shutil.rmtree(store.place(key))
+
+
+def seen_by_these_alone(
+    store: BlobStore, keys: Collection[str], gone: Collection[str]
+) -> list[str]:
+    """Return the keys of what tells of artifacts in the lineages of models that go, and no others.
+
+    Cards that travel are named after the beginnings of their ids.
+    """
+    cards = [key for key in keys if f"/{CARDS}-" in key]
+    own, others = (
+        {
+            file.rsplit(".", 2)[1]
+            for key in cards
+            if (key in gone) is going
+            for file in store.sums(key)
+        }
+        for going in (True, False)
+    )
+    seen = sorted(key for key in keys if key.startswith(f"{SEEN}/"))
+    return [key for key in seen if key.partition("/")[2][:12] in own - others]
 
 
 def files_told(card: Card) -> list[str]:

@@ -6,12 +6,18 @@ import pytest
 
 from tests.unit.registry import data_workspace as made
 from uni_moe.artifacts import Layout
+from uni_moe.audit import Asked as Asking
 from uni_moe.cli import main
 from uni_moe.errors import UnknownError
 from uni_moe.registry.asked import Asked
+from uni_moe.registry.forgetting import forget
 from uni_moe.registry.holdings import Draws
 from uni_moe.registry.impact import impact
 from uni_moe.registry.indexing import catch_up, index, rebuild
+from uni_moe.registry.promoting import promote_if_better
+from uni_moe.registry.travel import fetch_records, send
+from uni_moe.registry.write import register
+from uni_moe.storage.blobs import LocalFolder
 
 
 @pytest.fixture
@@ -88,20 +94,17 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_sample_is_where_ledgers_or_manifests_say(whole, case):
-    made.road(whole)
     key, wanted = CASES[case]
     found = hows(asked(whole, key))
     assert (found if len(wanted) > 1 else {name: found[name] for name in wanted}) == wanted
 
 
 def test_a_ledger_tells_the_draws_of_a_sample_and_of_its_caption_together(whole):
-    made.road(whole)
     (expert,) = [one for one in asked(whole, "mine/1").touched if one.how == "learned"]
     assert expert.draws == Draws(draws=2, first_step=1, last_step=2, tokens=10)
 
 
 def test_what_ledgers_prove_unseen_is_spared_and_stays(whole):
-    made.road(whole)
     found = asked(whole, "mine/9")
     assert len(found.spared) == 2  # the expert that hears and the tuned model
     (again,) = found.again
@@ -111,7 +114,6 @@ def test_what_ledgers_prove_unseen_is_spared_and_stays(whole):
 
 
 def test_untouched_experts_stay(whole):
-    made.road(whole)
     (again,) = asked(whole, "mine/8").again
     assert again.run == (
         "ingest",
@@ -180,7 +182,6 @@ def test_an_edited_sample_is_another_one_and_its_key_means_both(layout):
     ],
 )
 def test_samples_are_meant_by_whose_they_are(whole, question, samples):
-    made.road(whole)
     assert asked(whole, **question).samples == samples
 
 
@@ -192,7 +193,6 @@ def test_a_ledger_without_its_manifest_still_tells_of_its_keys(layout):
 
 
 def test_all_names_that_name_nothing_are_told_at_once(whole):
-    made.road(whole)
     with pytest.raises(UnknownError) as error:
         asked(whole, "mine/99", subjects=("bob",), licenses=("MIT",))
     for part in ("'mine/99'", "'bob'", "'MIT'"):
@@ -216,6 +216,31 @@ def test_the_index_catches_up_when_something_came_and_writes_nothing_else(layout
     made.train(layout, seen=["mine/4"])
     catch_up(layout)
     assert hows(asked(layout, "mine/4"))["experts/image"] == "learned"
+
+
+def test_manifests_and_ledgers_travel_and_go_with_the_last_model_that_has_them(layout, tmp_path):
+    first = made.registered(layout)
+    made.train(layout, seen=["mine/2"])
+    made.judge(layout, 0.9)
+    second = register(layout, reason="again", who="ada", flow_run="2")
+    promote_if_better(layout, second, made.RULES, reason="again", flow_run="2")
+    store = LocalFolder(tmp_path / "remote")
+    send(layout, store, lambda _: None, settled=False)
+    there = Layout(tmp_path / "there")
+    fetch_records(there, store, lambda _: None)
+    index(there)
+    assert asked(there, "mine/1").versions == (1, 2)  # the foundation has no ledger
+    ours = set(store.keys("seen/"))
+    forget(layout, "1", Asking("ada", "it must go"))
+    send(layout, store, lambda _: None, settled=False)
+    left = set(store.keys("seen/"))
+    assert left < ours
+    assert {key.partition("/")[2] for key in left} == {
+        key.partition("/")[2] for key in LocalFolder(layout.store).keys("seen/")
+    }
+    assert any(first.model in one.as_posix() for one in there.store.iterdir())
+    fetch_records(there, store, lambda _: None)
+    assert set(LocalFolder(there.store).keys("seen/")) == left
 
 
 def test_the_word_impact_tells_it_all(layout, capsys):

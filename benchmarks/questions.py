@@ -15,6 +15,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.answers import Bar, Case, Number, at_most
@@ -28,6 +29,7 @@ from uni_moe.registry.lineage import lineage
 from uni_moe.registry.versions import VARIABLE
 
 BAR_MS, BAR_SERVER_MS = 200.0, 1000.0  # p95, on SQLite and on a server
+_CLOCKS = ("wall_s", "computed_s")
 NODES_A_LEDGER = 5  # artifacts of a graph whose phases are at least so many
 NODES, LEDGERS, EACH, ASKED = 1_000_000, 1_000, 100_000, 200
 
@@ -110,23 +112,35 @@ def _impact_case(
     return Case(f"impact over {told:,} exposures", numbers=found, facts=facts)
 
 
-def timed(ask: Callable[[int], None], times: int) -> list[float]:
-    """Return how many seconds each question took."""
+@dataclass(frozen=True)
+class Took:
+    """Seconds of one question: by the clock, and those that this process computed."""
+
+    wall_s: float
+    computed_s: float
+
+
+def timed(ask: Callable[[int], None], times: int) -> list[Took]:
+    """Return how long each question took."""
     found = []
     for place in range(times):
-        began = time.perf_counter()
+        began, computed = time.perf_counter(), time.process_time()
         ask(place)
-        found.append(time.perf_counter() - began)
+        found.append(Took(time.perf_counter() - began, time.process_time() - computed))
     return found
 
 
-def _numbers(what: str, seconds: Sequence[float], bar: Bar) -> list[Number]:
-    p95 = statistics.quantiles(seconds, n=20)[-1] if len(seconds) > 1 else seconds[0]
+def _numbers(what: str, took: Sequence[Took], bar: Bar) -> list[Number]:
+    wall, computed = ([getattr(one, name) * 1e3 for one in took] for name in _CLOCKS)
     return [
-        Number(f"{what}, p50", statistics.median(seconds) * 1e3, "ms"),
-        Number(f"{what}, p95", p95 * 1e3, "ms", bar=bar),
-        Number(f"{what}, longest", max(seconds) * 1e3, "ms"),
+        Number(f"{what}, p50", statistics.median(wall), "ms"),
+        Number(f"{what}, p95", _p95(wall), "ms", bar=bar),
+        Number(f"{what}, p95 of what it computes", _p95(computed), "ms"),
     ]
+
+
+def _p95(values: Sequence[float]) -> float:
+    return statistics.quantiles(values, n=20)[-1] if len(values) > 1 else values[0]
 
 
 def _facts(layout: Layout, graph: Graph, began: float) -> dict[str, object]:

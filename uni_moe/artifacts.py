@@ -146,15 +146,25 @@ def files_of(folder: Path) -> dict[str, str]:
 
 
 def code_hash() -> str:
-    """Return the hash of our own source files that this process has imported, the command aside.
-
-    What the command needs around a stage (its words, its locks) computes nothing.
-    """
+    """Return the hash of our own source files that this process has imported, the command aside."""
     return code_hash_of(imported_code())
 
 
+def code_hash_of(files: Mapping[str, Path]) -> str:
+    """Return the hash of these modules: name -> source file."""
+    return sha256_text(canonical_json(_hashes(files)))
+
+
+def code_files() -> dict[str, str]:
+    """Return the modules that `code_hash` covers in this process, each with its file's sha256."""
+    return _hashes(imported_code())
+
+
 def imported_code() -> dict[str, Path]:
-    """Return the modules that `code_hash` covers in this process, each with its source file."""
+    """Return our own modules that this process has imported, each with its source file.
+
+    What the command needs around a stage (its words, its locks) computes nothing.
+    """
     return {
         name: Path(file)
         for name, module in sorted(sys.modules.items())
@@ -163,9 +173,8 @@ def imported_code() -> dict[str, Path]:
     }
 
 
-def code_hash_of(files: Mapping[str, Path]) -> str:
-    """Return the hash of these modules: name -> source file."""
-    return sha256_text(canonical_json({name: sha256_file(files[name]) for name in sorted(files)}))
+def _hashes(files: Mapping[str, Path]) -> dict[str, str]:
+    return {name: sha256_file(files[name]) for name in sorted(files)}
 
 
 @contextmanager

@@ -60,6 +60,12 @@ class LineageError(UniMoeError):
     exit_code = 5
 
 
+class UnknownError(LineageError):
+    """A name on the command line names nothing, or several things."""
+
+    exit_code = 2
+
+
 class StageError(UniMoeError):
     """A stage could not run to its end."""
 

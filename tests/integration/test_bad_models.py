@@ -212,7 +212,8 @@ def test_a_model_without_a_processor_cannot_be_asked(ours, tmp_path, tell):
         (["import-official", "nowhere", "--out", "out"], "There is no folder nowhere"),
         (["export-official", "nowhere", "--out", "out"], "nowhere holds no model of ours"),
         (["surgery", "nowhere", "--undo", "--out", "out"], "nowhere holds no model of ours"),
-        (["diff", "nowhere", "nowhere"], "nowhere holds no model of ours"),
+        (["diff", "nowhere", "nowhere"], "'nowhere' names 0 artifacts"),
+        (["diff", "./nowhere", "./nowhere"], "nowhere holds no model of ours"),
     ],
 )
 def test_what_is_not_there_is_named(words, said, tell):

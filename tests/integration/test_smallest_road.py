@@ -20,9 +20,14 @@ from tests.house.test_graph import data_edges
 from uni_moe.artifacts import CARD, Layout, read_card, verified_card
 from uni_moe.cli_stages import STAGES
 from uni_moe.config import Params, parse_params
+from uni_moe.data.exposures import find, ledger_of
 from uni_moe.data.kept_features import kept_features
 from uni_moe.machine import FeatureCacheSettings, Machine
 from uni_moe.records import MEDIA_KINDS
+from uni_moe.registry.asked import Asked
+from uni_moe.registry.impact import impact
+from uni_moe.registry.indexing import rebuild
+from uni_moe.registry.write import register
 from uni_moe.runs import start_run
 from uni_moe.stage import StageContext
 
@@ -348,3 +353,27 @@ def test_a_model_that_is_judged_again_is_shown_kept_features(again):
     (warm,) = run_again(again, "evaluate", FeatureCacheSettings())
     assert warm.get("encoded", 0) == 0
     assert warm["read"] > 0
+
+
+def test_a_registered_road_says_what_a_sample_is_in_as_its_ledgers_do(again, monkeypatch):
+    monkeypatch.delenv("UNI_MOE_DATABASE_URL", raising=False)
+    ledgers = {again.name_of(f.parent): f.parent for f in again.artifacts.rglob("ledger.parquet")}
+    first = next(iter(ledger_of(again.expert("image"))))
+    key = first.key.removesuffix("#caption")
+    by_hand = {name: sum(1 for _ in find(folder, key)) for name, folder in ledgers.items()}
+    register(again, reason="a test", who="ada", flow_run="1")
+    before = impact(again, Asked((key,)))
+    drawn = {one.name: one.draws.draws for one in before.touched if one.how == "learned"}
+    assert drawn == {name: count for name, count in by_hand.items() if count}
+    assert drawn["artifacts/experts/image"] >= 1
+    assert before.versions == (1,)
+    (here,) = before.again
+    assert {"ingest", "experts@image", "assemble", "tune", "evaluate"} <= set(here.run)
+    assert "experts@audio" in here.stay
+    shutil.rmtree(again.artifacts)
+    rebuild(again)
+    after = impact(again, Asked((key,)))
+    assert {one.name: one.draws for one in after.touched if one.draws} == {
+        one.name: one.draws for one in before.touched if one.draws
+    }
+    assert after.versions == (1,)

@@ -88,7 +88,7 @@ def operate_on(
         "origins": origins,
         "earlier": earlier,
     }
-    return write_model(model, out, config, after, receipt)
+    return write_model(model, out, config, after, receipt, tuple(donors.values()))
 
 
 def undo(model: Path, out: Path) -> Mapping[str, Any]:

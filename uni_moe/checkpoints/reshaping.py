@@ -61,7 +61,8 @@ def upcycle(  # noqa: PLR0913 - a mixture is these choices
     receipt = plan.receipt() | {"earlier": read_receipt(model)}
     if receipt["inverse"] is not None:
         receipt["inverse"] |= {"config": before}
-    return write_model(model, out, after, assemble(plan, state, experts), receipt)
+    donors = tuple(Path(slot) for slot in experts)
+    return write_model(model, out, after, assemble(plan, state, experts), receipt, donors)
 
 
 def merge_adapter(model: Path, adapter: Path, out: Path) -> Mapping[str, Any]:
@@ -90,7 +91,7 @@ def merge_adapter(model: Path, adapter: Path, out: Path) -> Mapping[str, Any]:
         "origins": origins,
         "earlier": earlier,
     }
-    return write_model(model, out, config, after, receipt)
+    return write_model(model, out, config, after, receipt, (adapter,))
 
 
 def _check_base(adapter: Path, plan: merging.MergePlan, state: Mapping[str, Tensor]) -> None:

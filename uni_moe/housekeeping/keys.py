@@ -12,6 +12,7 @@ from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 
 from uni_moe.registry.cards import CARDS
+from uni_moe.registry.seen import SEEN
 from uni_moe.registry.tombstones import TOMBSTONES
 from uni_moe.storage.sums import SUMS
 
@@ -19,7 +20,7 @@ _OWN = re.compile(rf"audit\.jsonl|\.lock|\.workspace|[0-9a-f]{{64}}/{CARDS}/.+")
 _DRAFT = re.compile(r"(^|/)\.[^/]+\.[0-9a-f]{32}(/|$)")  # as `whole_folder`, `whole_file` name them
 _MODEL = re.compile(r"[0-9a-f]{64}")
 _PARTS = 2  # a key is a name or two
-_RECORDS = ("runs", "audit", TOMBSTONES.rstrip("/"))
+_RECORDS = ("runs", "audit", SEEN, TOMBSTONES.rstrip("/"))
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ from uni_moe.errors import LineageError
 from uni_moe.records import Card, EvalReport
 
 DEAD_AFTER_S = 30.0
+CARDS, REPORT, ANSWERS = "cards", "report.json", "answers.jsonl"
 _BEATS_BYTES = 4096  # at the end of a file of heartbeats: the last one is among them
-CARDS, REPORT = "cards", "report.json"
 
 
 def all_cards(layout: Layout) -> dict[str, tuple[str, Card]]:
-    """Return id -> (name in the workspace, card), of artifacts that are here or in the store.
+    """Return id -> (name in the workspace, card), of artifacts here, in the store, or made outside.
 
     A card's id is computed from its content, so a changed card is another card. An artifact that
     is being replaced at this moment is left out.
@@ -33,6 +33,22 @@ def all_cards(layout: Layout) -> dict[str, tuple[str, Card]]:
             _note(found, file.relative_to(folder).as_posix().rsplit(".", 2)[0], file)
     for place in artifact_folders(layout.artifacts):
         _note(found, layout.name_of(place), place / CARD)
+    return found | run_cards(layout)
+
+
+def run_cards(layout: Layout) -> dict[str, tuple[str, Card]]:
+    """Return the cards that run folders hold: of what was made outside artifacts/, by id.
+
+    Raises:
+        LineageError: a card cannot be read.
+    """
+    found: dict[str, tuple[str, Card]] = {}
+    for file in sorted(layout.runs.glob(f"*/{CARD}")):
+        record = json_file(file.parent / "run.json") or {"artifacts": {}}
+        names = {card_id: name for name, card_id in record["artifacts"].items()}
+        _note(found, file.parent.name, file)
+        for card_id in found.keys() & names.keys():
+            found[card_id] = (names[card_id], found[card_id][1])
     return found
 
 
@@ -55,6 +71,17 @@ def ancestors(cards: Mapping[str, tuple[str, Card]], start: str) -> set[str]:
             )
         found.add(card_id)
         waiting += cards[card_id][1].parents.values()
+    return found
+
+
+def reachable(cards: Mapping[str, tuple[str, Card]], start: str) -> set[str]:
+    """Return an artifact and everything it was made from, as far as cards are known."""
+    found, waiting = set(), [start]
+    while waiting:
+        card_id = waiting.pop()
+        if card_id in cards and card_id not in found:
+            found.add(card_id)
+            waiting += cards[card_id][1].parents.values()
     return found
 
 

@@ -105,11 +105,13 @@ def upgrading(layout: Layout, url: str | None = None) -> Iterator[tuple[Session,
 
 
 @contextmanager
-def reading(layout: Layout, url: str | None = None, *, metrics: bool = False) -> Iterator[Session]:
+def reading(
+    layout: Layout, url: str | None = None, *, metrics: bool = False, data: bool = False
+) -> Iterator[Session]:
     """Give a session for questions, all about one moment.
 
-    Where there is no index, it is imported into memory, metrics only if they are asked for: a
-    reader writes nothing and is never wrong.
+    Where there is no index, it is imported into memory, metrics and tables of samples only if they
+    are asked for: a reader writes nothing and is never wrong.
 
     Raises:
         ConfigError: the database is of another version or workspace or of somebody else, or
@@ -123,7 +125,7 @@ def reading(layout: Layout, url: str | None = None, *, metrics: bool = False) ->
                     with Session(connection) as session:
                         yield session
                     return
-    with _in_memory(layout, metrics=metrics) as session:
+    with _in_memory(layout, metrics=metrics, data=data) as session:
         yield session
 
 
@@ -239,12 +241,12 @@ def _move_aside(layout: Layout, url: str | None) -> None:
 
 
 @contextmanager
-def _in_memory(layout: Layout, *, metrics: bool) -> Iterator[Session]:
+def _in_memory(layout: Layout, *, metrics: bool, data: bool) -> Iterator[Session]:
     engine = create_engine("sqlite://")
     METADATA.create_all(engine)  # a test holds it to what migrations make, which take longer
     try:
         with Session(engine) as session:
-            import_graph(session, layout)
+            import_graph(session, layout, data=data)
             waiting = deque(unread(session, layout) if metrics else ())
             while waiting:
                 read_on(session, waiting)

@@ -14,8 +14,10 @@ from uni_moe.audit import FORGOTTEN, Asked, Telling
 from uni_moe.audit_log import append, sound_log
 from uni_moe.errors import GateError, LineageError
 from uni_moe.registry import read
+from uni_moe.registry.cards import all_cards
 from uni_moe.registry.decisions import turn
 from uni_moe.registry.removals import FORGETTING
+from uni_moe.registry.seen import drop_seen
 from uni_moe.registry.tombstones import (
     FILE,
     TOMBSTONES,
@@ -29,7 +31,9 @@ from uni_moe.storage.blobs import LocalFolder
 
 
 def forget(layout: Layout, model: str, asked: Asked) -> read.Version:
-    """Remove what the store keeps of a registered model: weights, reports and cards; return it.
+    """Remove what the store keeps of a registered model; return it.
+
+    These are weights, reports, cards, and manifests and ledgers that no other model's lineage has.
 
     Its number and the decisions about it stay: they fell. What a process that died left is removed
     by a second call. The next push removes it from the remote, too. Not covered: the artifacts of
@@ -59,6 +63,7 @@ def forget(layout: Layout, model: str, asked: Asked) -> read.Version:
         raise_tombstone(layout, tombstone_of("forgotten", version.model, entry), entry)
         if version.folder.is_dir():
             shutil.rmtree(version.folder)
+        drop_seen(layout, all_cards(layout))
     return version
 
 
@@ -85,6 +90,7 @@ def obey(layout: Layout, stones: Iterable[Tombstone], say: Callable[[str], None]
                 if one.entry not in known:
                     _tell(layout, one)
                 shutil.rmtree(layout.store / one.model)
+                drop_seen(layout, all_cards(layout))
                 say(f"forgotten elsewhere, and removed here: {one.model[:12]}")
 
 

@@ -22,6 +22,7 @@ from uni_moe.registry.cards import (
     json_file,
     read_report,
 )
+from uni_moe.registry.importing_data import import_data
 from uni_moe.registry.tables import (
     ArtifactRow,
     EdgeRow,
@@ -47,17 +48,20 @@ _MADE_AGAIN = update(RunArtifactRow).where(
 )
 
 
-def import_graph(session: Session, layout: Layout) -> None:
-    """Import what is not in the index yet, metrics aside.
+def import_graph(session: Session, layout: Layout, *, data: bool = True) -> None:
+    """Import what is not in the index yet, metrics aside, and tables of samples only with `data`.
 
     Raises:
         LineageError: a card or a record cannot be read.
     """
     known = set(session.scalars(select(ArtifactRow.id)))
-    for card_id, (name, card) in sorted(all_cards(layout).items()):
+    cards = all_cards(layout)
+    for card_id, (name, card) in sorted(cards.items()):
         if card_id not in known:
             _import_card(session, card_id, name, card)
     session.flush()
+    if data:
+        import_data(session, layout, cards)
     for folder, record in all_runs(layout, but=_whole_runs(session, layout)):
         import_run(session.connection(), record)
         _import_facts(session, record["id"], folder)

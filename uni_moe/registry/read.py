@@ -10,12 +10,12 @@ from typing import Any, Literal
 from sqlalchemy import func, select
 
 from uni_moe.artifacts import Layout
-from uni_moe.errors import LineageError
+from uni_moe.errors import LineageError, UnknownError
 from uni_moe.records import Score
 from uni_moe.registry.cards import all_runs, report_key
 from uni_moe.registry.database import reading
 from uni_moe.registry.gate import Verdict
-from uni_moe.registry.lineage import SHORTEST, Node, lineage, lineage_text
+from uni_moe.registry.lineage import SHORTEST, Lineage, Node, lineage, lineage_text
 from uni_moe.registry.metric_questions import (
     Point,
     RunNumber,
@@ -30,6 +30,7 @@ from uni_moe.storage.blobs import LocalFolder
 
 __all__ = [
     "Decision",
+    "Lineage",
     "Node",
     "Point",
     "Reign",
@@ -176,7 +177,8 @@ def find(layout: Layout, name: str | None) -> Version:
     None is the champion.
 
     Raises:
-        LineageError: no version or several are meant.
+        UnknownError: no version or several are meant.
+        LineageError: there is no champion.
     """
     known = models(layout)
     if name is None:
@@ -188,7 +190,8 @@ def find(layout: Layout, name: str | None) -> Version:
     if len(found) != 1:
         meant = "the champion" if name is None else repr(name)
         several = ", ".join(f"{v.number} ({v.model[:12]})" for v in found[:5])
-        raise LineageError(
+        kind = LineageError if name is None else UnknownError
+        raise kind(
             f"{meant} names {len(found)} registered models{f': {several}' if found else ''}.",
             cause=f"{len(known)} versions are registered.",
             remedy="take one from `uni-moe models`, by its number or the beginning of its id.",

@@ -2,8 +2,9 @@
 
 A run that has ended, or died when it had decided, is `runs/ID` there. A model is `MODEL/model`;
 beside it are its reports (`report-ID`), the cards of its family (`cards-HASH`), DVC's lock that
-names its data (`graph-ID-HASH`). The audit log that tells of them is `audit/`: see
-`uni_moe.registry.travel_log`; what must not come back is told by `tombstones/`.
+names its data (`graph-ID-HASH`). Manifests and ledgers, which models share, are `seen/CARD`. The
+audit log that tells of them is `audit/`: see `uni_moe.registry.travel_log`; what must not come back
+is told by `tombstones/`.
 Records are small and travel first, so that what a broken push leaves is known by name.
 """
 
@@ -22,6 +23,7 @@ from uni_moe.registry.forgetting import obey
 from uni_moe.registry.graphs import LOCK, graph_keys, keep_graph
 from uni_moe.registry.parcels import Parcel, fetched_aside, give_up, is_thinned, is_wrong
 from uni_moe.registry.read import Version
+from uni_moe.registry.seen import SEEN, seen_by_these_alone
 from uni_moe.registry.tombstones import (
     SHAPE,
     TOMBSTONES,
@@ -41,7 +43,7 @@ _ENDED = ("done", "failed")
 _ID = r"[0-9a-f]{64}"
 _SHAPES = re.compile(
     rf"runs/[\w-][\w.-]*|{_ID}/model|{_ID}/(report|{CARDS}|graph)-[0-9a-f]{{12}}(-[0-9a-f]{{12}})?"
-    rf"|{AUDIT}[0-9]{{12}}-[0-9]{{12}}-{_ID}|{SHAPE}",
+    rf"|{AUDIT}[0-9]{{12}}-[0-9]{{12}}-{_ID}|{SEEN}/{_ID}|{SHAPE}",
     re.ASCII,
 )
 
@@ -152,6 +154,7 @@ def bury(layout: Layout, store: BlobStore, say: Say) -> tuple[set[str], list[Tom
     for one in set(ours) & set(stand) - set(theirs):
         store.put_folder(one.key, local.place(one.key))
     gone = sorted(key for key in there if covered(key, stand))
+    gone += seen_by_these_alone(store, there, gone)
     for key in gone:
         say(f"removing {key}: it was forgotten or retired")
         store.erase(key)

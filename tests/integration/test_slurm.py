@@ -4,11 +4,10 @@ import os
 
 import pytest
 
-from tests.integration.ranks import made_for_tune, tuned, two_nodes
+from tests.integration.ranks import events, made_for_tune, tuned, two_nodes
 from tests.integration.slurm import cluster, missing
 from tests.integration.test_ranks import agree
 from tests.integration.test_smallest_road import smallest_data
-from uni_moe.artifacts import read_card
 
 pytestmark = [
     pytest.mark.operate,
@@ -33,4 +32,4 @@ def test_ranks_of_two_slurm_nodes_train_as_one_process(tmp_path):
     root = made_for_tune(work, smallest_data())
     alone = tuned(root)
     agree(tuned(root, **two_nodes(launcher="slurm")), alone)
-    assert read_card(root / "artifacts/model").results["ranks"] == 2
+    assert events(root)["training"]["ranks"] == 2

@@ -20,7 +20,7 @@ from tests.integration.test_smallest_road import declared_params
 from uni_moe.artifacts import read_card
 from uni_moe.cli import main
 
-STEPS, TIMEOUT_S = 20, 240
+TIMEOUT_S = 240
 
 
 class Tuned(NamedTuple):
@@ -35,11 +35,11 @@ class Tuned(NamedTuple):
     validation_loss: dict
 
 
-def made_for_tune(root, data):
+def made_for_tune(root, data, steps=6):
     """Fill a workspace by all stages before `tune`, which itself takes a few steps, with states."""
     (root / "data").mkdir()
     shutil.copytree(ROOT / "data_contracts", root / "data_contracts")
-    data["tune"] |= {"steps": STEPS, "batch_size": 6, "save_every_steps": 2}
+    data["tune"] |= {"steps": steps, "batch_size": 6, "save_every_steps": 2}
     (root / "params.yaml").write_text(yaml.safe_dump(data))
     for stage in declared_params():
         if stage.partition("@")[0] not in ("tune", "evaluate"):

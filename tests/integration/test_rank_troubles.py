@@ -96,6 +96,7 @@ def test_the_other_ranks_stop_when_one_dies(dying, workspace, tmp_path):
     assert states_of(workspace).newest() is not None  # whole to the last byte
 
 
+@pytest.mark.operate
 def test_the_other_node_stops_when_a_rank_of_one_dies(workspace, tmp_path):
     files = [tmp_path / "one", tmp_path / "other"]
     machine = two_nodes()

@@ -22,6 +22,7 @@ from tests.integration.ranks import (
 )
 from tests.integration.test_smallest_road import smallest_data
 
+STEPS = 20
 BESIDE = [f"auxiliary/{name}" for name in ("balance", "target", "divergence")]
 MACHINES = {
     "zero 0": {"zero_stage": 0},
@@ -36,7 +37,7 @@ MACHINES = {
 @pytest.fixture(scope="module")
 def assembled(tmp_path_factory):
     """A workspace with everything that tune reads, made by stages of one step each."""
-    return made_for_tune(tmp_path_factory.mktemp("ranks"), smallest_data())
+    return made_for_tune(tmp_path_factory.mktemp("ranks"), smallest_data(), STEPS)
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,10 @@ QUESTIONS = {
     "memory": "memory that a training is said to need beside what it holds",
     "features": "what keeping features of frozen encoders is worth",
     "layouts": "gradients of two ranks beside one process, whatever each of them meets",
+    "repro": "what DVC takes to find nothing to do at a million samples",
     "kills": "stages killed at random instants: do they end in the same bytes",
+    "registry": "the index beside MLflow's store, as durable as that",
+    "points": "an index of many metric points: filling it, and questions to it",
 }
 ROUNDS = 9
 MISSED = 1
@@ -105,6 +108,7 @@ def _run(question: Any, options: argparse.Namespace) -> int:  # noqa: ANN401 - a
     from benchmarks import kept, machine
     from benchmarks.places import settle
     from benchmarks.setup import Setup
+    from uni_moe.runs import commit
 
     setup = Setup(
         rounds=options.rounds,
@@ -125,6 +129,7 @@ def _run(question: Any, options: argparse.Namespace) -> int:  # noqa: ANN401 - a
         missed += case.missed(name)
     answer = {
         "machine": told,
+        "commit": commit(),
         "load_average": [before, machine.load()],
         "routes": routes,
         "rounds": setup.rounds,

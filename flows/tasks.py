@@ -19,6 +19,7 @@ from uni_moe.config import load_params
 from uni_moe.errors import ConfigError, StageError, UniMoeError
 from uni_moe.registry import indexing, promoting, write
 from uni_moe.registry.gate import Verdict
+from uni_moe.registry.graphs import keep_graph
 from uni_moe.runs import user
 
 
@@ -54,13 +55,12 @@ def run_one(stage: PlannedStage, workspace: str, reason: str) -> State[None] | N
 
 @task(persist_result=False)
 def register(workspace: str, reason: str) -> write.Candidate:
-    """Put the candidate into the store and the registry."""
-    return write.register(
-        Layout(Path(workspace)),
-        reason=reason,
-        who=user(),
-        flow_run=str(flow_run.get_id()),
-    )
+    """Put the candidate into the store and the registry, with what it was made by."""
+    layout = Layout(Path(workspace))
+    run = str(flow_run.get_id())
+    candidate = write.register(layout, reason=reason, who=user(), flow_run=run)
+    keep_graph(layout)
+    return candidate
 
 
 @task(persist_result=False)

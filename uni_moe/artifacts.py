@@ -150,17 +150,22 @@ def code_hash() -> str:
 
     What the command needs around a stage (its words, its locks) computes nothing.
     """
-    names = sorted(
-        name
-        for name in sys.modules
+    return code_hash_of(imported_code())
+
+
+def imported_code() -> dict[str, Path]:
+    """Return the modules that `code_hash` covers in this process, each with its source file."""
+    return {
+        name: Path(file)
+        for name, module in sorted(sys.modules.items())
         if name.startswith("uni_moe") and not name.startswith(_COMMAND) and name not in AROUND
-    )
-    digest = {
-        name: sha256_file(Path(file))
-        for name in names
-        if (file := getattr(sys.modules[name], "__file__", None)) is not None
+        if (file := getattr(module, "__file__", None)) is not None
     }
-    return sha256_text(canonical_json(digest))
+
+
+def code_hash_of(files: Mapping[str, Path]) -> str:
+    """Return the hash of these modules: name -> source file."""
+    return sha256_text(canonical_json({name: sha256_file(files[name]) for name in sorted(files)}))
 
 
 @contextmanager

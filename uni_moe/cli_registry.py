@@ -103,13 +103,17 @@ def _lineage(arguments: argparse.Namespace) -> None:
 
 
 def _models(arguments: argparse.Namespace) -> None:
+    from uni_moe.audit_log import read_log
     from uni_moe.registry.read import models, models_text
+    from uni_moe.registry.removals import removals
 
-    found = models(_layout(arguments))
+    layout = _layout(arguments)
+    found, removed = models(layout), removals(read_log(layout).entries)
     if arguments.json:
-        print(json.dumps([version.to_json() for version in found], indent=1))
+        told = [{**one.to_json(), "removed": removed.get(one.model)} for one in found]
+        print(json.dumps(told, indent=1))
     else:
-        print(models_text(found))
+        print(models_text(found, removed))
 
 
 def _index(arguments: argparse.Namespace) -> None:

@@ -90,7 +90,8 @@ def full_disk(what: str) -> StoreError:
     return StoreError(
         what,
         cause="the disk is full.",
-        remedy=f"free some space (`uni-moe features --clear`, `dvc gc --workspace`), then {_AGAIN}",
+        remedy="free some space (`uni-moe disk` says what takes it, `uni-moe gc` frees what may "
+        f"go), then {_AGAIN}",
     )
 
 

@@ -80,13 +80,12 @@ def leftovers(layout: Layout, gone: Sequence[Row], rest: Sequence[Row]) -> list[
     if made := _made_from(layout, {row["modality"] for row in gone}):
         found.append(Leftover(f"artifacts here: {', '.join(made)}", "uni-moe run"))
     if (layout.root / ".dvc").is_dir():
-        found.append(Leftover("earlier artifacts in DVC's cache", "dvc gc --workspace, after that"))
+        found.append(Leftover("earlier artifacts in DVC's cache", "uni-moe gc --yes, after that"))
     if remote := read_remote(layout.root):
         found.append(
             Leftover(
                 f"copies of all this in the remote {remote.text()}",
-                "after the others, dvc gc --workspace --cloud, and remove there below store/ what "
-                "was removed here from store/",
+                "after the others, uni-moe push and uni-moe gc --remote --yes",
             )
         )
     found += _versions(layout, {row["key"] for row in gone})

@@ -143,7 +143,7 @@ def test_an_artifact_edited_by_hand_is_not_told_to_the_audit(layout, capsys):
 def test_what_the_readme_says_of_the_audit_runs(layout, monkeypatch):
     monkeypatch.chdir(layout.root)
     text = (PROJECT / "README.md").read_text()
-    section = text.split("## Who decides, and who decided")[1].split("\n## ")[0]
+    section = text.split("## Audit\n")[1].split("\n## ")[0]
     block = re.search(r"```\n(uni-moe.*?)```", section, re.S)[1]
     assert say(layout, "promote", "1", "--why", "good") == 0
     for line in block.splitlines():

@@ -129,7 +129,7 @@ def test_what_cannot_be_cleared_is_told_with_what_clears_it(layout, capsys):
     said = removed(layout, capsys, pictures(layout)[0]["key"])
     made = "artifacts/corpus/image, artifacts/samples/image, artifacts/validated/image"
     assert f"artifacts here: {made}\n      uni-moe run\n" in said
-    assert "dvc gc --workspace" in said
+    assert "uni-moe gc --yes" in said
     assert "the source playground" in said
     assert "in the remote" not in said
 
@@ -139,7 +139,9 @@ def test_copies_in_a_remote_are_told(layout, capsys):
     config = "['remote \"uni-moe\"']\n    url = s3://bucket/dvc\n"
     (layout.root / ".dvc" / "config").write_text(config)
     said = removed(layout, capsys, pictures(layout)[0]["key"])
-    assert "copies of all this in the remote s3://bucket\n      after the others, dvc gc" in said
+    assert (
+        "copies of all this in the remote s3://bucket\n      after the others, uni-moe push" in said
+    )
 
 
 def test_registered_models_that_learned_from_a_removed_sample_are_named(layout, capsys):

@@ -14,6 +14,7 @@ from uni_moe.errors import LineageError
 from uni_moe.records import Card, EvalReport
 
 DEAD_AFTER_S = 30.0
+_BEATS_BYTES = 4096  # at the end of a file of heartbeats: the last one is among them
 CARDS, REPORT = "cards", "report.json"
 
 
@@ -150,18 +151,41 @@ def json_lines(file: Path) -> Iterator[dict[str, Any]]:
         return
     with file.open("rb") as stream:
         for line in stream:
-            try:
-                row = json.loads(line) if line.endswith(b"\n") else None
-            except ValueError:
-                continue
-            if isinstance(row, dict):
+            row = _whole_line(line)
+            if row is not None:
                 yield row
+
+
+def lines_from(file: Path, start: int, most_bytes: int) -> tuple[list[dict[str, Any]], int]:
+    """Return the whole lines of a live file from a byte on, and the byte to go on from.
+
+    So many bytes are read at a time, or one line where it is longer. Lines are left out as by
+    `json_lines`.
+    """
+    with file.open("rb") as stream:
+        stream.seek(start)
+        data = stream.read(most_bytes)
+        if b"\n" not in data:
+            data += stream.readline()
+    end = data.rfind(b"\n") + 1
+    rows = (_whole_line(line + b"\n") for line in data[:end].split(b"\n"))
+    return [row for row in rows if row is not None], start + end
+
+
+def _whole_line(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) else None
 
 
 def _silent_s(folder: Path, record: Mapping[str, Any]) -> float:
     last = record["started"]
-    for beat in json_lines(folder / "heartbeat.jsonl"):
-        last = beat["time"]
+    file = folder / "heartbeat.jsonl"
+    if file.is_file():
+        beats, _ = lines_from(file, max(0, file.stat().st_size - _BEATS_BYTES), _BEATS_BYTES)
+        last = beats[-1]["time"] if beats else last
     return (datetime.now(UTC) - datetime.fromisoformat(last)).total_seconds()
 
 

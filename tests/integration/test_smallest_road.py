@@ -15,6 +15,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from benchmarks.kills import smallest
 from tests.house.code_deps import GRAPH, ROOT
 from tests.house.test_graph import data_edges
 from uni_moe.artifacts import CARD, Layout, read_card, verified_card
@@ -98,22 +99,16 @@ LOSSES = {
 
 def smallest_data():
     """Return the smoke recipe with one step everywhere, few samples, and every part that learns."""
-    data = yaml.safe_load((ROOT / "uni_moe/recipes/smoke.yaml").read_text())
-    data["sources"][0] |= {
-        "train": {"text": 40, "image": 6, "video": 4, "audio": 4, "speech": 6},
-        "validation": 1,
-        "test": 2,
-    }
+    data = smallest(yaml.safe_load((ROOT / "uni_moe/recipes/smoke.yaml").read_text()))
     trainings = [part["tiny"] for part in data["foundation"].values()]
     phases = [*data["align"].values(), *data["experts"].values(), data["tune"]]
     for plan in (*trainings, *phases):
-        plan |= {"steps": 1, "batch_size": 2}
+        plan["steps"] = 1
     data["model"]["sparse_layers"] = "interval"
     data["assembly"] |= {"modality_adapters": True, "connectors_from": {"speech": "speech"}}
     data["experts"]["speech"]["learns"] = ["lora.feed_forward", "projection.speech"]
     data["tune"]["learns"][-2:] = ["projection.audio", "connector.speech", "modality_adapters"]
     data["tune"] |= {"losses": LOSSES, "batch_size": 8}
-    data["evaluate"] |= {"max_new_tokens": 2, "max_items": 2, "knock_out_items": 1}
     return data
 
 

@@ -56,13 +56,17 @@ def plan_stages(root: Path) -> Plan:
             never = {stage.name for stage in graph.nodes if _never_ran(stage)}
             return make_plan(parents, repo.status(), changes=changes, never_run=never)
     except LockError as error:
-        raise StageError(
-            f"The workspace is in use: {error}",
-            cause="another `uni-moe run` or `dvc repro` works in it.",
-            remedy="wait until it has ended.",
-        ) from error
+        raise _in_use(error) from error
     except DvcException as error:
         raise _no_graph(root, error) from error
+
+
+def _in_use(error: Exception) -> StageError:
+    return StageError(
+        f"The workspace is in use: {error}",
+        cause="another `uni-moe run` or `dvc repro` works in it.",
+        remedy="wait until it has ended.",
+    )
 
 
 def _no_graph(root: Path, error: Exception) -> ConfigError:
@@ -133,11 +137,39 @@ def kept_data(root: Path) -> Kept:
 
     try:
         with chdir(root), Repo() as repo:
-            outs = [out for stage in repo.index.stages for out in stage.outs if out.use_cache]
-            roots = frozenset(str(out.hash_info.value) for out in outs if out.hash_info.value)
-            return Kept(roots, Path(repo.cache.local.path).absolute())
+            return _kept(repo)
     except DvcException as error:
         raise _no_graph(root, error) from error
+
+
+@contextmanager
+def data_at_rest(root: Path) -> Iterator[Kept]:
+    """Return the same, and keep every other DVC out of the workspace as long as the block lasts.
+
+    Raises:
+        ConfigError: the folder is no workspace, or its graph cannot be read.
+        StageError: another process works in the workspace.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.lock import LockError
+    from dvc.repo import Repo, lock_repo
+
+    try:
+        with chdir(root):
+            repo = Repo()
+            found = _kept(repo)
+        with repo, lock_repo(repo):
+            yield found
+    except LockError as error:
+        raise _in_use(error) from error
+    except DvcException as error:
+        raise _no_graph(root, error) from error
+
+
+def _kept(repo: Any) -> Kept:  # noqa: ANN401 - dvc is untyped
+    outs = [out for stage in repo.index.stages for out in stage.outs if out.use_cache]
+    roots = frozenset(str(out.hash_info.value) for out in outs if out.hash_info.value)
+    return Kept(roots, Path(repo.cache.local.path).absolute())
 
 
 def lock_on(file: Path) -> AbstractContextManager[object]:

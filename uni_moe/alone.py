@@ -68,12 +68,12 @@ def in_turn(layout: Layout, name: str) -> Iterator[None]:
 
 @contextmanager
 def nobody_else(layout: Layout) -> Iterator[None]:
-    """Keep all stages and runs from beginning in a workspace, as far as it has had any.
+    """Keep stages, runs and copies from beginning in a workspace, as far as it has had any.
 
     Raises:
         StageError: another process is at work.
     """
-    names = {"run", "ingest", *(file.stem for file in layout.state.glob("*.lock"))}
+    names = {"run", "ingest", "push", "pull", *(file.stem for file in layout.state.glob("*.lock"))}
     with ExitStack() as stack:
         for name in sorted(names):
             stack.enter_context(only_one(layout, name))

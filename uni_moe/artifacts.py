@@ -158,21 +158,35 @@ def files_of(folder: Path) -> dict[str, str]:
 
 
 def code_hash() -> str:
-    """Return the hash of our own source files that this process has imported, the command aside.
+    """Return the hash of our own source files that this process has imported, the command aside."""
+    return code_hash_of(imported_code())
+
+
+def code_hash_of(files: Mapping[str, Path]) -> str:
+    """Return the hash of these modules: name -> source file."""
+    return sha256_text(canonical_json(_hashes(files)))
+
+
+def code_files() -> dict[str, str]:
+    """Return the modules that `code_hash` covers in this process, each with its file's sha256."""
+    return _hashes(imported_code())
+
+
+def imported_code() -> dict[str, Path]:
+    """Return our own modules that this process has imported, each with its source file.
 
     What the command needs around a stage (its words, its locks) computes nothing.
     """
-    names = sorted(
-        name
-        for name in sys.modules
+    return {
+        name: Path(file)
+        for name, module in sorted(sys.modules.items())
         if name.startswith("uni_moe") and not name.startswith(_COMMAND) and name not in AROUND
-    )
-    digest = {
-        name: sha256_file(Path(file))
-        for name in names
-        if (file := getattr(sys.modules[name], "__file__", None)) is not None
+        if (file := getattr(module, "__file__", None)) is not None
     }
-    return sha256_text(canonical_json(digest))
+
+
+def _hashes(files: Mapping[str, Path]) -> dict[str, str]:
+    return {name: sha256_file(files[name]) for name in sorted(files)}
 
 
 @contextmanager

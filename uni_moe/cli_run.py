@@ -150,8 +150,18 @@ def _register(arguments: argparse.Namespace) -> None:
     layout = Layout(arguments.workspace.resolve())
     params = load_params(layout.params)
     candidate = register(layout, reason=arguments.reason, who=user())
+    _keep_graph(layout)
     verdict = promote_if_better(layout, candidate, params.gate, reason=arguments.reason)
     print(f"\n{verdict.text}")
+
+
+def _keep_graph(layout: Layout) -> None:
+    """Keep DVC's lock with the model, where it is the one that names the model's data."""
+    from flows.dvc import plan_stages
+    from uni_moe.registry.graphs import LOCK, keep_graph
+
+    if (layout.root / LOCK).is_file() and plan_stages(layout.root).empty:
+        keep_graph(layout)
 
 
 def _judge(arguments: argparse.Namespace) -> None:

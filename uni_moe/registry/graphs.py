@@ -57,3 +57,23 @@ def kept_graph(layout: Layout, version: Version) -> Path:
             "be used and exported, not restored.",
         )
     return store.place(whole[-1])
+
+
+def kept_locks(layout: Layout, model: str) -> list[str]:
+    """Return the text of every lock that a workspace keeps with a model.
+
+    Raises:
+        LineageError: one was changed.
+    """
+    store = LocalFolder(layout.store)
+    found = []
+    for key in store.keys(graph_keys(model, "")):
+        file = store.place(key) / LOCK
+        if sha256_file(file) != store.sums(key).get(LOCK):
+            raise LineageError(
+                f"{file} is not the lock that was kept.",
+                cause="it was changed, or the disk is failing.",
+                remedy="remove its folder with its .sha256 file, then `uni-moe pull`.",
+            )
+        found.append(file.read_text(encoding="utf-8"))
+    return found

@@ -25,10 +25,11 @@ from uni_moe.lengths import tokens_of
 from uni_moe.model import adapters
 from uni_moe.model.assembly import RECEIPT, tuned
 from uni_moe.model.config import sparse_layers_of
-from uni_moe.model.merging import BASE_NOTE
+from uni_moe.model.merging import ADAPTER_CONFIG, ADAPTER_FILES, BASE_NOTE
 from uni_moe.model.network import UniMoeForConditionalGeneration
 from uni_moe.model.parts import learn
 from uni_moe.model.processor import UniMoeProcessor
+from uni_moe.model.slots import mlp_of
 from uni_moe.platform import device
 from uni_moe.stage import StageContext
 from uni_moe.train.accounting import account_for
@@ -90,7 +91,7 @@ def experts(ctx: StageContext) -> None:
         feed_forwards = {
             name: tensor.detach().to("cpu", dtype).contiguous()
             for name, tensor in merged.state_dict().items()
-            if any(name.startswith(f"language_model.model.layers.{i}.mlp.") for i in layers)
+            if any(name.startswith(mlp_of(layer)) for layer in layers)
         }
         save_file(feed_forwards, draft.folder / EXPERT)
         for part in phase.learns:
@@ -288,8 +289,8 @@ def _save_adapter(wrapped: nn.Module, folder: Path) -> None:
     """Write adapters in stock peft's layout."""
     folder.mkdir()
     state = {name: t.cpu().contiguous() for name, t in adapters.adapter_state(wrapped).items()}
-    save_file(state, folder / "adapter_model.safetensors")
-    write_json(folder / "adapter_config.json", adapters.adapter_config(wrapped))
+    save_file(state, folder / ADAPTER_FILES[0])
+    write_json(folder / ADAPTER_CONFIG, adapters.adapter_config(wrapped))
     write_json(folder / BASE_NOTE, adapters.base_note(wrapped))
 
 

@@ -6,7 +6,14 @@ import torch
 
 from uni_moe.errors import StoreError
 from uni_moe.train import state as module
-from uni_moe.train.state import STATES, StateStore, TrainingState, kept
+from uni_moe.train.state import (
+    STATES,
+    StateStore,
+    TrainingState,
+    kept,
+    rows_of,
+    whole_states,
+)
 
 KEYS = ("0123456789abcdef", "fedcba9876543210")
 
@@ -130,3 +137,18 @@ def test_a_stage_that_ended_leaves_no_state_of_its_own_and_all_of_others(tmp_pat
     assert mine.newest() is None
     assert old.newest() is None
     assert other.newest() == 1
+
+
+def test_a_machine_that_keeps_states_keeps_all_of_them_to_the_end_and_after(tmp_path):
+    states = saved(tmp_path / f"tune-{KEYS[0]}", (1, 5.0), (2, 3.0), (3, 4.0), last=1, keep=True)
+    states.clear()
+    assert steps_in(states) == [1, 2, 3]
+    assert sorted(whole_states(states.folder)) == [1, 2, 3]
+    (states.folder / "step-00000002" / "state.json").write_text("{}")
+    assert sorted(whole_states(states.folder)) == [1, 3]
+
+
+def test_an_artifact_tells_the_rows_that_its_states_have(tmp_path):
+    states = saved(tmp_path / "tune-x", 1, 2, keep=True)
+    states.write(tmp_path)
+    assert rows_of(tmp_path / STATES) == {n: one.row for n, one in states.traces().items()}

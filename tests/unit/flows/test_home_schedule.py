@@ -93,6 +93,7 @@ def test_data_and_contract_are_told_apart(tmp_path):
         (2**22 + 1, 60, True),  # no machine has this process
         (2**22 + 1, 1, False),
     ],
+    ids=["alive", "not begun", "never begun", "gone", "gone just now"],
 )
 def test_a_run_is_dead_when_its_process_is_gone(pid, silent_s, dead):
     assert is_dead(Working(None, "run", pid, silent_s)) == dead

@@ -70,6 +70,7 @@ def ended_process():
         (12, None, False, "running"),  # of another machine nothing is known
         (40, None, False, "died"),
     ],
+    ids=["gone", "gone just now", "slow", "elsewhere", "elsewhere, for long"],
 )
 def test_a_run_without_its_process_is_dead_after_two_heartbeats(
     layout, silent_s, pid, here, status

@@ -165,9 +165,9 @@ def test_another_number_of_ranks_than_the_profiles_is_told(workspace):
 
 
 def test_kills_while_a_state_and_an_artifact_are_written_change_no_byte(workspace):
-    lasts_s = run_to_the_end(workspace, "experts@audio", 1)
-    kills = [*(Kill(when, 0.1) for when in WRITING), Kill(AT_ANY_TIME, 0.6)]
-    found = disturbed(workspace, "experts@audio", kills, processes=1, lasts_s=lasts_s)
+    run_to_the_end(workspace, "experts@audio", 1)
+    kills = [*(Kill(when, 0.1) for when in WRITING), Kill(AT_ANY_TIME, 0.5)]
+    found = disturbed(workspace, "experts@audio", kills, processes=1, lasts_s=8.0)
     assert found.same
     assert len(found.killed) == len(kills)
     assert found.drafts > 0  # one of them struck while something was half written

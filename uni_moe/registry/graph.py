@@ -11,10 +11,12 @@ from sqlalchemy.orm import Session
 
 from uni_moe.registry.tables import ArtifactRow, EdgeRow, VersionRow
 
-_MOST = 500  # values that one statement names
+_MOST = 5_000  # values that one statement names
+_OWN: Any = ArtifactRow.__table__
+_EDGES: Any = EdgeRow.__table__
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Artifact:
     """An artifact and what it was made from: name in the workspace then -> id.
 
@@ -30,37 +32,40 @@ class Artifact:
 
 def above(session: Session, starts: Collection[str]) -> dict[str, Artifact]:
     """Return artifacts and everything that they were made from, by id."""
-    return _walked(session, starts, EdgeRow.child, EdgeRow.parent)
+    return _walked(session, starts, _EDGES.c.child, _EDGES.c.parent)
 
 
 def below(session: Session, starts: Collection[str]) -> dict[str, Artifact]:
     """Return artifacts and everything that was made from them, by id."""
-    return _walked(session, starts, EdgeRow.parent, EdgeRow.child)
+    return _walked(session, starts, _EDGES.c.parent, _EDGES.c.child)
 
 
 def in_order(artifacts: Mapping[str, Artifact]) -> list[Artifact]:
     """Return artifacts so that each stands behind those it was made from; by name otherwise."""
-    waiting = {
-        one.id: {parent for parent in one.parents.values() if parent in artifacts}
-        for one in artifacts.values()
-    }
+    waits: dict[str, int] = {}
     children: dict[str, list[str]] = {}
-    for child, parents in waiting.items():
+    for one in artifacts.values():
+        parents = {parent for parent in one.parents.values() if parent in artifacts}
+        waits[one.id] = len(parents)
         for parent in parents:
-            children.setdefault(parent, []).append(child)
-    ready = [one for one, parents in waiting.items() if not parents]
+            children.setdefault(parent, []).append(one.id)
+    ready = [one for one in artifacts.values() if not waits[one.id]]
     found: list[Artifact] = []
     while ready:
-        ready.sort(key=lambda one: (artifacts[one].name, one))
-        found += [artifacts[one] for one in ready]
-        following: list[str] = []
+        ready.sort(key=_by_name)
+        found += ready
+        following: list[Artifact] = []
         for done in ready:
-            for child in children.get(done, ()):
-                waiting[child].discard(done)
-                if not waiting[child]:
-                    following.append(child)
+            for child in children.get(done.id, ()):
+                waits[child] -= 1
+                if not waits[child]:
+                    following.append(artifacts[child])
         ready = following
     return found
+
+
+def _by_name(one: Artifact) -> tuple[str, str]:
+    return one.name, one.id
 
 
 def known_of(session: Session, ids: Iterable[str]) -> set[str]:
@@ -89,34 +94,48 @@ def _walked(
     given: Any,  # noqa: ANN401 - a column
     asked: Any,  # noqa: ANN401 - a column
 ) -> dict[str, Artifact]:
+    """Walk along edges. One statement, past the mapper, brings all artifacts with their edges."""
     if not starts:
         return {}
+    if len(starts) > _MOST:
+        every = list(starts)
+        first = _walked(session, every[:_MOST], given, asked)
+        return first | _walked(session, every[_MOST:], given, asked)
     walk = _walk(starts, given, asked)
-    rows = session.execute(
-        select(walk.c.id, ArtifactRow.name, ArtifactRow.stage, ArtifactRow.kind).outerjoin(
-            ArtifactRow, ArtifactRow.id == walk.c.id
+    rows = (
+        session.connection()
+        .execute(
+            select(
+                walk.c.id, _OWN.c.name, _OWN.c.stage, _OWN.c.kind, _EDGES.c.name, _EDGES.c.parent
+            )
+            .select_from(walk)
+            .outerjoin(_OWN, _OWN.c.id == walk.c.id)
+            .outerjoin(_EDGES, _EDGES.c.child == walk.c.id)
         )
-    ).all()
-    edges: dict[str, dict[str, str]] = {row.id: {} for row in rows}
-    named: dict[str, str] = {}
-    for child, name, parent in session.execute(
-        select(EdgeRow.child, EdgeRow.name, EdgeRow.parent)
-        .join(walk, EdgeRow.child == walk.c.id)
-        .order_by(EdgeRow.child, EdgeRow.name)
-    ):
-        edges[child][name] = parent
-        named[parent] = name
+        .all()
+    )
+    told: dict[str, tuple[str | None, str | None, str | None]] = {}
+    parents: dict[str, dict[str, str]] = {}
+    called: dict[str, str] = {}  # what children call those whose cards are gone
+    for one, name, stage, kind, edge, parent in rows:
+        if one not in told:
+            told[one], parents[one] = (name, stage, kind), {}
+        if parent is not None:
+            parents[one][edge] = parent
+            called[parent] = edge
     return {
-        row.id: Artifact(
-            row.id, row.name or named.get(row.id, row.id), row.stage, row.kind, edges[row.id]
-        )
-        for row in rows
+        one: Artifact(one, name or called.get(one, one), stage, kind, _sorted(parents[one]))
+        for one, (name, stage, kind) in told.items()
     }
+
+
+def _sorted(parents: dict[str, str]) -> dict[str, str]:
+    return dict(sorted(parents.items())) if len(parents) > 1 else parents
 
 
 def _walk(starts: Iterable[str], given: Any, asked: Any) -> CTE:  # noqa: ANN401 - columns
     wanted = list(starts)
-    first = select(ArtifactRow.id.label("id")).where(ArtifactRow.id.in_(wanted))
+    first = select(_OWN.c.id.label("id")).where(_OWN.c.id.in_(wanted))
     if len(wanted) == 1:  # an id whose card is gone has a lineage that ends there
         first = select(literal(wanted[0]).label("id"))
     walk = first.cte("walk", recursive=True)

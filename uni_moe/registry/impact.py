@@ -25,11 +25,11 @@ from uni_moe.registry.sightings import sightings, with_tables
 from uni_moe.registry.tables import ArtifactRow, EdgeRow, RunArtifactRow, champion_id
 from uni_moe.registry.tables_data import HolderRow
 
-_MOST = 500  # values that one statement names
+_MOST = 5_000  # values that one statement names
 _SHOWN = 10
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Touched:
     """An artifact that the samples are in, how that is known, and what it is today.
 
@@ -138,7 +138,8 @@ def answered(session: Session, asked: Asked, here: Mapping[str, str]) -> Impact:
 def _today(
     session: Session, reached: Sequence[Reached], live: str | None, here: Mapping[str, str]
 ) -> tuple[Touched, ...]:
-    numbers = versions_of(session, [one.artifact.id for one in reached])
+    models = [one.artifact.id for one in reached if one.artifact.kind == "model"]
+    numbers = versions_of(session, models)
     outside = _outside(
         session, [one.artifact.id for one in reached if one.artifact.name[:1] == "/"]
     )

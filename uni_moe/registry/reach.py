@@ -20,7 +20,7 @@ How = Literal["listed", "refused", "accepted", "learned", "judged", "held", "mad
 DATA = ("samples", "validated", "corpus", "contract_report")  # kinds that nothing is learned in
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Reached:
     """An artifact that samples are in, and how that is known.
 

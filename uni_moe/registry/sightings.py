@@ -13,7 +13,7 @@ from uni_moe.registry.holdings import SPAN, Draws, find, holder_of, place_of, un
 from uni_moe.registry.tables_data import HolderRow, HoldingRow
 
 _MANY = 8  # samples of one block that are looked for one by one
-_MOST = 500  # values that one statement names
+_MOST = 5_000  # values that one statement names
 NEVER = Draws(0, 0, 0, 0)
 
 

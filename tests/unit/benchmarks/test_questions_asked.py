@@ -25,7 +25,7 @@ def test_a_generated_model_has_the_roads_family(tmp_path, monkeypatch):
     monkeypatch.delenv("UNI_MOE_DATABASE_URL", raising=False)
     layout = Layout(tmp_path)
     with writing(layout) as session:
-        graph = write_graph(session, 100, 0)
+        graph = write_graph(session, 0, nodes=100)
     names = {node.name for node in lineage(layout, graph.models[0]).up.values()}
     assert {"artifacts/experts/speech", "artifacts/foundation/language", "artifacts/model"} <= names
     assert len(names) == 29 - 1  # all of a road but the report

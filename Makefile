@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 INSTALL := $(PIP) install --no-compile
 export PIP_CONSTRAINT := constraints.txt
 # Of a benchmark.
-ROUNDS ?= 5
+ROUNDS ?= 9
 
 .PHONY: setup demo test test-operate lint bench clean distclean
 

@@ -27,7 +27,11 @@ QUESTIONS = {
     "memory": "memory that a training is said to need beside what it holds",
     "features": "what keeping features of frozen encoders is worth",
     "layouts": "gradients of two ranks beside one process, whatever each of them meets",
+    "questions": "lineage and impact in a large index: how long an answer takes",
+    "repro": "what DVC takes to find nothing to do at a million samples",
     "kills": "stages killed at random instants: do they end in the same bytes",
+    "registry": "the index beside MLflow's store, as durable as that",
+    "points": "an index of many metric points: filling it, and questions to it",
 }
 ROUNDS = 9
 MISSED = 1
@@ -49,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser(*, add_help: bool) -> argparse.ArgumentParser:
-    told = "\n".join(f"  {name:8} {text}" for name, text in QUESTIONS.items())
+    told = "\n".join(f"  {name:9} {text}" for name, text in QUESTIONS.items())
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description=f"How fast ours is beside its peers.\n\nquestions:\n{told}",
@@ -105,6 +109,7 @@ def _run(question: Any, options: argparse.Namespace) -> int:  # noqa: ANN401 - a
     from benchmarks import kept, machine
     from benchmarks.places import settle
     from benchmarks.setup import Setup
+    from uni_moe.runs import commit
 
     setup = Setup(
         rounds=options.rounds,
@@ -125,6 +130,7 @@ def _run(question: Any, options: argparse.Namespace) -> int:  # noqa: ANN401 - a
         missed += case.missed(name)
     answer = {
         "machine": told,
+        "commit": commit(),
         "load_average": [before, machine.load()],
         "routes": routes,
         "rounds": setup.rounds,

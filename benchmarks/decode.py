@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import LlamaConfig, MixtralConfig, MixtralForCausalLM
 
-from benchmarks.answers import Bars, Case, Claim, Number, at_least, rows_of
+from benchmarks.answers import Bars, Case, Claim, Number, at_least, at_most, rows_of
 from benchmarks.peers import DTYPES
 from benchmarks.places import Run
 from benchmarks.rounds import OURS, Contender, Measured, middle
@@ -90,8 +90,8 @@ def _case(setup: Setup, shape: Shape) -> Case:
     pairs += [(one, ours) for one in measured.seconds if one not in (ours, floor)]
     pairs += [pair for pair in bars if pair not in pairs]
     rows = rows_of(measured, [Claim(*pair, bars.get(pair)) for pair in pairs])
-    facts = {"identical_tokens": agreement(shape, setup.seed, setup.device)}
-    return Case(str(shape), rows, _speeds(measured, shape), facts, str(setup.clock))
+    numbers = [*_speeds(measured, shape), differing(shape, setup.seed, setup.device)]
+    return Case(str(shape), rows, numbers, clock=str(setup.clock))
 
 
 def bars_of(shape: Shape, device: str) -> Bars:
@@ -266,8 +266,8 @@ def active_weights(
     return attention, experts, head
 
 
-def agreement(shape: Shape, seed: int, device: str) -> str:
-    """Return how many tokens both networks write alike, in a few batches."""
+def differing(shape: Shape, seed: int, device: str) -> Number:
+    """Return how many tokens both networks write differently in a few batches."""
     ours = network(shape, seed, device)
     theirs = mixtral(shape, ours)
     same = total = 0
@@ -275,4 +275,5 @@ def agreement(shape: Shape, seed: int, device: str) -> str:
         a = _generate(ours, shape, index)()
         b = _theirs(theirs, "eager", shape, index)()
         same, total = same + int((a == b).sum()), total + a.numel()
-    return f"{same} of {total}"
+    bar = at_most(0)
+    return Number(f"tokens that differ, of {total}", total - same, bar=bar)

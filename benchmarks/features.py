@@ -197,7 +197,7 @@ def pictures(folder: Path, count: int, side: int) -> tuple[Corpus, list[MediaRef
             Image.fromarray(pixels).save(stream, "JPEG")
             data = stream.getvalue()
             sha = hashlib.sha256(data).hexdigest()
-            shard, members = writer.add([data], [sha], ["x.jpg"])
+            shard, members = writer.add(sha, [data], [sha], ["x.jpg"])
             refs.append(MediaRef("image", sha, members, len(data), shard))
         writer.close()
     return open_corpus(folder), refs

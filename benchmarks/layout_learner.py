@@ -32,8 +32,9 @@ LEARNS = (
     "lora.experts",
     "router",
     "connector.image",
-    "connector.audio",
+    "projection.audio",
     "connector.speech",
+    "modality_adapters",
 )
 _WORDS = ("what", "is", "it", "a", "red", "cat", "on", "the", "left")
 _FRAMES, _SIDE, _ROWS = 2, 2, 2
@@ -49,7 +50,7 @@ _QUERY = {
 
 
 def network() -> tuple[nn.Module, UniMoeProcessor]:
-    """Return a network whose adapters, router and connectors learn, and its processor."""
+    """Return a network and its processor; of one connector the projection alone learns."""
     torch.manual_seed(0)
     tokenizer = train_tokenizer([" ".join(_WORDS)] * 3, vocab_size=280)
     config = UniMoeConfig(
@@ -97,6 +98,7 @@ def network() -> tuple[nn.Module, UniMoeProcessor]:
         experts_per_token=2,
         video_frames=_FRAMES,
         frame_time_embedding=True,
+        modality_adapters=True,
         standardize_features=True,
         speech_connector=_QUERY,
         audio_connector=_QUERY,

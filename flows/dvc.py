@@ -10,8 +10,8 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, chdir
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, chdir, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +56,17 @@ def plan_stages(root: Path) -> Plan:
             never = {stage.name for stage in graph.nodes if _never_ran(stage)}
             return make_plan(parents, repo.status(), changes=changes, never_run=never)
     except LockError as error:
-        raise StageError(
-            f"The workspace is in use: {error}",
-            cause="another `uni-moe run` or `dvc repro` works in it.",
-            remedy="wait until it has ended.",
-        ) from error
+        raise _in_use(error) from error
     except DvcException as error:
         raise _no_graph(root, error) from error
+
+
+def _in_use(error: Exception) -> StageError:
+    return StageError(
+        f"The workspace is in use: {error}",
+        cause="another `uni-moe run` or `dvc repro` works in it.",
+        remedy="wait until it has ended.",
+    )
 
 
 def _no_graph(root: Path, error: Exception) -> ConfigError:
@@ -94,6 +98,34 @@ def keep_remote(root: Path, name: str, options: Mapping[str, str]) -> None:
         ) from error
 
 
+def share_cache(home: Path, root: Path) -> None:
+    """Let a workspace keep its data in the cache of another; files are linked, not copied.
+
+    Raises:
+        ConfigError: one of them is no workspace, or its config has a mistake.
+    """
+    from dvc.config import Config
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo(str(home)) as repo:
+            cache = str(Path(repo.cache.local_cache_dir).absolute())
+        with Config(dvc_dir=str(root / ".dvc"), validate=True).edit("repo") as config:
+            config["cache"] |= {"dir": cache, "type": ["reflink", "hardlink", "copy"]}
+    except (DvcException, OSError) as error:
+        raise _no_graph(root, error) from error
+
+
+def checkout(root: Path) -> None:
+    """Bring into a workspace what its lock names, as far as the cache has it."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    with suppress(DvcException), chdir(root), Repo() as repo:
+        repo.checkout(force=True, allow_missing=True)
+
+
 def kept_data(root: Path) -> Kept:
     """Return which data the workspace's lock names, and where DVC's cache lies.
 
@@ -105,11 +137,39 @@ def kept_data(root: Path) -> Kept:
 
     try:
         with chdir(root), Repo() as repo:
-            outs = [out for stage in repo.index.stages for out in stage.outs if out.use_cache]
-            roots = frozenset(str(out.hash_info.value) for out in outs if out.hash_info.value)
-            return Kept(roots, Path(repo.cache.local.path).absolute())
+            return _kept(repo)
     except DvcException as error:
         raise _no_graph(root, error) from error
+
+
+@contextmanager
+def data_at_rest(root: Path) -> Iterator[Kept]:
+    """Return the same, and keep every other DVC out of the workspace as long as the block lasts.
+
+    Raises:
+        ConfigError: the folder is no workspace, or its graph cannot be read.
+        StageError: another process works in the workspace.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.lock import LockError
+    from dvc.repo import Repo, lock_repo
+
+    try:
+        with chdir(root):
+            repo = Repo()
+            found = _kept(repo)
+        with repo, lock_repo(repo):
+            yield found
+    except LockError as error:
+        raise _in_use(error) from error
+    except DvcException as error:
+        raise _no_graph(root, error) from error
+
+
+def _kept(repo: Any) -> Kept:  # noqa: ANN401 - dvc is untyped
+    outs = [out for stage in repo.index.stages for out in stage.outs if out.use_cache]
+    roots = frozenset(str(out.hash_info.value) for out in outs if out.hash_info.value)
+    return Kept(roots, Path(repo.cache.local.path).absolute())
 
 
 def lock_on(file: Path) -> AbstractContextManager[object]:
@@ -138,15 +198,20 @@ def _never_ran(stage: Any) -> bool:  # noqa: ANN401 - dvc is untyped
 
 
 def run_stage(
-    root: Path, name: str, *, environment: Mapping[str, str], say: Callable[[str], None]
+    root: Path,
+    name: str,
+    *,
+    environment: Mapping[str, str],
+    say: Callable[[str], None],
+    limit_s: float | None = None,
 ) -> None:
     """Run one stage by `dvc repro`; nothing of it outlives us, even if we are killed.
 
     Raises:
-        StageError: the stage failed; it says what the stage said.
+        StageError: the stage failed, or took longer than it may; it says what the stage said.
     """
     words = ["--wait-for-lock", "repro", "--single-item", name]
-    run_module("dvc", words, root, name=name, environment=environment, say=say)
+    run_module("dvc", words, root, name=name, environment=environment, say=say, limit_s=limit_s)
 
 
 def run_module(  # noqa: PLR0913 - a program has this much around it
@@ -157,11 +222,14 @@ def run_module(  # noqa: PLR0913 - a program has this much around it
     name: str,
     environment: Mapping[str, str],
     say: Callable[[str], None],
+    limit_s: float | None = None,
 ) -> None:
     """Run a Python module as a program on the leash, and pass on what it says.
 
+    What has not ended after `limit_s` is killed with all its children.
+
     Raises:
-        StageError: it failed; it says what the program said.
+        StageError: it failed, or took too long; it says what the program said.
     """
     if _stopping.is_set():
         raise StageError(f"{name} was not begun.", cause="the run was stopped.", remedy=AGAIN)
@@ -172,7 +240,8 @@ def run_module(  # noqa: PLR0913 - a program has this much around it
         folder=root,
         environment={"TQDM_MININTERVAL": "10", "PATH": path, **environment},
     )
-    with process:
+    late = threading.Event()
+    with process, _ended_after(limit_s, process, late):
         _running.add(process)
         try:
             last = _follow(process, say)
@@ -180,8 +249,35 @@ def run_module(  # noqa: PLR0913 - a program has this much around it
         finally:
             leash.signal_group(process, signal.SIGKILL)  # DVC may have died before its child
             _running.discard(process)
+    if late.is_set() and code != 0:
+        raise StageError(
+            f"{name} was ended after {limit_s:g} s.",
+            cause="it took longer than `stage_limit_s` in machine.yaml allows.",
+            remedy=f"look at its folder in runs/, allow more time, then {AGAIN}",
+        )
     if code != 0:
         raise failure(name, last)
+
+
+@contextmanager
+def _ended_after(
+    limit_s: float | None, process: subprocess.Popen[str], late: threading.Event
+) -> Iterator[None]:
+    """Kill a process and its children when their time is up, and note that it was so."""
+
+    def end() -> None:
+        late.set()
+        leash.signal_group(process, signal.SIGKILL)
+
+    if limit_s is None:
+        yield
+        return
+    clock = threading.Timer(limit_s, end)
+    clock.start()
+    try:
+        yield
+    finally:
+        clock.cancel()
 
 
 def begin_stages() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from prefect import flow
 from prefect.client.schemas.objects import State
@@ -14,30 +15,51 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows.dvc import begin_stages, plan_stages, stop_stages
 from flows.plan import Plan
 from flows.tasks import index, judge_champion, promote_if_better, push, register, run_one
+from uni_moe.alone import in_turn
+from uni_moe.artifacts import Layout
 from uni_moe.errors import StageError, StoreError, UniMoeError, bullets
 from uni_moe.registry.gate import Verdict
 
 MOST_STAGES = 256  # threads that wait for their inputs; how many work at a time is UNI_MOE_WORKERS
+RUNNER: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=MOST_STAGES)
 
 
-@flow(
-    name="retrain",
-    task_runner=ThreadPoolTaskRunner(max_workers=MOST_STAGES),  # type: ignore[arg-type] # generic by mistake
-)
+@flow(name="retrain", task_runner=RUNNER)  # type: ignore[arg-type] # generic by mistake
 def retrain(workspace: str, reason: str) -> Verdict | State[Verdict]:
     """Run what must run, register the candidate, promote it if it is better.
 
     Stop anywhere; a second run goes on there. A broken contract stops the road.
     """
-    failures = run_stages(plan_stages(Path(workspace)), workspace, reason)
+    try:
+        return road(plan_stages(Path(workspace)), workspace, reason)
+    except UniMoeError as error:
+        return ended(error)
+
+
+def road(plan: Plan, workspace: str, reason: str) -> Verdict:
+    """Go the whole road, inside a flow.
+
+    Raises:
+        UniMoeError: stages failed, or the copy to the remote did not arrive.
+    """
+    failures = run_stages(plan, workspace, reason)
     if failures:
-        return failed(failures)
-    candidate = register(workspace, reason)
-    judge_champion(workspace, reason, candidate)
-    verdict = promote_if_better(workspace, reason, candidate)
-    index(workspace)
-    trouble = push(workspace)
-    return verdict if trouble is None else not_pushed(trouble, verdict)
+        raise failed(failures)
+    with in_turn(Layout(Path(workspace)).home, "landing"):  # one at a time registers and pushes
+        candidate = register(workspace, reason)
+        judge_champion(workspace, reason, candidate)
+        verdict = promote_if_better(workspace, reason, candidate)
+        index(workspace)
+        pushed = push(workspace, return_state=True)
+    trouble: object = pushed.result(raise_on_failure=False)
+    if isinstance(trouble, Exception):
+        raise not_pushed(trouble, verdict) if isinstance(trouble, UniMoeError) else trouble
+    return verdict
+
+
+def ended(error: UniMoeError) -> State[Verdict]:
+    """Return the end of a flow that failed: its caller gets the error, its log one line."""
+    return Failed(data=error, message=error.what.partition("\n")[0])
 
 
 def run_stages(plan: Plan, workspace: str, reason: str) -> list[StageError]:
@@ -86,25 +108,24 @@ def _troubles(futures: Mapping[str, PrefectFuture[None]]) -> list[StageError]:
     return found
 
 
-def not_pushed(trouble: UniMoeError, verdict: Verdict) -> State[Verdict]:
-    """Return the end of a flow that did its work, but whose copy did not arrive."""
+def not_pushed(trouble: UniMoeError, verdict: Verdict) -> StoreError:
+    """Return the error of a flow that did its work, but whose copy did not arrive."""
     said = "promoted" if verdict.promoted else "not promoted"
-    error = StoreError(
+    return StoreError(
         f"The model is registered and judged ({said}), but its copy did not arrive: {trouble.what}",
         cause=trouble.cause,
         remedy=f"{trouble.remedy} The command that copies alone is `uni-moe push`.",
     )
-    return Failed(data=error, message="the copy did not arrive")
 
 
-def failed(failures: Sequence[StageError]) -> State[Verdict]:
-    """Return the flow's end where stages failed: one error that tells all of them."""
-    error = failures[0]
-    if len(failures) > 1:
-        error = StageError(
-            f"{len(failures)} stages failed:{bullets([str(failure) for failure in failures])}",
-            cause="each says its own above.",
-            remedy="mend them, then give the same command again; it goes on from here.",
-        )
-        error.exit_code = failures[0].exit_code
-    return Failed(data=error, message=f"{len(failures)} stage(s) failed")
+def failed(failures: Sequence[StageError]) -> StageError:
+    """Return one error that tells of all stages that failed."""
+    if len(failures) == 1:
+        return failures[0]
+    error = StageError(
+        f"{len(failures)} stages failed:{bullets([str(failure) for failure in failures])}",
+        cause="each says its own above.",
+        remedy="mend them, then give the same command again; it goes on from here.",
+    )
+    error.exit_code = failures[0].exit_code
+    return error

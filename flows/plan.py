@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any
+
+from uni_moe.changes import ABSENT, changes
 
 MOST_REASONS = 3
 LONGEST_VALUE = 60  # letters of a param's value that a reason shows
 LETTERS_AHEAD = 20  # of them, what is the same before the first difference
 TRAINS = ("foundation", "align", "experts", "tune")  # stages that take memory for a network
 NEVER_RAN = "it has not run in this workspace"
-_ABSENT = object()
 _OUTS = {"deleted": "missing", "not in cache": "not in DVC's cache"}  # dvc's words and ours
 Status = Mapping[str, Sequence[Any]]  # what dvc says of each changed stage
 
@@ -130,29 +131,14 @@ def most_abreast(after: Mapping[str, Sequence[str]]) -> int:
 
 def param_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Say which params changed, from what to what: leaves of sections, by their full keys."""
-    old, new = (dict(_leaves(params)) for params in (before, now))
     return [
-        f"{key} {_change(_value(old, key), _value(new, key))}"
-        for key in sorted({*old, *new})
-        if old.get(key, _ABSENT) != new.get(key, _ABSENT)
+        f"{one.key} {_change(_value(one.before), _value(one.after))}"
+        for one in changes(before, now)
     ]
 
 
-def _leaves(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in params.items():
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{prefix}{key}.")
-        elif isinstance(value, list | tuple) and any(isinstance(one, Mapping) for one in value):
-            named = {str(place): one for place, one in enumerate(value)}
-            yield from _leaves(named, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", list(value) if isinstance(value, tuple) else value
-
-
-def _value(params: Mapping[str, Any], key: str) -> str:
-    if key not in params:
-        return "absent"
-    return json.dumps(params[key], ensure_ascii=False, default=str)
+def _value(value: object) -> str:
+    return "absent" if value is ABSENT else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _change(before: str, now: str) -> str:

@@ -7,10 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flows.dvc import keep_remote, kept_data, plan_stages, run_module
+from uni_moe.alone import only_one
 from uni_moe.artifacts import CARD, Layout, verified_card
 from uni_moe.errors import ConfigError, StageError, StoreError, bullets
 from uni_moe.registry import indexing, read
-from uni_moe.registry.travel import LOCK, fetch_lock, fetch_model, fetch_records, send
+from uni_moe.registry.graphs import LOCK
+from uni_moe.registry.travel import (
+    fetch_graphs,
+    fetch_lock,
+    fetch_model,
+    fetch_records,
+    is_buried,
+    send,
+)
 from uni_moe.storage.dvc_data import absent, data_of, remove_spoilt, still_wrong
 from uni_moe.storage.remote import (
     NAME,
@@ -19,9 +28,11 @@ from uni_moe.storage.remote import (
     check_told,
     credentials_of,
     make_folder,
+    objects_of,
     open_store,
     read_remote,
 )
+from uni_moe.storage.turns import TURNS, at_work
 
 Say = Callable[[str], None]
 _LACKS = "do not exist neither locally nor on remote"
@@ -80,16 +91,17 @@ def push(root: Path, say: Say, *, verify: bool = False) -> None:
         StoreError: the remote cannot be reached, refuses, or is full; or it holds data that is
             wrong and cannot be sent again from here.
     """
-    remote = the_remote(root)
+    remote, layout = the_remote(root), Layout(root)
     check_folder(remote)
-    store = open_store(root, remote)
-    sent = send(Layout(root), store, say, settled=_settled(root, say), verify=verify)
-    say(f"records and models: {sent} folders {'verified' if verify else 'sent'}")
-    left = _mend_data(root, remote, say) if verify else ()
-    if (root / LOCK).is_file():
-        _dvc(root, remote, "push", say)
-    if verify:
-        _check_data(root, remote, left)
+    settled = _settled(root, say)
+    with only_one(layout, "push"), at_work(objects_of(root, remote, TURNS), "push"):
+        sent = send(layout, open_store(root, remote), say, settled=settled, verify=verify)
+        say(f"records and models: {sent} folders {'verified' if verify else 'sent'}")
+        left = _mend_data(root, remote, say) if verify else ()
+        if (root / LOCK).is_file():
+            _dvc(root, remote, "push", say)
+        if verify:
+            _check_data(root, remote, left)
 
 
 def pull(root: Path, model: str | None, say: Say, *, everything: bool = False) -> None:
@@ -101,21 +113,52 @@ def pull(root: Path, model: str | None, say: Say, *, everything: bool = False) -
     """
     remote, layout = the_remote(root), Layout(root)
     check_folder(remote)
-    store = open_store(root, remote)
+    with only_one(layout, "pull"):
+        _pull(layout, remote, model, say, everything=everything)
+
+
+def _pull(layout: Layout, remote: Remote, model: str | None, say: Say, *, everything: bool) -> None:
+    root, store = layout.root, open_store(layout.root, remote)
     fetch_records(layout, store, say)
     indexing.index(layout)
     versions = read.models(layout)
     only_all = everything and versions and not any(one.is_champion for one in versions)
     wanted = None if only_all else read.find(layout, model)
     for version in versions:
-        if everything or (wanted is not None and version.model == wanted.model):
+        is_wanted = wanted is not None and version.model == wanted.model
+        if is_wanted or (everything and is_buried(layout, store, version.model) is None):
             fetch_model(layout, store, version, say)
     if wanted is not None:
         fetch_lock(layout, store, wanted, say)
     if (root / LOCK).is_file():
-        _dvc(root, remote, "pull", say)
-        for folder in sorted(file.parent for file in layout.artifacts.rglob(CARD)):
-            verified_card(folder)
+        pull_data(root, say)
+
+
+def pull_records(root: Path, model: str | None, say: Say) -> None:
+    """Copy records and what a model was made by from the remote: nothing large.
+
+    Raises:
+        LineageError: there is no such model, or what the remote keeps was changed.
+        StoreError: the remote cannot be reached or refuses, or our disk has no room.
+    """
+    remote, layout = the_remote(root), Layout(root)
+    check_folder(remote)
+    store = open_store(root, remote)
+    fetch_records(layout, store, say)
+    indexing.index(layout)
+    fetch_graphs(layout, store, read.find(layout, model))
+
+
+def pull_data(root: Path, say: Say) -> None:
+    """Copy what the workspace's lock names from the remote, each artifact checked.
+
+    Raises:
+        LineageError: an artifact is not what its card says.
+        StoreError: the remote cannot be reached, or lacks data.
+    """
+    _dvc(root, the_remote(root), "pull", say)
+    for folder in sorted(file.parent for file in Layout(root).artifacts.rglob(CARD)):
+        verified_card(folder)
 
 
 def _mend_data(root: Path, remote: Remote, say: Say) -> tuple[str, ...]:

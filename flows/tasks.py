@@ -1,12 +1,18 @@
-"""The tasks of a flow: one stage, registration, the gate. No task result is cached by Prefect."""
+"""The tasks of a flow: one stage, registration, the gate. No task result is cached by Prefect.
+
+A task is tried again only where the fault is outside: a remote that does not answer. A stage that
+failed stays failed.
+"""
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from threading import Semaphore
 
 from prefect import get_run_logger, task
 from prefect.client.schemas.objects import State
+from prefect.concurrency.sync import concurrency
 from prefect.runtime import flow_run
 from prefect.states import Failed
 
@@ -16,12 +22,19 @@ from flows.remote import push_if_set
 from flows.seats import told_of, workers
 from uni_moe.artifacts import Layout
 from uni_moe.config import load_params
-from uni_moe.errors import StageError, UniMoeError
+from uni_moe.errors import StageError, UnreachableError
+from uni_moe.machine import Machine, load_machine
 from uni_moe.registry import indexing, promoting, write
 from uni_moe.registry.gate import Verdict
+from uni_moe.registry.graphs import keep_graph
+from uni_moe.registry.known import last_word
 from uni_moe.runs import user
 
 _SEATS = Semaphore(workers())
+GPU = "gpu"  # the slot that stages of all flows of a server take turns in
+_ON_GPU = ("foundation", "align", "experts", "tune", "evaluate")
+_LEASE_S = 60.0  # after which the slot of a killed flow is free again
+_TRIES, _PAUSES_S = 2, [5.0, 30.0]
 
 
 @task(persist_result=False, task_run_name="{stage.name}")
@@ -29,25 +42,37 @@ def run_one(stage: PlannedStage, workspace: str, reason: str) -> State[None] | N
     """Run one stage by DVC, which is the only cache there is; a failed one carries its error."""
     environment = {"UNI_MOE_REASON": reason, "UNI_MOE_FLOW_RUN": str(flow_run.get_id())}
     environment |= told_of(stage)
+    root = Path(workspace)
+    machine = load_machine(root)
     try:
-        with _SEATS:
+        with _SEATS, _slot(stage.name, machine):
             run_stage(
-                Path(workspace), stage.name, environment=environment, say=get_run_logger().info
+                root,
+                stage.name,
+                environment=environment,
+                say=get_run_logger().info,
+                limit_s=machine.stage_limit_s,
             )
     except StageError as error:
         return Failed(message=error.what.partition("\n")[0], data=error)
     return None
 
 
+def _slot(stage: str, machine: Machine) -> AbstractContextManager[None]:
+    """Return a stage's turn on the GPU, where machine.yaml says that stages take turns."""
+    if machine.gpu_slots is None or stage.partition("@")[0] not in _ON_GPU:
+        return nullcontext()
+    return concurrency(GPU, occupy=1, lease_duration=_LEASE_S)
+
+
 @task(persist_result=False)
 def register(workspace: str, reason: str) -> write.Candidate:
-    """Put the candidate into the store and the registry."""
-    return write.register(
-        Layout(Path(workspace)),
-        reason=reason,
-        who=user(),
-        flow_run=str(flow_run.get_id()),
-    )
+    """Put the candidate into the store and the registry, with what it was made by."""
+    layout = Layout(Path(workspace))
+    run = str(flow_run.get_id())
+    candidate = write.register(layout, reason=reason, who=user(), flow_run=run)
+    keep_graph(layout)
+    return candidate
 
 
 @task(persist_result=False)
@@ -76,9 +101,12 @@ def judge_champion(workspace: str, reason: str, candidate: write.Candidate) -> N
 
 @task(persist_result=False)
 def promote_if_better(workspace: str, reason: str, candidate: write.Candidate) -> Verdict:
-    """Let the gate compare the candidate with the champion."""
+    """Let the gate compare the candidate with the champion, once by the same rules."""
     layout = Layout(Path(workspace))
     rules = load_params(layout.params).gate
+    known = last_word(layout, candidate.report, rules)
+    if known is not None:  # a flow that was killed after it, or one beside this
+        return known
     run = str(flow_run.get_id())
     return promoting.promote_if_better(layout, candidate, rules, reason=reason, flow_run=run)
 
@@ -89,11 +117,16 @@ def index(workspace: str) -> dict[str, int]:
     return indexing.index(Layout(Path(workspace)))
 
 
-@task(persist_result=False)
-def push(workspace: str) -> UniMoeError | None:
-    """Copy data, models and records to the remote, if one is set; return why it could not be."""
-    try:
-        push_if_set(Path(workspace), get_run_logger().info)
-    except UniMoeError as error:
-        return error
-    return None
+def _is_outside(task: object, task_run: object, state: State[None]) -> bool:  # noqa: ARG001 - Prefect's
+    return isinstance(state.result(raise_on_failure=False), UnreachableError)
+
+
+@task(
+    persist_result=False,
+    retries=_TRIES,
+    retry_delay_seconds=_PAUSES_S,
+    retry_condition_fn=_is_outside,
+)
+def push(workspace: str) -> None:
+    """Copy data, models and records to the remote, if one is set."""
+    push_if_set(Path(workspace), get_run_logger().info)

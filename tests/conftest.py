@@ -1,6 +1,9 @@
-"""Settings of all tests: quiet threads, no network, no model hub."""
+"""Settings of all tests: quiet threads, no network, no model hub, routes as at the start."""
 
 import os
+import sys
+
+import pytest
 
 # Nobody's database, server or workers: what these tests start is their own.
 for _name in [name for name in os.environ if name.startswith(("UNI_MOE_", "PREFECT_"))]:
@@ -12,3 +15,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+
+
+@pytest.fixture(autouse=True)
+def _routes_as_at_the_start():
+    """A test that settles its process leaves no trace, nor does its module's fixture."""
+    yield
+    if "uni_moe.platform" not in sys.modules:
+        return
+    from uni_moe import routes
+    from uni_moe.platform import take
+
+    if routes.current() != routes.Routes():
+        take(routes.Routes())

@@ -6,7 +6,7 @@ import fcntl
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TextIO
 
@@ -38,22 +38,51 @@ def only_one(layout: Layout, name: str) -> Iterator[None]:
 
 
 @contextmanager
+def first_free(layout: Layout, names: Iterable[str]) -> Iterator[str]:
+    """Take the first thing that no process is at, without waiting, and say which it is."""
+    layout.state.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        with (layout.state / f"{name}.lock").open("w") as stream:
+            if _locked(stream, patience_s=0):
+                yield name
+                return
+
+
+def is_at(layout: Layout, name: str) -> bool:
+    """Say whether a process is at something at this moment."""
+    file = layout.state / f"{name}.lock"
+    if not file.is_file():
+        return False
+    with file.open() as stream:
+        return not _locked(stream, patience_s=0)
+
+
+@contextmanager
+def in_turn(layout: Layout, name: str) -> Iterator[None]:
+    """Do one thing after all who asked for it before, however long they take."""
+    layout.state.mkdir(parents=True, exist_ok=True)
+    with (layout.state / f"{name}.lock").open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
 def nobody_else(layout: Layout) -> Iterator[None]:
-    """Keep all stages and runs from beginning in a workspace, as far as it has had any.
+    """Keep stages, runs and copies from beginning in a workspace, as far as it has had any.
 
     Raises:
         StageError: another process is at work.
     """
-    names = {"run", "ingest", *(file.stem for file in layout.state.glob("*.lock"))}
+    names = {"run", "ingest", "push", "pull", *(file.stem for file in layout.state.glob("*.lock"))}
     with ExitStack() as stack:
         for name in sorted(names):
             stack.enter_context(only_one(layout, name))
         yield
 
 
-def _locked(stream: TextIO) -> bool:
+def _locked(stream: TextIO, patience_s: float = _PATIENCE_S) -> bool:
     """Take a file's lock, waiting a little for one who is about to end."""
-    deadline = time.monotonic() + _PATIENCE_S
+    deadline = time.monotonic() + patience_s
     while True:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -18,6 +18,7 @@ from uni_moe.errors import LineageError
 from uni_moe.records import Card, canonical_json, sha256_text
 
 CARD = "card.json"
+HOME = ".home"  # in a workspace of a scheduled run: see flows.apart
 # What computes nothing that an artifact holds: the command, and what says whether a start is worth
 # it. A change of it makes nothing stale.
 AROUND = (
@@ -44,6 +45,12 @@ class Layout:
     """The folders of one workspace."""
 
     root: Path
+
+    @property
+    def home(self) -> Layout:
+        """The workspace that keeps this one's records: itself, unless a link names another one."""
+        link = self.root / HOME
+        return Layout(link.resolve()) if link.is_symlink() else self
 
     @property
     def params(self) -> Path:
@@ -110,6 +117,11 @@ class Layout:
         return self.root / "state"
 
     @property
+    def apart(self) -> Path:
+        """Workspaces of scheduled runs; all in them can be made again."""
+        return self.state / "apart"
+
+    @property
     def store(self) -> Path:
         """Registered models, by content."""
         return self.root / "store"
@@ -145,21 +157,35 @@ def files_of(folder: Path) -> dict[str, str]:
 
 
 def code_hash() -> str:
-    """Return the hash of our own source files that this process has imported, the command aside.
+    """Return the hash of our own source files that this process has imported, the command aside."""
+    return code_hash_of(imported_code())
+
+
+def code_hash_of(files: Mapping[str, Path]) -> str:
+    """Return the hash of these modules: name -> source file."""
+    return sha256_text(canonical_json(_hashes(files)))
+
+
+def code_files() -> dict[str, str]:
+    """Return the modules that `code_hash` covers in this process, each with its file's sha256."""
+    return _hashes(imported_code())
+
+
+def imported_code() -> dict[str, Path]:
+    """Return our own modules that this process has imported, each with its source file.
 
     What the command needs around a stage (its words, its locks) computes nothing.
     """
-    names = sorted(
-        name
-        for name in sys.modules
+    return {
+        name: Path(file)
+        for name, module in sorted(sys.modules.items())
         if name.startswith("uni_moe") and not name.startswith(_COMMAND) and name not in AROUND
-    )
-    digest = {
-        name: sha256_file(Path(file))
-        for name in names
-        if (file := getattr(sys.modules[name], "__file__", None)) is not None
+        if (file := getattr(module, "__file__", None)) is not None
     }
-    return sha256_text(canonical_json(digest))
+
+
+def _hashes(files: Mapping[str, Path]) -> dict[str, str]:
+    return {name: sha256_file(files[name]) for name in sorted(files)}
 
 
 @contextmanager

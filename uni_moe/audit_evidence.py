@@ -12,15 +12,18 @@ from uni_moe.audit_log import decisions, read_log
 from uni_moe.errors import LineageError
 
 
-def audited(layout: Layout, head: str | None = None, *, has_remote: bool = False) -> Checked:
+def audited(
+    layout: Layout, head: str | None = None, *, has_remote: bool = False, subject: str | None = None
+) -> Checked:
     """Check a workspace's log, every file and artifact that it names, and that it names them all.
 
-    Every byte of every registered model is read. Where there is a remote, a model that was never
-    fetched is a note.
+    Every byte of every registered model is read; with a `subject` only of what the entries about
+    this model name. Where there is a remote, a model that was never fetched is a note.
     """
     checked = read_log(layout, head)
     away = _away(layout, checked.entries) if has_remote else {}
-    changed = _changed(layout, [_without(entry, away) for entry in checked.entries])
+    about = [one for one in checked.entries if subject is None or one.subject == subject]
+    changed = _changed(layout, [_without(entry, away) for entry in about])
     problems = [*checked.problems, *changed]
     if not checked.problems:
         problems += _untold(layout, checked.entries)
@@ -36,13 +39,13 @@ def _away(layout: Layout, entries: Sequence[Entry]) -> dict[str, str]:
 
     Those that were forgotten are no such models.
     """
-    forgotten = [entry.evidence.get(FORGOTTEN) for entry in entries]
+    forgotten = {entry.evidence.get(FORGOTTEN) for entry in entries}
     named = {path: card for entry in entries for path, card in _named(entry, "artifacts").items()}
     return {
         path: card
         for path, card in named.items()
         if path == f"{layout.name_of(layout.store)}/{card}/model"
-        and path.removesuffix("/model") not in forgotten
+        and not forgotten & {path, path.removesuffix("/model")}
         and not (layout.root / path).exists()
         and not (layout.root / f"{path}.sha256").exists()
     }
@@ -84,7 +87,7 @@ def _changed(layout: Layout, entries: Sequence[Entry]) -> list[Problem]:
 def _is_forgotten(layout: Layout, path: str, entry: Entry, forgotten: Mapping[str, int]) -> bool:
     """Say whether what an entry names is gone, as a later one tells of the folder it lay in."""
     return not (layout.root / path).exists() and any(
-        path.startswith(place) and entry.sequence < sequence
+        f"{path}/".startswith(place) and entry.sequence < sequence
         for place, sequence in forgotten.items()
     )
 

@@ -17,12 +17,16 @@ from uni_moe import (
     cli_audit,
     cli_data,
     cli_features,
+    cli_housekeeping,
     cli_ledger,
     cli_models,
+    cli_operate,
+    cli_questions,
     cli_registry,
     cli_remote,
     cli_run,
     cli_stages,
+    cli_verify,
     cli_workspace,
     errors,
     launch,
@@ -32,14 +36,18 @@ from uni_moe.machine import NAMED
 
 _THEMES = (
     cli_run,
+    cli_operate,
     cli_workspace,
     cli_registry,
+    cli_questions,
     cli_audit,
+    cli_verify,
     cli_data,
     cli_models,
     cli_ledger,
     cli_features,
     cli_remote,
+    cli_housekeeping,
     cli_stages,
 )
 _BUG = 70  # sysexits.h: an internal software error
@@ -59,15 +67,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UniMoeError as error:
         return _tell(error)
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+        print(f"{launch.prefix()}stopped; the same command goes on from here", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:  # noqa: BLE001 - the last door
-        of_disk = errors.of_disk(error)
-        if of_disk is not None:
-            return _tell(of_disk)
+        known = errors.of_disk(error) or launch.of_others(error)
+        if known is not None:
+            return _tell(known)
         traceback.print_exc()  # what is left is our own mistake
         print(f"error: {type(error).__name__}: {error}\n{_REPORT}", file=sys.stderr)
         return _BUG
@@ -75,10 +83,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _tell(error: UniMoeError) -> int:
-    """Say an error in its three lines; return its exit code."""
+    """Say an error in its three lines, on every rank at once; return its exit code."""
     if os.environ.get("UNI_MOE_DEBUG"):
         traceback.print_exc()
-    print(f"{launch.prefix()}error: {error}", file=sys.stderr)
+    print(f"{launch.prefix()}error: {error}", file=sys.stderr, flush=True)
+    launch.end_after_the_first()
     return error.exit_code
 
 

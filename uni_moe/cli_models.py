@@ -1,4 +1,4 @@
-"""The command's words for whole models: size, import, export, surgery, difference.
+"""The command's words for whole models: size, import, export, surgery.
 
 Heavy imports happen inside, so that help and errors come at once.
 """
@@ -49,10 +49,6 @@ def add_words(command: Command) -> None:
     )
     give.add_argument("--json", action="store_true", help="as JSON")
     _surgery_words(command("surgery", _surgery, "operate on a model's experts, with a receipt"))
-    diff = command("diff", _diff, "say what differs between two models, expert by expert")
-    diff.add_argument("a", type=Path)
-    diff.add_argument("b", type=Path)
-    diff.add_argument("--json", action="store_true", help="as JSON")
 
 
 def _surgery_words(sub: argparse.ArgumentParser) -> None:
@@ -153,9 +149,11 @@ def _import_beats(arguments: argparse.Namespace) -> None:
 
 
 def _export_official(arguments: argparse.Namespace) -> None:
+    from uni_moe.checkpoints.descent import note
     from uni_moe.checkpoints.published_export import export_published
 
     sizes = export_published(arguments.model, arguments.out, style=arguments.style)
+    note(Layout(arguments.workspace.resolve()), arguments.out)
     print(json.dumps(sizes, indent=1) if arguments.json else _wrote(arguments.out, sizes))
 
 
@@ -172,7 +170,10 @@ def _surgery(arguments: argparse.Namespace) -> None:
             cause="the other operations keep a model's sparse layers and experts for each token.",
             remedy="leave them out.",
         )
+    from uni_moe.checkpoints.descent import note
+
     receipt = _operated(arguments)
+    note(Layout(arguments.workspace.resolve()), arguments.out)
     if arguments.json:
         print(json.dumps(receipt, indent=1))
         return
@@ -225,14 +226,3 @@ def _numbers(text: str) -> list[int]:
             remedy="write it like 2,0,1,3.",
         )
     return [int(word) for word in words]
-
-
-def _diff(arguments: argparse.Namespace) -> None:
-    from uni_moe.checkpoints.comparing import difference
-    from uni_moe.model.difference import summary
-
-    found = difference(arguments.a, arguments.b)
-    if arguments.json:
-        print(json.dumps([one.to_json() for one in found], indent=1))
-    else:
-        print("\n".join([*(one.text() for one in found), summary(found)]))

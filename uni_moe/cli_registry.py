@@ -1,4 +1,4 @@
-"""The command's words for registered models: ask one, list them, where one comes from.
+"""The command's words for registered models: ask one, list them, keep the index.
 
 Heavy imports happen inside, so that help and errors come at once.
 """
@@ -27,9 +27,6 @@ def add_words(command: Command) -> None:
     for kind in MEDIA_KINDS:
         ask.add_argument(f"--{kind}", type=Path, action="append", default=[], metavar="FILE")
     ask.add_argument("--json", action="store_true", help="as JSON")
-    lineage = command("lineage", _lineage, "print the tree from a model back to its sources")
-    lineage.add_argument("model", nargs="?", help="version or id; default: the champion")
-    lineage.add_argument("--json", action="store_true", help="as JSON")
     models = command("models", _models, "list registered models and the champion")
     models.add_argument("--json", action="store_true", help="as JSON")
     command("index", _index, "import cards and run folders into the database")
@@ -95,21 +92,18 @@ def _any_model(arguments: argparse.Namespace) -> tuple[Path, str, int]:
     return arguments.model, str(arguments.model), arguments.max_new_tokens
 
 
-def _lineage(arguments: argparse.Namespace) -> None:
-    from uni_moe.registry.read import lineage, lineage_text
-
-    tree = lineage(_layout(arguments), arguments.model)
-    print(json.dumps(tree.to_json(), indent=1) if arguments.json else lineage_text(tree))
-
-
 def _models(arguments: argparse.Namespace) -> None:
+    from uni_moe.audit_log import read_log
     from uni_moe.registry.read import models, models_text
+    from uni_moe.registry.removals import removals
 
-    found = models(_layout(arguments))
+    layout = _layout(arguments)
+    found, removed = models(layout), removals(read_log(layout).entries)
     if arguments.json:
-        print(json.dumps([version.to_json() for version in found], indent=1))
+        told = [{**one.to_json(), "removed": removed.get(one.model)} for one in found]
+        print(json.dumps(told, indent=1))
     else:
-        print(models_text(found))
+        print(models_text(found, removed))
 
 
 def _index(arguments: argparse.Namespace) -> None:

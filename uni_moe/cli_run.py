@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -16,7 +15,7 @@ from uni_moe.alone import only_one
 from uni_moe.artifacts import Layout
 from uni_moe.cli_process import quiet
 from uni_moe.command import Command
-from uni_moe.config import Gate, load_params
+from uni_moe.config import load_params
 from uni_moe.errors import ConfigError
 from uni_moe.machine import check_experts, load_machine
 from uni_moe.runs import user
@@ -83,12 +82,13 @@ def _run(arguments: argparse.Namespace) -> int:
     rules = load_params(layout.params).gate
     from flows.dvc import plan_stages
     from uni_moe.registry.database import check
+    from uni_moe.registry.known import is_judged
 
     check(layout)  # hours of training are not to end with an index that cannot be used
 
     plan = plan_stages(layout.root)
     print(plan.text(), flush=True)
-    if plan.empty and _is_judged(layout, rules):
+    if plan.empty and is_judged(layout, rules):
         from flows.remote import push_if_set
 
         push_if_set(layout.root, lambda line: print(line, flush=True))  # one may have failed
@@ -119,21 +119,6 @@ def _abreast(layout: Layout, plan: Plan) -> int:
 
     _share(layout)
     return min(workers(), max((stage.abreast for stage in plan.stages), default=1))
-
-
-def _is_judged(layout: Layout, rules: Gate) -> bool:
-    """Say whether the gate has spoken about this very report, by the rules of today."""
-    from uni_moe.artifacts import read_card
-    from uni_moe.registry.read import champion, verdicts
-
-    model, report = read_card(layout.model).id, read_card(layout.report).id
-    current = champion(layout)
-    if current is not None and (current.model, current.report) == (model, report):
-        return True
-    return any(
-        one.candidate_report == report and one.verdict.evidence.get("rules") == asdict(rules)
-        for one in verdicts(layout)
-    )
 
 
 def _closing(layout: Layout) -> int:
@@ -183,8 +168,18 @@ def _register(arguments: argparse.Namespace) -> None:
     layout = Layout(arguments.workspace.resolve())
     params = load_params(layout.params)
     candidate = register(layout, reason=arguments.reason, who=user())
+    _keep_graph(layout)
     verdict = promote_if_better(layout, candidate, params.gate, reason=arguments.reason)
     print(f"\n{verdict.text}")
+
+
+def _keep_graph(layout: Layout) -> None:
+    """Keep DVC's lock with the model, where it is the one that names the model's data."""
+    from flows.dvc import plan_stages
+    from uni_moe.registry.graphs import LOCK, keep_graph
+
+    if (layout.root / LOCK).is_file() and plan_stages(layout.root).empty:
+        keep_graph(layout)
 
 
 def _judge(arguments: argparse.Namespace) -> None:

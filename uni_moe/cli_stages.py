@@ -18,7 +18,6 @@ from uni_moe.artifacts import Layout
 from uni_moe.cli_process import quiet
 from uni_moe.command import Command
 from uni_moe.config import load_params
-from uni_moe.errors import UniMoeError
 from uni_moe.machine import NAMED, Machine, load_machine
 from uni_moe.records import MEDIA_KINDS, MODALITIES
 
@@ -82,14 +81,10 @@ def _stage(arguments: argparse.Namespace) -> None:
     if launch.is_launched():
         launch.end_in_order()
     if not launch.here().is_first:
-        try:
-            call(StageContext(name, layout, params, follow_run(layout, name), machine))
-        except UniMoeError:
-            launch.let_the_first_speak()
-            raise
+        call(StageContext(name, layout, params, follow_run(layout, name), machine))
         return
     with only_one(layout, name), start_run(layout, name, {"seed": params.seed}) as run:
-        run.event("machine", **asdict(machine))
+        run.event("profile", **asdict(machine))
         call(StageContext(name, layout, params, run, machine))
 
 

@@ -89,6 +89,11 @@ class RoutingLosses:
 
 @dataclass(frozen=True, kw_only=True)
 class TunePhase(Phase):
-    """The phase that has a mixture to tune."""
+    """The phase that has a mixture to tune.
+
+    `start` is the id of a registered model that it goes on from, with new adapters and a new
+    optimizer; without one it begins at the assembled mixture.
+    """
 
     losses: RoutingLosses
+    start: str | None = None

@@ -104,6 +104,8 @@ def rules(params: Params) -> list[str]:
     problems += _layer_rules(params)
     problems += _assembly_rules(params)
     problems += _loss_rules(params.tune.losses, len(params.assembly.slots))
+    if params.tune.start is not None and not re.fullmatch("[0-9a-f]{64}", params.tune.start):
+        problems.append("tune.start: must be the whole id of a registered model, or null")
     if "modality_adapters" in params.tune.learns and not params.assembly.modality_adapters:
         problems.append("tune.learns: modality_adapters asks for assembly.modality_adapters: true")
     problems += _blend_rules(params)

@@ -60,6 +60,12 @@ class LineageError(UniMoeError):
     exit_code = 5
 
 
+class UnknownError(LineageError):
+    """A name on the command line names nothing, or several things."""
+
+    exit_code = 2
+
+
 class StageError(UniMoeError):
     """A stage could not run to its end."""
 
@@ -78,6 +84,10 @@ class StoreError(UniMoeError):
     exit_code = 8
 
 
+class UnreachableError(StoreError):
+    """A store does not answer at all: the one fault that may go by itself."""
+
+
 def is_full(error: BaseException) -> bool:
     """Return whether an error says that a disk is full, in a number or in a library's words."""
     if isinstance(error, OSError) and error.errno in _FULL:
@@ -90,7 +100,8 @@ def full_disk(what: str) -> StoreError:
     return StoreError(
         what,
         cause="the disk is full.",
-        remedy=f"free some space (`uni-moe features --clear`, `dvc gc --workspace`), then {_AGAIN}",
+        remedy="free some space (`uni-moe disk` says what takes it, `uni-moe gc` frees what may "
+        f"go), then {_AGAIN}",
     )
 
 

@@ -23,6 +23,7 @@ from uni_moe.artifacts import sha256_file
 from uni_moe.instructions import instructions
 from uni_moe.model.preparing import MediaPreparingMixin
 from uni_moe.model.towers import TowersMixin
+from uni_moe.platform import processor
 
 # What stands between a file and its features; a test holds it to the imports.
 CODE = (
@@ -83,7 +84,7 @@ def _machine(device: torch.device) -> dict[str, Any]:
     facts = {
         "device": device.type,
         "machine": platform.machine(),
-        "processor": _processor(),
+        "processor": processor(),
         "instructions": instructions(),
         "threads": torch.get_num_threads(),
         "matmul": chosen.matmul,
@@ -97,13 +98,3 @@ def _machine(device: torch.device) -> dict[str, Any]:
             "tf32": [torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32],
         }
     return facts
-
-
-def _processor() -> str:
-    """Return the processor's name; libraries choose their kernels by it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +25,9 @@ _TORCHRUN, _DEEPSPEED = "torch.distributed.run", "deepspeed.launcher.runner"
 _PROGRAM = "uni_moe"
 ABREAST = "UNI_MOE_ABREAST"  # in the environment: how many trainings share this machine
 _SIZES_HERE = ("LOCAL_WORLD_SIZE", "LOCAL_SIZE")  # torchrun's word and DeepSpeed's
-_FIRST_SPEAKS_S = 5.0
+_FIRST_ENDS_S = 5.0
+# What torch says of a rank that does not answer: an error of this name, or a text with this.
+_NO_ANSWER, _LINE = "DistError", "gloo/transport"
 _ENDS_S = 40.0  # torchrun itself gives its ranks 30 s
 
 
@@ -79,13 +82,28 @@ def end_in_order() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-def let_the_first_speak() -> None:
-    """Wait a little with an error: the first rank has the samples' names and writes the record.
+def of_others(error: BaseException) -> StageError | None:
+    """Return what a rank is told when another one went while it waited; None of other errors."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if here().size == 1 or not (_NO_ANSWER in kinds or _LINE in str(error)):
+        return None
+    said = str(error).strip().partition("\n")[0]
+    return StageError(
+        f"Another rank went while rank {here().rank} waited for it: {said}",
+        cause="it ended with an error of its own, it was killed, or its node is out of reach.",
+        remedy="see what the rank that ended first says, mend that, then give the same command "
+        "again: it goes on from the last state.",
+    )
 
-    Whoever ends first makes the launcher end all others.
+
+def end_after_the_first() -> None:
+    """Wait a little with one's end: the first rank has the samples' names and writes the record.
+
+    Whoever ends first makes the launcher end all others. Alone, and on the first, nothing waits.
     """
     if not here().is_first:
-        time.sleep(_FIRST_SPEAKS_S)
+        with suppress(KeyboardInterrupt):  # it has ended, and the launcher tells us to
+            time.sleep(_FIRST_ENDS_S)
 
 
 def command_of(machine: Machine, words: Sequence[str]) -> list[str]:
@@ -121,7 +139,8 @@ def shell_words(machine: Machine, words: Sequence[str]) -> list[str]:
     python = [sys.executable, "-m", *command_of(machine, words)]
     if machine.launcher != "slurm":
         return python
-    nodes = ["--nodes", str(machine.nodes), "--ntasks-per-node", "1"]
+    # The last word: a node whose launcher has failed ends the others, too.
+    nodes = ["--nodes", str(machine.nodes), "--ntasks-per-node", "1", "--kill-on-bad-exit"]
     return ["srun", *nodes, *machine.slurm, *python]
 
 

@@ -19,13 +19,16 @@ from uni_moe.data.exposures import holds
 from uni_moe.data.features import feature_folder
 from uni_moe.data.kept_features import forget_features
 from uni_moe.data.manifest import media_of
+from uni_moe.data.validated import ACCEPTED, QUARANTINE
 from uni_moe.errors import LineageError
 from uni_moe.machine import load_machine
 from uni_moe.records import source_of
+from uni_moe.registry.cards import all_cards, reachable
 from uni_moe.registry.read import models
+from uni_moe.registry.seen import SEEN
 from uni_moe.storage.remote import read_remote
 from uni_moe.train.foundation import CORPORA
-from uni_moe.train.state import states_in
+from uni_moe.train.state import trainings_in
 
 Row = Mapping[str, Any]
 
@@ -57,6 +60,9 @@ def clear_leftovers(layout: Layout, gone: Sequence[Row], rest: Sequence[Row]) ->
     for folder in _unfinished(layout, gone):
         remove_whole(folder)
         cleared.append(f"the unfinished training {layout.name_of(folder)}")
+    if layout.apart.exists():  # artifacts and trainings of scheduled runs
+        remove_whole(layout.apart)
+        cleared.append(f"the workspaces of scheduled runs in {layout.name_of(layout.apart)}")
     return cleared
 
 
@@ -79,13 +85,12 @@ def leftovers(layout: Layout, gone: Sequence[Row], rest: Sequence[Row]) -> list[
     if made := _made_from(layout, {row["modality"] for row in gone}):
         found.append(Leftover(f"artifacts here: {', '.join(made)}", "uni-moe run"))
     if (layout.root / ".dvc").is_dir():
-        found.append(Leftover("earlier artifacts in DVC's cache", "dvc gc --workspace, after that"))
+        found.append(Leftover("earlier artifacts in DVC's cache", "uni-moe gc --yes, after that"))
     if remote := read_remote(layout.root):
         found.append(
             Leftover(
                 f"copies of all this in the remote {remote.text()}",
-                "after the others, dvc gc --workspace --cloud, and remove there below store/ what "
-                "was removed here from store/",
+                "after the others, uni-moe push and uni-moe gc --remote --yes",
             )
         )
     found += _versions(layout, {row["key"] for row in gone})
@@ -114,8 +119,8 @@ def _same(gone: Sequence[Row], rest: Sequence[Row]) -> list[str]:
 def _unfinished(layout: Layout, gone: Sequence[Row]) -> Iterator[Path]:
     """Give the folders of training states that have learned from samples that went."""
     keys, modalities = {row["key"] for row in gone}, {row["modality"] for row in gone}
-    for stage, folder in states_in(layout):
-        name, _, part = stage.partition("@")
+    for folder in trainings_in(layout.state, "*"):
+        name, _, part = folder.name.rpartition("-")[0].partition("@")
         if name == "foundation":
             learned = bool(modalities & set(CORPORA[part]))
         else:
@@ -147,15 +152,30 @@ def _made_from(layout: Layout, modalities: Collection[str]) -> list[str]:
 
 
 def _versions(layout: Layout, keys: Collection[str]) -> Iterator[Leftover]:
-    """Tell registered models; a model's own ledger knows its last phase alone."""
+    """Tell registered models that learned from samples, may have, or keep their records."""
+    known = all_cards(layout)
     for version in models(layout):
         if not version.folder.is_dir():
             continue
-        file = version.model_folder / LEDGER
-        learned = file.is_file() and _may_hold(file, keys)
-        said = "learned from it" if learned else "may have, in a phase before `tune`"
+        family = reachable(known, version.model)
+        trained = [one for one in family if known[one][1].stage.partition("@")[0] in _PHASES]
+        folders = {one: layout.store / SEEN / one for one in family}
+        folders[version.model] = version.model_folder
+        ledgers = [folders[one] / LEDGER for one in trained]
+        manifests = [folders[one] / table for one in family for table in (ACCEPTED, QUARANTINE)]
+        if any(_may_hold(file, keys) for file in ledgers if file.is_file()):
+            said = "learned from it"
+        elif not trained or not all(file.is_file() for file in ledgers):
+            said = "may have, in a phase whose ledger is not kept"
+        elif any(_may_hold(file, keys) for file in manifests if file.is_file()):
+            said = "never drew it and keeps its record in a manifest"
+        else:
+            continue
         place = layout.name_of(version.folder)
         yield Leftover(
             f"the registered version {version.number} {said}: {place}",
             f"train and promote one without it, then uni-moe forget {version.number} --why TEXT",
         )
+
+
+_PHASES = ("align", "experts", "tune")

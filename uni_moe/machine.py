@@ -48,6 +48,18 @@ class FeatureCacheSettings:
 
 
 @dataclass(frozen=True)
+class RetentionSettings:
+    """What `uni-moe gc` lets stay beside the champion; any of the three lets a version stay.
+
+    They say what is kept of results, never what results are: nothing that is hashed knows them.
+    """
+
+    versions: int = 5  # the newest registered ones
+    champions: int = 2  # the last ones, today's included: the way back needs those before it
+    days: float = 30.0  # since a version was registered, or a file was last written
+
+
+@dataclass(frozen=True)
 class Machine:
     """How many processes train together, who starts them, and how they share the work.
 
@@ -55,8 +67,12 @@ class Machine:
     `hostfile` is DeepSpeed's; `slurm` holds further words for srun. `activation_checkpointing`
     computes activations again instead of keeping them. `patience_s` is how long a rank waits for
     another. `last_states` counts the training states that stay while a phase trains; the best one
-    stays beside them. `features` says what of frozen encoders is kept on disk. `memory_bytes` is
-    what one process has, where plans are made on another machine than the one that trains.
+    stays beside them. With `keep_states` all stay until housekeeping finds them old, so that any
+    interval can be verified by itself. `features` says what of frozen encoders is kept on disk.
+    `memory_bytes` is what one process has, where plans are made on another machine than the one
+    that trains. `retention` says what housekeeping lets stay. `gpu_slots` is how many stages of all
+    flows use this machine's GPU at a time, None where stages need not take turns; a stage that has
+    not ended after `stage_limit_s` is killed.
     """
 
     launcher: Literal["none", "torchrun", "deepspeed", "slurm"] = "none"
@@ -71,8 +87,12 @@ class Machine:
     activation_checkpointing: bool = False
     patience_s: float = 600.0
     last_states: int = 2
+    keep_states: bool = False
     memory_bytes: int | None = None
+    gpu_slots: int | None = None
+    stage_limit_s: float | None = None
     features: FeatureCacheSettings = field(default_factory=FeatureCacheSettings)
+    retention: RetentionSettings = field(default_factory=RetentionSettings)
 
     @property
     def world(self) -> int:
@@ -160,7 +180,14 @@ def _rules(machine: Machine) -> list[str]:
         "offload_optimizer: not with `expert_parallel`, which works at ZeRO stage 0": (
             machine.expert_parallel > 1 and machine.offload_optimizer
         ),
+        "gpu_slots: must be at least 1, or null": (
+            machine.gpu_slots is not None and machine.gpu_slots < 1
+        ),
+        "stage_limit_s: must be above 0, or null": (
+            machine.stage_limit_s is not None and machine.stage_limit_s <= 0
+        ),
         **_of_features(machine.features),
+        **_of_retention(machine.retention),
     }
     return [problem for problem, is_so in told.items() if is_so]
 
@@ -193,3 +220,11 @@ def check_experts(experts: int, size: int) -> None:
             "there are.",
             remedy="lower `expert_parallel` in machine.yaml.",
         )
+
+
+def _of_retention(settings: RetentionSettings) -> dict[str, bool]:
+    return {
+        "retention.versions: must be at least 0": settings.versions < 0,
+        "retention.champions: must be at least 1, the champion of today": settings.champions < 1,
+        "retention.days: must be at least 0": settings.days < 0,
+    }

@@ -11,6 +11,7 @@ import ctypes
 import importlib.util
 import os
 import platform
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -105,8 +106,19 @@ def machine() -> dict[str, Any]:
         "torch": torch.__version__,
         "cpu": instructions(),
         "machine": platform.machine(),
+        "processor": processor(),
         "native": built.build if built is not None else None,
     }
+
+
+def processor() -> str:
+    """Return the processor's name; libraries choose their kernels by it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
 
 
 def device() -> torch.device:

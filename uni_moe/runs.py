@@ -28,7 +28,12 @@ from typing import Any, TextIO
 from uni_moe.artifacts import Layout, write_json
 
 HEARTBEAT_S = 5.0
-_PACKAGES = ("torch", "transformers", "peft", "deepspeed", "numpy", "great-expectations")
+# What computes with samples, weights and scores: another version may give other bits.
+_PACKAGES = (
+    *("torch", "transformers", "peft", "deepspeed", "numpy", "safetensors", "tokenizers"),
+    *("av", "pillow", "soundfile", "soxr", "kaldi-native-fbank", "espeakng-loader"),
+    *("pyarrow", "pandas", "great-expectations", "matplotlib"),
+)
 
 
 @dataclass
@@ -113,8 +118,8 @@ def start_run(
         "pid": os.getpid(),
         "reason": reason or os.environ.get("UNI_MOE_REASON"),
         "flow_run": flow_run or os.environ.get("UNI_MOE_FLOW_RUN"),
-        "commit": _commit(),
-        "environment": _environment(),
+        "commit": commit(),
+        "environment": environment(),
         "params": dict(params),
         "artifacts": {},
     }
@@ -161,7 +166,7 @@ def user() -> str:
         return f"uid {os.getuid()}"
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """Return the commit of the code that runs, None outside a checkout or without git."""
     try:
         done = subprocess.run(
@@ -176,7 +181,8 @@ def _commit() -> str | None:
     return done.stdout.strip() or None if done.returncode == 0 else None
 
 
-def _environment() -> dict[str, Any]:
+def environment() -> dict[str, Any]:
+    """Return Python, the packages that compute, and the machine's name for itself."""
     versions: dict[str, str | None] = {}
     for package in _PACKAGES:
         try:

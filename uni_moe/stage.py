@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from uni_moe.artifacts import Draft, Layout, parent_ids, read_card, write_artifact
+from uni_moe.artifacts import Draft, Layout, code_files, parent_ids, read_card, write_artifact
 from uni_moe.config import Params
 from uni_moe.machine import Machine
 from uni_moe.runs import Run
@@ -44,4 +44,5 @@ class StageContext:
             yield draft
         card = read_card(target)
         self.run.artifact(self.layout.name_of(target), card.id)
+        self.run.record["code"] = code_files()
         self.run.event("artifact", name=self.layout.name_of(target), card=card.id)

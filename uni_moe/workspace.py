@@ -111,8 +111,17 @@ def refresh(root: Path) -> bool:
 
 def _graph() -> str:
     """Return the graph as a workspace holds it, with the full path of this code."""
-    text = (HOUSE / _GRAPH).read_text(encoding="utf-8")
-    return text.replace("- code: uni_moe", f"- code: {PACKAGE}")
+    return here((HOUSE / _GRAPH).read_text(encoding="utf-8"))
+
+
+def here(graph: str) -> str:
+    """Return a graph whose code is named by the full path of this one."""
+    return graph.replace("- code: uni_moe", f"- code: {PACKAGE}")
+
+
+def whole_paths(lock: str) -> str:
+    """Return DVC's lock of the default workspace as it stands elsewhere: full paths of code."""
+    return lock.replace("- path: uni_moe/", f"- path: {PACKAGE}/")
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -43,7 +43,13 @@ def test_only_the_command_knows_the_flows():
     graph = grimp.build_graph("uni_moe", "flows")
     inside = {module for module in graph.modules if module.startswith("flows")}
     users = {user for module in inside for user in graph.find_modules_that_directly_import(module)}
-    assert users - inside == {"uni_moe.cli_run", "uni_moe.cli_remote"}
+    assert users - inside == {
+        "uni_moe.cli_run",
+        "uni_moe.cli_operate",
+        "uni_moe.cli_questions",
+        "uni_moe.cli_remote",
+        "uni_moe.cli_housekeeping",
+    }
 
 
 def test_the_command_answers_at_once():

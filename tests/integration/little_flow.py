@@ -12,12 +12,12 @@ def main(root: Path) -> int:
     from prefect import flow
     from prefect.task_runners import ThreadPoolTaskRunner
 
-    from flows.pipeline import failed, plan_stages, run_stages
+    from flows.pipeline import ended, failed, plan_stages, run_stages
 
     @flow(name="little", task_runner=ThreadPoolTaskRunner(max_workers=8))
     def little():
         failures = run_stages(plan_stages(root), str(root), "a test")
-        return failed(failures) if failures else None
+        return ended(failed(failures)) if failures else None
 
     try:
         little()

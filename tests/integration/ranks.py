@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,22 +20,26 @@ from tests.integration.test_smallest_road import declared_params
 from uni_moe.artifacts import read_card
 from uni_moe.cli import main
 
-STEPS, TIMEOUT_S = 6, 240
+TIMEOUT_S = 240
 
 
 class Tuned(NamedTuple):
-    """What `tune` left: every step's numbers, the adapter, modality -> before and after."""
+    """What `tune` left: every step's numbers, its routing, the adapter, the validation's losses.
+
+    `routing` is step -> layer -> modality -> numbers, `validation_loss` modality -> before, after.
+    """
 
     rows: list
+    routing: dict
     adapter: dict
     validation_loss: dict
 
 
-def made_for_tune(root, data):
+def made_for_tune(root, data, steps=6):
     """Fill a workspace by all stages before `tune`, which itself takes a few steps, with states."""
     (root / "data").mkdir()
     shutil.copytree(ROOT / "data_contracts", root / "data_contracts")
-    data["tune"] |= {"steps": STEPS, "batch_size": 6, "save_every_steps": 2}
+    data["tune"] |= {"steps": steps, "batch_size": 6, "save_every_steps": 2}
     (root / "params.yaml").write_text(yaml.safe_dump(data))
     for stage in declared_params():
         if stage.partition("@")[0] not in ("tune", "evaluate"):
@@ -63,7 +68,8 @@ def tuned(root, **machine):
     assert main(["--workspace", str(root), "ledger", "check", "tune"]) == 0
     model = root / "artifacts/model"
     adapter = load_file(model / "adapter/adapter_model.safetensors")
-    return Tuned(numbers(root), adapter, read_card(model).results["validation_loss"])
+    routing = {line["step"]: line["layers"] for line in _lines(root, "routing")}
+    return Tuned(numbers(root), routing, adapter, read_card(model).results["validation_loss"])
 
 
 def numbers(root):
@@ -85,11 +91,19 @@ def two(**machine):
     return {"launcher": "torchrun", "processes": 2, **machine}
 
 
-def start(root, machine):
+def two_nodes(**machine):
+    """Return a profile of two nodes with a rank each; both are here, and meet at a free port."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    return two(**{"processes": 1, "nodes": 2, "rendezvous": f"127.0.0.1:{port}", **machine})
+
+
+def start(root, machine, said=os.devnull):
+    """Start `tune`; what it says goes into the file `said`, which never fills up as a pipe does."""
     words, environment = command(root, machine)
-    return subprocess.Popen(
-        words, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    with Path(said).open("w", encoding="utf-8") as file:
+        return subprocess.Popen(words, env=environment, stderr=file, start_new_session=True)
 
 
 def ranks(root):
@@ -120,8 +134,10 @@ def wait_for(what, seconds=TIMEOUT_S):
     raise AssertionError("it did not come")
 
 
-def has_state(root):
-    return any(folder.is_dir() for folder in (root / "state").glob("tune-*/step-*"))
+def has_state(root, behind=0):
+    """Say whether a training state stands behind a step."""
+    folders = (root / "state").glob("tune-*/step-*")
+    return any(int(one.name.partition("-")[2]) > behind for one in folders if one.is_dir())
 
 
 def kill_all(process, root):

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import CLIPImageProcessorPil, WhisperFeatureExtractor
 
 from tests.unit.checkpoints.published import model_that_hears
 from uni_moe.checkpoints.published_export import export_published
 from uni_moe.cli import main
+from uni_moe.errors import DataError
 from uni_moe.model.processor import UniMoeProcessor
 from uni_moe.train.tokenizer import train_tokenizer
 
@@ -99,9 +101,16 @@ def test_a_prompt_longer_than_the_context_is_refused(ours, tmp_path, tell):
     assert "the language model has 300" in tell(*ask(ours / "model", "what?", *many))
 
 
-def picture(tmp_path):
-    from PIL import Image
+def test_more_placeholders_than_media_are_refused(ours, tmp_path, tell):
+    said = tell(*ask(ours / "model", "<image> and <image>?", "--image", picture(tmp_path)))
+    assert "2 marks <image>, but 1 files for --image" in said
+    assert "1 marks <speech>, but 0 files" in tell(*ask(ours / "model", "<speech> what?"))
+    processor = UniMoeProcessor.from_pretrained(ours / "model", local_files_only=True)
+    with pytest.raises(DataError, match="2 marks <image>, but 1 media"):
+        processor(text="<image> <image>", images=[Image.open(picture(tmp_path))])
 
+
+def picture(tmp_path):
     file = tmp_path / "red.png"
     Image.new("RGB", (20, 20), (200, 0, 0)).save(file)
     return file
@@ -203,7 +212,8 @@ def test_a_model_without_a_processor_cannot_be_asked(ours, tmp_path, tell):
         (["import-official", "nowhere", "--out", "out"], "There is no folder nowhere"),
         (["export-official", "nowhere", "--out", "out"], "nowhere holds no model of ours"),
         (["surgery", "nowhere", "--undo", "--out", "out"], "nowhere holds no model of ours"),
-        (["diff", "nowhere", "nowhere"], "nowhere holds no model of ours"),
+        (["diff", "nowhere", "nowhere"], "'nowhere' names 0 artifacts"),
+        (["diff", "./nowhere", "./nowhere"], "nowhere holds no model of ours"),
     ],
 )
 def test_what_is_not_there_is_named(words, said, tell):

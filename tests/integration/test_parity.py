@@ -1,7 +1,8 @@
 """Recorded outputs of the published model against ours, where the recordings lie at hand.
 
 `UNI_MOE_PARITY_DIR` names another folder of the same form; no size of one stands here. Where
-there is a GPU, the same holds on it, ten times looser.
+there is a GPU, the same holds on it, ten times looser. All of it holds by the plain routes and by
+those that a training takes here.
 """
 
 import json
@@ -13,12 +14,15 @@ import torch
 from safetensors.torch import load_file
 from transformers import CLIPVisionConfig, WhisperConfig
 
+from uni_moe.config import Platform
 from uni_moe.model.connectors import AudioConnector
 from uni_moe.model.encoders.beats import Beats
 from uni_moe.model.network import UniMoeForConditionalGeneration
 from uni_moe.model.published.config import beats_from_published, config_from_published
 from uni_moe.model.published.names import place as place_of
 from uni_moe.model.published.plan import bring_in, plan_import, take_out
+from uni_moe.platform import choose, take
+from uni_moe.routes import Routes
 
 DEFAULT = Path(__file__).parents[3] / "shared/parity"
 NAMED = os.environ.get("UNI_MOE_PARITY_DIR")
@@ -29,6 +33,12 @@ pytestmark = [
     pytest.mark.real_data,
     pytest.mark.skipif(not FOLDER.is_dir() and not NAMED, reason="there is no ../shared/parity"),
 ]
+
+
+@pytest.fixture(autouse=True, params=["plain", "as people run it"])
+def _way(request):
+    """The plain routes, and those that this machine chooses for itself."""
+    take(Routes() if request.param == "plain" else choose(Platform.auto(threads=1)))
 
 
 @pytest.fixture(params=DEVICES)
@@ -56,8 +66,8 @@ def on(place, batch):
     return {name: tensor.to(place) for name, tensor in batch.items()}
 
 
-@pytest.fixture(scope="module")
-def published():
+@pytest.fixture
+def published(_way):
     return load_published()
 
 

@@ -4,9 +4,9 @@ import os
 
 import pytest
 
-from tests.integration.ranks import events, made_for_tune, tuned
+from tests.integration.ranks import events, made_for_tune, tuned, two_nodes
 from tests.integration.slurm import cluster, missing
-from tests.integration.test_ranks import agree, free_port
+from tests.integration.test_ranks import agree
 from tests.integration.test_smallest_road import smallest_data
 
 pytestmark = [
@@ -31,11 +31,5 @@ def test_ranks_of_two_slurm_nodes_train_as_one_process(tmp_path):
     work.mkdir()
     root = made_for_tune(work, smallest_data())
     alone = tuned(root)
-    machine = {
-        "launcher": "slurm",
-        "processes": 1,
-        "nodes": 2,
-        "rendezvous": f"127.0.0.1:{free_port()}",
-    }
-    agree(tuned(root, **machine), alone)
+    agree(tuned(root, **two_nodes(launcher="slurm")), alone)
     assert events(root)["training"]["ranks"] == 2

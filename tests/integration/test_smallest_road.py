@@ -15,16 +15,24 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from benchmarks.kills import smallest
 from tests.house.code_deps import GRAPH, ROOT
 from tests.house.test_graph import data_edges
 from uni_moe.artifacts import CARD, Layout, read_card, verified_card
 from uni_moe.cli_stages import STAGES
 from uni_moe.config import Params, parse_params
+from uni_moe.data.exposures import find, ledger_of
 from uni_moe.data.kept_features import kept_features
+from uni_moe.errors import LineageError
 from uni_moe.machine import FeatureCacheSettings, Machine
 from uni_moe.records import MEDIA_KINDS
+from uni_moe.registry.asked import Asked
+from uni_moe.registry.impact import impact
+from uni_moe.registry.indexing import rebuild
+from uni_moe.registry.write import register
 from uni_moe.runs import start_run
 from uni_moe.stage import StageContext
+from uni_moe.storage.blobs import LocalFolder
 
 
 class Undeclared:
@@ -93,22 +101,16 @@ LOSSES = {
 
 def smallest_data():
     """Return the smoke recipe with one step everywhere, few samples, and every part that learns."""
-    data = yaml.safe_load((ROOT / "uni_moe/recipes/smoke.yaml").read_text())
-    data["sources"][0] |= {
-        "train": {"text": 40, "image": 6, "video": 4, "audio": 4, "speech": 6},
-        "validation": 1,
-        "test": 2,
-    }
+    data = smallest(yaml.safe_load((ROOT / "uni_moe/recipes/smoke.yaml").read_text()))
     trainings = [part["tiny"] for part in data["foundation"].values()]
     phases = [*data["align"].values(), *data["experts"].values(), data["tune"]]
     for plan in (*trainings, *phases):
-        plan |= {"steps": 1, "batch_size": 2}
+        plan["steps"] = 1
     data["model"]["sparse_layers"] = "interval"
     data["assembly"] |= {"modality_adapters": True, "connectors_from": {"speech": "speech"}}
     data["experts"]["speech"]["learns"] = ["lora.feed_forward", "projection.speech"]
     data["tune"]["learns"][-2:] = ["projection.audio", "connector.speech", "modality_adapters"]
     data["tune"] |= {"losses": LOSSES, "batch_size": 8}
-    data["evaluate"] |= {"max_new_tokens": 2, "max_items": 2, "knock_out_items": 1}
     return data
 
 
@@ -348,3 +350,64 @@ def test_a_model_that_is_judged_again_is_shown_kept_features(again):
     (warm,) = run_again(again, "evaluate", FeatureCacheSettings())
     assert warm.get("encoded", 0) == 0
     assert warm["read"] > 0
+
+
+def run_stage(layout, stage, data):
+    module, _, function = STAGES[stage][0].partition(":")
+    with start_run(layout, stage, {}) as run:
+        getattr(importlib.import_module(module), function)(
+            StageContext(stage, layout, parse_params(data), run)
+        )
+
+
+def test_tuning_goes_on_from_a_registered_model_and_its_card_says_so(again):
+    first = read_card(again.model).id
+    LocalFolder(again.store).put_folder(f"{first}/model", again.model)
+    data = smallest_data()
+    data["tune"] |= {"start": first, "steps": 2}
+    before = weights(again.model)
+    shutil.rmtree(again.artifacts / "assembled")  # of no use here
+    run_stage(again, "tune", data)
+    card, after = verified_card(again.model), weights(again.model)
+    assert card.parents[f"store/{first}/model"] == first
+    assert "artifacts/assembled" not in card.parents
+    assert card.params["tune"]["start"] == first
+    changed = {name for name, tensor in before.items() if not torch.equal(after[name], tensor)}
+    assert changed
+    learning = ("self_attn.", "mlp.experts.", "mlp.router.", "mlp.adapters.", "_connector.")
+    assert all(any(part in name for part in learning) for name in changed)
+    receipt = json.loads((again.model / "receipt.json").read_text())
+    assert receipt["earlier"]["operation"] == {"name": "tune"}
+    run_stage(again, "evaluate", data)
+    assert verified_card(again.report).parents["artifacts/model"] == card.id
+
+
+def test_a_model_that_is_not_here_is_no_beginning(again):
+    data = smallest_data()
+    data["tune"]["start"] = "0" * 64
+    with pytest.raises(LineageError, match="cannot begin with the model 000000000000"):
+        run_stage(again, "tune", data)
+
+
+def test_a_registered_road_says_what_a_sample_is_in_as_its_ledgers_do(again, monkeypatch):
+    monkeypatch.delenv("UNI_MOE_DATABASE_URL", raising=False)
+    ledgers = {again.name_of(f.parent): f.parent for f in again.artifacts.rglob("ledger.parquet")}
+    first = next(iter(ledger_of(again.expert("image"))))
+    key = first.key.removesuffix("#caption")
+    by_hand = {name: sum(1 for _ in find(folder, key)) for name, folder in ledgers.items()}
+    register(again, reason="a test", who="ada", flow_run="1")
+    before = impact(again, Asked((key,)))
+    drawn = {one.name: one.draws.draws for one in before.touched if one.how == "learned"}
+    assert drawn == {name: count for name, count in by_hand.items() if count}
+    assert drawn["artifacts/experts/image"] >= 1
+    assert before.versions == (1,)
+    (here,) = before.again
+    assert {"ingest", "experts@image", "assemble", "tune", "evaluate"} <= set(here.run)
+    assert "experts@audio" in here.stay
+    shutil.rmtree(again.artifacts)
+    rebuild(again)
+    after = impact(again, Asked((key,)))
+    assert {one.name: one.draws for one in after.touched if one.draws} == {
+        one.name: one.draws for one in before.touched if one.draws
+    }
+    assert after.versions == (1,)

@@ -1,10 +1,13 @@
 """The index in PostgreSQL, in a schema of its own: it behaves as it does in SQLite."""
 
+import math
+
 import pytest
 from sqlalchemy import create_engine, inspect, text
 
 from tests.stores.postgres import postgres
-from tests.unit.registry.workspace import RULES, candidate
+from tests.unit.registry.many_writers import LINES, SHARED, WRITERS, exit_codes, steps, writers
+from tests.unit.registry.workspace import RULES, candidate, write_run
 from uni_moe.artifacts import Layout
 from uni_moe.errors import ConfigError
 from uni_moe.registry import read
@@ -39,6 +42,23 @@ def do(server, *words):
     engine.dispose()
 
 
+def of_the_first_version(server):
+    """Bring the tables back to the form of the first version, with the numbers of a run."""
+    columns = "run varchar references runs(id), key varchar, step integer, value float"
+    do(
+        server,
+        "set search_path = uni_moe",
+        "drop table points",
+        "drop table not_finite",
+        "drop table metric_files",
+        "drop table series",
+        f"create table metrics ({columns}, primary key (run, key, step))",
+        "insert into runs (id, stage, status, started) values ('gone', 'tune', 'done', 't')",
+        "insert into metrics values ('gone', 'loss', 1, 1.5), ('gone', 'loss', 2, 'infinity')",
+        "update alembic_version set version_num = '0001'",
+    )
+
+
 def champion(layout):
     candidate(layout, "a", 0.6)
     promote_if_better(layout, register(layout, reason="try a", who="ada"), RULES)
@@ -60,15 +80,45 @@ def test_the_index_keeps_to_its_schema_beside_strangers(layout, server):
 
 def test_an_older_and_a_newer_index_are_told(layout, server):
     first = champion(layout)
+    of_the_first_version(server)
     do(server, "drop table uni_moe.alembic_version")
     with pytest.raises(ConfigError, match="this code knows"):
         read.models(layout)
     assert upgrade(layout).before is None
     assert read.champion(layout) == first
+    assert read.metric_keys(layout, "gone")["loss"] == read.Series("loss", 2, 2, None, 1.5, 1.5)
+    assert read.curve(layout, "gone", "loss") == [read.Point(1, 1.5), read.Point(2, math.inf)]
     do(server, "update uni_moe.alembic_version set version_num = '9999'")
     for act in (index, rebuild, upgrade, read.models):
         with pytest.raises(ConfigError, match="version 9999"):
             act(layout)
+
+
+def test_metrics_are_imported_thinned_and_ordered_as_in_sqlite(layout):
+    for n, loss in enumerate([0.5, 0.1, math.nan, 0.9]):
+        text = "".join(f'{{"step": {step}, "loss": {step % 7}}}\n' for step in range(500))
+        last = f'{{"step": 9000000000, "loss": {"NaN" if math.isnan(loss) else loss}}}\n'
+        write_run(layout, f"{n}-tune", status="done", metrics=text + last)
+    assert index(layout)["points"] == 4 * 501
+    assert [one.last for one in read.top_runs(layout, "loss", 9)] == [0.9, 0.5, 0.1]
+    steps = (0, 499)
+    assert len(read.curve(layout, "2-tune", "loss")) == 501
+    found = read.curve(layout, "0-tune", "loss", steps, at_most=20)
+    assert len(found) == 20
+    assert {point.value for point in found} == {0.0, 6.0}
+    with (layout.runs / "0-tune" / "metrics.jsonl").open("w") as file:
+        file.write('{"step": 1, "loss": 3.0}\n')
+    assert rebuild(layout)["points"] == 3 * 501 + 1
+
+
+def test_four_processes_write_without_an_error_or_a_lost_row_in_postgresql(layout):
+    count = 10
+    with writers(layout, count) as working:
+        pass
+    assert exit_codes(working) == [0] * WRITERS
+    for who in range(WRITERS):
+        assert steps(layout, f"{who}-tune", "rate") == list(range(count * LINES))
+    assert steps(layout, SHARED, "loss") == list(range(count * WRITERS))
 
 
 def test_what_is_shown_hides_the_password(layout):

@@ -22,6 +22,7 @@ def empty_workspace(root: Path) -> Layout:
     (root / ".dvc").mkdir(parents=True)
     for name in ("config", ".gitignore"):
         shutil.copy(REPOSITORY / ".dvc" / name, root / ".dvc" / name)
+    shutil.copy(REPOSITORY / ".dvcignore", root)
     (root / "dvc.yaml").write_text(GRAPH, encoding="utf-8")
     shutil.copy(recipe_file("smoke"), root / "params.yaml")
     return Layout(root)

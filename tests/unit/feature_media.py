@@ -41,7 +41,7 @@ def write_media(folder, count):
             for kind in MEDIA_KINDS:
                 data = made(kind, number)
                 sha = hashlib.sha256(data).hexdigest()
-                shard, members = writer.add([data], [sha], ["x.bin"])
+                shard, members = writer.add(sha, [data], [sha], ["x.bin"])
                 refs.append(MediaRef(kind, sha, members, len(data), shard))
         writer.close()
     return refs

@@ -1,11 +1,12 @@
 import os
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
-from uni_moe.alone import only_one
+from uni_moe.alone import first_free, in_turn, is_at, only_one
 from uni_moe.artifacts import Layout
 from uni_moe.errors import StageError
 
@@ -36,6 +37,34 @@ def test_a_stage_runs_once_at_a_time_and_a_killed_one_holds_nothing(tmp_path):
         holder.wait()
     with only_one(layout, "tune"):
         pass
+
+
+def test_the_first_thing_that_nobody_is_at_is_taken(tmp_path):
+    layout = Layout(tmp_path)
+    names = ("one", "two", "three")
+    with first_free(layout, names) as first, first_free(layout, names) as second:
+        assert (first, second) == ("one", "two")
+        assert is_at(layout, "one")
+        assert not is_at(layout, "three")
+    assert not is_at(layout, "one")
+    with first_free(layout, names) as again:
+        assert again == "one"
+
+
+def test_who_waits_for_a_turn_gets_it(tmp_path):
+    layout, order = Layout(tmp_path), []
+
+    def second():
+        with in_turn(layout, "landing"):
+            order.append("second")
+
+    with in_turn(layout, "landing"):
+        waiting = threading.Thread(target=second)
+        waiting.start()
+        time.sleep(0.1)
+        order.append("first")
+    waiting.join(5)
+    assert order == ["first", "second"]
 
 
 def test_a_stage_ends_with_the_dvc_that_started_it(tmp_path):

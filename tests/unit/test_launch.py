@@ -5,6 +5,7 @@ import shutil
 import sys
 
 import pytest
+from torch.distributed import DistBackendError
 
 from uni_moe import launch
 from uni_moe.cli import main
@@ -52,17 +53,10 @@ def test_slurm_starts_one_launcher_on_every_node():
         launcher="slurm", processes=8, nodes=2, rendezvous="head:29500", slurm=("-p", "gpu")
     )
     words = shell_words(machine, WORDS)
-    assert words[:8] == [
-        "srun",
-        "--nodes",
-        "2",
-        "--ntasks-per-node",
-        "1",
-        "-p",
-        "gpu",
-        sys.executable,
-    ]
-    assert words[9:] == command_of(machine, WORDS)
+    starter = "srun --nodes 2 --ntasks-per-node 1 --kill-on-bad-exit -p gpu"
+    assert words[:8] == starter.split()
+    assert words[8:10] == [sys.executable, "-m"]
+    assert words[10:] == command_of(machine, WORDS)
 
 
 def test_stages_that_meet_at_one_place_tell_each_other_apart():
@@ -85,6 +79,20 @@ def test_a_launched_process_knows_its_place_whoever_launched_it(monkeypatch):
     assert not launch.here().is_first
     assert launch.is_launched()
     assert launch.prefix() == "[rank 3] "
+
+
+GLOO = "[/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer [10.0.0.2]:29"
+
+
+@pytest.mark.parametrize("error", [RuntimeError(GLOO), DistBackendError("NCCL: remote exited")])
+def test_a_rank_that_another_one_left_says_so_and_is_no_mistake_of_ours(error, monkeypatch):
+    assert launch.of_others(error) is None  # alone there is nobody to leave
+    for name, value in {"RANK": "3", "WORLD_SIZE": "4"}.items():
+        monkeypatch.setenv(name, value)
+    found = launch.of_others(error)
+    assert found.what == f"Another rank went while rank 3 waited for it: {error}"
+    assert "mend that" in found.remedy
+    assert launch.of_others(RuntimeError("shapes do not fit")) is None
 
 
 @pytest.mark.parametrize("named", ["flag", "environment"])

@@ -7,9 +7,10 @@ import yaml
 
 from tests.unit.data.feature_writer import ABOUT, feature
 from tests.unit.data.workspace import PROJECT, ingested, rows_of, small_playground
+from tests.unit.registry import data_workspace
 from tests.unit.registry import workspace as registry
 from uni_moe.alone import only_one
-from uni_moe.artifacts import read_card
+from uni_moe.artifacts import Layout, read_card
 from uni_moe.cli import main
 from uni_moe.data.exposures import FILE as LEDGER
 from uni_moe.data.exposures import LedgerEntry, write_entries
@@ -17,6 +18,7 @@ from uni_moe.data.features import FeatureCache, feature_folder
 from uni_moe.data.kept_features import forget_features
 from uni_moe.data.manifest import media_of, read_manifest, write_manifest
 from uni_moe.data.tombstones import FILE
+from uni_moe.leftovers import leftovers
 from uni_moe.machine import FeatureCacheSettings, Machine
 from uni_moe.registry.write import register
 
@@ -137,7 +139,7 @@ def test_what_cannot_be_cleared_is_told_with_what_clears_it(layout, capsys):
     said = removed(layout, capsys, pictures(layout)[0]["key"])
     made = "artifacts/corpus/image, artifacts/samples/image, artifacts/validated/image"
     assert f"artifacts here: {made}\n      uni-moe run\n" in said
-    assert "dvc gc --workspace" in said
+    assert "uni-moe gc --yes" in said
     assert "the source playground" in said
     assert "in the remote" not in said
 
@@ -147,7 +149,9 @@ def test_copies_in_a_remote_are_told(layout, capsys):
     config = "['remote \"uni-moe\"']\n    url = s3://bucket/dvc\n"
     (layout.root / ".dvc" / "config").write_text(config)
     said = removed(layout, capsys, pictures(layout)[0]["key"])
-    assert "copies of all this in the remote s3://bucket\n      after the others, dvc gc" in said
+    assert (
+        "copies of all this in the remote s3://bucket\n      after the others, uni-moe push" in said
+    )
 
 
 def test_registered_models_that_learned_from_a_removed_sample_are_named(layout, capsys):
@@ -156,8 +160,9 @@ def test_registered_models_that_learned_from_a_removed_sample_are_named(layout, 
     ingested(layout.root, small_playground())
     key = pictures(layout)[0]["key"]
     folder = layout.store / made.model
-    assert f"version 1 may have, in a phase before `tune`: store/{made.model}" in removed(
-        layout, capsys, key
+    assert (
+        f"version 1 may have, in a phase whose ledger is not kept: store/{made.model}"
+        in removed(layout, capsys, key)
     )
     write_entries(
         folder / "model" / LEDGER, [LedgerEntry(1, 0, 0, "id", key, "image", "playground", 3, 0)]
@@ -169,6 +174,26 @@ def test_registered_models_that_learned_from_a_removed_sample_are_named(layout, 
     assert f"version 1 learned from it: store/{made.model}" in removed(layout, capsys, key)
     assert main(["--workspace", str(layout.root), "forget", "1", "--why", f"{key} went"]) == 0
     assert "registered version" not in removed(layout, capsys, key)
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("mine/1", "version 1 learned from it"),
+        ("mine/4", "version 1 never drew it and keeps its record in a manifest"),
+        ("mine/99", None),
+    ],
+)
+def test_kept_ledgers_of_every_phase_and_manifests_say_which_models_hold_a_sample(
+    tmp_path, monkeypatch, key, said
+):
+    monkeypatch.delenv("UNI_MOE_DATABASE_URL", raising=False)
+    layout = Layout(tmp_path)
+    data_workspace.registered(layout)
+    gone = [data_workspace.row(key, modality="image")]
+    told = [one.what for one in leftovers(layout, gone, []) if "registered" in one.what]
+    assert len(told) == (said is not None)
+    assert all(said in one for one in told)
 
 
 def test_a_removal_waits_for_nobody_and_disturbs_nobody(layout, capsys):
@@ -188,3 +213,17 @@ def test_a_sample_that_is_read_no_more_leaves_nothing_to_tell_of_artifacts(layou
     ingested(layout.root, small_playground())
     assert read_card(layout.samples("image")).results["taken_out"] == 1
     assert "still in" not in removed(layout, capsys, key)
+
+
+def test_workspaces_of_scheduled_runs_go_with_a_sample(layout, capsys):
+    (layout.apart / "1" / "w" / "artifacts").mkdir(parents=True)
+    said = removed(layout, capsys, pictures(layout)[0]["key"])
+    assert "cleared: the workspaces of scheduled runs in state/apart\n" in said
+    assert not layout.apart.exists()
+
+
+def test_nothing_goes_while_a_scheduled_run_is_at_work(layout, capsys):
+    key = pictures(layout)[0]["key"]
+    with only_one(layout, "apart-1"):
+        assert main(["--workspace", str(layout.root), "remove", key]) == 6
+    assert "apart-1" in capsys.readouterr().err

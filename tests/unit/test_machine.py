@@ -30,6 +30,7 @@ def test_without_a_profile_a_stage_runs_in_one_process_here(tmp_path):
         "launcher: slurm\nprocesses: 8\nslurm: [--partition, gpu]\n",
         "features: {image: false}\n",
         "last_states: 1\n",
+        "gpu_slots: 1\nstage_limit_s: 3600\n",
         "",
     ],
 )
@@ -57,6 +58,8 @@ def test_what_can_work_is_taken(text, tmp_path):
         (TWO + "expert_parallel: 2\nzero_stage: 2", "works at `zero_stage: 0` alone"),
         (TWO + "expert_parallel: 2\noffload_optimizer: true", "offload_optimizer: not with"),
         (TWO + "patience_s: 0.0", "patience_s: must be above 0"),
+        ("gpu_slots: 0", "gpu_slots: must be at least 1, or null"),
+        ("stage_limit_s: 0.0", "stage_limit_s: must be above 0, or null"),
         ("last_states: 0", "last_states: must be at least 1"),
         ("processes: [", "while parsing"),
     ],

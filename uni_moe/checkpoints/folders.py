@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from uni_moe.artifacts import whole_folder, write_json
+from uni_moe.checkpoints.descent import sign
 from uni_moe.checkpoints.published_adapters import check_peft
 from uni_moe.checkpoints.tables import read_table
 from uni_moe.checkpoints.tensors import TensorFile, write_shards
@@ -16,6 +17,7 @@ from uni_moe.checkpoints.whole import read_config, whole_model
 from uni_moe.errors import ConfigError
 from uni_moe.model.assembly import RECEIPT
 from uni_moe.model.config import UniMoeConfig
+from uni_moe.model.merging import ADAPTER_CONFIG, ADAPTER_FILES
 
 _KEEP = (".json", ".model", ".txt", ".jinja")  # what stands beside the weights
 _STALE = ("card.json", "config.json", RECEIPT)  # … and is true of the old ones alone
@@ -52,13 +54,12 @@ def read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         ConfigError: the folder holds none.
         DataError: a file is broken, or it is no plain low-rank adapter.
     """
-    names = ("adapter_model.safetensors", "adapter_model.bin")
-    file = next((folder / name for name in names if (folder / name).is_file()), None)
-    config = folder / "adapter_config.json"
+    file = next((folder / name for name in ADAPTER_FILES if (folder / name).is_file()), None)
+    config = folder / ADAPTER_CONFIG
     if file is None or not config.is_file():
         raise ConfigError(
             f"{folder} holds no adapter.",
-            cause=f"adapter_config.json or {names[0]} is missing.",
+            cause=f"{ADAPTER_CONFIG} or {ADAPTER_FILES[0]} is missing.",
             remedy="give the folder that a training or peft's save_pretrained wrote.",
         )
     told = read_table(config)
@@ -66,14 +67,18 @@ def read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return told, _tensors([TensorFile(file)])
 
 
-def write_model(
+def write_model(  # noqa: PLR0913 - what is written, and what it was made from
     model: Path,
     out: Path,
     config: UniMoeConfig,
     state: Mapping[str, Tensor],
     receipt: Mapping[str, Any],
+    donors: Sequence[Path] = (),
 ) -> Mapping[str, Any]:
-    """Write a model beside the other files of the one it was made from; return the receipt."""
+    """Write a model beside the other files of the one it was made from; return the receipt.
+
+    Its card names that one and the donors.
+    """
     with whole_folder(out) as draft:
         for file in sorted(model.iterdir()):
             is_index = file.name.endswith(".index.json")
@@ -82,6 +87,8 @@ def write_model(
         write_shards(draft, iter(sorted(state.items())))
         config.save_pretrained(draft)
         write_json(draft / RECEIPT, receipt)
+        params = {"operation": receipt["operation"]}
+        sign(draft, (model, *donors), stage="surgery", kind="model", params=params)
     return receipt
 
 

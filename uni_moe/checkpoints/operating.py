@@ -13,8 +13,9 @@ from uni_moe.checkpoints.reshaping import dissolve
 from uni_moe.checkpoints.whole import check_absent, read_config
 from uni_moe.errors import ConfigError, LineageError
 from uni_moe.model import surgery
-from uni_moe.model.assembly import BASE, DISSOLVE, RECEIPT
-from uni_moe.model.surgery import SELF, SlotOrigin, Surgery, operate
+from uni_moe.model.assembly import DISSOLVE, RECEIPT
+from uni_moe.model.slots import BASE, SELF
+from uni_moe.model.surgery import SlotOrigin, Surgery, operate
 
 _OWN_NAMES = (SELF, BASE)  # what a donor may not be called: receipts say these of the patient
 
@@ -87,7 +88,7 @@ def operate_on(
         "origins": origins,
         "earlier": earlier,
     }
-    return write_model(model, out, config, after, receipt)
+    return write_model(model, out, config, after, receipt, tuple(donors.values()))
 
 
 def undo(model: Path, out: Path) -> Mapping[str, Any]:

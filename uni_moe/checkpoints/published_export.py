@@ -11,14 +11,16 @@ import torch
 from torch import Tensor
 
 from uni_moe.artifacts import whole_folder, write_json
+from uni_moe.checkpoints.descent import sign
 from uni_moe.checkpoints.tensors import TensorFile, write_shards
 from uni_moe.checkpoints.whole import check_absent, read_config, whole_model
 from uni_moe.errors import LineageError, bullets
 from uni_moe.model.config import UniMoeConfig
 from uni_moe.model.processor import PROCESSOR, UniMoeProcessor
-from uni_moe.model.published.config import config_to_published, unpublished
+from uni_moe.model.published.config import config_to_published
 from uni_moe.model.published.names import Hearing, Style
 from uni_moe.model.published.plan import take_out
+from uni_moe.model.published.unpublished import unpublished
 
 _SIDE = {  # file of its own -> what its keys begin with, in the order in which it holds them
     "mm_projector.bin": ("model.mm_projector.",),
@@ -41,7 +43,7 @@ def export_published(model: Path, out: Path, *, style: Style = "experts") -> dic
     """Write a model of ours in the published layout, whole or not at all.
 
     The language model lies in shards, connectors in files of their own, each encoder in a folder
-    beside them that config.json names by a relative path.
+    beside them that config.json names by a relative path. A card names the model it was made from.
 
     Raises:
         ConfigError: `out` exists, or `model` is none of ours.
@@ -61,6 +63,7 @@ def export_published(model: Path, out: Path, *, style: Style = "experts") -> dic
         for name in _TOKENIZER:
             if (model / name).is_file():
                 (draft / name).write_bytes((model / name).read_bytes())
+        sign(draft, (model,), stage="export-official", kind="export", params={"style": style})
     return sizes
 
 

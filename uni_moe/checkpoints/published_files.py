@@ -24,10 +24,11 @@ from uni_moe.checkpoints.published_adapters import (
 from uni_moe.checkpoints.tables import read_table
 from uni_moe.checkpoints.tensors import TensorFile, shards_of
 from uni_moe.errors import DataError
+from uni_moe.model.merging import ADAPTER_CONFIG, ADAPTER_FILES
 
-_ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
 _FIRST = ("mm_projector.bin", "non_lora_trainables.bin")
 _LAST = ("mm_audio_aligner.bin", "mlp_gates.bin", "fm_adapter.bin")
+_MERGED_LATE = ".deepspeed_moe."
 _RANK_FILE = re.compile(r"(\d+)_mlp_experts\.bin")
 _EXPERT = re.compile(r"(.*\.mlp\.experts\.)(\d+)(\..*)")
 _DENSE = re.compile(r"model\.layers\.(\d+)\.mlp\.(gate|up|down)_proj\.weight")
@@ -108,6 +109,7 @@ def read_published(folders: Sequence[Path], experts: Sequence[Path] = ()) -> Pub
         _put_adapter(found, folder)
     for folder in folders:
         _put_named(found, folder, _LAST)
+    _drop_overwritten(found, folders)
     _put_experts(found, experts)
     return found
 
@@ -122,6 +124,27 @@ def _put_all(found: Published, path: Path) -> None:
     file = TensorFile(path)
     for name in file.shapes:
         found.put(Source(file, name, plain(name)))
+
+
+def _drop_overwritten(found: Published, folders: Sequence[Path]) -> None:
+    """Drop peft's adapters of weights that are read after the merge: these overwrite what it made.
+
+    The 8-expert loader merges after gates and fm adapters, and before the aligner alone. Halves
+    that are parameters of the network stay: the published code never merges them.
+    """
+    place = {folder: i for i, folder in enumerate(folders)}
+    for target, deltas in list(found.deltas.items()):
+        weight = found.weights.get(target)
+        if weight is None or weight.file.path.name not in _LAST or _MERGED_LATE in weight.name:
+            continue
+        read = place[weight.file.path.parent]
+        late = [d for d in deltas if d.origin is not None and place[d.origin.parent] <= read]
+        by = short(weight.file.path)
+        found.replaced += [f"{half} (by {by})" for delta in late for half in delta.halves()]
+        kept = [delta for delta in deltas if delta not in late]
+        found.deltas[target] = kept
+        if not kept:
+            del found.deltas[target]
 
 
 def _put_experts(found: Published, experts: Sequence[Path]) -> None:
@@ -191,16 +214,16 @@ def _experts_each(found: Published, files: Mapping[int, TensorFile], folder: Pat
 
 
 def _put_adapter(found: Published, folder: Path) -> None:
-    path = next((folder / name for name in _ADAPTERS if (folder / name).is_file()), None)
+    path = next((folder / name for name in ADAPTER_FILES if (folder / name).is_file()), None)
     if path is None:
         return
-    if not (folder / "adapter_config.json").is_file():
+    if not (folder / ADAPTER_CONFIG).is_file():
         raise DataError(
-            f"{path} stands without adapter_config.json.",
+            f"{path} stands without {ADAPTER_CONFIG}.",
             cause="without its rank and alpha an adapter has no scale.",
-            remedy="fetch adapter_config.json into the folder.",
+            remedy=f"fetch {ADAPTER_CONFIG} into the folder.",
         )
-    told = read_table(folder / "adapter_config.json")
+    told = read_table(folder / ADAPTER_CONFIG)
     check_peft(told, path)
     file = TensorFile(path)
     for name in file.shapes:

@@ -27,7 +27,6 @@ from uni_moe.model.describing import telling_of
 from uni_moe.model.processor import UniMoeProcessor
 from uni_moe.model.prompt import VICUNA
 from uni_moe.model.published.config import config_from_published
-from uni_moe.model.published.names import hearing_of
 from uni_moe.model.published.plan import ImportPlan, bring_in, plan_import
 
 RECEIPT = "import.json"
@@ -107,13 +106,11 @@ def plan_of(
         ConfigError: the checkpoint asks for what was never published, or a tower is not found.
     """
     published = read_published(folders, experts)
-    hearing = hearing_of(published.weights)
     towers = find_towers(
         published.config,
         folders,
         {"vision": vision_tower, "audio": audio_tower},
         inside=set(published.weights),
-        hearing=hearing,
     )
     for file, names in towers.files:
         for name, stored in names.items():
@@ -125,7 +122,7 @@ def plan_of(
             published.config, shapes, vision=towers.vision, speech=towers.speech, audio=towers.audio
         )
         needed = wanted(config)
-    plan = plan_import(shapes, needed, hearing)
+    plan = plan_import(shapes, needed, towers.hearing)
     home = next((folder for folder in folders if (folder / _TOKENIZER).is_file()), None)
     return Import(config, plan, published, towers, home)
 

@@ -6,18 +6,22 @@ A receipt holds `operation`, `inverse` (None where something was lost), `slots` 
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from uni_moe.checkpoints.tables import read_table
-from uni_moe.model.assembly import BASE, RECEIPT
-from uni_moe.model.surgery import SELF, Surgery
+from uni_moe.model.assembly import RECEIPT
+from uni_moe.model.slots import BASE, SELF
+from uni_moe.model.surgery import Surgery
 
 Receipt = Mapping[str, Any]
 MERGE = "merge"
 _EXPERT = re.compile(r".*\.layers\.(\d+)\.mlp\.experts\.down_proj")
+_FEED = re.compile(r".*\.layers\.(\d+)\.mlp\.(?:experts\.)?\w+_proj(?:\.weight)?")
 _SLOT = re.compile(r".*\[(\d+)\]")
 
 
@@ -40,7 +44,7 @@ def donor_of(receipt: Receipt | None, layer: int, slot: int) -> str | None:
     """Return who gave an expert, by all receipts; None where it was always there."""
     if receipt is None:
         return None
-    if (receipt.get("operation") or {}).get("name") in (MERGE, "tune"):
+    if _operation(receipt) in (MERGE, "tune"):
         return donor_of(receipt.get("earlier"), layer, slot)
     entry = next((e for e in receipt["origins"] if _is_expert(e, layer, slot)), None)
     if entry is None or entry["donor"] == BASE:
@@ -50,12 +54,65 @@ def donor_of(receipt: Receipt | None, layer: int, slot: int) -> str | None:
     return donor_of(receipt.get("earlier"), layer, _slot_in(entry["source"]))
 
 
-def adapter_of(receipt: Receipt | None, target: str) -> str | None:
-    """Return the adapter that the last operation merged into a tensor; None where it did not."""
-    if receipt is None or (receipt.get("operation") or {}).get("name") != MERGE:
-        return None
-    entries: Sequence[Mapping[str, Any]] = receipt["origins"]
-    return next((str(entry["donor"]) for entry in entries if entry["target"] == target), None)
+@dataclass(frozen=True)
+class Merged:
+    """An adapter that was merged, and by how much it changed what was asked about, where known."""
+
+    adapter: str
+    norm: float | None
+
+
+def merged_into(of_b: Receipt | None, of_a: Receipt | None, name: str) -> list[Merged]:
+    """Return the adapters merged into a tensor of B since it was A, the latest last."""
+    found = []
+    for receipt in _since(of_b, of_a):
+        if _operation(receipt) == MERGE:
+            found += _merged([e for e in receipt["origins"] if e["target"] == name])
+    return found[::-1]
+
+
+def merged_into_expert(
+    of_b: Receipt | None, of_a: Receipt | None, layer: int, slot: int
+) -> list[Merged]:
+    """Return the same of an expert, through the slots that it stood in."""
+    found = []
+    for receipt in _since(of_b, of_a):
+        if _operation(receipt) == MERGE:
+            found += _merged([e for e in receipt["origins"] if _feeds(e, layer)], slot)
+            continue
+        entry = next((e for e in receipt["origins"] if _is_expert(e, layer, slot)), None)
+        if entry is not None and entry["donor"] == SELF:
+            slot = _slot_in(entry["source"])
+        elif entry is not None and entry["donor"] != BASE:
+            break  # what was merged before went away with the expert that stood here
+    return found[::-1]
+
+
+def _since(of_b: Receipt | None, of_a: Receipt | None) -> Iterator[Receipt]:
+    while of_b is not None and of_b != of_a:
+        yield of_b
+        of_b = of_b.get("earlier")
+
+
+def _operation(receipt: Receipt) -> str | None:
+    name: str | None = (receipt.get("operation") or {}).get("name")
+    return name
+
+
+def _merged(entries: Sequence[Mapping[str, Any]], slot: int = 0) -> list[Merged]:
+    """Return one merge's adapter with the norm over all its entries; none without entries."""
+    if not entries:
+        return []
+    norms = [entry.get("norm") for entry in entries]  # older receipts have none
+    own = [norm[slot] if isinstance(norm, list) else norm for norm in norms]
+    known = [float(norm) for norm in own if norm is not None]
+    norm = math.hypot(*known) if len(known) == len(own) else None
+    return [Merged(str(entries[0]["donor"]), norm)]
+
+
+def _feeds(entry: Mapping[str, Any], layer: int) -> bool:
+    match = _FEED.fullmatch(entry["target"])
+    return match is not None and int(match[1]) == layer
 
 
 def _is_expert(entry: Mapping[str, Any], layer: int, slot: int) -> bool:

@@ -14,9 +14,10 @@ from uni_moe.checkpoints.tables import read_table
 from uni_moe.checkpoints.whole import check_absent
 from uni_moe.errors import ConfigError, LineageError
 from uni_moe.model import merging
-from uni_moe.model.assembly import BASE, DISSOLVE, assemble, plan_assembly
+from uni_moe.model.assembly import DISSOLVE, assemble, plan_assembly
 from uni_moe.model.assembly import dissolve as dissolve_state
 from uni_moe.model.config import UniMoeConfig, sparse_layers_of
+from uni_moe.model.slots import BASE
 
 
 def upcycle(  # noqa: PLR0913 - a mixture is these choices
@@ -60,7 +61,8 @@ def upcycle(  # noqa: PLR0913 - a mixture is these choices
     receipt = plan.receipt() | {"earlier": read_receipt(model)}
     if receipt["inverse"] is not None:
         receipt["inverse"] |= {"config": before}
-    return write_model(model, out, after, assemble(plan, state, experts), receipt)
+    donors = tuple(Path(slot) for slot in experts)
+    return write_model(model, out, after, assemble(plan, state, experts), receipt, donors)
 
 
 def merge_adapter(model: Path, adapter: Path, out: Path) -> Mapping[str, Any]:
@@ -89,7 +91,7 @@ def merge_adapter(model: Path, adapter: Path, out: Path) -> Mapping[str, Any]:
         "origins": origins,
         "earlier": earlier,
     }
-    return write_model(model, out, config, after, receipt)
+    return write_model(model, out, config, after, receipt, (adapter,))
 
 
 def _check_base(adapter: Path, plan: merging.MergePlan, state: Mapping[str, Tensor]) -> None:
@@ -118,7 +120,7 @@ def dissolve(model: Path, told: Mapping[str, Any], out: Path) -> Mapping[str, An
     """
     check_absent(out)
     config, state = read_model(model)
-    after = dissolve_state(state, config.sparse_layers, told["slot"])
+    after, origins = dissolve_state(state, config.sparse_layers, told["slot"])
     config.sparse_layers, config.modality_adapters = [], False
     config.expert_targets, config.target_coefficient = {}, 0.0
     for name, value in told.get("config", {}).items():
@@ -127,7 +129,7 @@ def dissolve(model: Path, told: Mapping[str, Any], out: Path) -> Mapping[str, An
         "operation": {"name": DISSOLVE, "slot": told["slot"]},
         "inverse": None,
         "slots": [],
-        "origins": [],
+        "origins": origins,
         "earlier": read_receipt(model),
     }
     return write_model(model, out, config, after, done)

@@ -16,6 +16,7 @@ from uni_moe.checkpoints.tensors import TensorFile, shards_of
 from uni_moe.errors import ConfigError
 from uni_moe.model.describing import telling_of
 from uni_moe.model.encoders.beats import BeatsConfig
+from uni_moe.model.published.names import Hearing, hearing_of, sees
 
 PREPROCESSOR = "preprocessor_config.json"
 _VISION = "model.vision_tower.vision_tower."
@@ -44,6 +45,11 @@ class Towers:
     folders: Mapping[str, Path]
     left: Mapping[str, str]
 
+    @property
+    def hearing(self) -> Hearing | None:
+        """What the model hears."""
+        return "speech" if self.speech else "audio" if self.audio else None
+
 
 def find_towers(
     told: Mapping[str, Any],
@@ -51,16 +57,14 @@ def find_towers(
     given: Mapping[str, Path | None],
     *,
     inside: set[str],
-    hearing: str | None,
 ) -> Towers:
-    """Find the encoders of a checkpoint.
+    """Find the encoders of a checkpoint: those that its connectors ask for or config.json names.
 
     Args:
         told: the published config.json, which names them by somebody else's paths.
         folders: the checkpoint's folders; a tower may lie in one under the last word of its path.
         given: "vision" and "audio" -> where a person said that they lie.
-        inside: the published names that the checkpoint's own shards hold.
-        hearing: speech, audio, or None.
+        inside: the published names that the checkpoint's own files hold.
 
     Raises:
         ConfigError: an encoder is not found; says where it was looked for.
@@ -69,17 +73,18 @@ def find_towers(
     files: list[tuple[TensorFile, Mapping[str, str]]] = []
     where: dict[str, Path] = {}
     left: dict[str, str] = {}
-    if "model.mm_projector.0.weight" in inside:
+    if sees(inside) or told.get("mm_vision_tower"):
         place = _find("vision", told.get("mm_vision_tower"), folders, given.get("vision"))
         where["vision"] = place
         vision = _clip_config(place)
         if not any(name.startswith(_VISION) for name in inside):
             files += _tower_files(place, _clip_name, left)
-    if hearing is not None:
+    hearing = hearing_of(inside)
+    if hearing is not None or told.get("mm_audio_tower"):
         place = _find("audio", told.get("mm_audio_tower"), folders, given.get("audio"))
         where["audio"] = place
         within = any(name.startswith(HEARING) for name in inside)
-        if hearing == "speech":
+        if (hearing or _heard_by(place)) == "speech":
             speech = _whisper_config(place)
             files += [] if within else _tower_files(place, _whisper_name, left)
         else:
@@ -104,6 +109,11 @@ def _find(kind: str, told: str | None, folders: Sequence[Path], given: Path | No
             remedy=f"give its folder as --{kind}-tower.",
         )
     return found
+
+
+def _heard_by(place: Path) -> Hearing:
+    """Tell a tower's kind where no aligner does: Whisper is a folder that describes itself."""
+    return "speech" if (place / "config.json").is_file() else "audio"
 
 
 def _config(folder: Path) -> dict[str, Any]:

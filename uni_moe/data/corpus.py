@@ -131,7 +131,7 @@ def _write_split(folder: Path, split: str, samples: Iterable[Sample], shards: Sh
     writer = ShardWriter(drawer)
     with (folder / f"{split}.jsonl").open("w", encoding="utf-8", newline="\n") as lines:
         for sample in samples:
-            media = tuple(_copy(ref, split, shards, writer) for ref in sample.media)
+            media = tuple(_copy(sample.key, ref, split, shards, writer) for ref in sample.media)
             lines.write(canonical_json(replace(sample, media=media).to_json()) + "\n")
     writer.close()
     for shard in sorted(drawer.iterdir()):
@@ -139,15 +139,17 @@ def _write_split(folder: Path, split: str, samples: Iterable[Sample], shards: Sh
     drawer.rmdir()
 
 
-def _copy(ref: MediaRef, split: str, shards: ShardReader, writer: ShardWriter) -> MediaRef:
+def _copy(
+    key: str, ref: MediaRef, split: str, shards: ShardReader, writer: ShardWriter
+) -> MediaRef:
     files = shards.read(ref)
     hashes = [hashlib.sha256(data).hexdigest() for data in files]
-    shard, members = writer.add(files, hashes, ref.members)
+    shard, members = writer.add(key, files, hashes, ref.members)
     return replace(ref, shard=_shard_name(split, shard), members=members)
 
 
 def _shard_name(split: str, name: str) -> str:
-    """Return `media-train-000.tar` for `media-000.tar`."""
+    """Return `media-train-KEY.tar` for `media-KEY.tar`."""
     kind, _, number = name.partition("-")
     return f"{kind}-{split}-{number}"
 

@@ -163,7 +163,7 @@ class _Desk:
         """Write one sample down and pack its media."""
         reads = [reader.read(media) for media in raw.media]
         refs = tuple(
-            self._pack(media, read)
+            self._pack(f"{source}/{raw.name}", media, read)
             for media, read in zip(raw.media, reads, strict=True)
             if read.facts is not None
         )
@@ -188,8 +188,8 @@ class _Desk:
             "media_bytes": sum(row["media_bytes"] or 0 for row in self.rows),
         }
 
-    def _pack(self, media: RawMedia, read: _Read) -> MediaRef:
-        shard, members = self.shards.add(read.files, read.sha256, media.names)
+    def _pack(self, key: str, media: RawMedia, read: _Read) -> MediaRef:
+        shard, members = self.shards.add(key, read.files, read.sha256, media.names)
         assert read.facts is not None
         return MediaRef(
             kind=media.kind,

@@ -2,7 +2,8 @@
 
 A row takes several conversations one behind the other, up to a budget of positions; without a
 budget each has a row of its own. A row is only as long as what it holds, and rows that are computed
-together are filled up to the longest of them: that filling is all that is computed in vain.
+together are filled up to the longest of them: that filling is all that is computed in vain, but for
+attention's own (model.segments).
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from uni_moe.config import Platform
 from uni_moe.data.media import Media, decode_image, decode_sound, decode_video
 from uni_moe.data.sources.base import slots_first
 from uni_moe.errors import ConfigError, DataError, bullets
+from uni_moe.model.chat import MARKS
 from uni_moe.model.config import UniMoeConfig
 from uni_moe.model.network import UniMoeForConditionalGeneration
 from uni_moe.model.processor import PROCESSOR, UniMoeProcessor
@@ -35,10 +36,12 @@ def answer(  # noqa: PLR0913 - one argument per kind of media
 
     Raises:
         ConfigError: the model has no processor.
-        DataError: files are missing or cannot be decoded (all of them at once), or the model has
-            no encoder for a kind of media.
+        DataError: files are missing or cannot be decoded (all of them at once), the question has
+            marks for more of them, or the model has no encoder for a kind of media.
     """
     _check_processor(model_folder)
+    given = {"image": images, "video": videos, "audio": audio, "speech": speech}
+    _check_marks(question, {kind: len(own) for kind, own in given.items()})
     settle(Platform.auto(threads=torch.get_num_threads()))
     processor = UniMoeProcessor.from_pretrained(model_folder, local_files_only=True)
     files: dict[MediaKind, Sequence[Path]] = {
@@ -66,6 +69,21 @@ def _check_processor(folder: Path) -> None:
             f"{folder} has no processor.",
             cause="it was imported without a tokenizer, or only its weights were copied.",
             remedy="import it again from a folder that holds its tokenizer.",
+        )
+
+
+def _check_marks(question: str, files: Mapping[str, int]) -> None:
+    """Refuse a question that speaks of more media than there are, as prompts with marks do."""
+    problems = [
+        f"{question.count(mark)} marks {mark}, but {files[kind]} files for --{kind}"
+        for mark, kind in MARKS.items()
+        if question.count(mark) > files[kind]
+    ]
+    if problems:
+        raise DataError(
+            f"The question has{bullets(problems)}",
+            cause="a mark stands for a file, and here some would stand for none.",
+            remedy="give the missing files; they stand in front of the question without marks too.",
         )
 
 

@@ -186,8 +186,9 @@ def _losses(ctx: StageContext, model: Card) -> Losses:
     Raises:
         LineageError: a phase ran again after the model had been made of its earlier result.
     """
-    assembled = read_card(ctx.layout.assembled)
-    made_of = {**model.parents, **assembled.parents}
+    made_of = dict(model.parents)
+    if ctx.layout.name_of(ctx.layout.assembled) in made_of:  # else it was tuned from another model
+        made_of |= read_card(ctx.layout.assembled).parents
     folders = {
         **{f"align@{name}": ctx.layout.aligned(name) for name in ctx.params.align},
         **{f"experts@{name}": ctx.layout.expert(name) for name in ctx.params.experts},

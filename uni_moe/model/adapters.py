@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,7 +14,7 @@ from peft import (
     get_peft_model_state_dict,
     set_peft_model_state_dict,
 )
-from peft.tuners.lora.layer import Linear, ParamWrapper
+from peft.tuners.lora.layer import Linear, LoraLayer, ParamWrapper
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
@@ -29,6 +28,7 @@ _ATTENTION = _LAYER + r"self_attn\.(q|k|v|o)_proj"
 _FEED_FORWARD = _LAYER + r"mlp\.(gate|up|down)_proj"
 _WRAPPED = ".base_layer"  # in the names of weights that have an adapter
 _EXPERTS = ("mlp.experts.gate_up_proj", "mlp.experts.down_proj")
+_PACKED = 3  # dimensions of a stack of matrices, one per expert
 
 
 def attach(  # noqa: PLR0913 - a low-rank adapter has this many choices
@@ -94,7 +94,12 @@ class FactoredWrapper(ParamWrapper):  # type: ignore[misc] # peft is untyped her
     def _activate_lora(self, active_adapters: list[str]) -> Iterator[None]:
         """Give the experts the factors of this parameter while they run."""
         names = [name for name in active_adapters if name in self.lora_A]
-        assert len(names) <= 1, "packed experts take one adapter at a time"
+        if len(names) > 1:
+            raise ConfigError(
+                f"Packed experts run with the adapters {', '.join(names)} at once.",
+                cause="their factors are handed on, and there is room for one pair.",
+                remedy="merge one of them first, or call `set_adapter` with one name.",
+            )
         if not names:
             yield
             return
@@ -217,7 +222,8 @@ def merge(wrapped: nn.Module) -> nn.Module:
     """Fold the adapters into the base weights and return the base model.
 
     Raises:
-        LineageError: another number of weights changed than there were adapters that learned.
+        LineageError: another number of weights changed than there were adapters that learned; each
+            of packed experts counts.
     """
     deltas = _learned(wrapped)
     base = _peft(wrapped).get_base_model()
@@ -227,10 +233,10 @@ def merge(wrapped: nn.Module) -> nn.Module:
     }
     merged: nn.Module = _peft(wrapped).merge_and_unload()
     after = dict(merged.named_parameters())
-    changed = [name for name, old in before.items() if not torch.equal(old, after[name].detach())]
-    if len(changed) != deltas:
+    changed = sum(_differing(old, after[name].detach()) for name, old in before.items())
+    if changed != deltas:
         raise LineageError(
-            f"{deltas} adapters had learned, but merging changed {len(changed)} weights.",
+            f"{deltas} adapters had learned, but merging changed {changed} weights.",
             cause="peft passed an adapter over, or merged into a copy.",
             remedy="use the pinned peft (constraints.txt); report this otherwise.",
         )
@@ -250,9 +256,19 @@ def _under_adapters(base: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def _learned(wrapped: nn.Module) -> int:
-    """Count adapters whose delta is not zero."""
-    return sum(
-        bool(p.detach().ne(0).any())
-        for name, p in wrapped.named_parameters()
-        if re.search(r"lora_B\.", name)
-    )
+    """Count adapters whose delta is not zero; of packed experts each has one of its own."""
+    count = 0
+    for module in wrapped.modules():
+        if isinstance(module, LoraLayer):
+            packed = isinstance(module, ParamWrapper) and module.get_param().ndim == _PACKED
+            experts = len(module.get_param()) if packed else 1
+            for up in module.lora_B.values():
+                learned_E = up.weight.detach().unflatten(1, (-1, experts)).ne(0).any(0).any(0)
+                count += int(learned_E.sum())
+    return count
+
+
+def _differing(old: Tensor, new: Tensor) -> int:
+    """Count the matrices that are not the same, those of a stack one by one."""
+    stack = (old != new).reshape(len(old) if old.ndim == _PACKED else 1, -1)
+    return int(stack.any(1).sum())

@@ -14,19 +14,29 @@ from torch import Tensor
 
 from uni_moe.errors import LineageError, bullets
 from uni_moe.model.merging import digest
+from uni_moe.model.slots import (
+    BASE,
+    NEW,
+    PARTS,
+    ROUTER,
+    ROUTER_STD,
+    SELF,
+    drawn,
+    entry_of,
+    mlp_of,
+)
 
-BASE = "base"
 RECEIPT = "receipt.json"  # beside the weights of every model that surgery made
 DISSOLVE = "dissolve"  # what undoes an assembly
 State = Mapping[str, Tensor]
-_LAYERS = "language_model.model.layers"
 
 
 @dataclass(frozen=True)
 class Origin:
     """Where one slice of a packed tensor comes from: `slot` of `target` is `source` of `donor`.
 
-    `donor` is "base" or the name of an expert; `part` says which rows of a packed gate_up it fills.
+    `donor` is "base", the name of an expert, or "new" for a router's row; `part` says which rows of
+    a packed gate_up it fills.
     """
 
     target: str
@@ -39,15 +49,19 @@ class Origin:
 
 @dataclass(frozen=True)
 class AssemblyPlan:
-    """Every slice of every expert tensor with its origin; `router_seed` starts the routers."""
+    """Every slice of every expert tensor with its origin, and every router row with its own.
+
+    `router_seed` starts the routers.
+    """
 
     sparse_layers: tuple[int, ...]
     slots: tuple[str, ...]
     origins: tuple[Origin, ...]
+    rows: tuple[Origin, ...]
     router_seed: int
 
     def receipt(self) -> dict[str, Any]:
-        """Return the plan as JSON: the origin of every expert tensor.
+        """Return the plan as JSON: the origin of every expert tensor and router row.
 
         It is undone where a slot holds the base's own feed-forwards.
         """
@@ -58,8 +72,8 @@ class AssemblyPlan:
             "earlier": None,
             "sparse_layers": list(self.sparse_layers),
             "slots": list(self.slots),
-            "router": {"start": "normal", "std": 0.02, "seed": self.router_seed},
-            "origins": [asdict(origin) for origin in self.origins],
+            "router": {"start": "normal", "std": ROUTER_STD, "seed": self.router_seed},
+            "origins": [asdict(origin) for origin in (*self.origins, *self.rows)],
         }
 
 
@@ -99,8 +113,8 @@ def plan_assembly(
     origins = []
     for layer in sparse_layers:
         for slot, donor in enumerate(slots):
-            for part in ("gate", "up", "down"):
-                source = f"{_LAYERS}.{layer}.mlp.{part}_proj.weight"
+            for part in PARTS:
+                source = f"{mlp_of(layer)}{part}_proj.weight"
                 tensor = donors.get(donor, {}).get(source)
                 if tensor is None:
                     problems.append(f"{donor} has no {source}")
@@ -110,7 +124,7 @@ def plan_assembly(
                     problems.append(f"{donor}: {source} is {tuple(tensor.shape)}")
                 else:
                     packed = "down_proj" if part == "down" else "gate_up_proj"
-                    target = f"{_LAYERS}.{layer}.mlp.experts.{packed}"
+                    target = f"{mlp_of(layer)}experts.{packed}"
                     origins.append(Origin(target, slot, donor, source, part, digest([tensor])))
     if problems:
         raise LineageError(
@@ -118,13 +132,20 @@ def plan_assembly(
             cause="an expert was trained for other layers or another language model.",
             remedy="run `dvc repro assemble`, which trains what does not fit again.",
         )
-    return AssemblyPlan(tuple(sparse_layers), tuple(slots), tuple(origins), router_seed)
+    rows = [
+        Origin(name, slot, NEW, drawn(router_seed), "row", digest([row]))
+        for name, rows in _routers(base, sparse_layers, len(slots), router_seed).items()
+        for slot, row in enumerate(rows)
+    ]
+    return AssemblyPlan(
+        tuple(sparse_layers), tuple(slots), tuple(origins), tuple(rows), router_seed
+    )
 
 
 def assemble(plan: AssemblyPlan, base: State, experts: Mapping[str, State]) -> dict[str, Tensor]:
     """Return the state of the sparse network: the base, its chosen feed-forwards replaced."""
     donors: dict[str, State] = {BASE: base, **experts}
-    dense = {f"{_LAYERS}.{i}.mlp.{p}_proj.weight" for i in plan.sparse_layers for p in _PARTS}
+    dense = {f"{mlp_of(i)}{p}_proj.weight" for i in plan.sparse_layers for p in PARTS}
     state = {name: tensor for name, tensor in base.items() if name not in dense}
     stacks: dict[str, dict[int, dict[str, Tensor]]] = {}
     for origin in plan.origins:
@@ -132,31 +153,39 @@ def assemble(plan: AssemblyPlan, base: State, experts: Mapping[str, State]) -> d
         slots.setdefault(origin.slot, {})[origin.part] = donors[origin.donor][origin.source]
     for target, slots in stacks.items():
         rows = [
-            torch.cat([parts[part] for part in _PARTS if part in parts])
+            torch.cat([parts[part] for part in PARTS if part in parts])
             for _, parts in sorted(slots.items())
         ]
         state[target] = torch.stack(rows)
-    generator = torch.Generator().manual_seed(plan.router_seed)
-    for layer in plan.sparse_layers:
-        width = base[f"{_LAYERS}.{layer}.mlp.gate_proj.weight"].shape[1]
-        start = torch.randn(len(plan.slots), width, generator=generator) * 0.02
-        state[f"{_LAYERS}.{layer}.mlp.router.weight"] = start
-    return state
+    return state | _routers(base, plan.sparse_layers, len(plan.slots), plan.router_seed)
 
 
-_PARTS = ("gate", "up", "down")
+def _routers(base: State, layers: Sequence[int], slots: int, seed: int) -> dict[str, Tensor]:
+    """Return what the routers start as: name -> a row for every slot, drawn layer by layer."""
+    generator = torch.Generator().manual_seed(seed)
+    widths = {layer: base[f"{mlp_of(layer)}gate_proj.weight"].shape[1] for layer in layers}
+    return {
+        mlp_of(layer) + ROUTER: torch.randn(slots, width, generator=generator) * ROUTER_STD
+        for layer, width in widths.items()
+    }
 
 
-def dissolve(mixture: State, sparse_layers: Sequence[int], slot: int) -> dict[str, Tensor]:
+def dissolve(
+    mixture: State, sparse_layers: Sequence[int], slot: int
+) -> tuple[dict[str, Tensor], list[Mapping[str, Any]]]:
     """Return the dense network whose feed-forwards are one slot of every mixture; undoes assembly.
 
-    Routers, the other slots and adapters in front of routers are left out.
+    Routers, the other slots and adapters in front of routers are left out. The second value is the
+    origin of every feed-forward.
     """
-    lost = tuple(f"{_LAYERS}.{layer}.mlp." for layer in sparse_layers)
+    lost = tuple(mlp_of(layer) for layer in sparse_layers)
     state = {name: tensor for name, tensor in mixture.items() if not name.startswith(lost)}
+    origins = []
     for start in lost:
-        gate, up = mixture[f"{start}experts.gate_up_proj"][slot].chunk(2)
-        down = mixture[f"{start}experts.down_proj"][slot]
-        for part, tensor in zip(_PARTS, (gate, up, down), strict=True):
-            state[f"{start}{part}_proj.weight"] = tensor.clone()
-    return state
+        packed, down = f"{start}experts.gate_up_proj", f"{start}experts.down_proj"
+        tensors = (*mixture[packed][slot].chunk(2), mixture[down][slot])
+        for part, stack, tensor in zip(PARTS, (packed, packed, down), tensors, strict=True):
+            target = f"{start}{part}_proj.weight"
+            state[target] = tensor.clone()
+            origins.append(entry_of(target, None, SELF, f"{stack}[{slot}]", tensor))
+    return state, origins

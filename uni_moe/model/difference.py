@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from uni_moe.model.slots import PARTS, ROUTER, mlp_of
+
 State = Mapping[str, Tensor]
 Kind = Literal["identical", "permuted", "low rank", "replaced", "changed", "only in A", "only in B"]
 MOST_RANK = 64  # a difference of a higher rank is no adapter's
 _SLACK = 1e-3  # share of the difference's norm that rounding may leave outside its rank
-_ROUTER = ".mlp.router.weight"
-_LAYERS = "language_model.model.layers"
+_SAMPLE = 4096  # numbers of a matrix that tell experts apart
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,9 @@ class Finding:
     """How one expert (or one tensor, with `slot` None) of B relates to A.
 
     `norm` is the Frobenius norm of the difference, `share` the same over A's norm (both None where
-    shapes differ or A is zero); `source` the slot of A that a permuted expert was; `rank` the
-    largest rank of the difference where it is low; `origin` the donor or adapter that a receipt
-    names. The feed-forward of a dense layer counts as its only expert.
+    shapes differ or A is zero); `source` the slot of A that an expert was in, where it is another;
+    `rank` the largest rank of the difference where it is low; `origin` the donor or adapter that a
+    receipt names. The feed-forward of a dense layer counts as its only expert.
     """
 
     layer: int | None
@@ -56,10 +57,11 @@ class Finding:
         size += "" if self.share is None else f" ({self.share:.2%})"
         by = "" if self.origin is None else f" by {self.origin}"
         rank = "" if self.rank is None else f"rank {self.rank}, "
+        on = "" if self.source is None else f", against expert {self.source} of A"
         said = {
-            "low rank": f"LoRA delta{by}: {rank}{size}",
-            "replaced": f"replaced{by}: {size}",
-            "changed": f"changed: {size}",
+            "low rank": f"LoRA delta{by}{on}: {rank}{size}",
+            "replaced": f"replaced{by}{on}: {size}",
+            "changed": f"changed{on}: {size}",
             "only in B": f"only in B{'' if self.origin is None else f': from {self.origin}'}",
         }
         return f"{place}  {said.get(self.kind, self.kind)}"
@@ -85,7 +87,7 @@ def compare(a: State, b: State, layers_a: Sequence[int], layers_b: Sequence[int]
     found: list[Finding] = []
     for layer in sorted({*layers_a, *layers_b}):
         found += _experts(a, b, layer)
-    mixed = tuple(f"{_LAYERS}.{layer}.mlp." for layer in {*layers_a, *layers_b})
+    mixed = tuple(mlp_of(layer) for layer in {*layers_a, *layers_b})
     rest = sorted(
         name
         for name in {*a, *b}
@@ -96,7 +98,7 @@ def compare(a: State, b: State, layers_a: Sequence[int], layers_b: Sequence[int]
         if name not in a or name not in b:
             found.append(Finding(None, None, name, "only in B" if name in b else "only in A"))
         elif not _same(a[name], b[name]):
-            turned = name.endswith(_ROUTER) and _same_rows(a[name], b[name])
+            turned = name.endswith(ROUTER) and _same_rows(a[name], b[name])
             found.append(
                 Finding(None, None, name, "permuted")
                 if turned
@@ -116,18 +118,37 @@ def _experts(a: State, b: State, layer: int) -> list[Finding]:
         if source is not None:
             found.append(Finding(layer, slot, "expert", "permuted", source=source))
         elif slot < len(ours):
-            found.append(_measured(layer, slot, "expert", ours[slot], expert))
+            near = _nearest(slot, ours, expert)
+            one = _measured(layer, slot, "expert", ours[near], expert)
+            found.append(replace(one, source=None if near == slot else near))
         else:
             found.append(Finding(layer, slot, "expert", "only in B"))
     lost = range(len(theirs), len(ours))
     return [*found, *(Finding(layer, slot, "expert", "only in A") for slot in lost)]
 
 
+def _nearest(slot: int, ours: Sequence[Sequence[Tensor]], expert: Sequence[Tensor]) -> int:
+    """Return the slot of A that an expert was in before it changed: its own, or one far nearer."""
+    own = [_sample(one) for one in ours]
+    there = _sample(expert)
+    if any(one.shape != there.shape for one in own):
+        return slot
+    far = [float((one - there).norm()) for one in own]
+    near = min(range(len(far)), key=far.__getitem__)
+    return near if far[near] < far[slot] / 2 else slot
+
+
+def _sample(expert: Sequence[Tensor]) -> Tensor:
+    """Return some thousand numbers of an expert; an odd step, so that all columns take part."""
+    steps = [part.numel() // _SAMPLE | 1 for part in expert]
+    return torch.cat([p.flatten()[::step].float() for p, step in zip(expert, steps, strict=True)])
+
+
 def _slots(state: State, layer: int) -> list[tuple[Tensor, ...]]:
     """Return each expert's gate, up and down; those of a dense layer are its only expert's."""
-    prefix = f"{_LAYERS}.{layer}.mlp.experts."
+    prefix = mlp_of(layer) + "experts."
     if prefix + "down_proj" not in state:
-        names = [f"{_LAYERS}.{layer}.mlp.{part}_proj.weight" for part in ("gate", "up", "down")]
+        names = [f"{mlp_of(layer)}{part}_proj.weight" for part in PARTS]
         return [tuple(state[name] for name in names)] if all(n in state for n in names) else []
     return [
         (*stack.chunk(2), down)

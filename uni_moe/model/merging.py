@@ -20,6 +20,8 @@ from torch import Tensor
 
 from uni_moe.errors import LineageError, bullets
 
+ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")  # peft's; ours is the first
+ADAPTER_CONFIG = "adapter_config.json"
 BASE_NOTE = "base.json"  # beside an adapter of ours: which weights it was trained on
 Shape = tuple[int, ...]
 State = Mapping[str, Tensor]
@@ -113,6 +115,7 @@ def merge(
                 "source": [fold.a, fold.b],
                 "scale": plan.alpha / plan.rank,
                 "sha256": [digest([adapter[half]]) for half in (fold.a, fold.b)],
+                "norm": _norms(state[fold.target].float() - old.float()),
             }
         )
     if lost:
@@ -122,6 +125,11 @@ def merge(
             remedy="keep the adapter beside the model, or merge into a higher precision.",
         )
     return state, receipt
+
+
+def _norms(change: Tensor) -> Any:  # noqa: ANN401 - a number, or one for each expert of a stack
+    """Return how much a weight has changed, as its own precision holds it."""
+    return change.square().sum((-2, -1)).sqrt().tolist()
 
 
 def product(weight: Tensor, a: Tensor, b: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from transformers.utils.generic import ModelOutput
 
-from uni_moe.errors import DataError
+from uni_moe.errors import ConfigError, DataError
 from uni_moe.model import decoding, losses
 from uni_moe.model.config import KINDS, UniMoeConfig
 from uni_moe.model.connectors import AudioConnector, ImageConnector, SpeechConnector
@@ -58,6 +58,8 @@ class UniMoeOutput(ModelOutput):  # type: ignore[misc] # transformers is untyped
     loss: Tensor | None = None
     logits: Tensor | None = None
     past_key_values: Any = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
     loss_sum_B: Tensor | None = None
     loss_tokens_B: Tensor | None = None
     routing: Mapping[int, Routing] | None = None
@@ -215,15 +217,22 @@ class UniMoeForConditionalGeneration(
             full_logits: logits of all positions even though labels are given.
             output_routing: return every sparse layer's routing.
             output_routing_sums: return its sums by modality, which stay on the device.
-            kwargs: whatever else transformers passes on.
+            kwargs: whatever else transformers passes on, `output_hidden_states` among it.
 
         Raises:
             LineageError: text keeps another number of rows than the connectors return.
-            ConfigError: media are given that this network has no encoder or connector for.
-            DataError: a sequence is longer than the language model's positions.
+            ConfigError: media are given that this network has no encoder or connector for, or
+                nothing to read, or packed rows with a cache.
+            DataError: a sequence is longer than the language model's positions, or holds an id
+                that is neither text nor a slot.
         """
         if inputs_embeds is None:
-            assert input_ids is not None
+            if input_ids is None:
+                raise ConfigError(
+                    "There is nothing to read: neither input_ids nor inputs_embeds is given.",
+                    cause="media alone have no place in a text.",
+                    remedy="give what the processor returns, input_ids among it.",
+                )
             media = {
                 "pixel_values": pixel_values,
                 "video_pixel_values": video_pixel_values,
@@ -237,7 +246,12 @@ class UniMoeForConditionalGeneration(
         self._tell_kinds(kind_BT)
         sequences = by_row(kind_BT, attention_mask)
         if segment_BT is not None:
-            assert past_key_values is None, "packed rows have no cache"
+            if past_key_values is not None:
+                raise ConfigError(
+                    "Packed rows are read with a cache of earlier positions.",
+                    cause="packing is for training: none of a row's sequences goes on.",
+                    remedy="give one sequence a row and an attention_mask, or no past_key_values.",
+                )
             sequences, laid_out = lay_out(segment_BT)
             position_ids, use_cache = laid_out.position_BT, False
             attention_mask, more = route_of(
@@ -245,10 +259,9 @@ class UniMoeForConditionalGeneration(
             )
             kwargs |= more
         self._check_length(sequences.longest, past_key_values)
-        h_BTD, past_key_values = self._decode(
+        h_BTD, out = self._decode(
             inputs_embeds, attention_mask, position_ids, past_key_values, use_cache, kwargs
         )
-        out = UniMoeOutput(past_key_values=past_key_values)
         if labels is not None:
             out.loss, out.loss_sum_B, out.loss_tokens_B = self._loss(h_BTD, labels, sequences)
         if labels is None or full_logits:
@@ -290,11 +303,12 @@ class UniMoeForConditionalGeneration(
         cache: Any,  # noqa: ANN401 - any cache or None
         use_cache: bool | None,  # noqa: FBT001
         asked: Mapping[str, Any],
-    ) -> tuple[Tensor, Any]:
-        """Run the decoder's layers; return the last hidden states and the cache."""
+    ) -> tuple[Tensor, UniMoeOutput]:
+        """Run the decoder's layers; return the last hidden states, and what they leave beside."""
         decoder = self.language_model.model
         if decoding.is_step(decoder, x_BTD, mask, cache, asked):
-            return decoding.step(decoder, x_BTD, mask, position_ids, cache), cache
+            h_BTD = decoding.step(decoder, x_BTD, mask, position_ids, cache)
+            return h_BTD, UniMoeOutput(past_key_values=cache)
         hidden = decoder(
             inputs_embeds=x_BTD,
             attention_mask=mask,
@@ -303,7 +317,11 @@ class UniMoeForConditionalGeneration(
             use_cache=use_cache,
             **asked,
         )
-        return hidden.last_hidden_state, hidden.past_key_values
+        return hidden.last_hidden_state, UniMoeOutput(
+            past_key_values=hidden.past_key_values,
+            hidden_states=hidden.hidden_states,
+            attentions=hidden.attentions,
+        )
 
     def _head(self, h_BTD: Tensor) -> Tensor:
         """Return the logits of some positions."""

@@ -85,8 +85,10 @@ class UniMoeProcessor(MediaPreparingMixin, ChatMixin):
         Media that the network cannot read need no processor or extractor, and are refused later.
 
         Raises:
-            ConfigError: the extractor's window of speech is not the configuration's.
+            ConfigError: the extractor's window of speech is not the configuration's, or the
+                tokenizer has more tokens than the language model.
         """
+        _check_tokens(tokenizer, config.text_config.vocab_size)
         speech, audio = config.speech_connector or {}, config.audio_connector or {}
         if tokenizer.pad_token is None:  # as LLaMA's own; what is padded is masked
             tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
@@ -251,6 +253,17 @@ class UniMoeProcessor(MediaPreparingMixin, ChatMixin):
             encoded.append(marked.encode(self.tokenizer, rows, self._slot_ids()))
             prepared += ready
         return encoded
+
+
+def _check_tokens(tokenizer: Any, known: int) -> None:  # noqa: ANN401 - any of transformers
+    """Refuse tokens behind the language model's own: their ids are those of slots for media."""
+    if len(tokenizer) > known:
+        raise ConfigError(
+            f"The tokenizer has {len(tokenizer)} tokens, the language model reads {known}.",
+            cause="tokens were added, say for padding, and the embeddings did not grow with them.",
+            remedy="take the tokenizer as it was trained with (padding may be any token of it), or "
+            "call `resize_token_embeddings` on the language model before it is imported.",
+        )
 
 
 def _check_window(chunk_s: int, window_s: int) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from uni_moe.errors import LineageError
+from uni_moe.errors import DataError, LineageError
 from uni_moe.model.config import INPUT_OF, KINDS, SLOT_KINDS
 from uni_moe.model.towers import READERS, TowersMixin
 
@@ -70,6 +70,7 @@ class MediaReadingMixin(TowersMixin):
         embeds: Tensor = self.language_model.get_input_embeddings()(input_ids.where(in_text, 0))
         if not features and bool(in_text.all()):  # every step of generation but the first
             return self._with_idle(embeds, SLOT_KINDS)
+        self._check_ids(input_ids)
         for kind in SLOT_KINDS:
             mask = input_ids == self.config.slot_id(kind)
             rows = int(mask.sum())
@@ -89,6 +90,18 @@ class MediaReadingMixin(TowersMixin):
             if rows:
                 embeds = embeds.masked_scatter(mask[..., None], vectors.to(embeds.dtype))
         return embeds
+
+    def _check_ids(self, input_ids: Tensor) -> None:
+        """Refuse an id that stands for nothing: as text it would be read as another token."""
+        last = max(self.config.slot_id(kind) for kind in SLOT_KINDS)
+        found = int(input_ids.max())
+        if found > last:
+            raise DataError(
+                f"The text holds the id {found}; the last one that means something is {last}.",
+                cause=f"the language model knows {self.config.text_config.vocab_size} tokens, "
+                "media take the ids behind them: a tokenizer of another model made this text.",
+                remedy="prepare the text with the processor that was saved with the model.",
+            )
 
     def _with_idle(self, embeds: Tensor, kinds: Sequence[str]) -> Tensor:
         """Run connectors on nothing, with no weight in the result, where it must be.

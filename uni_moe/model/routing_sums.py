@@ -34,11 +34,6 @@ class RoutingSums:
         return self.table_MX[:, : self.experts]
 
     @property
-    def share_ME(self) -> Tensor:
-        """Sums of the router's shares, a softmax over all experts."""
-        return self.table_MX[:, self.experts : -2]
-
-    @property
     def entropy_M(self) -> Tensor:
         """Sums of the entropy of these shares, in nats."""
         return self.table_MX[:, -2]

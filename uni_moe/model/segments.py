@@ -13,6 +13,7 @@ Shapes
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,6 +111,15 @@ def group_sizes(lengths: list[int]) -> list[int]:
             longest, wasted = length, 0
         sizes[-1] += 1
     return sizes
+
+
+def groups_of(lengths: Iterable[int]) -> tuple[tuple[int, int], ...]:
+    """Return (S, L) of each group that segments of these lengths are laid out in."""
+    falling, groups, used = sorted(lengths, reverse=True), [], 0
+    for count in group_sizes(falling):
+        groups.append((count, falling[used]))
+        used += count
+    return tuple(groups)
 
 
 def take_route(config: Any) -> None:  # noqa: ANN401 - LlamaConfig

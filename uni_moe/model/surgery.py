@@ -18,13 +18,10 @@ import torch
 from torch import Tensor
 
 from uni_moe.errors import LineageError, bullets
-from uni_moe.model.merging import digest
+from uni_moe.model.slots import NEW, ROUTER, ROUTER_STD, SELF, drawn, entry_of, mlp_of
 
-SELF, NEW = "self", "new"
 State = Mapping[str, Tensor]
-_LAYERS = "language_model.model.layers"
 _PACKED = ("experts.gate_up_proj", "experts.down_proj")
-_ROUTER = "router.weight"
 
 
 @dataclass(frozen=True)
@@ -156,7 +153,7 @@ def _check(count: int, slot: int) -> None:
 
 def operate(
     plan: Surgery, patient: State, donors: Mapping[str, State], layers: Sequence[int]
-) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+) -> tuple[dict[str, Tensor], list[Mapping[str, Any]]]:
     """Return the patient's state after the operation, and the origin of every expert tensor.
 
     Args:
@@ -170,11 +167,11 @@ def operate(
         LineageError: a tensor is missing or has another shape; all of them at once.
     """
     problems: list[str] = []
-    receipt: list[dict[str, Any]] = []
+    receipt: list[Mapping[str, Any]] = []
     state = dict(patient)
     for layer in layers:
         for packed in _PACKED:
-            target = f"{_LAYERS}.{layer}.mlp.{packed}"
+            target = mlp_of(layer) + packed
             pieces = []
             for place, origin in enumerate(plan.slots):
                 source = patient if origin.donor == SELF else donors.get(origin.donor, {})
@@ -185,15 +182,13 @@ def operate(
                     continue
                 pieces.append(piece)
                 where = f"{target}[{origin.slot}]"
-                receipt.append(_entry(target, place, origin.donor, where, piece))
+                receipt.append(entry_of(target, place, origin.donor, where, piece))
             if len(pieces) == len(plan.slots):
                 state[target] = torch.stack(pieces).to(patient[target].dtype)
-        router = f"{_LAYERS}.{layer}.mlp.{_ROUTER}"
+        router = mlp_of(layer) + ROUTER
         rows = _rows(plan, patient[router], layer)
-        receipt += [
-            _entry(router, place, SELF, said, row) for place, (said, row) in enumerate(rows)
-        ]
-        state[router] = torch.stack([row for _, row in rows])
+        receipt += [entry_of(router, place, *row) for place, row in enumerate(rows)]
+        state[router] = torch.stack([row for _, _, row in rows])
     if problems:
         raise LineageError(
             f"The operation cannot be done:{bullets(problems)}",
@@ -203,34 +198,23 @@ def operate(
     return state, receipt
 
 
-def _entry(target: str, slot: int, donor: str, source: str, tensor: Tensor) -> dict[str, Any]:
-    """Return where one slot of a tensor comes from, as receipts say it."""
-    return {
-        "target": target,
-        "slot": slot,
-        "donor": donor,
-        "source": source,
-        "sha256": digest([tensor]),
-    }
-
-
-def _rows(plan: Surgery, old: Tensor, layer: int) -> list[tuple[str, Tensor]]:
-    """Return every slot's router row, and where it comes from."""
+def _rows(plan: Surgery, old: Tensor, layer: int) -> list[tuple[str, str, Tensor]]:
+    """Return who gives every slot's router row, where it comes from, and the row."""
     generator = torch.Generator().manual_seed(plan.seed * 1009 + layer)
     rows = []
     for place, origin in enumerate(plan.slots):
         if origin.router == NEW:
-            fresh = torch.randn(old.shape[1], generator=generator) * 0.02
-            rows.append((f"normal, std 0.02, seed {plan.seed}", fresh.to(old)))
+            fresh = torch.randn(old.shape[1], generator=generator) * ROUTER_STD
+            rows.append((NEW, drawn(plan.seed), fresh.to(old)))
         else:
             row = origin.slot if origin.donor == SELF else place
-            rows.append((f"{_LAYERS}.{layer}.mlp.{_ROUTER}[{row}]", old[row]))
+            rows.append((SELF, f"{mlp_of(layer)}{ROUTER}[{row}]", old[row]))
     return rows
 
 
 def _expert(state: State, layer: int, packed: str, slot: int) -> Tensor | None:
     """Return one expert's tensor, from a packed stack or from a dense feed-forward."""
-    prefix = f"{_LAYERS}.{layer}.mlp."
+    prefix = mlp_of(layer)
     stack = state.get(prefix + packed)
     if stack is not None:
         return stack[slot] if slot < len(stack) else None

@@ -30,7 +30,8 @@ COPIES = 3  # a state keeps every learning weight and its two moments
 class Disk:
     """Bytes that a run writes, by stage and by kind of media; `free` is what the disk has now.
 
-    A training's states are freed when its stage ends, and stages may work side by side. Features
+    A training's states are freed when its stage ends, unless `keep_states` in machine.yaml keeps
+    them, and stages may work side by side. Features
     are what is kept in all; `features_here` is there already. They are empty without corpora.
     """
 
@@ -77,14 +78,27 @@ def disk_of(  # noqa: PLR0913 - what is written follows from all of it
     settings = machine.features
     folder = feature_folder(layout, settings)
     sizes = _artifacts(params, config, trainings)
-    states = machine.last_states + 2  # the best, and the one that is being written
+    states = {name: _states(params, name, machine) for name in trainings}
     return Disk(
         artifacts={name: sizes[name] for name in stages if name in sizes},
-        states={name: states * COPIES * one.trained_bytes for name, one in trainings.items()},
+        states={n: states[n] * COPIES * one.trained_bytes for n, one in trainings.items()},
         features=_features(config, trainings.values(), settings, params.platform.precision),
         features_here=size_of(folder) if folder.is_dir() else 0,
         free=shutil.disk_usage(layout.root).free,
     )
+
+
+def _states(params: Params, stage: str, machine: Machine) -> int:
+    """Return how many states of a training stand side by side at most."""
+    if not machine.keep_states:
+        return machine.last_states + 2  # the best, and the one that is being written
+    name, _, item = stage.partition("@")
+    plan: Any = getattr(params, name)
+    if name == "foundation":
+        plan = getattr(plan, item).tiny
+    elif item:
+        plan = plan[item]
+    return int((plan.steps - 1) // plan.save_every_steps)
 
 
 def _artifacts(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import Container, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,13 +13,16 @@ from typing import Any
 from uni_moe.artifacts import CARD, Layout, read_json
 from uni_moe.errors import LineageError
 from uni_moe.records import Card, EvalReport
+from uni_moe.runs import HEARTBEAT_S
 
-DEAD_AFTER_S = 30.0
-CARDS, REPORT = "cards", "report.json"
+DEAD_AFTER_S = 30.0  # without a heartbeat, for one who is on another machine or has no time
+GONE_AFTER_S = 2 * HEARTBEAT_S  # where its process is known to have ended
+CARDS, REPORT, ANSWERS = "cards", "report.json", "answers.jsonl"
+_BEATS_BYTES = 4096  # at the end of a file of heartbeats: the last one is among them
 
 
 def all_cards(layout: Layout) -> dict[str, tuple[str, Card]]:
-    """Return id -> (name in the workspace, card), of artifacts that are here or in the store.
+    """Return id -> (name in the workspace, card), of artifacts here, in the store, or made outside.
 
     A card's id is computed from its content, so a changed card is another card. An artifact that
     is being replaced at this moment is left out.
@@ -32,6 +36,22 @@ def all_cards(layout: Layout) -> dict[str, tuple[str, Card]]:
             _note(found, file.relative_to(folder).as_posix().rsplit(".", 2)[0], file)
     for place in artifact_folders(layout.artifacts):
         _note(found, layout.name_of(place), place / CARD)
+    return found | run_cards(layout)
+
+
+def run_cards(layout: Layout) -> dict[str, tuple[str, Card]]:
+    """Return the cards that run folders hold: of what was made outside artifacts/, by id.
+
+    Raises:
+        LineageError: a card cannot be read.
+    """
+    found: dict[str, tuple[str, Card]] = {}
+    for file in sorted(layout.runs.glob(f"*/{CARD}")):
+        record = json_file(file.parent / "run.json") or {"artifacts": {}}
+        names = {card_id: name for name, card_id in record["artifacts"].items()}
+        _note(found, file.parent.name, file)
+        for card_id in found.keys() & names.keys():
+            found[card_id] = (names[card_id], found[card_id][1])
     return found
 
 
@@ -54,6 +74,17 @@ def ancestors(cards: Mapping[str, tuple[str, Card]], start: str) -> set[str]:
             )
         found.add(card_id)
         waiting += cards[card_id][1].parents.values()
+    return found
+
+
+def reachable(cards: Mapping[str, tuple[str, Card]], start: str) -> set[str]:
+    """Return an artifact and everything it was made from, as far as cards are known."""
+    found, waiting = set(), [start]
+    while waiting:
+        card_id = waiting.pop()
+        if card_id in cards and card_id not in found:
+            found.add(card_id)
+            waiting += cards[card_id][1].parents.values()
     return found
 
 
@@ -129,13 +160,14 @@ def read_report(folder: Path) -> EvalReport:
 def all_runs(layout: Layout, but: Container[str] = ()) -> list[tuple[Path, dict[str, Any]]]:
     """Return the folder and record of every run but those named, oldest first.
 
-    A run whose heart stopped more than 30 s ago without an end has the status `died`.
+    A run whose heart stopped more than 30 s ago without an end has the status `died`, and one
+    whose process is gone after two heartbeats.
     """
     found = []
     for file in layout.runs.glob("*/run.json"):
         record = json_file(file) if file.parent.name not in but else None
         if record is not None:
-            if record["status"] == "running" and _silent_s(file.parent, record) > DEAD_AFTER_S:
+            if record["status"] == "running" and _is_dead(file.parent, record):
                 record["status"] = "died"
             found.append((file.parent, record))
     return sorted(found, key=lambda run: (run[1]["started"], run[1]["id"]))
@@ -150,18 +182,59 @@ def json_lines(file: Path) -> Iterator[dict[str, Any]]:
         return
     with file.open("rb") as stream:
         for line in stream:
-            try:
-                row = json.loads(line) if line.endswith(b"\n") else None
-            except ValueError:
-                continue
-            if isinstance(row, dict):
+            row = _whole_line(line)
+            if row is not None:
                 yield row
+
+
+def _is_dead(folder: Path, record: Mapping[str, Any]) -> bool:
+    silent_s = _silent_s(folder, record)
+    return silent_s > DEAD_AFTER_S or (silent_s > GONE_AFTER_S and _is_gone(record))
+
+
+def _is_gone(record: Mapping[str, Any]) -> bool:
+    """Say whether a run's process has surely ended: it was one of this machine."""
+    if record.get("host") != socket.gethostname() or "pid" not in record:
+        return False
+    try:
+        os.kill(int(record["pid"]), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def lines_from(file: Path, start: int, most_bytes: int) -> tuple[list[dict[str, Any]], int]:
+    """Return the whole lines of a live file from a byte on, and the byte to go on from.
+
+    So many bytes are read at a time, or one line where it is longer. Lines are left out as by
+    `json_lines`.
+    """
+    with file.open("rb") as stream:
+        stream.seek(start)
+        data = stream.read(most_bytes)
+        if b"\n" not in data:
+            data += stream.readline()
+    end = data.rfind(b"\n") + 1
+    rows = (_whole_line(line + b"\n") for line in data[:end].split(b"\n"))
+    return [row for row in rows if row is not None], start + end
+
+
+def _whole_line(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) else None
 
 
 def _silent_s(folder: Path, record: Mapping[str, Any]) -> float:
     last = record["started"]
-    for beat in json_lines(folder / "heartbeat.jsonl"):
-        last = beat["time"]
+    file = folder / "heartbeat.jsonl"
+    if file.is_file():
+        beats, _ = lines_from(file, max(0, file.stat().st_size - _BEATS_BYTES), _BEATS_BYTES)
+        last = beats[-1]["time"] if beats else last
     return (datetime.now(UTC) - datetime.fromisoformat(last)).total_seconds()
 
 

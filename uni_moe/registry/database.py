@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import uuid
+from collections import deque
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ from sqlalchemy.orm import Session
 from uni_moe.artifacts import Layout, write_text
 from uni_moe.errors import ConfigError
 from uni_moe.registry import engines
-from uni_moe.registry.importing import import_all
+from uni_moe.registry.importing import import_graph
+from uni_moe.registry.metric_import import read_on, unread
 from uni_moe.registry.schema import METADATA
 from uni_moe.registry.tables import OwnerRow
 from uni_moe.registry.versions import VARIABLE, State, known, look, refuse
@@ -58,8 +60,7 @@ def writing(layout: Layout, url: str | None = None, *, afresh: bool = False) -> 
     """
     if afresh:
         _move_aside(layout, url)
-    with _transaction(engines.writer(layout, url)) as session:
-        connection = session.connection()
+    with _first_turn(engines.writer(layout, url)) as connection:
         found = look(connection)
         allowed = (State.EMPTY, State.TODAY, *((State.OLDER,) if afresh else ()))
         if found.state not in allowed:
@@ -68,8 +69,9 @@ def writing(layout: Layout, url: str | None = None, *, afresh: bool = False) -> 
         _check_owner(connection, found.tables, own)
         if afresh or found.state is State.EMPTY:
             _make_anew(connection)
-        _own(session, own)
-        yield session
+        with working(connection) as session:
+            _own(session, own)
+            yield session
 
 
 @contextmanager
@@ -85,8 +87,7 @@ def upgrading(layout: Layout, url: str | None = None) -> Iterator[tuple[Session,
     """
     from uni_moe.registry.migrating import adopt, migrate  # Alembic takes a while
 
-    with _transaction(engines.writer(layout, url, foreign_keys=False)) as session:
-        connection = session.connection()
+    with _first_turn(engines.writer(layout, url, foreign_keys=False)) as connection:
         found = look(connection)
         if found.state in (State.STRANGE, State.NEWER):
             raise refuse(connection, found)
@@ -97,36 +98,35 @@ def upgrading(layout: Layout, url: str | None = None) -> Iterator[tuple[Session,
             _make_anew(connection)
         else:
             migrate(connection)
-        _own(session, own)
-        yield session, Upgrade(found.version, known()[-1], is_strange)
-        session.flush()
+        with working(connection) as session:
+            _own(session, own)
+            yield session, Upgrade(found.version, known()[-1], is_strange)
         _check_keys(connection)
 
 
 @contextmanager
-def reading(layout: Layout, url: str | None = None) -> Iterator[Session]:
+def reading(
+    layout: Layout, url: str | None = None, *, metrics: bool = False, data: bool = False
+) -> Iterator[Session]:
     """Give a session for questions, all about one moment.
 
-    Where there is no index, it is imported into memory, metrics aside: a reader writes nothing
-    and is never wrong.
+    Where there is no index, it is imported into memory, metrics and tables of samples only if they
+    are asked for: a reader writes nothing and is never wrong.
 
     Raises:
         ConfigError: the database is of another version or workspace or of somebody else, or
             cannot be reached or read.
     """
     engine = engines.reader(layout, url)
-    try:
-        with engines.reached(engine):
-            if _is_there(engine):
-                with engine.connect() as connection:
-                    if _usable(connection, layout):
-                        with Session(connection) as session:
-                            yield session
-                        return
-        with _in_memory(layout) as session:
-            yield session
-    finally:
-        engine.dispose()
+    with engines.reached(engine):
+        if _is_there(engine):
+            with engine.connect() as connection:
+                if usable(connection, layout):
+                    with Session(connection) as session:
+                        yield session
+                    return
+    with _in_memory(layout, metrics=metrics, data=data) as session:
+        yield session
 
 
 def check(layout: Layout, url: str | None = None) -> None:
@@ -136,17 +136,18 @@ def check(layout: Layout, url: str | None = None) -> None:
         ConfigError: as `reading`.
     """
     engine = engines.reader(layout, url)
-    try:
-        with engines.reached(engine):
-            if _is_there(engine):
-                with engine.connect() as connection:
-                    _usable(connection, layout)
-    finally:
-        engine.dispose()
+    with engines.reached(engine):
+        if _is_there(engine):
+            with engine.connect() as connection:
+                usable(connection, layout)
 
 
-def _usable(connection: Connection, layout: Layout) -> bool:
-    """Return whether there are tables to read; refuse those that are not ours or of today."""
+def usable(connection: Connection, layout: Layout) -> bool:
+    """Return whether there are tables to read.
+
+    Raises:
+        ConfigError: they are of another version or workspace, or of somebody else.
+    """
     found = look(connection)
     if found.state is State.EMPTY:
         return False
@@ -157,16 +158,30 @@ def _usable(connection: Connection, layout: Layout) -> bool:
 
 
 @contextmanager
-def _transaction(engine: Engine) -> Iterator[Session]:
-    """Give a session in one transaction of a writer whose turn it is."""
+def turn(engine: Engine) -> Iterator[Connection]:
+    """Give a connection in one transaction of a writer whose turn it is."""
+    with engines.reached(engine), engine.begin() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execute(select(func.pg_advisory_xact_lock(_TURN)))
+        yield connection
+
+
+@contextmanager
+def working(connection: Connection) -> Iterator[Session]:
+    """Give a session inside a transaction, which stays the caller's."""
+    with Session(connection) as session:
+        yield session
+        session.flush()
+
+
+@contextmanager
+def _first_turn(engine: Engine) -> Iterator[Connection]:
+    """Give a turn of an engine of its own, with our schema."""
     try:
-        with engines.reached(engine), Session(engine) as session, session.begin():
+        with turn(engine) as connection:
             if engine.dialect.name == "postgresql":
-                session.execute(select(func.pg_advisory_xact_lock(_TURN)))
-                session.connection().exec_driver_sql(
-                    f"CREATE SCHEMA IF NOT EXISTS {engines.SCHEMA}"
-                )
-            yield session
+                connection.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {engines.SCHEMA}")
+            yield connection
     finally:
         engine.dispose()
 
@@ -188,8 +203,8 @@ def _known_identity(layout: Layout) -> str | None:
 def _check_owner(connection: Connection, tables: frozenset[str], own: str | None) -> None:
     if OwnerRow.__tablename__ not in tables:
         return
-    owners = connection.execute(select(OwnerRow.workspace)).scalars().all()
-    if not owners or list(owners) == [own]:
+    owners = [name for (name,) in connection.exec_driver_sql("SELECT workspace FROM owner")]
+    if not owners or owners == [own]:
         return
     raise ConfigError(
         f"The index {connection.engine.url!r} belongs to another workspace.",
@@ -214,9 +229,7 @@ def _check_keys(connection: Connection) -> None:
 
 def _move_aside(layout: Layout, url: str | None) -> None:
     """Rename a SQLite index that is no database any more; nothing is deleted."""
-    engine = engines.reader(layout, url)
-    file = engines.sqlite_file(engine)
-    engine.dispose()
+    file = engines.sqlite_file(engines.reader(layout, url))
     if file is None or not file.is_file():
         return
     try:
@@ -228,12 +241,15 @@ def _move_aside(layout: Layout, url: str | None) -> None:
 
 
 @contextmanager
-def _in_memory(layout: Layout) -> Iterator[Session]:
+def _in_memory(layout: Layout, *, metrics: bool, data: bool) -> Iterator[Session]:
     engine = create_engine("sqlite://")
     METADATA.create_all(engine)  # a test holds it to what migrations make, which take longer
     try:
         with Session(engine) as session:
-            import_all(session, layout, metrics=False)
+            import_graph(session, layout, data=data)
+            waiting = deque(unread(session, layout) if metrics else ())
+            while waiting:
+                read_on(session, waiting)
             yield session
     finally:
         engine.dispose()

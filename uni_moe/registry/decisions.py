@@ -16,7 +16,7 @@ from uni_moe.audit import Telling
 from uni_moe.audit_log import append
 from uni_moe.records import sha256_text
 from uni_moe.registry.cards import report_key
-from uni_moe.registry.indexing import index
+from uni_moe.registry.indexing import index_graph
 
 
 @contextmanager
@@ -29,7 +29,7 @@ def turn(layout: Layout) -> Iterator[None]:
     layout.store.mkdir(parents=True, exist_ok=True)
     with (layout.store / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        index(layout)
+        index_graph(layout)
         yield
 
 

@@ -7,10 +7,8 @@ from pathlib import Path
 from uni_moe.artifacts import Layout, verified_card
 from uni_moe.errors import LineageError
 from uni_moe.registry import read
-from uni_moe.registry.cards import json_lines, read_report, report_key
+from uni_moe.registry.cards import ANSWERS, json_lines, read_report, report_key
 from uni_moe.registry.gate import Exam
-
-ANSWERS = "answers.jsonl"
 
 
 def kept_exam(layout: Layout, model: str, report: str) -> Exam:

@@ -1,15 +1,14 @@
-"""Imports the truth on disk, cards and run folders, into the index."""
+"""Imports the truth on disk into the index: cards, records of runs, decisions and reports."""
 
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import Connection, bindparam, insert, select, update
 from sqlalchemy.orm import Session
 
 from uni_moe.artifacts import Layout
@@ -21,47 +20,54 @@ from uni_moe.registry.cards import (
     all_reports,
     all_runs,
     json_file,
-    json_lines,
     read_report,
 )
-from uni_moe.registry.schema import METADATA
-from uni_moe.registry.showing import rows_of
+from uni_moe.registry.importing_data import import_data
 from uni_moe.registry.tables import (
     ArtifactRow,
     EdgeRow,
     EvaluationRow,
-    MetricRow,
     RunArtifactRow,
     RunRow,
     VerdictRow,
     VersionRow,
 )
 
-_ENDED = ("done", "failed")  # a run that seems dead may have slept with its machine
+ENDED = ("done", "failed")  # a run that seems dead may have slept with its machine
 _LOG = logging.getLogger(__name__)
+_RUN = tuple(column.name for column in RunRow.__table__.columns)
+# Made once: a run is put in within a millisecond or two, the disk aside.
+_NEW = insert(RunRow)
+_CHANGED = (
+    update(RunRow)
+    .where(RunRow.id == bindparam("its_id"))
+    .values({name: bindparam(f"its_{name}") for name in _RUN})
+)
+_MADE_AGAIN = update(RunArtifactRow).where(
+    RunArtifactRow.run == bindparam("its_run"), RunArtifactRow.name == bindparam("its_name")
+)
 
 
-def import_all(session: Session, layout: Layout, *, metrics: bool = True) -> dict[str, int]:
-    """Import what is not in the index yet; return how many rows each table has.
-
-    Metrics are nearly all of the work; a reader that asks for none of them leaves them out.
+def import_graph(session: Session, layout: Layout, *, data: bool = True) -> None:
+    """Import what is not in the index yet, metrics aside, and tables of samples only with `data`.
 
     Raises:
         LineageError: a card or a record cannot be read.
     """
     known = set(session.scalars(select(ArtifactRow.id)))
-    for card_id, (name, card) in sorted(all_cards(layout).items()):
+    cards = all_cards(layout)
+    for card_id, (name, card) in sorted(cards.items()):
         if card_id not in known:
             _import_card(session, card_id, name, card)
     session.flush()
+    if data:
+        import_data(session, layout, cards)
     for folder, record in all_runs(layout, but=_whole_runs(session, layout)):
-        _import_run(session, folder, record)
-        if metrics:
-            _import_metrics(session, record["id"], folder)
+        import_run(session.connection(), record)
+        _import_facts(session, record["id"], folder)
     session.flush()
     _import_reports(session, layout)
     session.flush()
-    return {name: rows_of(session.connection(), name) for name in METADATA.tables}
 
 
 def _whole_runs(session: Session, layout: Layout) -> set[str]:
@@ -69,7 +75,7 @@ def _whole_runs(session: Session, layout: Layout) -> set[str]:
 
     A decision may be written after its run ended: see `indexing`.
     """
-    ended = set(session.scalars(select(RunRow.id).where(RunRow.status.in_(_ENDED))))
+    ended = set(session.scalars(select(RunRow.id).where(RunRow.status.in_(ENDED))))
     for name, run in ((REGISTRATION, VersionRow.run), (VERDICT, VerdictRow.run)):
         there = {file.parent.name for file in layout.runs.glob(f"*/{name}")}
         ended -= there.difference(session.scalars(select(run)))
@@ -93,39 +99,16 @@ def _import_card(session: Session, card_id: str, name: str, card: Card) -> None:
         session.add(EdgeRow(child=card_id, name=parent_name, parent=parent))
 
 
-def _import_run(session: Session, folder: Path, record: Mapping[str, Any]) -> None:
-    optional = ("ended", "duration_s", "user", "host", "reason", "commit", "error")
-    session.merge(
-        RunRow(
-            id=record["id"],
-            stage=record["stage"],
-            status=record["status"],
-            started=record["started"],
-            **{name: record.get(name) for name in optional},
-        )
-    )
-    session.flush()
+def import_run(connection: Connection, record: Mapping[str, Any]) -> None:
+    """Import a run's record, again where it has changed."""
+    row = {f"its_{name}": record.get(name) for name in _RUN}
+    if connection.execute(_CHANGED, row).rowcount == 0:
+        connection.execute(_NEW, {name: record.get(name) for name in _RUN})
     for name, artifact in record["artifacts"].items():
-        session.merge(RunArtifactRow(run=record["id"], name=name, artifact=artifact))
-    _import_facts(session, record["id"], folder)
-
-
-def _import_metrics(session: Session, run: str, folder: Path) -> None:
-    session.execute(delete(MetricRow).where(MetricRow.run == run))
-    rows = {
-        (key, step): {"run": run, "key": key, "step": step, "value": value}
-        for key, step, value in metrics_of(folder)
-    }
-    if rows:
-        session.execute(insert(MetricRow), list(rows.values()))
-
-
-def metrics_of(folder: Path) -> Iterator[tuple[str, int, float | None]]:
-    """Return every number of a run as (key, step, value); None is not a number."""
-    for line in json_lines(folder / "metrics.jsonl"):
-        for key, value in line.items():
-            if key not in ("time", "step") and isinstance(value, int | float):
-                yield key, line["step"], None if math.isnan(value) else value
+        made = {"its_run": record["id"], "its_name": name, "artifact": artifact}
+        if connection.execute(_MADE_AGAIN, made).rowcount == 0:
+            own = {"run": record["id"], "name": name, "artifact": artifact}
+            connection.execute(insert(RunArtifactRow), own)
 
 
 def _import_facts(session: Session, run: str, folder: Path) -> None:

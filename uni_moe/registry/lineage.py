@@ -1,8 +1,8 @@
-"""The tree from an artifact back to its sources, by the exact ids that cards name."""
+"""Lineage: where an artifact comes from, and what was made from it, by ids that cards name."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,18 +10,20 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from uni_moe.artifacts import CARD, Layout, read_card
-from uni_moe.errors import LineageError
+from uni_moe.errors import LineageError, UnknownError
 from uni_moe.registry.database import reading
-from uni_moe.registry.tables import ArtifactRow, EdgeRow, VersionRow, champion_id
+from uni_moe.registry.graph import Artifact, above, below, in_order, versions_of
+from uni_moe.registry.tables import ArtifactRow, VersionRow, champion_id
 
 _FACTS = ("listed", "with_problems", "splits", "sources", "licenses", "mean", "bias", "scores")
 _MANY = 10
+_MOST = 500  # values that one statement names
 SHORTEST = 4  # letters of an id; `3` is a version that is not there, never an id
 
 
 @dataclass(frozen=True)
 class Node:
-    """An artifact in a lineage tree, with the artifacts it was made from.
+    """An artifact in a lineage, and what it was made from: name in the workspace then -> id.
 
     `stage` is None where only the id is known, because the card is nowhere any more.
     """
@@ -29,74 +31,119 @@ class Node:
     id: str
     name: str
     stage: str | None
+    versions: tuple[int, ...]
     facts: dict[str, Any]
-    parents: tuple[Node, ...]
+    parents: Mapping[str, str]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the tree as a JSON object."""
+        """Return the artifact as a JSON object."""
         return {
             "id": self.id,
             "name": self.name,
             "stage": self.stage,
+            "versions": list(self.versions),
             "facts": self.facts,
-            "parents": [parent.to_json() for parent in self.parents],
+            "parents": dict(self.parents),
         }
 
 
-def lineage(layout: Layout, name_or_id: str | None = None) -> Node:
-    """Return the tree from an artifact back to its sources, by the exact ids its cards name.
+@dataclass(frozen=True)
+class Lineage:
+    """All that an artifact was made from, and all that was made from it, by id.
+
+    Both hold the artifact itself, and stand so that each is behind what it was made from. `down` is
+    None where nobody asked.
+    """
+
+    start: str
+    up: Mapping[str, Node]
+    down: Mapping[str, Node] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the graph as a JSON object; every artifact stands in it once."""
+        told: dict[str, Any] = {"start": self.start}
+        told["up"] = [node.to_json() for node in self.up.values()]
+        if self.down is not None:
+            told["down"] = [node.to_json() for node in self.down.values()]
+        return told
+
+
+def lineage(layout: Layout, name_or_id: str | None = None, *, down: bool = False) -> Lineage:
+    """Return what an artifact was made from, back to its sources.
 
     Args:
         layout: the workspace.
         name_or_id: a version's number, an artifact's name such as `artifacts/model` (what lies
             there now), or the beginning of an id, four letters or more; None takes the champion,
             and where there is none the candidate in artifacts/.
+        down: say what was made from it, too.
 
     Raises:
-        LineageError: nothing, or more than one thing, has this name.
+        UnknownError: nothing, or more than one thing, has this name.
+        LineageError: the index does not know it yet.
     """
     with reading(layout) as session:
-        start = _find(session, layout, name_or_id)
-        row = session.get(ArtifactRow, start)
-        if row is None:
-            raise LineageError(
-                f"The index knows no artifact {start[:12]}.",
-                cause="its card has come since the index was written.",
-                remedy="run `uni-moe index`, then ask again.",
-            )
-        return _node(session, start, row.name, {})
+        return walked(session, found(session, layout, name_or_id), down=down)
 
 
-def lineage_text(node: Node) -> str:
-    """Return the tree as lines; what was shown above is only named again."""
-    lines: list[str] = []
-    _draw(node, "", "", lines, set())
-    return "\n".join(lines)
+def walked(session: Session, start: str, *, down: bool) -> Lineage:
+    """Return the lineage of an artifact by its id.
 
-
-def _draw(node: Node, lead: str, below: str, lines: list[str], shown: set[str]) -> None:
-    lines.append(f"{lead}{node.name}  {node.id[:12]}  {_beside(node, again=node.id in shown)}")
-    if node.id in shown:
-        return
-    shown.add(node.id)
-    for i, parent in enumerate(node.parents):
-        last = i == len(node.parents) - 1
-        _draw(
-            parent,
-            below + ("└─ " if last else "├─ "),
-            below + ("   " if last else "│  "),
-            lines,
-            shown,
+    Raises:
+        LineageError: the index does not know it.
+    """
+    if session.get(ArtifactRow, start) is None:
+        raise LineageError(
+            f"The index knows no artifact {start[:12]}.",
+            cause="its card has come since the index was written.",
+            remedy="run `uni-moe index`, then ask again.",
         )
+    up = _nodes(session, above(session, [start]))
+    return Lineage(start, up, _nodes(session, below(session, [start])) if down else None)
 
 
-def _beside(node: Node, *, again: bool) -> str:
+def lineage_text(found: Lineage) -> str:
+    """Return the trees as lines; what was shown above is only named again."""
+    up = {node.id: list(node.parents.items()) for node in found.up.values()}
+    lines = list(_drawn(found.start, up, found.up))
+    if found.down is None:
+        return "\n".join(lines)
+    made: dict[str, list[tuple[str, str]]] = {}
+    for node in found.down.values():
+        for parent in dict.fromkeys(node.parents.values()):
+            made.setdefault(parent, []).append((node.name, node.id))
+    below_it = list(_drawn(found.start, made, found.down))
+    nothing = ["nothing that is known here was made from it"]
+    return "\n".join([*lines, "", "made from it:", *(below_it[1:] or nothing)])
+
+
+def _drawn(
+    start: str, next_to: Mapping[str, list[tuple[str, str]]], nodes: Mapping[str, Node]
+) -> Iterator[str]:
+    """Give the lines of a tree, without recursion: chains of retrainings are long."""
+    shown: set[str] = set()
+    waiting = [(nodes[start].name, start, "", "")]
+    while waiting:
+        name, one, lead, under = waiting.pop()
+        yield f"{lead}{name}  {one[:12]}  {_beside(nodes.get(one), again=one in shown)}".rstrip()
+        if one in shown:
+            continue
+        shown.add(one)
+        following = next_to.get(one, [])
+        for place, (label, other) in reversed(list(enumerate(following))):
+            last = place == len(following) - 1
+            marks = ("└─ ", "   ") if last else ("├─ ", "│  ")
+            waiting.append((label, other, under + marks[0], under + marks[1]))
+
+
+def _beside(node: Node | None, *, again: bool) -> str:
     if again:
         return "(shown above)"
-    if node.stage is None:
+    if node is None or node.stage is None:
         return "(its card is gone: it was made again and never registered)"
     facts = (f"{name}: {_fact(value)}" for name, value in node.facts.items())
-    return "  ".join((f"[{node.stage}]", *facts))
+    numbers = [f"version {number}" for number in node.versions]
+    return "  ".join((f"[{node.stage}]", *numbers, *facts))
 
 
 def _fact(value: object) -> str:
@@ -110,30 +157,46 @@ def _fact(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _node(session: Session, card_id: str, name: str, done: dict[str, Node]) -> Node:
-    if card_id in done:
-        return done[card_id]
-    row = session.get(ArtifactRow, card_id)
-    if row is None:
-        return Node(card_id, name, None, {}, ())
-    ordered = select(EdgeRow).where(EdgeRow.child == card_id).order_by(EdgeRow.name)
-    parents = tuple(
-        _node(session, edge.parent, edge.name, done) for edge in session.scalars(ordered).all()
-    )
-    done[card_id] = Node(card_id, row.name, row.stage, _facts(row), parents)
-    return done[card_id]
+def _nodes(session: Session, artifacts: Mapping[str, Artifact]) -> dict[str, Node]:
+    facts = _facts_of(session, artifacts)
+    numbers = versions_of(session, artifacts)
+    return {
+        one.id: Node(
+            one.id,
+            one.name,
+            one.stage,
+            numbers.get(one.id, ()),
+            facts.get(one.id, {}),
+            one.parents,
+        )
+        for one in in_order(artifacts)
+    }
 
 
-def _facts(row: ArtifactRow) -> dict[str, Any]:
+def _facts_of(session: Session, ids: Collection[str]) -> dict[str, dict[str, Any]]:
     """Return what a person wants beside an artifact's name, where its stage counted it."""
-    facts = {name: row.results[name] for name in _FACTS if name in row.results}
-    if row.kind == "samples" and "sources" not in facts:
-        names = [source["name"] for source in row.params.get("sources", [])]
-        facts |= {"sources": names} if names else {}
-    return facts
+    wanted, found = list(ids), {}
+    for start in range(0, len(wanted), _MOST):
+        part = wanted[start : start + _MOST]
+        columns = (ArtifactRow.id, ArtifactRow.kind, ArtifactRow.params, ArtifactRow.results)
+        for one, kind, params, results in session.execute(
+            select(*columns).where(ArtifactRow.id.in_(part))
+        ):
+            facts = {name: results[name] for name in _FACTS if name in results}
+            if kind == "samples" and "sources" not in facts:
+                names = [source["name"] for source in params.get("sources", [])]
+                facts |= {"sources": names} if names else {}
+            found[one] = facts
+    return found
 
 
-def _find(session: Session, layout: Layout, name_or_id: str | None) -> str:
+def found(session: Session, layout: Layout, name_or_id: str | None) -> str:
+    """Return the id of the artifact that is meant; None means the champion, or the candidate.
+
+    Raises:
+        UnknownError: nothing, or more than one thing, has this name.
+        LineageError: there is neither a champion nor a candidate.
+    """
     if name_or_id is None:
         return champion_id(session) or read_card(layout.model).id
     if name_or_id.isdecimal():
@@ -141,14 +204,16 @@ def _find(session: Session, layout: Layout, name_or_id: str | None) -> str:
         models = session.scalars(numbered).all()
         if len(models) == 1:
             return models[0]
-    if (layout.root / name_or_id / CARD).is_file():
+    if name_or_id and (layout.root / name_or_id / CARD).is_file():
         return read_card(layout.root / name_or_id).id
-    named = select(ArtifactRow.id).where(ArtifactRow.id.startswith(name_or_id, autoescape=True))
+    named = select(ArtifactRow.id).where(ArtifactRow.id.between(name_or_id, f"{name_or_id}g"))
     known = len(name_or_id) >= SHORTEST
     ids = session.scalars(named.limit(_MANY)).all() if known else []
     if len(ids) != 1:
-        raise LineageError(
-            f"{name_or_id!r} names {len(ids) if len(ids) < _MANY else 'many'} artifacts.",
+        several = ", ".join(one[:16] for one in ids)
+        raise UnknownError(
+            f"{name_or_id!r} names {len(ids) if len(ids) < _MANY else 'many'} artifacts"
+            f"{f': {several}' if ids else ''}.",
             cause="it is no version, no artifact's folder, nor the beginning of one artifact's id.",
             remedy="take a version or an id from `uni-moe models`, or run `uni-moe index` first.",
         )

@@ -13,6 +13,8 @@ from uni_moe.errors import LineageError
 from uni_moe.storage.blobs import BlobStore, other_content
 from uni_moe.storage.sums import check_sums, sums_of
 
+REMOVED = "removed.json"  # in a run's folder: a receipt of what housekeeping took out of it
+
 
 @dataclass(frozen=True)
 class Parcel:
@@ -32,6 +34,11 @@ def is_wrong(store: BlobStore, key: str) -> bool:
         return True
 
 
+def is_thinned(store: BlobStore, one: Parcel) -> bool:
+    """Say whether a run that a store keeps has less or more than ours, as a receipt tells."""
+    return (one.folder / REMOVED).is_file() or REMOVED in store.sums(one.key)
+
+
 def give_up(store: BlobStore, one: Parcel) -> None:
     """Let a store keep a parcel no more, once ours is known to be whole and the same.
 
@@ -46,7 +53,7 @@ def give_up(store: BlobStore, one: Parcel) -> None:
         kept = store.sums(one.key)
     except LineageError:
         kept = dict(sums)  # they are what is wrong
-    if kept != sums:
+    if kept != sums and not {*sums, *kept} & {REMOVED}:
         raise other_content(one.key, f"compare it with {one.folder}")
     store.forget(one.key)
 

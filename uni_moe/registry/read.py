@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,27 +10,41 @@ from typing import Any, Literal
 from sqlalchemy import func, select
 
 from uni_moe.artifacts import Layout
-from uni_moe.errors import LineageError
+from uni_moe.errors import LineageError, UnknownError
 from uni_moe.records import Score
 from uni_moe.registry.cards import all_runs, report_key
 from uni_moe.registry.database import reading
 from uni_moe.registry.gate import Verdict
-from uni_moe.registry.importing import metrics_of
-from uni_moe.registry.lineage import SHORTEST, Node, lineage, lineage_text
+from uni_moe.registry.lineage import SHORTEST, Lineage, Node, lineage, lineage_text
+from uni_moe.registry.metric_questions import (
+    Point,
+    RunNumber,
+    Series,
+    curve,
+    metric_keys,
+    metrics,
+    top_runs,
+)
 from uni_moe.registry.tables import IN_ORDER, EvaluationRow, VerdictRow, VersionRow, champion_id
 from uni_moe.storage.blobs import LocalFolder
 
 __all__ = [
     "Decision",
+    "Lineage",
     "Node",
+    "Point",
     "Reign",
+    "RunNumber",
     "RunState",
+    "Series",
     "Version",
     "champion",
+    "curve",
     "find",
     "history",
     "lineage",
     "lineage_text",
+    "metric_keys",
     "metrics",
     "models",
     "models_text",
@@ -38,6 +52,7 @@ __all__ = [
     "next_sequence",
     "runs",
     "scores",
+    "top_runs",
     "verdicts",
     "version_of",
 ]
@@ -162,7 +177,8 @@ def find(layout: Layout, name: str | None) -> Version:
     None is the champion.
 
     Raises:
-        LineageError: no version or several are meant.
+        UnknownError: no version or several are meant.
+        LineageError: there is no champion.
     """
     known = models(layout)
     if name is None:
@@ -174,7 +190,8 @@ def find(layout: Layout, name: str | None) -> Version:
     if len(found) != 1:
         meant = "the champion" if name is None else repr(name)
         several = ", ".join(f"{v.number} ({v.model[:12]})" for v in found[:5])
-        raise LineageError(
+        kind = LineageError if name is None else UnknownError
+        raise kind(
             f"{meant} names {len(found)} registered models{f': {several}' if found else ''}.",
             cause=f"{len(known)} versions are registered.",
             remedy="take one from `uni-moe models`, by its number or the beginning of its id.",
@@ -271,33 +288,15 @@ def runs(layout: Layout) -> list[RunState]:
     ]
 
 
-def metrics(layout: Layout, run: str) -> dict[str, list[tuple[int, float | None]]]:
-    """Return key -> (step, value) of a run, from its folder: the index may be behind.
-
-    Raises:
-        LineageError: there is no such run.
-    """
-    folder = layout.runs / run
-    if not (folder / "run.json").is_file():
-        raise LineageError(
-            f"There is no run {run}.",
-            cause="its folder is not in runs/.",
-            remedy="take the name of a folder in runs/.",
-        )
-    found: dict[str, list[tuple[int, float | None]]] = {}
-    for key, step, value in metrics_of(folder):
-        found.setdefault(key, []).append((step, value))
-    return found
-
-
-def models_text(versions: Sequence[Version]) -> str:
-    """Return a table of versions for a person."""
+def models_text(versions: Sequence[Version], removed: Mapping[str, str] | None = None) -> str:
+    """Return a table of versions for a person; `removed` says how a model's weights went."""
     if not versions:
         return "no model is registered; `uni-moe run` trains and registers one"
     lines = ["version  model         registered        verdict     why"]
     for version in versions:
         mark = " (champion)" if version.is_champion else ""
-        mark += "" if version.folder.is_dir() else " (forgotten, or kept elsewhere)"
+        if not version.model_folder.is_dir():
+            mark += f" ({(removed or {}).get(version.model, 'kept elsewhere')})"
         lines.append(
             f"{version.number:7}  {version.model[:12]}  {version.at[:16]}  "
             f"{version.verdict:10}  {version.reason}{mark}"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from uni_moe.registry import tables
+from uni_moe.registry import metric_tables, tables, tables_data
 from uni_moe.registry.base import Base
 
 METADATA = Base.metadata
-MODULES = (tables,)
+MODULES = (tables, metric_tables, tables_data)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from uni_moe.artifacts import Layout, read_card
-from uni_moe.records import Card
-from uni_moe.registry.cards import all_cards, artifact_folders
+from uni_moe.registry.cards import all_cards, artifact_folders, reachable
 from uni_moe.registry.read import models
 
 
@@ -33,24 +32,12 @@ def stale_artifacts(layout: Layout, stages: Iterable[str]) -> list[Stale]:
         LineageError: a card cannot be read.
     """
     planned = set(stages)
-    cards = {card_id: card for card_id, (_, card) in all_cards(layout).items()}
-    above = {version.number: _above(version.model, cards) for version in models(layout)}
+    cards = all_cards(layout)
+    above = {version.number: reachable(cards, version.model) for version in models(layout)}
     found = []
     for folder in artifact_folders(layout.artifacts):
         card = read_card(folder)
         if card.stage in planned:
             versions = tuple(sorted(n for n, ids in above.items() if card.id in ids))
             found.append(Stale(layout.name_of(folder), card.id, card.stage, versions))
-    return found
-
-
-def _above(card_id: str, cards: Mapping[str, Card]) -> set[str]:
-    """Return an artifact's id and those of everything that it was made from."""
-    found: set[str] = set()
-    waiting = [card_id]
-    while waiting:
-        one = waiting.pop()
-        if one not in found:
-            found.add(one)
-            waiting += cards[one].parents.values() if one in cards else ()
     return found

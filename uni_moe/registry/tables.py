@@ -58,17 +58,6 @@ class RunArtifactRow(Base):
     artifact: Mapped[str] = mapped_column(index=True)
 
 
-class MetricRow(Base):
-    """One number of one step of a run; None where it was not a number."""
-
-    __tablename__ = "metrics"
-    run: Mapped[str] = mapped_column(ForeignKey("runs.id"), primary_key=True)
-    key: Mapped[str] = mapped_column(primary_key=True)
-    step: Mapped[int] = mapped_column(primary_key=True)
-    value: Mapped[float | None]
-    __table_args__ = ({"sqlite_with_rowid": False},)  # the key is the table
-
-
 class EvaluationRow(Base):
     """A model's score on a modality or a task, by the report that says so."""
 

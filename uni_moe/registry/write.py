@@ -20,6 +20,7 @@ from uni_moe.registry.cards import CARDS, all_cards, ancestors, card_file, read_
 from uni_moe.registry.decisions import decide_in_writing, judged, turn
 from uni_moe.registry.exams import kept_exam
 from uni_moe.registry.indexing import index
+from uni_moe.registry.seen import keep_seen, verdicts_on
 from uni_moe.runs import start_run
 from uni_moe.storage.blobs import LocalFolder
 
@@ -125,9 +126,11 @@ def _keep(layout: Layout, model: tuple[Path, Card], report: tuple[Path, Card]) -
     cards[report[1].id] = (layout.name_of(layout.report), report[1])
     own = model[1].id
     family = ancestors(cards, own) | ancestors(cards, report[1].id)
+    family |= verdicts_on(cards, family)
     for key, (folder, card) in (("model", model), (report_key(report[1].id), report)):
         if folder != layout.store / own / key:
             store.put_folder(f"{own}/{key}", folder, _sums(folder, card))
+    keep_seen(layout, cards, family)
     for card_id in family:
         name, card = cards[card_id]
         write_json(layout.store / own / CARDS / card_file(name, card_id), card.to_json())

@@ -46,6 +46,9 @@ class BlobStore(Protocol):
     def forget(self, key: str) -> None:
         """Keep a key no more; its files stay until the next `put_folder` takes their place."""
 
+    def erase(self, key: str) -> None:
+        """Keep a key no more and remove its files; killed in between, a second time finishes."""
+
 
 class LocalFolder:
     """A store that is a folder of this machine; a key is a path below it.
@@ -140,6 +143,13 @@ class LocalFolder:
         """Remove a key's sums, without which it is not kept; its files wait for the next put."""
         with self._writing(key) as target:
             _sums_file(target).unlink(missing_ok=True)
+
+    def erase(self, key: str) -> None:
+        """Remove a key's sums, then its files; killed in between, a second time finishes."""
+        with self._writing(key) as target:
+            _sums_file(target).unlink(missing_ok=True)
+            if target.exists():
+                shutil.rmtree(target)
 
     def _same(self, key: str, sums: Mapping[str, str]) -> None:
         if self.sums(key) != sums:

@@ -7,66 +7,21 @@ which is done only where the bytes to send again are at hand.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-from uni_moe.storage.remote import DATA, Remote, credentials_of
-
-_FILES, _LIST = "files/md5/", ".dir"
-_OBJECT = re.compile(rf"{_FILES}[0-9a-f]{{2}}/[0-9a-f]{{30}}(\{_LIST})?")
-
-
-class Objects(Protocol):
-    """Objects by name."""
-
-    def objects(self, prefix: str = "") -> list[str]:
-        """Return the names that begin with a prefix."""
-
-    def md5(self, name: str) -> str | None:
-        """Read an object; return the md5 of its bytes, None where it is absent."""
-
-    def content(self, name: str) -> bytes | None:
-        """Return an object's bytes, None where it is absent."""
-
-    def remove(self, name: str) -> None:
-        """Remove an object."""
-
-
-class Files:
-    """Objects that are files of a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def objects(self, prefix: str = "") -> list[str]:
-        """Return the names that begin with a prefix."""
-        files = (path for path in self.folder.rglob("*") if path.is_file())
-        names = (path.relative_to(self.folder).as_posix() for path in files)
-        return sorted(name for name in names if name.startswith(prefix))
-
-    def md5(self, name: str) -> str | None:
-        """Read a file; return the md5 of its bytes, None where it is absent."""
-        try:
-            with (self.folder / name).open("rb") as stream:
-                return hashlib.file_digest(stream, _md5).hexdigest()
-        except FileNotFoundError:
-            return None
-
-    def content(self, name: str) -> bytes | None:
-        """Return a file's bytes, None where it is absent."""
-        try:
-            return (self.folder / name).read_bytes()
-        except FileNotFoundError:
-            return None
-
-    def remove(self, name: str) -> None:
-        """Remove a file."""
-        (self.folder / name).unlink(missing_ok=True)
+from uni_moe.storage.dvc_names import (
+    FILES,
+    LIST,
+    is_object,
+    named_in,
+    object_of,
+    place_of,
+    said_by,
+)
+from uni_moe.storage.objects import Files, Objects
+from uni_moe.storage.remote import DATA, Remote, objects_of
 
 
 @dataclass(frozen=True)
@@ -91,11 +46,7 @@ def data_of(root: Path, remote: Remote) -> Objects:
     Raises:
         StoreError: it is a bucket, and there are no credentials.
     """
-    if not remote.is_s3:
-        return Files(Path(remote.url) / DATA)
-    from uni_moe.storage.s3 import S3Bucket
-
-    return S3Bucket(remote, credentials_of(root), DATA)
+    return objects_of(root, remote, DATA)
 
 
 def remove_spoilt(store: Objects, kept: Kept) -> Spoilt:
@@ -133,23 +84,23 @@ def absent(store: Objects, kept: Kept) -> list[str]:
     cache, there = Files(kept.cache), _objects(store)
     needed: set[str] = set()
     for root in kept.roots:
-        name = _object(root)
+        name = object_of(root)
         needed.add(name)
-        if root.endswith(_LIST):
-            text = cache.content(_place(root))
+        if root.endswith(LIST):
+            text = cache.content(place_of(root))
             if text is None and name in there:
                 text = store.content(name)
-            needed |= {_object(md5) for md5 in _named(text)}
+            needed |= {object_of(md5) for md5 in named_in(text)}
     return sorted(needed - there)
 
 
 def _wrong(store: Objects, suspects: set[str]) -> set[str]:
     """Return which objects are not what their names say, or name one that is absent or so."""
     names = _objects(store)
-    wrong = {name for name in suspects & names if store.md5(name) not in (None, _said(name))}
-    there = {_said(name) for name in names - wrong}
-    lists = (name for name in suspects & names - wrong if name.endswith(_LIST))
-    return wrong | {name for name in lists if not _named(store.content(name)) <= there}
+    wrong = {name for name in suspects & names if store.md5(name) not in (None, said_by(name))}
+    there = {said_by(name) for name in names - wrong}
+    lists = (name for name in suspects & names - wrong if name.endswith(LIST))
+    return wrong | {name for name in lists if not named_in(store.content(name)) <= there}
 
 
 def _sendable(kept: Kept) -> set[str]:
@@ -157,40 +108,15 @@ def _sendable(kept: Kept) -> set[str]:
     cache, found, known = Files(kept.cache), set[str](), dict[str, bool]()
     for root in kept.roots:
         family = {root}
-        if root.endswith(_LIST):
-            family |= _named(cache.content(_place(root)))
+        if root.endswith(LIST):
+            family |= named_in(cache.content(place_of(root)))
         for one in family - known.keys():
-            known[one] = cache.md5(_place(one)) == one.removesuffix(_LIST)
+            known[one] = cache.md5(place_of(one)) == one.removesuffix(LIST)
         if all(known[one] for one in family):
-            found |= {_object(one) for one in family}
+            found |= {object_of(one) for one in family}
     return found
 
 
 def _objects(store: Objects) -> set[str]:
     """Return DVC's objects; what another machine is just sending has a name of another form."""
-    return {name for name in store.objects(_FILES) if _OBJECT.fullmatch(name)}
-
-
-def _named(text: bytes | None) -> set[str]:
-    """Return the md5 of every file that a folder's list names; a broken list names none."""
-    try:
-        return {entry["md5"] for entry in json.loads(text or b"[]")}
-    except (ValueError, TypeError, KeyError):
-        return set()
-
-
-def _place(md5: str) -> str:
-    return f"{md5[:2]}/{md5[2:]}"
-
-
-def _object(md5: str) -> str:
-    return _FILES + _place(md5)
-
-
-def _said(name: str) -> str:
-    """Return the md5 that an object's name says."""
-    return name.removeprefix(_FILES).removesuffix(_LIST).replace("/", "")
-
-
-def _md5() -> hashlib._Hash:
-    return hashlib.md5(usedforsecurity=False)
+    return {name for name in store.objects(FILES) if is_object(name)}

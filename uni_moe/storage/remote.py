@@ -19,6 +19,7 @@ from uni_moe.artifacts import write_text
 from uni_moe.errors import ConfigError, StoreError
 from uni_moe.storage.blobs import BlobStore, LocalFolder, room
 from uni_moe.storage.credentials import LOCAL_CONFIG, Credentials, find_credentials
+from uni_moe.storage.objects import Files, Objects
 
 NAME, DEFAULT_REGION = "uni-moe", "us-east-1"
 _SECTION = f"'remote \"{NAME}\"'"
@@ -167,6 +168,19 @@ def open_store(root: Path, remote: Remote) -> BlobStore:
     from uni_moe.storage.s3 import S3Bucket
 
     return S3Bucket(remote, credentials_of(root))
+
+
+def objects_of(root: Path, remote: Remote, part: str) -> Objects:
+    """Return the objects of one part of a workspace's remote. Nothing is asked of it yet.
+
+    Raises:
+        StoreError: it is a bucket, and there are no credentials.
+    """
+    if not remote.is_s3:
+        return Files(Path(remote.url) / part)
+    from uni_moe.storage.s3 import S3Bucket
+
+    return S3Bucket(remote, credentials_of(root), part)
 
 
 def _check_secret(what: str, address: str) -> None:

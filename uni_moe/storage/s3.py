@@ -31,6 +31,7 @@ from uni_moe.artifacts import sha256_file, whole_folder
 from uni_moe.errors import StoreError
 from uni_moe.storage.blobs import checked_key, not_kept, other_content, room
 from uni_moe.storage.credentials import Credentials
+from uni_moe.storage.objects import Stored
 from uni_moe.storage.remote import STORE, Remote
 from uni_moe.storage.s3_faults import refused, unreachable
 from uni_moe.storage.sums import (
@@ -88,10 +89,10 @@ class S3Bucket:
                 self._same(key, kept, sums)
                 return
             check_sums(_here(folder, sums), sums, str(folder), "let the stage run again.")
-            there = self._sizes(f"{key}/")
+            there = self._listed(f"{key}/")
             for name in sorted(sums, key=lambda name: (folder / name).stat().st_size):
                 self._send(f"{key}/{name}", folder / name, sums[name], there)
-            self._write(key + SUMS, sums_text(sums))
+            self._write(key + SUMS, sums_text(sums).encode("utf-8"))
 
     def get_folder(self, key: str, target: Path) -> None:
         """Fetch a kept folder to `target`, whole or not at all, every byte checked.
@@ -114,7 +115,7 @@ class S3Bucket:
     def keys(self, prefix: str = "") -> list[str]:
         """Return all keys that begin with a prefix, in order."""
         with self._telling(prefix):
-            names = sorted(self._sizes(prefix))
+            names = sorted(self._listed(prefix))
         found: set[str] = set()
         for name in names:  # a file of a kept folder may end like sums: no key lies in another
             inside = any(str(folder) in found for folder in PurePosixPath(name).parents)
@@ -146,10 +147,25 @@ class S3Bucket:
         """Remove a key's sums, without which it is not kept; its objects wait for the next put."""
         self.remove(key + SUMS)
 
+    def erase(self, key: str) -> None:
+        """Keep a key no more and remove its objects; killed in between, a second time finishes."""
+        self.forget(checked_key(key))
+        for name in self.objects(f"{key}/"):
+            self.remove(name)
+
     def objects(self, prefix: str = "") -> list[str]:
         """Return the names of all objects that begin with a prefix, whoever put them there."""
+        return sorted(self.listed(prefix))
+
+    def listed(self, prefix: str = "") -> dict[str, Stored]:
+        """Return the same with each one's size, and its time by the server's clock."""
         with self._telling(prefix):
-            return sorted(self._sizes(prefix))
+            return self._listed(prefix)
+
+    def put(self, name: str, data: bytes) -> None:
+        """Write an object."""
+        with self._telling(name):
+            self._write(name, data)
 
     def content(self, name: str) -> bytes | None:
         """Return an object's bytes, None where it is absent."""
@@ -200,9 +216,10 @@ class S3Bucket:
             return None
         return read_sums(data.decode("utf-8", errors="replace"), self._named(key), sealed=True)
 
-    def _send(self, name: str, file: Path, sha256: str, there: Mapping[str, int]) -> None:
+    def _send(self, name: str, file: Path, sha256: str, there: Mapping[str, Stored]) -> None:
         """Send a file unless it is there, and read it back."""
-        if there.get(name) == file.stat().st_size and self._hash(name) == sha256:
+        size = there[name].size_bytes if name in there else None
+        if size == file.stat().st_size and self._hash(name) == sha256:
             return
         self._client.fput_object(
             self.remote.bucket, self._object(name), str(file), part_size=PART_BYTES
@@ -214,8 +231,7 @@ class S3Bucket:
                 remedy="give the same command again; look at the server's disks if it stays so.",
             )
 
-    def _write(self, name: str, text: str) -> None:
-        data = text.encode("utf-8")
+    def _write(self, name: str, data: bytes) -> None:
         self._client.put_object(self.remote.bucket, self._object(name), BytesIO(data), len(data))
 
     def _fetch(self, name: str, target: Path) -> str | None:
@@ -250,11 +266,16 @@ class S3Bucket:
                 return None
             raise
 
-    def _sizes(self, prefix: str) -> dict[str, int]:
-        """Return every object below our prefix whose name begins so, with its size in bytes."""
+    def _listed(self, prefix: str) -> dict[str, Stored]:
+        """Return every object below our prefix whose name begins so."""
         root = self._object("")
         listed = self._client.list_objects(self.remote.bucket, self._object(prefix), recursive=True)
-        return {str(one.object_name).removeprefix(root): one.size or 0 for one in listed}
+        return {
+            str(one.object_name).removeprefix(root): Stored(
+                one.size or 0, one.last_modified.timestamp() if one.last_modified else 0.0
+            )
+            for one in listed
+        }
 
     def _object(self, name: str) -> str:
         return f"{self.prefix}/{name}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from uni_moe.errors import StoreError
+from uni_moe.errors import StoreError, UnreachableError
 from uni_moe.storage.remote import Remote
 
 _AGAIN = "give the same command again; it sends only what is not there yet."
@@ -19,9 +19,9 @@ _FULL = (
 _SKEWED = ("RequestTimeTooSkewed", "RequestExpired")
 
 
-def unreachable(remote: Remote, fault: str) -> StoreError:
+def unreachable(remote: Remote, fault: str) -> UnreachableError:
     """Return the error of a server that does not answer, or stops in the middle."""
-    return StoreError(
+    return UnreachableError(
         f"The store {remote.text()} cannot be reached.",
         cause=f"the server is down, busy, or behind another address ({fault}).",
         remedy=f"start it or look at `uni-moe remote show`; then {_AGAIN}",

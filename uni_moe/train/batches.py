@@ -37,7 +37,8 @@ class MicroBatch:
     """What a module is called with at once, made of so many draws.
 
     `count` is what its loss is summed over: loss-bearing tokens, 0 where nothing is learned.
-    `positions` counts what goes through the language model, filling aside.
+    `positions` counts what goes through the language model, filling aside; `computed` counts the
+    filling, too, and `attended` with what is filled for attention.
     """
 
     inputs: Any
@@ -45,6 +46,8 @@ class MicroBatch:
     draws: int
     seen: tuple[Seen, ...] = ()
     positions: int = 0
+    computed: int = 0
+    attended: int = 0
 
 
 @dataclass(frozen=True)
@@ -76,8 +79,9 @@ class StepReport:
 
     `seen` holds (rank, draw) by slot, `by_draw` each draw's summed loss and loss-bearing tokens in
     the same order. `draws` counts them also where a learner does not name them. `positions` counts
-    what went through the language model, filling aside. `parts` are losses by the learner's own
-    names, `auxiliary` those beside the next token's, without their weights.
+    what went through the language model, filling aside; `computed` and `attended` count it, too, as
+    in a MicroBatch. `parts` are losses by the learner's own names, `auxiliary` those beside the
+    next token's, without their weights.
     """
 
     step: int
@@ -91,6 +95,8 @@ class StepReport:
     took_s: float
     draws: int = 0
     positions: int = 0
+    computed: int = 0
+    attended: int = 0
     parts: Mapping[str, float] = field(default_factory=dict)
     auxiliary: Mapping[str, float] = field(default_factory=dict)
 

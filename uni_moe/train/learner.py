@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from uni_moe.config import Phase
-from uni_moe.data.packing import Batch, Plan, plan
+from uni_moe.data.packing import Batch, Plan, plan, used
 from uni_moe.examples import Example, ExampleMaker, collate, pack
 from uni_moe.launch import here
 from uni_moe.lengths import UNPACKED, check_lengths
 from uni_moe.model import adapters
 from uni_moe.model.losses import Whole, first, weights_of
+from uni_moe.model.segments import groups_of
 from uni_moe.platform import device
 from uni_moe.records import Sample
 from uni_moe.train.batches import MicroBatch, Seen, StepLoss
@@ -120,8 +121,13 @@ class PhaseLearner:
             for at, example in zip(drawn, examples, strict=True)
         )
         count = float(sum(one.tokens for one in seen))
-        positions = sum(row.positions for row in batch)
-        return MicroBatch(_to(inputs, device()), count, len(seen), seen, positions)
+        positions, computed = used([batch])
+        attended = computed
+        if self.packing.row_positions is not None:
+            lengths = [len(one.encoded.input_ids) for one in examples]
+            attended = sum(count * longest for count, longest in groups_of(_spans(batch, lengths)))
+        inputs = _to(inputs, device())
+        return MicroBatch(inputs, count, len(seen), seen, positions, computed, attended)
 
 
 class PhaseModule(nn.Module):
@@ -188,6 +194,13 @@ class PhaseModule(nn.Module):
             routing=out.routing_sums or {},
             auxiliary={name: loss.detach() for name, loss in (out.aux_losses or {}).items()},
         )
+
+
+def _spans(batch: Batch, lengths: Sequence[int]) -> list[int]:
+    """Return what attends in rows: their conversations, and the filling behind each row's."""
+    longest = max((row.positions for row in batch), default=0)
+    gaps = (longest - row.positions for row in batch)
+    return [*lengths, *(gap for gap in gaps if gap)]
 
 
 def _seen(slot: int, sample: Sample, example: Example) -> Seen:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from uni_moe.config import Packing, Phase
 from uni_moe.data.packing import Batch, plan
-from uni_moe.model.segments import group_sizes
+from uni_moe.model.segments import groups_of
 from uni_moe.train.activations import Load
 from uni_moe.train.compiled import Shapes
 
@@ -111,19 +111,10 @@ def _load(batch: Batch, draws: Sequence[Size], *, is_packed: bool, frames: int) 
         rows=len(batch),
         length=max(row.positions for row in batch),
         labels=sum(one.labels for one in own),
-        spans=_groups([one.positions for one in own]) if is_packed else (),
+        spans=groups_of(one.positions for one in own) if is_packed else (),
         media=_summed(one.media for one in own),
         frames=frames,
     )
-
-
-def _groups(lengths: Sequence[int]) -> tuple[tuple[int, int], ...]:
-    """Return (count, length) of conversations that attend together, filled up to the longest."""
-    falling, groups, used = sorted(lengths, reverse=True), [], 0
-    for count in group_sizes(falling):
-        groups.append((count, falling[used]))
-        used += count
-    return tuple(groups)
 
 
 def _largest(loads: Sequence[Load], frames: int) -> Load:

@@ -48,7 +48,18 @@ class Partitions(Protocol):
         """
 
 
-class Kept:
+class _WholeWeights:
+    """A stage that partitions no weights."""
+
+    def gathered(
+        self,
+        parameters: Sequence[nn.Parameter],  # noqa: ARG002 - none of them is partitioned
+    ) -> Iterator[tuple[nn.Parameter, Tensor]]:
+        """See Partitions."""
+        return iter(())
+
+
+class Kept(_WholeWeights):
     """Stage 0: everything on every rank, but experts that are spread."""
 
     def __init__(
@@ -96,15 +107,8 @@ class Kept:
     def written(self) -> None:
         """See Partitions: nothing follows."""
 
-    def gathered(
-        self,
-        parameters: Sequence[nn.Parameter],  # noqa: ARG002 - none of them is partitioned
-    ) -> Iterator[tuple[nn.Parameter, Tensor]]:
-        """See Partitions."""
-        return iter(())
 
-
-class Flat:
+class Flat(_WholeWeights):
     """Stages 1 and 2: pieces of flat float32 buffers, one buffer for each group of parameters."""
 
     def __init__(self, engine: Any, deepspeed: Any) -> None:  # noqa: ANN401 - both are untyped
@@ -135,13 +139,6 @@ class Flat:
     def written(self) -> None:
         """See Partitions."""
         self._zero.update_lp_params()
-
-    def gathered(
-        self,
-        parameters: Sequence[nn.Parameter],  # noqa: ARG002 - none of them is partitioned
-    ) -> Iterator[tuple[nn.Parameter, Tensor]]:
-        """See Partitions."""
-        return iter(())
 
 
 class Partitioned:

@@ -27,13 +27,15 @@ from uni_moe.machine import Machine
 from uni_moe.model import adapters
 from uni_moe.model.assembly import RECEIPT, tuned
 from uni_moe.model.config import sparse_layers_of
-from uni_moe.model.merging import BASE_NOTE
+from uni_moe.model.merging import ADAPTER_CONFIG, ADAPTER_FILES, BASE_NOTE
 from uni_moe.model.network import UniMoeForConditionalGeneration
 from uni_moe.model.parts import learn
 from uni_moe.model.processor import UniMoeProcessor
+from uni_moe.model.slots import mlp_of
 from uni_moe.platform import device, machine
 from uni_moe.stage import StageContext
 from uni_moe.train.accounting import account_for
+from uni_moe.train.beginning import mixture_to_tune
 from uni_moe.train.conversations import read_holes, sight_of
 from uni_moe.train.engine import EngineOptions
 from uni_moe.train.learner import PhaseLearner
@@ -93,7 +95,7 @@ def experts(ctx: StageContext) -> None:
         feed_forwards = {
             name: tensor.detach().to("cpu", dtype).contiguous()
             for name, tensor in merged.state_dict().items()
-            if any(name.startswith(f"language_model.model.layers.{i}.mlp.") for i in layers)
+            if any(name.startswith(mlp_of(layer)) for layer in layers)
         }
         save_file(feed_forwards, draft.folder / EXPERT)
         for part in phase.learns:
@@ -104,12 +106,12 @@ def experts(ctx: StageContext) -> None:
 
 
 def tune(ctx: StageContext) -> None:
-    """Tune the assembled mixture on mixed data: the candidate."""
+    """Tune the assembled mixture, or a registered model, on mixed data: the candidate."""
     phase = ctx.params.tune
     params = _params(ctx, "tune")
-    parents = (*corpora_of(ctx, phase), ctx.layout.assembled)
+    folder = mixture_to_tune(ctx.layout, phase.start)
+    parents = (*corpora_of(ctx, phase), folder)
     with open_data(ctx, phase) as data:
-        folder = ctx.layout.assembled
         ids = parent_ids(ctx.layout, *parents)
         base = UniMoeForConditionalGeneration.from_pretrained(folder, local_files_only=True)
         _weigh(base, phase.losses)
@@ -128,7 +130,7 @@ def tune(ctx: StageContext) -> None:
         base.config.name_or_path = ""
         base.save_pretrained(draft.folder)
         processor.save_pretrained(draft.folder)
-        write_json(draft.folder / RECEIPT, tuned(read_json(ctx.layout.assembled / RECEIPT)))
+        write_json(draft.folder / RECEIPT, tuned(read_json(folder / RECEIPT)))
 
 
 @dataclass(frozen=True)
@@ -318,8 +320,8 @@ def _save_adapter(wrapped: nn.Module, folder: Path) -> None:
     """Write adapters in stock peft's layout."""
     folder.mkdir()
     state = {name: t.cpu().contiguous() for name, t in adapters.adapter_state(wrapped).items()}
-    save_file(state, folder / "adapter_model.safetensors")
-    write_json(folder / "adapter_config.json", adapters.adapter_config(wrapped))
+    save_file(state, folder / ADAPTER_FILES[0])
+    write_json(folder / ADAPTER_CONFIG, adapters.adapter_config(wrapped))
     write_json(folder / BASE_NOTE, adapters.base_note(wrapped))
 
 

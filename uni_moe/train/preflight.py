@@ -25,6 +25,7 @@ from uni_moe.platform import take
 from uni_moe.records import MediaRef, Sample
 from uni_moe.stage import StageContext
 from uni_moe.train.activations import kept_by
+from uni_moe.train.beginning import mixture_to_tune
 from uni_moe.train.compiled import compiled_bytes
 from uni_moe.train.conversations import Conversations, read_holes, sight_of
 from uni_moe.train.drawing import steps_of
@@ -209,7 +210,7 @@ def counting_processor(config: UniMoeConfig, words: Path, system_prompt: str) ->
 def _network(ctx: StageContext, encoders: Collection[str]) -> tuple[Any, Path]:
     """Return a phase's configuration and the folder of its tokenizer."""
     if ctx.name == "tune":
-        folder = ctx.layout.assembled
+        folder = mixture_to_tune(ctx.layout, ctx.params.tune.start)
         verified_file(folder, "config.json")
         return UniMoeConfig.from_pretrained(folder, local_files_only=True), folder
     config = config_here(ctx.layout, ctx.params.model, encoders)

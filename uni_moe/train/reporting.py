@@ -24,6 +24,8 @@ class Share:
     tables_LMX: Tensor | None
     draws: int
     positions: int
+    computed: int
+    attended: int
     parts: dict[str, tuple[float, float]]
     auxiliary: dict[str, float]
 
@@ -37,6 +39,8 @@ class Together:
     routing: Mapping[int, RoutingSums] = field(default_factory=dict)
     draws: int = 0
     positions: int = 0
+    computed: int = 0
+    attended: int = 0
     parts: dict[str, float] = field(default_factory=dict)
     auxiliary: dict[str, float] = field(default_factory=dict)
 
@@ -57,6 +61,8 @@ def share_of(batches: Sequence[MicroBatch], found: Sequence[StepLoss]) -> Share:
         tables_LMX=torch.stack(tables).sum(0).cpu() if tables else None,
         draws=sum(one.draws for one in batches),
         positions=sum(one.positions for one in batches),
+        computed=sum(one.computed for one in batches),
+        attended=sum(one.attended for one in batches),
         parts=_added(one.parts for one in found),
         auxiliary=_auxiliary(found),
     )
@@ -85,6 +91,8 @@ def joined(shares: Sequence[Share]) -> Together:
         routing=unstacked(torch.stack(tables).sum(0), layers) if tables else {},
         draws=sum(share.draws for share in shares),
         positions=sum(share.positions for share in shares),
+        computed=sum(share.computed for share in shares),
+        attended=sum(share.attended for share in shares),
         parts=_means(share.parts for share in shares),
         auxiliary=_sums(share.auxiliary for share in shares),
     )

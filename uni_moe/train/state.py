@@ -7,7 +7,8 @@ the order of examples from the step, so neither is kept.
 
 The last so many states stay, and the best: the one whose steps since the state before it had the
 least mean loss. Validating at every state would cost more than it tells. The hash of every state
-that ever was stays for good: in the run's events, and of its tensors in the artifact.
+that ever was stays for good: in the run's events, and of its tensors in the artifact. The machine
+profile may keep all states, too: a verification starts from them.
 """
 
 from __future__ import annotations
@@ -71,6 +72,11 @@ class Trace:
     loss: float
     files: Mapping[str, str]
 
+    @property
+    def row(self) -> dict[str, Any]:
+        """What an artifact keeps of it."""
+        return {"step": self.step, "loss": self.loss, "sha256": self.files[_TENSORS]}
+
 
 class StateStore:
     """The states of one training, newest last. It writes beside the training that goes on.
@@ -84,13 +90,15 @@ class StateStore:
         last: int = Machine.last_states,
         record: Callable[[Trace], None] | None = None,
         spoiled: Callable[[Path], None] | None = None,
+        *,
+        keep: bool = False,
     ) -> None:
         """Keep the `last` so many states and the best.
 
         `record` is told of each once it is whole, by the thread that writes; `spoiled` of a folder
-        whose bytes are no more what was written.
+        whose bytes are no more what was written. With `keep` all states stay, also at the end.
         """
-        self.folder, self._last, self._record = folder, last, record
+        self.folder, self._last, self._record, self._keep = folder, last, record, keep
         self._spoiled, self._sound = spoiled, set[Path]()
         self._writer: threading.Thread | None = None
         self._trouble: Exception | None = None
@@ -174,11 +182,8 @@ class StateStore:
         How often a training was stopped, and on which machine it ran, do not show in the bytes.
         """
         self.settle()
-        rows = (
-            {"step": one.step, "loss": one.loss, "sha256": one.files[_TENSORS]}
-            for one in self.traces().values()
-        )
-        write_text(folder / STATES, "".join(json.dumps(row) + "\n" for row in rows))
+        rows = (json.dumps(one.row) + "\n" for one in self.traces().values())
+        write_text(folder / STATES, "".join(rows))
 
     def at(self, step: int) -> TrainingState:
         """Return the state of a step that `newest` returned, here or on the first rank.
@@ -201,6 +206,8 @@ class StateStore:
     def clear(self) -> None:
         """Forget the training, and what the stage left under other keys: its artifact stands."""
         self.settle()
+        if self._keep:
+            return
         stage = self.folder.name.rpartition("-")[0]
         for folder in {self.folder, *trainings_in(self.folder.parent, stage)}:
             with suppress(OSError):  # a disk may hold on to what is read no more
@@ -237,6 +244,8 @@ class StateStore:
 
     def _forget(self) -> None:
         """Remove states that need not stay."""
+        if self._keep:
+            return
         traces = self.traces()
         there = {step: folder for folder in self._folders() if (step := _step_of(folder)) in traces}
         for step in there.keys() - kept({step: traces[step].loss for step in there}, self._last):
@@ -274,7 +283,20 @@ def open_states(
         )
 
     folder = ctx.layout.state / f"{ctx.name}-{key}"
-    return StateStore(folder, ctx.machine.last_states, record, spoiled)
+    keep, last = ctx.machine.keep_states, ctx.machine.last_states
+    return StateStore(folder, last, record, spoiled, keep=keep)
+
+
+def rows_of(file: Path) -> dict[int, dict[str, Any]]:
+    """Return step -> what an artifact's `states.jsonl` tells of the state that stood there."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return {row["step"]: row for row in map(json.loads, lines)}
+
+
+def whole_states(folder: Path) -> dict[int, Path]:
+    """Return step -> the folder of every state of a training that is kept and whole."""
+    there = sorted(folder.glob("step-*"))
+    return {_step_of(one): one for one in there if _is_whole(one)}
 
 
 def _step_of(folder: Path) -> int:
@@ -283,7 +305,7 @@ def _step_of(folder: Path) -> int:
 
 def states_in(layout: Layout) -> Iterator[tuple[str, Path]]:
     """Give the stage and the folder of every training whose states a workspace keeps."""
-    for folder in trainings_in(layout.state, "*"):
+    for folder in filter(Path.is_dir, trainings_in(layout.state, "*")):
         yield folder.name.rpartition("-")[0], folder
 
 

@@ -63,6 +63,7 @@ class Telemetry:
             **_of_step(report),
             **_losses(report),
             **_speed(report, self._work, self._peak_flops),
+            **_filling(report),
             **_of_layers(routing),
             **memory(),
         }
@@ -136,6 +137,12 @@ def _speed(report: StepReport, work: Work | None, peak_flops: float | None) -> d
         if work is not None and peak_flops is not None:
             found["mfu"] = work.of(report.positions, tokens) / took_s / peak_flops
     return found
+
+
+def _filling(report: StepReport) -> dict[str, float]:
+    """Return which share of the computed positions held nothing, by all layers and by attention."""
+    told = {"filling_share": report.computed, "filling_share_of_attention": report.attended}
+    return {name: 1 - report.positions / all_ for name, all_ in told.items() if all_}
 
 
 def _of_layers(routing: Mapping[int, RoutingSums]) -> dict[str, float]:

@@ -131,8 +131,7 @@ def test_memory_is_that_of_weights_and_of_a_call():
 
 
 def test_both_networks_write_the_same_words():
-    written, total = decode.agreement(TINY, 0, "cpu").split(" of ")
-    assert written == total == "54"
+    assert decode.differing(TINY, 0, "cpu").found == 0
 
 
 def test_the_floor_reads_every_active_weight_once():

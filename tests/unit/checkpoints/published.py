@@ -38,7 +38,7 @@ HEARD = {
 }
 
 
-def model_that_hears(what, *, vocabulary=100, positions=2048, **changed):
+def model_that_hears(what, *, vocabulary=300, positions=2048, **changed):
     torch.manual_seed(3)
     config = UniMoeConfig(
         LlamaConfig(

@@ -11,8 +11,10 @@ from safetensors.torch import save_file
 from tests.unit.checkpoints.published import model_that_hears, shard_of
 from uni_moe.checkpoints.published_export import export_published
 from uni_moe.checkpoints.published_import import import_published, plan_of
+from uni_moe.cli import main
 from uni_moe.errors import ConfigError, DataError, LineageError, UniMoeError
 from uni_moe.model.network import UniMoeForConditionalGeneration
+from uni_moe.model.published.names import place
 
 
 @pytest.mark.parametrize("what", ["speech", "audio"])
@@ -175,6 +177,53 @@ def test_all_gaps_are_told_at_once_and_nothing_is_written(published, tmp_path):
     assert "missing: language_model.model.layers.0.mlp.experts.gate_up_proj[2] gate" in said
     assert "model.layers.1.mlp.up_proj.weight is (5, 5)" in said
     assert "unknown: model.something.new" in said
+
+
+@pytest.mark.parametrize(
+    ("what", "file", "connector"),
+    [
+        ("speech", "mm_projector.bin", "image_connector"),
+        ("speech", "mm_audio_aligner.bin", "speech_connector"),
+        ("audio", "mm_audio_aligner.bin", "audio_connector"),
+    ],
+)
+def test_a_connector_whose_file_is_gone_is_missing(what, file, connector, published, tmp_path):
+    """config.json names the encoder, so a model without it is not the one published."""
+    folder, model = published(what)
+    (folder / file).unlink()
+    assert "missing: " in refused([folder], tmp_path / "back", LineageError)
+    expected = [name for name in sorted(model.state_dict()) if name.startswith(connector)]
+    assert list(plan_of([folder]).plan.missing) == expected
+
+
+@pytest.mark.parametrize(
+    ("what", "name"),
+    [
+        ("speech", "model.query_tokens"),
+        ("speech", "model.mm_audio_aligner.decoder.audio_decoder.layers.0.fc1.weight"),
+        ("speech", "model.mm_audio_aligner.decoder.audio_decoder.embed_positions.weight"),
+        ("audio", "model.mm_audio_aligner.query_tokens"),
+        (
+            "audio",
+            "model.mm_audio_aligner.qformer.qformer.encoder.layer.0.intermediate_query.dense.weight",
+        ),
+    ],
+)
+def test_a_gap_in_an_aligner_is_told_with_every_other_key(what, name, published, tmp_path, capsys):
+    folder, _ = published(what)
+    file = folder / "mm_audio_aligner.bin"
+    weights = torch.load(file, weights_only=True)
+    del weights[name]
+    torch.save(weights, file)
+    out = tmp_path / "back"
+    assert main(["import-official", str(folder), "--out", str(out)]) == 5
+    told = capsys.readouterr()
+    ours = place(name, what).target
+    assert f"missing  {ours}\n" in told.out
+    assert told.out.count("used     published/mm_audio_aligner.bin: ") == len(weights)
+    assert f"missing: {ours}" in told.err
+    assert "config.json describes no network" not in told.err
+    assert not out.exists()
 
 
 def test_a_missing_shard_is_named(published, tmp_path):

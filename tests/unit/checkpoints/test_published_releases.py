@@ -1,6 +1,7 @@
 """Checkpoints as they were released: a base, what was trained on it, encoders from elsewhere."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from transformers import (
     CLIPModel,
     CLIPTextConfig,
     CLIPVisionConfig,
+    LlamaConfig,
     WhisperConfig,
     WhisperFeatureExtractor,
     WhisperModel,
@@ -24,7 +26,9 @@ from uni_moe.checkpoints.published_export import export_published
 from uni_moe.checkpoints.published_import import import_published, plan_of
 from uni_moe.cli import main
 from uni_moe.errors import ConfigError, DataError, LineageError
+from uni_moe.model.config import UniMoeConfig
 from uni_moe.model.published.config import config_from_published, config_to_published
+from uni_moe.model.published.unpublished import unpublished
 from uni_moe.train.tokenizer import train_tokenizer
 
 ATTENTION = "model.layers.1.self_attn.q_proj"
@@ -114,11 +118,12 @@ def test_every_key_of_every_file_is_told(release, capsys, tmp_path):
         *((f, torch.load(f, weights_only=True)) for f in (*base.glob("*.bin"), *e2.glob("*.bin"))),
         *((f, load_file(f)) for f in (*clip.glob("*.safetensors"), *whisper.glob("*.safetensors"))),
     ]
-    told = {line.partition(" -> ")[0] for line in lines}
-    for file, tensors in stored:
-        for name in tensors:
-            where = f"{file.parent.name}/{file.name}: {name}"
-            assert any(where in line for line in told), where
+    fates = "used|ignored|merged|replaced"
+    found = re.compile(rf"(?:{fates}) +(\S+: \S+?)(?:: .*| -> .*| into .*| \(by .*)?")
+    told = [match[1] for line in lines if (match := found.fullmatch(line))]
+    assert sorted(told) == sorted(
+        f"{file.parent.name}/{file.name}: {name}" for file, tensors in stored for name in tensors
+    )
     ignored = [line for line in lines if line.startswith("ignored")]
     assert any("text_model" in line and "never run" in line for line in ignored)
     assert any("decoder" in line and "encoder alone" in line for line in ignored)
@@ -357,6 +362,53 @@ def test_a_later_files_half_takes_over_from_the_earlier(published, tmp_path):
     assert any("up_proj_lora_B" in line for line in plan.published.replaced)
 
 
+def adapter_on(target, folder, rows):
+    """Write an adapter of peft's for one weight; return its delta."""
+    a, b = torch.randn(3, 32), torch.randn(rows, 3)
+    start = f"base_model.model.{target.removesuffix('.weight')}.lora_"
+    torch.save({f"{start}A.weight": a, f"{start}B.weight": b}, folder / "adapter_model.bin")
+    (folder / "adapter_config.json").write_text(json.dumps({"r": 3, "lora_alpha": 6}))
+    return 2 * b @ a
+
+
+def test_gates_are_read_after_the_merge_and_overwrite_it(published, tmp_path):
+    folder, _ = published()
+    name, gate = "model.layers.0.mlp.gate.weight", torch.randn(4, 32)
+    adapter_on(name, folder, rows=4)
+    torch.save({name: gate}, folder / "mlp_gates.bin")
+    found = plan_of([folder])
+    import_published(found, tmp_path / "out")
+    assert torch.equal(load(tmp_path / "out").sparse_layers()[0].router.weight, gate)
+    halves = [line for line in found.text().splitlines() if ".lora_" in line]
+    assert [line.partition(" ")[0] for line in halves] == ["replaced", "replaced"]
+    assert all(line.endswith("(by published/mlp_gates.bin)") for line in halves)
+
+
+def test_an_adapter_trained_on_an_earlier_folders_aligner_is_merged(published, tmp_path):
+    folder, model = published()
+    e2 = tmp_path / "e2"
+    e2.mkdir()
+    name = "model.mm_audio_aligner.projector.weight"
+    delta = adapter_on(name, e2, rows=32)
+    import_published(plan_of([folder, e2]), tmp_path / "out")
+    found = load(tmp_path / "out").speech_connector.projector.weight
+    torch.testing.assert_close(found, model.speech_connector.projector.weight + delta)
+    own = torch.randn(32, 32)
+    torch.save({name: own}, e2 / "mm_audio_aligner.bin")
+    import_published(plan_of([folder, e2]), tmp_path / "later")
+    assert torch.equal(load(tmp_path / "later").speech_connector.projector.weight, own)
+
+
+def test_the_8_expert_loader_merges_after_the_gates(published, tmp_path):
+    folder, _ = published(style="deepspeed")
+    name, gate = "model.layers.0.mlp.deepspeed_moe.gate.wg.weight", torch.randn(4, 32)
+    delta = adapter_on(name, folder, rows=4)
+    torch.save({name: gate}, folder / "mlp_gates.bin")
+    import_published(plan_of([folder]), tmp_path / "out")
+    found = load(tmp_path / "out").sparse_layers()[0].router.weight
+    torch.testing.assert_close(found.detach(), gate + delta)
+
+
 @pytest.mark.parametrize(
     "rope",
     [
@@ -421,6 +473,11 @@ def test_heads_of_a_connector_come_back_where_its_encoder_has_others(what, publi
         ({"video_frames": 4}, "it sees 4 frames of a film, not 8"),
         ({"frame_time_embedding": True}, "frame_time_embedding"),
         ({"modality_adapters": True}, "modality_adapters: the 4-expert variants have none"),
+        ({"sparse_layers": [1, 3]}, "no published code has layers [1, 3] alone as mixtures"),
+        (
+            {"expert_targets": {"text": [0], "image": [1], "audio": [2]}},
+            "no published field wishes experts for audio, text",
+        ),
     ],
 )
 def test_what_the_published_code_would_compute_otherwise_is_not_exported(
@@ -432,6 +489,29 @@ def test_what_the_published_code_would_compute_otherwise_is_not_exported(
     words = ["export-official", tmp_path / "ours", "--out", tmp_path / "published"]
     assert main(list(map(str, words))) == 5
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("style", "layers", "can"),
+    [
+        ("experts", "all", True),
+        ("experts", [0, 2], True),
+        ("experts", [0], False),
+        ("experts", [0, 1], False),
+        ("experts", [], True),
+        ("deepspeed", "all", True),
+        ("deepspeed", [0, 2], True),
+        ("deepspeed", [0, 3], True),
+        ("deepspeed", [0], True),
+        ("deepspeed", [2, 3], False),
+    ],
+)
+def test_a_style_can_have_some_layouts_of_mixtures(style, layers, can):
+    config = UniMoeConfig(LlamaConfig(num_hidden_layers=4), sparse_layers=layers)
+    assert (unpublished(config, style) == []) is can
+    if can and style == "deepspeed":
+        stride = config_to_published(config, style)["moe_stride"]
+        assert config.sparse_layers == list(range(0, 4, stride))
 
 
 def test_a_token_that_visits_more_experts_than_there_are_is_refused(published):

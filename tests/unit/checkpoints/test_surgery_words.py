@@ -8,35 +8,8 @@ from safetensors.torch import load_file, save_file
 
 from tests.unit.checkpoints.conftest import load
 from uni_moe.checkpoints.folders import read_model
-from uni_moe.cli import main
-from uni_moe.model import adapters
-from uni_moe.model.merging import BASE_NOTE
+from uni_moe.model.merging import digest
 from uni_moe.model.network import UniMoeForConditionalGeneration
-
-
-@pytest.fixture
-def command(capsys):
-    """Run a command; return its exit code, and what it said on both ways."""
-
-    def run(*words):
-        capsys.readouterr()
-        code = main([str(word) for word in words])
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return run
-
-
-@pytest.fixture
-def mixture(dense, tmp_path, command):
-    """A folder whose two experts differ, and its dense ancestor."""
-    folder, _ = dense
-    expert = {n: t + 0.5 for n, t in load_file(folder / "model.safetensors").items() if "mlp" in n}
-    save_file(expert, tmp_path / "sound.safetensors")
-    out = tmp_path / "mixture"
-    words = ["--upcycle", f"base,{tmp_path / 'sound.safetensors'}", "--out", out]
-    assert command("surgery", folder, *words)[0] == 0
-    return out, folder
 
 
 def same(one, other):
@@ -86,8 +59,28 @@ def test_what_loses_an_expert_says_so(words, mixture, tmp_path, command):
 
 def test_an_upcycled_model_is_dissolved_into_the_dense_one(mixture, tmp_path, command):
     folder, dense = mixture
-    assert command("surgery", folder, "--undo", "--out", tmp_path / "back")[0] == 0
-    assert same(tmp_path / "back", dense)
+    back = tmp_path / "back"
+    assert command("surgery", folder, "--undo", "--out", back)[0] == 0
+    assert same(back, dense)
+    (config, mixture), (_, state) = read_model(folder), read_model(back)
+    told = {entry["target"]: entry for entry in receipt_of(back)["origins"]}
+    assert told.keys() == state.keys() - mixture.keys()
+    assert len(told) == 3 * len(config.sparse_layers)
+    prefix = "language_model.model.layers.0.mlp."
+    assert told[prefix + "up_proj.weight"]["source"] == f"{prefix}experts.gate_up_proj[0]"
+    assert all(entry["sha256"] == digest([state[name]]) for name, entry in told.items())
+
+
+def test_a_receipt_of_an_upcycle_names_its_router_rows(mixture):
+    folder, _ = mixture
+    _, state = read_model(folder)
+    told = {(e["target"], e["slot"]): e for e in receipt_of(folder)["origins"]}
+    mixed = [n for n in state if ".mlp.experts." in n or ".mlp.router." in n]
+    assert told.keys() == {(name, slot) for name in mixed for slot in range(2)}
+    for (name, slot), entry in told.items():
+        if name.endswith("router.weight"):
+            assert entry["donor"] == "new"
+            assert entry["sha256"] == digest([state[name][slot]])
 
 
 def test_experts_for_each_token_are_chosen_with_the_mixture(dense, tmp_path, command):
@@ -117,48 +110,30 @@ def test_a_difference_follows_a_donor_through_later_operations(mixture, tmp_path
     turned = tmp_path / "turned"
     assert command("surgery", folder, "--permute", "1,0", "--out", turned)[0] == 0
     code, out, _ = command("diff", dense, turned)
-    assert code == 0
+    assert code == 1
     name = tmp_path / "sound.safetensors"
     assert f"layer   0 expert   0  replaced by {name}: norm" in out
     assert "layer   0 expert   1  permuted: expert 0 of A" in out
     assert "experts: 2 permuted, 2 replaced" in out
-    found = json.loads(command("diff", dense, turned, "--json")[1])
+    found = json.loads(command("diff", dense, turned, "--json")[1])["experts"]
     assert {one["origin"] for one in found if one["kind"] == "replaced"} == {str(name)}
 
 
 def test_equal_models_are_said_to_be_equal(dense, command):
     code, out, _ = command("diff", dense[0], dense[0])
     assert code == 0
-    assert out == "experts: none; other tensors that differ: 0\n"
-    assert json.loads(command("diff", dense[0], dense[0], "--json")[1]) == []
+    assert "do not differ" in out
+    assert json.loads(command("diff", dense[0], dense[0], "--json")[1])["experts"] == []
 
 
 def test_a_tensor_of_another_shape_has_no_norm_in_json(mixture, tmp_path, command):
     folder, _ = mixture
     assert command("surgery", folder, "--clone", "0", "--out", tmp_path / "three")[0] == 0
     code, out, _ = command("diff", folder, tmp_path / "three", "--json")
-    assert code == 0
-    router = next(one for one in json.loads(out) if one["name"].endswith("router.weight"))
+    assert code == 1
+    experts = json.loads(out)["experts"]
+    router = next(one for one in experts if one["name"].endswith("router.weight"))
     assert (router["kind"], router["norm"], router["share"]) == ("changed", None, None)
-
-
-@pytest.fixture
-def adapted(mixture, tmp_path):
-    """An adapter that has learned, in a folder beside the model it was trained on."""
-    folder, _ = mixture
-    model = load(folder)
-    parts = ["lora.attention", "lora.experts"]
-    wrapped = adapters.attach(model, parts, layers=[0, 2], rank=2, alpha=6, dropout=0.0, seed=0)
-    with torch.no_grad():
-        for name, parameter in wrapped.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(std=0.2)
-    out = tmp_path / "adapter"
-    out.mkdir()
-    save_file(adapters.adapter_state(wrapped), out / "adapter_model.safetensors")
-    (out / "adapter_config.json").write_text(json.dumps(adapters.adapter_config(wrapped)))
-    (out / BASE_NOTE).write_text(json.dumps(adapters.base_note(wrapped)))
-    return folder, out, wrapped
 
 
 def test_an_adapter_is_merged_by_the_command(adapted, tmp_path, command):

@@ -41,7 +41,7 @@ def sample(modality, place, writer=None, **changes):
         sha = hashlib.sha256(data).hexdigest()
         shard, members = "media-000.tar", (f"{sha}.bin",)
         if writer is not None:
-            shard, members = writer.add([data], [sha], ["x.bin"])
+            shard, members = writer.add(sha, [data], [sha], ["x.bin"])
         media.append(MediaRef(kind, sha, members, len(data), shard))
     turns = (
         Turn("user", (*map(Slot, kinds), f"\nWhat is number {place}?")),

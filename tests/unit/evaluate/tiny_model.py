@@ -135,7 +135,7 @@ def sample(modality, split, number, writer):
     for kind in KINDS[modality]:
         data = medium(kind, number)
         sha = hashlib.sha256(data).hexdigest()
-        shard, members = writer.add([data], [sha], [f"{kind}.bin"])
+        shard, members = writer.add(sha, [data], [sha], [f"{kind}.bin"])
         lasts = 9_000 / 16_000 if kind in ("audio", "speech") else None
         media.append(MediaRef(kind, sha, members, len(data), shard, duration_s=lasts))
     padding = "which? " * (1 + number % 3)

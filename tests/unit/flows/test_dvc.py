@@ -3,10 +3,12 @@ import os
 import subprocess
 import sys
 
+import pytest
 from dvc.repo.index import Index
 
-from flows.dvc import failure, lock_on, plan_stages
+from flows.dvc import failure, lock_on, plan_stages, run_module
 from flows.locks import release_dead_locks
+from uni_moe.errors import StageError
 from uni_moe.workspace import make_workspace
 
 
@@ -92,6 +94,25 @@ def test_the_leash_ends_a_process_and_its_children_with_the_one_who_holds_it(tmp
         process.kill()
         process.wait()
     assert len(pids) == 2
+    wait_for(lambda: not any(runs(pid) for pid in pids))
+
+
+def test_what_takes_too_long_is_ended_with_its_children(tmp_path):
+    code = "import subprocess as s; s.Popen(['sh', '-c', 'echo $$ $PPID > pids; sleep 60']).wait()"
+    said = []
+    with pytest.raises(StageError, match=r"tune was ended after 2 s") as told:
+        run_module(
+            "timeit",
+            ["-n1", "-r1", code],
+            tmp_path,
+            name="tune",
+            environment={},
+            say=said.append,
+            limit_s=2,
+        )
+    assert "stage_limit_s" in told.value.cause
+    pids = read_pids(tmp_path / "pids")
+    assert pids
     wait_for(lambda: not any(runs(pid) for pid in pids))
 
 

@@ -219,3 +219,19 @@ def test_an_adapters_configuration_names_no_folder(model, tmp_path):
     assert config["base_model_name_or_path"] is None
     assert (config["r"], config["lora_alpha"], config["bias"]) == (2, 3, "none")
     assert str(tmp_path) not in json.dumps(config)
+
+
+def test_each_experts_delta_must_arrive(model, batch, monkeypatch):
+    wrapped = trained(model, batch, ["lora.experts"])
+    stock = ParamWrapper.get_delta_weight
+
+    def loses_one(self, name):
+        delta = stock(self, name)
+        delta[1] = 0.0
+        return delta
+
+    monkeypatch.setattr(ParamWrapper, "get_delta_weight", loses_one)
+    count = model.config.num_experts
+    said = f"{2 * count} adapters had learned, but merging changed {2 * (count - 1)} weights"
+    with pytest.raises(LineageError, match=said):
+        adapters.merge(wrapped)

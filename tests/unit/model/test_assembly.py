@@ -6,6 +6,7 @@ import torch
 from uni_moe.errors import LineageError
 from uni_moe.model.assembly import assemble, plan_assembly
 from uni_moe.model.config import UniMoeConfig
+from uni_moe.model.merging import digest
 from uni_moe.model.network import UniMoeForConditionalGeneration
 from uni_moe.model.router import Routing
 
@@ -55,14 +56,18 @@ def test_every_slot_holds_its_donor(config, dense):
         assert torch.equal(packed.down_proj[slot], down + shift)
 
 
-def test_the_receipt_names_the_origin_of_every_expert_tensor(config, dense):
+def test_the_receipt_names_the_origin_of_every_expert_tensor_and_router_row(config, dense):
     experts = {"image": expert(dense, 0.1), "audio": expert(dense, 0.2)}
-    plan, _ = sparse(config, dense, experts, SLOTS)
-    receipt = plan.receipt()
-    assert len(receipt["origins"]) == 4 * 3
-    assert {origin["donor"] for origin in receipt["origins"]} == {"base", "image", "audio"}
-    base = [o["sha256"] for o in receipt["origins"] if o["slot"] == 0]
-    assert base == [o["sha256"] for o in receipt["origins"] if o["slot"] == 2]
+    plan, model = sparse(config, dense, experts, SLOTS)
+    origins = [o for o in plan.receipt()["origins"] if ".experts." in o["target"]]
+    assert len(origins) == 4 * 3
+    assert {origin["donor"] for origin in origins} == {"base", "image", "audio"}
+    base = [o["sha256"] for o in origins if o["slot"] == 0]
+    assert base == [o["sha256"] for o in origins if o["slot"] == 2]
+    rows = plan.receipt()["origins"][len(origins) :]
+    router = model.sparse_layers()[0].router.weight
+    assert [o["sha256"] for o in rows] == [digest([row]) for row in router]
+    assert {(o["donor"], o["source"]) for o in rows} == {("new", "normal, std 0.02, seed 0")}
 
 
 def test_all_that_is_missing_is_told_at_once(dense):

@@ -20,6 +20,7 @@ from uni_moe.routes import Routes
 TOKENS, WIDTH, INNER, EXPERTS, TOP_K, RANK = 24, 16, 32, 4, 2, 3
 COMPILED = native()
 WAYS = {
+    "reference": reference,
     "grouped": grouped,
     "fused": Fused(TorchElementwise()),
 }

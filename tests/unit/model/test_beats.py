@@ -1,3 +1,5 @@
+import math
+
 import kaldi_native_fbank as knf
 import numpy as np
 import pytest
@@ -20,6 +22,37 @@ def test_the_filterbank_is_kaldis(bins):
     expected = np.stack([kaldi.get_frame(i) for i in range(kaldi.num_frames_ready)])
     found = filterbank(sound, mel_bins=bins) * HALF_RANGE + MEAN
     torch.testing.assert_close(found, torch.from_numpy(expected), atol=2e-4, rtol=0)
+
+
+def filters_by_hand(bins):
+    """Kaldi's triangles, one line of the spectrum after the other."""
+    mel = lambda hertz: 1127.0 * math.log(1.0 + hertz / 700.0)  # noqa: E731 - a formula
+    edges = np.linspace(mel(20.0), mel(8_000.0), bins + 2)
+    found = np.zeros((257, bins))
+    for line in range(257):
+        place = mel(line * 16_000 / 512)
+        for number, (left, middle, right) in enumerate(
+            zip(edges[:-2], edges[1:-1], edges[2:], strict=True)
+        ):
+            if left < place <= middle:
+                found[line, number] = (place - left) / (middle - left)
+            elif middle < place < right:
+                found[line, number] = (right - place) / (right - middle)
+    return found
+
+
+def test_the_128_bins_that_the_packaged_kaldi_refuses_are_its_formula():
+    sound = np.random.default_rng(0).normal(size=4_000) * 0.1
+    window = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(400) / 399)) ** 0.85
+    rows = []
+    for start in range(0, 4_000 - 400 + 1, 160):
+        frame = sound[start : start + 400] * 2**15
+        frame = frame - frame.mean()
+        frame = frame - 0.97 * np.concatenate([frame[:1], frame[:-1]])
+        power = np.abs(np.fft.rfft(frame * window, 512)) ** 2
+        rows.append(np.log(np.maximum(power @ filters_by_hand(128), np.finfo(np.float32).eps)))
+    found = filterbank(sound.astype(np.float32)) * HALF_RANGE + MEAN
+    torch.testing.assert_close(found.double(), torch.from_numpy(np.stack(rows)), atol=5e-4, rtol=0)
 
 
 def test_thirty_seconds_give_the_published_shape():

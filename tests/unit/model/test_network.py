@@ -281,3 +281,39 @@ def test_a_sequence_longer_than_the_context_is_refused(model):
             min_new_tokens=4,
             do_sample=False,
         )
+
+
+def test_hidden_states_of_every_layer_can_be_asked_for(model, batch):
+    out = model(**batch, output_hidden_states=True, full_logits=True)
+    assert len(out.hidden_states) == model.config.text_config.num_hidden_layers + 1
+    torch.testing.assert_close(model.language_model.lm_head(out.hidden_states[-1]), out.logits)
+    assert model(**batch).hidden_states is None
+
+
+def test_generation_hands_out_hidden_states(model, processor):
+    inputs = processor([conversation()], to_answer=True)
+    found = model.generate(
+        **inputs, max_new_tokens=2, output_hidden_states=True, return_dict_in_generate=True
+    )
+    assert len(found.hidden_states) == 2
+
+
+def test_an_id_that_means_nothing_is_refused(model):
+    last = model.config.slot_id("speech")
+    with pytest.raises(DataError, match=f"holds the id {last + 1}"):
+        model(input_ids=torch.tensor([[1, last + 1]]))
+
+
+def test_nothing_to_read_is_refused(model):
+    with pytest.raises(ConfigError, match="nothing to read"):
+        model(pixel_values=torch.zeros(1, 3, 28, 28))
+
+
+def test_packed_rows_take_no_cache(model):
+    cache = model(input_ids=torch.tensor([[1, 2]]), use_cache=True).past_key_values
+    with pytest.raises(ConfigError, match="with a cache"):
+        model(
+            input_ids=torch.tensor([[1, 2]]),
+            segment_BT=torch.zeros(1, 2, dtype=torch.long),
+            past_key_values=cache,
+        )

@@ -156,6 +156,20 @@ def test_windows_of_speech_must_be_the_extractors(config, tokenizer):
         )
 
 
+def test_a_token_added_behind_the_vocabulary_is_refused(config, tokenizer):
+    grown = copy.deepcopy(tokenizer)
+    grown.add_special_tokens({"pad_token": "[PAD]"})
+    count = config.text_config.vocab_size
+    with pytest.raises(ConfigError, match=f"has {count + 1} tokens, the language model reads"):
+        UniMoeProcessor.for_model(
+            config,
+            tokenizer=grown,
+            image_processor=None,
+            feature_extractor=None,
+            system_prompt="",
+        )
+
+
 def test_a_tokenizer_without_padding_gets_one(config, tokenizer, processor):
     bare = copy.deepcopy(tokenizer)
     bare.pad_token = None

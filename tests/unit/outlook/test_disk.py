@@ -13,13 +13,24 @@ STAGES = ("foundation@language", "align@audio", "experts@speech", "assemble", "t
 
 
 @pytest.fixture(scope="module")
-def looked(tmp_path_factory):
+def looking(tmp_path_factory):
+    """Return trainings, and what they write on a machine."""
     layout = Layout(tmp_path_factory.mktemp("disk"))
     params = load_params(recipe_file("smoke"))
-    looking = Trainings(layout, params, Machine())
-    found = {stage: looking.of(stage) for stage in STAGES}
+    plans = Trainings(layout, params, Machine())
+    found = {stage: plans.of(stage) for stage in STAGES}
     trainings = {stage: one for stage, one in found.items() if one is not None}
-    return trainings, disk_of(layout, params, looking.config, STAGES, trainings, Machine())
+
+    def on(machine):
+        return disk_of(layout, params, plans.config, STAGES, trainings, machine)
+
+    return trainings, on
+
+
+@pytest.fixture(scope="module")
+def looked(looking):
+    trainings, on = looking
+    return trainings, on(Machine())
 
 
 def test_only_what_trains_is_looked_at(looked):
@@ -42,6 +53,21 @@ def test_artifacts_hold_what_their_stages_save(looked):
 def test_the_last_two_states_the_best_and_the_one_being_written_stand_at_the_peak(looked):
     trainings, disk = looked
     assert disk.states == {name: 4 * 3 * one.trained_bytes for name, one in trainings.items()}
+
+
+def test_a_machine_that_keeps_states_needs_room_for_all_of_them(looking):
+    trainings, on = looking
+    params = load_params(recipe_file("smoke"))
+    plans = {
+        "foundation@language": params.foundation.language.tiny,
+        "align@audio": params.align["audio"],
+        "experts@speech": params.experts["speech"],
+        "tune": params.tune,
+    }
+    for name, found in on(Machine(keep_states=True)).states.items():
+        steps, every = plans[name].steps, plans[name].save_every_steps
+        saved = len([step for step in range(1, steps) if step % every == 0])
+        assert found == saved * 3 * trainings[name].trained_bytes
 
 
 def test_a_store_of_states_holds_as_many_at_its_peak_as_a_plan_says(tmp_path):

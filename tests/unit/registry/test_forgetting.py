@@ -14,6 +14,7 @@ from uni_moe.registry import read
 from uni_moe.registry.forgetting import forget
 from uni_moe.registry.indexing import rebuild
 from uni_moe.registry.promoting import promote
+from uni_moe.registry.removals import removals
 from uni_moe.registry.write import register
 
 ADA = Asked("ada", "it learned from a sample that went")
@@ -39,7 +40,9 @@ def test_a_forgotten_model_is_gone_and_the_audit_is_in_order(layout):
     assert (entry.event, entry.who, entry.subject) == ("forgetting", "ada", before.model)
     rebuild(layout)
     assert [version.number for version in read.models(layout)] == [1, 2]
-    assert "(forgotten, or kept elsewhere)" in read.models_text(read.models(layout))
+    said = read.models_text(read.models(layout), removals(read_log(layout).entries))
+    assert "(forgotten by ada at 20" in said
+    assert "(kept elsewhere)" in read.models_text(read.models(layout))
     with pytest.raises(LineageError, match="keeps nothing of version 2"):
         forget(layout, "2", ADA)
     with pytest.raises(LineageError):
@@ -70,7 +73,11 @@ def test_a_forgotten_model_that_is_registered_again_is_kept_again(layout):
 
 
 def test_a_forgetting_that_died_half_way_is_finished_by_the_next(layout, monkeypatch):
-    def killed(folder):
+    remove, model = shutil.rmtree, read.find(layout, "2").folder
+
+    def killed(folder, *rest, **options):
+        if folder != model:
+            return remove(folder, *rest, **options)
         (folder / "model" / "content.bin").unlink()
         raise KeyboardInterrupt
 

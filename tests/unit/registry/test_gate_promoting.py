@@ -13,7 +13,7 @@ from uni_moe.config import Gate
 from uni_moe.errors import GateError, LineageError
 from uni_moe.registry import decisions, read
 from uni_moe.registry.database import writing
-from uni_moe.registry.importing import import_all
+from uni_moe.registry.importing import import_graph
 from uni_moe.registry.indexing import index, rebuild
 from uni_moe.registry.promoting import approve, promote, promote_if_better, rollback
 from uni_moe.registry.write import register
@@ -186,7 +186,7 @@ def test_an_index_that_knows_a_run_as_ended_learns_of_its_verdict_written_later(
         with pytest.raises(OSError, match="No space left"):
             promote(layout, "2", RULES, BOB)
     with writing(layout) as session:
-        import_all(session, layout)
+        import_graph(session, layout)
     assert champions(layout) == [1]
     index(layout)
     assert champions(layout) == [1, 2]

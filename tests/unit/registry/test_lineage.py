@@ -72,8 +72,14 @@ def test_the_tree_is_json(layout):
     train(layout, "a")
     index(layout)
     tree = json.loads(json.dumps(lineage(layout).to_json()))
-    assert tree["name"] == "artifacts/model"
-    assert tree["parents"][0]["parents"][0]["facts"]["licenses"] == {"CC0-1.0": 7}
+    nodes = {node["name"]: node for node in tree["up"]}
+    assert nodes["artifacts/model"]["id"] == tree["start"]
+    assert nodes["artifacts/samples/image"]["facts"]["licenses"] == {"CC0-1.0": 7}
+    assert nodes["artifacts/corpus/image"]["parents"] == {
+        "artifacts/samples/image": nodes["artifacts/samples/image"]["id"]
+    }
+    assert [node["name"] for node in tree["up"]][-1] == "artifacts/model"
+    assert "down" not in tree
 
 
 @pytest.mark.parametrize("name", ["f" * 12 + "x", "%", "_", ""])

@@ -1,6 +1,7 @@
 """The index has versions: a new one is migrated, another one is told and left alone."""
 
 import json
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -10,9 +11,9 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, inspect
 
-from tests.unit.registry.workspace import RULES, candidate, tables
+from tests.unit.registry.workspace import RULES, candidate, tables, write_run
 from uni_moe.artifacts import Layout
 from uni_moe.errors import ConfigError
 from uni_moe.registry import read
@@ -25,6 +26,11 @@ from uni_moe.registry.showing import show
 from uni_moe.registry.versions import FIRST, Found, State, known
 from uni_moe.registry.write import register
 
+METRICS = "".join(
+    f'{{"time": "2026-03-01T00:00:0{step}+00:00", "step": {step}, "loss": {loss}}}\n'
+    for step, loss in ((1, 2.5), (2, "NaN"), (3, "Infinity"))
+)
+
 
 @pytest.fixture
 def layout(tmp_path, monkeypatch):
@@ -34,6 +40,7 @@ def layout(tmp_path, monkeypatch):
 
 @pytest.fixture
 def champion(layout):
+    write_run(layout, "1-tune", status="done", metrics=METRICS)
     candidate(layout, "a", 0.6)
     promote_if_better(layout, register(layout, reason="try a", who="ada"), RULES)
     return layout
@@ -46,23 +53,33 @@ def change(layout, *words):
         connection.commit()
 
 
-def as_first(layout):
-    """Make the index that the first version would have made; return its bytes."""
-    layout.registry.unlink()
+def of_the_first_version(layout):
+    """Make the index that the first version would have made of the same rows."""
+    aside = layout.registry.rename(layout.registry.with_suffix(".aside"))
     engine = create_engine(f"sqlite:///{layout.registry}")
     with engine.begin() as connection:
         migrate(connection, FIRST)
+        names = inspect(connection).get_table_names()
     engine.dispose()
+    kept = [name for name in names if name not in ("metrics", "alembic_version")]
+    change(
+        layout,
+        f"attach '{aside}' as today",
+        *(f"insert into main.{name} select * from today.{name}" for name in kept),
+        "insert into metrics select s.run, s.key, p.step, p.value from today.points p "
+        "join today.series s on s.id = p.series where s.key != 'time'",
+        "update metrics set value = 9e999 where value is null and step = 3",
+    )
 
 
-def without_versions(layout):
+def before_versions(layout):
+    of_the_first_version(layout)
     change(layout, "drop table alembic_version")
 
 
 def of_another_form(layout):
-    change(
-        layout, "drop table alembic_version", "drop table versions", "create table old (x integer)"
-    )
+    before_versions(layout)
+    change(layout, "drop table versions", "create table old (x integer)")
 
 
 def of_newer_code(layout):
@@ -118,7 +135,7 @@ def test_what_a_database_is_follows_from_its_tables_and_its_version(names, versi
     assert Found(frozenset(names), version).state is state
 
 
-@pytest.mark.parametrize("spoil", [without_versions, of_another_form])
+@pytest.mark.parametrize("spoil", [of_the_first_version, before_versions, of_another_form])
 def test_an_older_index_is_told_left_alone_and_upgraded(champion, spoil):
     before = tables(champion)
     spoil(champion)
@@ -148,7 +165,7 @@ def test_an_index_of_newer_code_is_told_and_left_alone(champion):
     assert show(champion).version == "9999"
 
 
-@pytest.mark.parametrize("spoil", [without_versions, of_another_form])
+@pytest.mark.parametrize("spoil", [before_versions, of_another_form])
 def test_a_rebuild_makes_an_older_index_anew(champion, spoil):
     before = tables(champion)
     spoil(champion)
@@ -157,12 +174,24 @@ def test_a_rebuild_makes_an_older_index_anew(champion, spoil):
 
 
 def test_an_upgrade_that_breaks_changes_nothing(champion):
-    without_versions(champion)
+    before_versions(champion)
     before = tables(champion)
     (champion.model / "card.json").write_text("{")
     with pytest.raises(Exception, match="cannot be read"):
         upgrade(champion)
     assert tables(champion) == before
+
+
+def test_an_upgrade_keeps_the_numbers_of_a_run_whose_folder_is_gone(champion):
+    of_the_first_version(champion)
+    shutil.rmtree(champion.runs / "1-tune")
+    upgrade(champion)
+    found = read.metric_keys(champion, "1-tune")["loss"]
+    assert (found.points, found.last_step, found.last) == (3, 3, None)
+    assert (found.least, found.greatest) == (2.5, 2.5)
+    assert repr(read.curve(champion, "1-tune", "loss")) == (
+        "[Point(step=1, value=2.5), Point(step=2, value=nan), Point(step=3, value=inf)]"
+    )
 
 
 def test_an_upgrade_of_todays_index_changes_nothing(champion):
@@ -193,7 +222,7 @@ def test_the_command_shows_rebuilds_and_upgrades(champion):
     assert (shown["version"], shown["state"]) == (known()[-1], "of this version")
     assert shown["rows"]["versions"] == 1
     assert shown["size_bytes"] > 0
-    without_versions(champion)
+    before_versions(champion)
     assert "of an older version" in said(champion, "show")
     assert f"from version none to {known()[-1]}" in said(champion, "upgrade")
     assert "versions" in said(champion, "rebuild")

@@ -139,7 +139,7 @@ def test_rebuild_gives_the_same_tables(layout):
     promote_if_better(layout, put(layout, "a", 0.6), RULES)
     promote_if_better(layout, put(layout, "b", 0.7), RULES)
     before = tables(layout)
-    assert all(before[name] for name in ("runs", "artifacts", "edges", "metrics", "evaluations"))
+    assert all(before[name] for name in ("runs", "artifacts", "edges", "points", "evaluations"))
     counts = rebuild(layout)
     assert tables(layout) == before
     assert counts == {name: len(rows) for name, rows in before.items()}
@@ -189,20 +189,6 @@ def test_a_run_that_only_slept_is_running_again(layout):
     index(layout)
     with sqlite3.connect(layout.registry) as database:
         assert database.execute("select status from runs").fetchall() == [("done",)]
-
-
-def test_half_written_lines_are_not_there_yet(layout):
-    whole = '{"time": "t", "step": 1, "loss": 2.5}\n{"time": "t", "step": 2, "loss": NaN}\n'
-    folder = write_run(layout, "1-tune", metrics=whole + '{"time": "t", "step": 3, "lo')
-    index(layout)
-    query = "select step, value from metrics order by step"
-    with sqlite3.connect(layout.registry) as database:
-        assert database.execute(query).fetchall() == [(1, 2.5), (2, None)]
-    with (folder / "metrics.jsonl").open("a") as file:
-        file.write('ss": 1.5}\n')
-    index(layout)
-    with sqlite3.connect(layout.registry) as database:
-        assert database.execute(query).fetchall()[2] == (3, 1.5)
 
 
 def test_an_artifact_being_written_is_not_indexed(layout):

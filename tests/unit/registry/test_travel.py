@@ -193,7 +193,7 @@ def test_what_a_stranger_put_into_a_bucket_is_not_fetched(layout, tmp_path, key)
     with moto() as server:
         store = server.bucket(f"s3://uni-moe-tests/{secrets.token_hex(8)}")
         send(layout, store, silent)
-        store._write(f"{key}.sha256", sums)
+        store.put(f"{key}.sha256", sums.encode())
         there = empty_workspace(tmp_path / "there")
         with pytest.raises(LineageError, match="nothing of ours"):
             fetch_records(there, store, silent)

@@ -41,7 +41,7 @@ def test_lines_that_a_crash_broke_are_left_out(layout):
     whole = [b'{"time": "t", "step": %d, "loss": 1.5}\n' % step for step in (1, 2)]
     broken = [b"\x00\x00\x00\n", b'{"time": "t", "st\n', b"7\n", '{"x": "é'.encode()[:-1]]
     (folder / "metrics.jsonl").write_bytes(b"".join([whole[0], *broken[:3], whole[1], broken[3]]))
-    assert index(layout)["metrics"] == 2
+    assert index(layout)["points"] == 2
     assert read.metrics(layout, "1-tune") == {"loss": [(1, 1.5), (2, 1.5)]}
 
 

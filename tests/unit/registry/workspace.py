@@ -10,6 +10,7 @@ from sqlalchemy import create_engine, text
 from uni_moe.artifacts import Layout, parent_ids, write_artifact, write_json
 from uni_moe.config import Gate
 from uni_moe.records import EvalReport, Score
+from uni_moe.registry.holdings import block_of, holder_of, unpack
 
 RULES = Gate(margin=0.03, min_over_chance=0.25, confidence=0.95, power=0.8, approvals=0)
 
@@ -88,20 +89,50 @@ def write_run(layout: Layout, run_id, *, status="running", silent_s=0.0, metrics
 
 
 def tables(layout):
-    """Return every row of every table, by the database's own words."""
+    """Return every row of every table, by the database's own words; series by run and key.
+
+    Numbers that only connect rows follow from the order of import: what they connect is told.
+    """
     engine = create_engine(f"sqlite:///{layout.registry}")
     with engine.connect() as connection:
-        names = connection.execute(
-            text(
-                "select name from sqlite_master where type = 'table' and name != 'alembic_version'"
-            )
-        )
-        found = {
-            name: sorted(map(repr, connection.execute(text(f"select * from {name}"))))
-            for (name,) in names.all()
-        }
+        names = connection.scalars(text("select name from sqlite_master where type = 'table'"))
+        found = {}
+        for name in set(names) - {"alembic_version"}:
+            said = "select * from " + name
+            if name in ("points", "not_finite"):
+                said = f"select s.run, s.key, x.* from {name} x join series s on s.id = x.series"
+            rows = connection.execute(text(said)).mappings()
+            found[name] = sorted(repr(without_numbers(name, row)) for row in rows)
+        found |= _samples(connection) if "holdings" in found else {}
     engine.dispose()
     return found
+
+
+def without_numbers(name, row):
+    """Leave out the number of a series: it says only when the series was first met."""
+    return {key: row[key] for key in row if (name, key) != ("series", "id") and key != "series"}
+
+
+def _samples(connection):
+    """Return samples, and who holds which, without the numbers that stand for them."""
+    rows = connection.execute(text("select * from samples")).mappings().all()
+    marks = {row["number"]: row["mark"] for row in rows}
+    held = connection.execute(text("select place, data from holdings")).all()
+    own = {}
+    for place, data in held:
+        numbers, columns = unpack(block_of(place), data)
+        told = zip(numbers.tolist(), *(column.tolist() for column in columns), strict=True)
+        own.setdefault(holder_of(place), []).extend((marks[n], *draws) for n, *draws in told)
+    holders = connection.execute(text("select * from holders")).mappings().all()
+    return {
+        "samples": sorted(repr({**row, "number": None}) for row in rows),
+        "holders": sorted(
+            (row["artifact"], row["what"], row["samples"], row["draws"]) for row in holders
+        ),
+        "holdings": sorted(
+            (row["artifact"], row["what"], sorted(own.get(row["number"], []))) for row in holders
+        ),
+    }
 
 
 def forget(layout):

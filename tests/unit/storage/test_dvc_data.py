@@ -7,7 +7,8 @@ import secrets
 
 import pytest
 
-from uni_moe.storage.dvc_data import Files, Kept, Spoilt, absent, remove_spoilt, still_wrong
+from uni_moe.storage.dvc_data import Kept, Spoilt, absent, remove_spoilt, still_wrong
+from uni_moe.storage.objects import Files
 from uni_moe.storage.remote import DATA
 from uni_moe.storage.s3 import S3Bucket
 

@@ -7,15 +7,20 @@ import torch
 import yaml
 
 from tests.unit.evaluate.tiny_model import network, workspace
+from uni_moe.artifacts import Layout
 from uni_moe.config import Packing, parse_params
 from uni_moe.data.corpus import open_corpus
-from uni_moe.errors import DataError, LineageError
+from uni_moe.errors import DataError, LineageError, StageError
 from uni_moe.examples import ExampleMaker
 from uni_moe.lengths import encoded_of
 from uni_moe.model.prompt import IGNORED, Encoded, cut
+from uni_moe.model.segments import FILLING, lay_out
 from uni_moe.records import MODALITIES
+from uni_moe.runs import start_run
 from uni_moe.train.conversations import read_conversations
 from uni_moe.train.learner import PhaseLearner
+from uni_moe.train.loop import Schedule, train
+from uni_moe.train.state import StateStore
 
 PHASE = {
     "learns": ["router", "lora.experts"],
@@ -141,14 +146,88 @@ def test_packing_changes_no_validation_loss(learner):
         assert learner(packing=packing).validate() == pytest.approx(plain, rel=1e-5)
 
 
-def test_packing_fills_hardly_a_position_in_vain(learner):
-    real = computed = 0
-    made = learner(packing=Packing(128, 1, "refuse"))
+def spoil(batches):
+    """Make the features of one sound in a packed row no numbers; return its batch and its draw."""
+    for batch in batches:
+        sounds = [one for one in batch.seen if one.modality == "audio"]
+        if sounds and len(batch.seen) > 1:
+            batch.inputs["features"]["audio"][0] = torch.nan
+            return batch, sounds[0]
+    raise AssertionError("no sound stands beside another draw")
+
+
+def test_packing_keeps_a_sample_that_is_no_number_apart(learner):
+    made = learner(packing=Packing(120, 1, "refuse"))
+    made.module.train()
+    batch, spoiled = spoil(made.micro_batches(0, 0, 1))
+    found = made.module(batch.inputs)
+    finite = {
+        seen.slot: bool(torch.isfinite(loss))
+        for seen, loss in zip(batch.seen, found.by_draw[:, 0], strict=True)
+    }
+    assert finite == {seen.slot: seen.slot != spoiled.slot for seen in batch.seen}
+
+
+class Spoiled:
+    """A learner that meets a sample that is no number."""
+
+    def __init__(self, made, step):
+        self._made, self._step, self.module, self.met = made, step, made.module, None
+
+    def micro_batches(self, step, rank, ranks):
+        batches = self._made.micro_batches(step, rank, ranks)
+        if step == self._step:
+            _, self.met = spoil(batches)
+        return batches
+
+    def validate(self):
+        return {}
+
+
+def test_packing_does_not_hide_the_name_of_a_sample_that_is_no_number(learner, tmp_path):
+    made = Spoiled(learner(packing=Packing(120, 1, "refuse")), step=1)
+    plan = Schedule(
+        steps=3,
+        learning_rate=1e-3,
+        warmup_share=0.0,
+        weight_decay=0.0,
+        clip_norm=1.0,
+        save_every_steps=3,
+        seed=0,
+    )
+    with (
+        start_run(Layout(tmp_path), "tune", {}) as run,
+        pytest.raises(StageError, match="loss of step 2 is nan") as told,
+    ):
+        train(made, plan, states=StateStore(tmp_path / "state"), run=run, title="tune")
+    met = made.met
+    assert f"{met.key} (audio, {met.source}, slot {met.slot}, rank 0): nan" in told.value.what
+    assert told.value.cause.startswith("1 of its 12 draws")
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_packing_fills_few_positions_in_vain_and_counts_them(learner, rows):
+    real = computed = attended = 0
+    made = learner(packing=Packing(128, rows, "refuse"))
     for step in range(20):
         for batch in made.micro_batches(step, 0, 1):
-            real += int((batch.inputs["segment_BT"] >= 0).sum())
-            computed += batch.inputs["input_ids"].numel()
-    assert real == computed
+            segment_BT = batch.inputs["segment_BT"]
+            _, laid_out = lay_out(segment_BT)
+            assert batch.positions == int((segment_BT != FILLING).sum())
+            assert batch.computed == segment_BT.numel()
+            assert batch.attended == len(laid_out.spread_R)
+            real += batch.positions
+            computed += batch.computed
+            attended += batch.attended
+    assert real / computed >= 0.97
+    assert real / attended >= 0.5  # short ones attend in one group: cheaper than a call for each
+
+
+def test_padding_counts_its_filling(learner):
+    for batch in learner(packing=Packing(None, 5, "refuse")).micro_batches(0, 0, 1):
+        mask_BT = batch.inputs["attention_mask"]
+        assert batch.positions == int(mask_BT.sum())
+        assert batch.computed == batch.attended == mask_BT.numel()
 
 
 def test_lengths_for_packing_are_known_before_any_encoder_runs(learner, monkeypatch):

@@ -12,7 +12,15 @@ from uni_moe.errors import StageError, StoreError
 from uni_moe.runs import start_run
 from uni_moe.stage import StageContext
 from uni_moe.train import state as module
-from uni_moe.train.state import STATES, StateStore, TrainingState, kept, open_states
+from uni_moe.train.state import (
+    STATES,
+    StateStore,
+    TrainingState,
+    kept,
+    open_states,
+    rows_of,
+    whole_states,
+)
 
 KEYS = ("0123456789abcdef", "fedcba9876543210")
 
@@ -199,3 +207,18 @@ def test_a_kill_while_states_are_removed_leaves_no_half_training_to_resume(
     assert (again.newest(), again.traces()) == (None, {})
     again.clear()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_machine_that_keeps_states_keeps_all_of_them_to_the_end_and_after(tmp_path):
+    states = saved(tmp_path / f"tune-{KEYS[0]}", (1, 5.0), (2, 3.0), (3, 4.0), last=1, keep=True)
+    states.clear()
+    assert steps_in(states) == [1, 2, 3]
+    assert sorted(whole_states(states.folder)) == [1, 2, 3]
+    (states.folder / "step-00000002" / "state.json").write_text("{}")
+    assert sorted(whole_states(states.folder)) == [1, 3]
+
+
+def test_an_artifact_tells_the_rows_that_its_states_have(tmp_path):
+    states = saved(tmp_path / "tune-x", 1, 2, keep=True)
+    states.write(tmp_path)
+    assert rows_of(tmp_path / STATES) == {n: one.row for n, one in states.traces().items()}

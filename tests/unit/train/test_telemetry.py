@@ -48,6 +48,13 @@ def test_rates_are_those_of_the_step():
     assert found["wait_share"] == pytest.approx(0.2)
 
 
+def test_filling_is_told_as_shares_of_what_all_layers_and_attention_compute():
+    found = told(computed=125, attended=160).metrics
+    assert found["filling_share"] == pytest.approx(0.2)
+    assert found["filling_share_of_attention"] == pytest.approx(0.375)
+    assert "filling_share" not in told().metrics
+
+
 def test_utilization_is_told_where_the_peak_is_known():
     work = Work(flops_per_position=1000.0, flops_per_label=50.0)
     found = told(work=work, peak=1e6, took_s=0.5).metrics

@@ -2,7 +2,8 @@
 
 Source: the fields of the published variants beyond LLaMA's. Where a value can be read off the
 weights (which layers are sparse, how many experts, the aligner's depth), the weights are believed:
-released configurations differ from variant to variant.
+released configurations differ from variant to variant. An encoder that config.json names is part
+of the network even where its connector's weights are gone: then those are missing.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from transformers import CLIPVisionConfig, LlamaConfig, WhisperConfig
 from uni_moe.errors import ConfigError, bullets
 from uni_moe.model.config import UniMoeConfig
 from uni_moe.model.encoders.beats import BeatsConfig
-from uni_moe.model.published.names import Hearing, Style, hearing_of, place
+from uni_moe.model.published.aligners import audio_aligner, speech_aligner
+from uni_moe.model.published.names import Hearing, Style, hearing_of, place, sees
 
 Shape = tuple[int, ...]
 _FIXED = {  # field -> what alone is published and built here
@@ -39,7 +41,6 @@ _BEATS = {  # the same of BEATs' own configuration
 }
 _LLAMA = (*LlamaConfig().to_dict(), "rope_theta", "rope_scaling")
 _OWN = ("model_type", "architectures", "transformers_version", "torch_dtype", "dtype")
-_WINDOW_S, _FRAMES = 30, 8
 _LOSSES = {
     "aux_balance_loss": "balance_coefficient",
     "aux_multimodal_loss": "target_coefficient",
@@ -68,27 +69,28 @@ def config_from_published(
         ConfigError: the checkpoint asks for something that was never published, or a tower's
             configuration is missing.
     """
-    hearing = hearing_of(shapes)
+    hearing = hearing_of(shapes) or ("speech" if speech else "audio" if audio else None)
+    speech = speech if hearing == "speech" else None
+    audio = audio if hearing == "audio" else None
     sparse, experts = _mixture(shapes)
     problems = [*_strange(told, _FIXED), *_few_experts(told, experts)]
-    if "model.mm_projector.0.weight" in shapes and vision is None:
+    if (sees(shapes) or told.get("mm_vision_tower")) and vision is None:
         problems.append("the vision tower's configuration is not given")
-    if hearing and (speech if hearing == "speech" else audio) is None:
-        problems.append(f"the {hearing} tower's configuration is not given")
+    if (hearing or told.get("mm_audio_tower")) and (speech or audio) is None:
+        problems.append(f"the {hearing or 'audio'} tower's configuration is not given")
     if problems:
         raise ConfigError(
             f"This published checkpoint cannot be read:{bullets(problems)}",
             cause="its config.json asks for what no published variant does, or a tower is missing.",
             remedy="give the towers' folders, or tell us where such a checkpoint is published.",
         )
-    heads = told.get("mm_audio_attention_heads")
     return UniMoeConfig(
         LlamaConfig(
             **{key: value for key, value in told.items() if key in _LLAMA and key not in _OWN}
         ),
         vision,
-        speech if hearing == "speech" else None,
-        audio if hearing == "audio" else None,
+        speech,
+        audio,
         sparse_layers=sparse,
         **(
             {"num_experts": experts, "experts_per_token": told["num_experts_per_tok"]}
@@ -98,8 +100,8 @@ def config_from_published(
         modality_adapters=any(".deepspeed_moe.fm_" in name for name in shapes),
         **_losses(told, hearing),
         vision_select_layer=int(told.get("mm_vision_select_layer", -2)),
-        speech_connector=_speech_connector(shapes, speech, heads) if hearing == "speech" else None,
-        audio_connector=_audio_connector(shapes, audio, heads) if hearing == "audio" else None,
+        speech_connector=speech_aligner(told, shapes, speech) if speech else None,
+        audio_connector=audio_aligner(told, shapes, audio) if audio else None,
     )
 
 
@@ -152,28 +154,6 @@ def _losses(told: Mapping[str, Any], hearing: Hearing | None) -> dict[str, Any]:
     return found
 
 
-def unpublished(config: UniMoeConfig, style: Style) -> list[str]:
-    """Return what this model does that no published variant can be told to do."""
-    connectors = {"speech": config.speech_connector, "audio": config.audio_connector}
-    hears = [kind for kind in connectors if getattr(config, f"{kind}_config") is not None]
-    windows = {kind: (connectors[kind] or {}).get("window_s", _WINDOW_S) for kind in hears}
-    sees = config.vision_config is not None
-    told = {
-        "it hears speech and environmental audio": len(hears) > 1,
-        "frame_time_embedding: it sees the order of frames": sees and config.frame_time_embedding,
-        f"it sees {config.video_frames} frames of a film, not {_FRAMES}": sees
-        and config.video_frames != _FRAMES,
-        "standardize_features: what encoders return is standardized": config.standardize_features,
-        "modality_adapters: the 4-expert variants have none": config.modality_adapters
-        and style == "experts",
-        **{
-            f"its window of {kind} is {window_s} s, not {_WINDOW_S} s": window_s != _WINDOW_S
-            for kind, window_s in windows.items()
-        },
-    }
-    return [said for said, does in told.items() if does]
-
-
 def config_to_published(config: UniMoeConfig, style: Style) -> dict[str, Any]:
     """Return the published config.json of a model of ours, the towers by relative paths."""
     text = json.loads(config.text_config.to_json_string(use_diff=False))
@@ -187,7 +167,7 @@ def config_to_published(config: UniMoeConfig, style: Style) -> dict[str, Any]:
     }
     if style == "deepspeed":
         told |= {"lora_r": None, "lora_alpha": None, "ep_size": 1}  # nothing is left to merge
-        told |= _stride(config)
+        told |= _stride(config) if config.sparse_layers else {}
         told["use_fm_block"] = config.modality_adapters
     told |= _told_losses(config)
     if config.vision_config is not None:
@@ -235,18 +215,10 @@ def _told_losses(config: UniMoeConfig) -> dict[str, Any]:
 
 
 def _stride(config: UniMoeConfig) -> dict[str, Any]:
-    """Return how the 8-expert variant says which layers are sparse."""
+    """Return how the 8-expert variant says which layers are sparse: every n-th from the first."""
     layers, count = config.sparse_layers, config.text_config.num_hidden_layers
-    if layers == list(range(count)):
-        return {"moe_type": "dense", "moe_stride": 1}
-    stride = layers[1] - layers[0] if len(layers) > 1 else count
-    if layers == list(range(0, count, stride)):
-        return {"moe_type": "sparse", "moe_stride": stride}
-    raise ConfigError(
-        f"The 8-expert layout cannot say that layers {layers} are sparse.",
-        cause="it knows all layers, or every n-th from the first.",
-        remedy="export in the style of the 4-expert variants.",
-    )
+    every = layers[1] - layers[0] if len(layers) > 1 else count
+    return {"moe_type": "dense" if every == 1 else "sparse", "moe_stride": every}
 
 
 def _mixture(shapes: Mapping[str, Shape]) -> tuple[list[int], int]:
@@ -260,43 +232,3 @@ def _mixture(shapes: Mapping[str, Shape]) -> tuple[list[int], int]:
             layers.add(int(found[1]))
             experts = max(experts, shape[0] if to.slot is None else to.slot + 1)
     return sorted(layers), experts
-
-
-def _speech_connector(
-    shapes: Mapping[str, Shape], speech: WhisperConfig | None, heads: int | None
-) -> dict[str, int]:
-    assert speech is not None
-    prefix = "model.mm_audio_aligner.decoder.audio_decoder."
-    _, queries, width = shapes["model.query_tokens"]
-    return {
-        "query_tokens": queries,
-        "layers": _depth(shapes, prefix + "layers."),
-        "width": width,
-        "heads": heads or speech.decoder_attention_heads,
-        "intermediate_size": shapes[prefix + "layers.0.fc1.weight"][0],
-        "positions": shapes[prefix + "embed_positions.weight"][0],
-        "window_s": _WINDOW_S,
-    }
-
-
-def _audio_connector(
-    shapes: Mapping[str, Shape], audio: BeatsConfig | None, heads: int | None
-) -> dict[str, int]:
-    assert audio is not None
-    prefix = "model.mm_audio_aligner.qformer.qformer.encoder.layer."
-    _, queries, width = shapes["model.mm_audio_aligner.query_tokens"]
-    return {
-        "query_tokens": queries,
-        "layers": _depth(shapes, prefix),
-        "width": width,
-        "heads": heads or audio.encoder_attention_heads,  # both have 12 as published
-        "intermediate_size": shapes[prefix + "0.intermediate_query.dense.weight"][0],
-        "window_s": _WINDOW_S,
-    }
-
-
-def _depth(shapes: Mapping[str, Shape], prefix: str) -> int:
-    found = {
-        name.removeprefix(prefix).partition(".")[0] for name in shapes if name.startswith(prefix)
-    }
-    return len(found)

@@ -122,6 +122,11 @@ def ignored(name: str) -> str | None:
     return next((why for pattern, why in _IGNORED if re.fullmatch(pattern, name)), None)
 
 
+def sees(names: Iterable[str]) -> bool:
+    """Say whether a checkpoint has a connector for pictures, or a part of one."""
+    return any(name.startswith("model.mm_projector.") for name in names)
+
+
 def hearing_of(names: Iterable[str]) -> Hearing | None:
     """Tell the variants apart: speech is aligned by a Whisper decoder, audio by a Q-Former."""
     found = set(names)

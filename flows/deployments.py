@@ -1,0 +1,100 @@
+"""The flow that a schedule runs, and a person by `uni-moe retrain`: in a workspace of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from prefect import flow, get_run_logger
+from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
+from prefect.states import Completed
+
+from flows.apart import apart
+from flows.dvc import plan_stages
+from flows.embedded import quiet_logs
+from flows.notify import notify, of_error, of_verdict
+from flows.pipeline import RUNNER, ended, road
+from flows.plan import Plan
+from uni_moe.alone import end_with_starter
+from uni_moe.artifacts import Layout
+from uni_moe.config import load_params
+from uni_moe.errors import UniMoeError
+from uni_moe.registry.database import check
+from uni_moe.registry.gate import Verdict
+from uni_moe.registry.known import is_judged
+from uni_moe.registry.read import find
+from uni_moe.runs import start_run
+
+NOTHING = "nothing to do"
+Start = Literal["scratch", "champion"]
+_KEPT = ("params.yaml", "dvc.lock")
+
+
+@flow(name="retrain-apart", task_runner=RUNNER, persist_result=False)  # type: ignore[arg-type] # generic by mistake
+def retrain_apart(
+    home: str, reason: str, start: Start = "scratch", changes: dict[str, Any] | None = None
+) -> Verdict | State[Any]:
+    """Retrain beside a workspace, if anything is new since the last time; the result goes home.
+
+    From the champion, tuning goes on from its weights, and its foundation, connectors and experts
+    stay as they were. Stop anywhere; the next one goes on there. A worker that dies takes it along.
+    """
+    end_with_starter(launched="PREFECT__FLOW_RUN_ID" in os.environ)
+    quiet_logs()
+    layout, told = Layout(Path(home)), get_run_logger().warning
+    try:
+        check(layout)  # before hours of training
+        others = {**_begin(layout, start), **(changes or {})}
+        with apart(layout, others) as space:
+            verdict = _whatever_is_new(space, reason, others)
+    except UniMoeError as error:
+        notify(layout.root, of_error(error, home, reason), told)
+        return ended(error)
+    if verdict is None:
+        return Completed(message=NOTHING)
+    notify(layout.root, of_verdict(verdict, home, reason), told)
+    return verdict
+
+
+def _begin(layout: Layout, start: Start) -> dict[str, object]:
+    """Return the params that say what tuning begins with.
+
+    Raises:
+        LineageError: there is no champion to begin with.
+    """
+    return {} if start == "scratch" else {"tune.start": find(layout, None).model}
+
+
+def _whatever_is_new(space: Layout, reason: str, changes: Mapping[str, Any]) -> Verdict | None:
+    """Go the road in a workspace apart; None where there is nothing to do.
+
+    Raises:
+        UniMoeError: stages failed, or the copy to the remote did not arrive.
+    """
+    plan = plan_stages(space.root)
+    get_run_logger().info(plan.text())
+    if plan.empty and is_judged(space, load_params(space.params).gate):
+        return None
+    told = {"reason": _why(reason, plan), "flow_run": str(flow_run.get_id())}
+    with start_run(space, "retrain", {"changes": dict(changes)}, **told) as run:
+        run.event("plan", **plan.to_json())
+        try:
+            return road(plan, str(space.root), told["reason"])
+        finally:
+            for name in _KEPT:
+                _keep(space.root / name, run.folder / name)
+
+
+def _keep(file: Path, place: Path) -> None:
+    if file.is_file():
+        shutil.copy(file, place)
+
+
+def _why(reason: str, plan: Plan) -> str:
+    """Return a reason with what is new, as the first stage that must run says it."""
+    first = next((stage for stage in plan.stages if stage.reasons), None)
+    return reason if first is None else f"{reason} ({first.name}: {first.why})"

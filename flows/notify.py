@@ -1,0 +1,165 @@
+"""Tells people of what went wrong or waits for them: a webhook, a mail, or both.
+
+`notify.yaml` lies in the workspace, is tracked by nobody and says where to; secrets may stand in
+the environment instead. What cannot be delivered is told and stops nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import smtplib
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Literal, cast
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
+
+import yaml
+
+from uni_moe.config_building import build
+from uni_moe.errors import ConfigError, ContractError, UniMoeError, bullets
+from uni_moe.registry.gate import Verdict
+from uni_moe.yaml_text import parse_yaml
+
+FILE = "notify.yaml"
+WEBHOOK, PASSWORD = "UNI_MOE_WEBHOOK", "UNI_MOE_MAIL_PASSWORD"
+PATIENCE_S = 10.0
+_SECRET = re.compile(r"(webhook|mail\.password): .*")  # what stands there is shown nowhere
+Kind = Literal["failure", "contract", "refused", "waiting", "died"]
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class News:
+    """Something that a person should know: one line, and what there is to read about it."""
+
+    kind: Kind
+    what: str
+    details: str
+    workspace: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Mail:
+    """Who sends mail to whom, through which server (HOST:PORT)."""
+
+    server: str
+    sender: str
+    to: tuple[str, ...]
+    security: Literal["none", "starttls", "tls"] = "starttls"
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Notify:
+    """Where news go, and which to `tell`. A webhook's address is a secret, too."""
+
+    webhook: str | None = field(default=None, repr=False)
+    mail: Mail | None = None
+    tell: tuple[Kind, ...] = ("failure", "contract", "refused", "waiting", "died")
+
+
+def load_notify(root: Path) -> Notify:
+    """Read where a workspace's news go; without a file and variables nowhere.
+
+    Raises:
+        ConfigError: the file is not YAML, or lists every key that is wrong.
+    """
+    path = root / FILE
+    problems: list[str] = []
+    try:
+        data = parse_yaml(path.read_text(encoding="utf-8")) if path.is_file() else None
+        found = cast("Notify", build(Notify, data or {}, "", problems))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        problems.append(type(error).__name__)  # its words may show a secret
+    if problems:
+        shown = [_SECRET.sub(r"\1: must be text; put it in quotes", one) for one in problems]
+        raise ConfigError(
+            f"{path} has {len(problems)} problem(s):{bullets(shown)}",
+            cause="it is not YAML, or has keys that are unknown or of the wrong type.",
+            remedy="mend the lines named above; README.md, “By schedule”, has an example.",
+        )
+    mail, password = found.mail, os.environ.get(PASSWORD)
+    if mail is not None and password:
+        mail = replace(mail, password=password)
+    return Notify(os.environ.get(WEBHOOK) or found.webhook, mail, found.tell)
+
+
+def of_error(error: UniMoeError, workspace: str, reason: str) -> News:
+    """Return the news of a retraining that failed."""
+    kind: Kind = "contract" if error.exit_code == ContractError.exit_code else "failure"
+    return News(kind, error.what.partition("\n")[0], str(error), workspace, reason)
+
+
+def of_verdict(verdict: Verdict, workspace: str, reason: str) -> News | None:
+    """Return the news of a verdict; a promotion is none."""
+    if verdict.promoted or verdict.champion == verdict.candidate:
+        return None
+    kind: Kind = "waiting" if verdict.evidence.get("waits") else "refused"
+    what = "a model waits for approvals" if kind == "waiting" else "a model was not promoted"
+    return News(kind, f"{what}: {verdict.reasons[0]}", verdict.text, workspace, reason)
+
+
+def notify(root: Path, news: News | None, say: Say) -> None:
+    """Send news where `notify.yaml` says; tell what could not be sent, and go on."""
+    try:
+        to = load_notify(root)
+    except ConfigError as error:
+        say(f"nobody is told of it: {error}")
+        return
+    if news is None or news.kind not in to.tell:
+        return
+    if to.webhook is not None:
+        with _told("the webhook", say, to.webhook):
+            _post(to.webhook, news)
+    if to.mail is not None:
+        with _told(f"the mail server {to.mail.server}", say, to.mail.password):
+            _mail(to.mail, news)
+
+
+@contextmanager
+def _told(whom: str, say: Say, secret: str | None) -> Iterator[None]:
+    """Tell of a message that did not arrive, without the secret that was needed for it."""
+    try:
+        yield
+    except (OSError, ValueError, smtplib.SMTPException) as error:
+        said = f"{type(error).__name__}: {error}"
+        said = said.replace(secret, "…") if secret else said
+        say(f"{whom} did not take the message, and nobody is told by it: {said}")
+
+
+def _post(url: str, news: News) -> None:
+    """Send news as JSON; `text` is what chat servers show."""
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise ValueError("its address does not begin with http:// or https://")
+    body = {"text": f"uni-moe: {news.what}\n{news.details}", **asdict(news)}
+    head = {"Content-Type": "application/json"}
+    with urlopen(Request(url, json.dumps(body).encode(), head), timeout=PATIENCE_S):
+        pass  # an answer that is an error raises
+
+
+def _mail(mail: Mail, news: News) -> None:
+    message = EmailMessage()
+    message["Subject"] = f"uni-moe: {' '.join(news.what.split())}"[:200]
+    message["From"], message["To"] = mail.sender, ", ".join(mail.to)
+    message.set_content(f"{news.details}\n\nworkspace: {news.workspace}\nreason: {news.reason}\n")
+    host, _, port = mail.server.partition(":")
+    secure = ssl.create_default_context()
+    if mail.security == "tls":
+        server: smtplib.SMTP = smtplib.SMTP_SSL(host, int(port or 465), None, timeout=PATIENCE_S)
+    else:
+        server = smtplib.SMTP(host, int(port or 25), timeout=PATIENCE_S)
+    with server:
+        if mail.security == "starttls":
+            server.starttls(context=secure)
+        if mail.user is not None and mail.password is not None:
+            server.login(mail.user, mail.password)
+        server.send_message(message)

@@ -1,0 +1,142 @@
+"""A registered version brought back as a workspace: params, lock, data and weights as they were."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from flows.dvc import checkout, plan_stages, share_cache
+from flows.remote import pull_data, pull_records
+from uni_moe.artifacts import CARD, Layout, read_card, verified_card, write_text
+from uni_moe.config import load_params
+from uni_moe.errors import ConfigError, LineageError
+from uni_moe.registry.cards import report_key
+from uni_moe.registry.graphs import CONTRACTS, LOCK, kept_graph
+from uni_moe.registry.read import Version, find
+from uni_moe.storage.blobs import LocalFolder
+from uni_moe.storage.remote import read_remote
+from uni_moe.workspace import PACKAGE
+
+Say = Callable[[str], None]
+_CODE = re.compile(r"^  - code: (?P<place>.+)$", re.MULTILINE)
+_FROZEN = "  ingest:\n    frozen: true\n"
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A workspace that was brought back; `stale` says what `dvc status` would, stage by stage."""
+
+    version: Version
+    folder: Path
+    artifacts: int
+    stale: tuple[str, ...]
+
+
+def restore(layout: Layout, model: str | None, into: Path, say: Say) -> Restored:
+    """Bring a version back into an empty folder, every artifact checked against its card.
+
+    Raw data are not kept with versions: where they are others by now, `ingest` is frozen, so that
+    its results of then stand.
+
+    Raises:
+        ConfigError: the folder holds something.
+        LineageError: there is no such version, what it was made by is not kept, or an artifact
+            that comes back is another one.
+        StoreError: the remote cannot be reached or lacks data.
+    """
+    version, kept = _found(layout, model, say)
+    if into.exists() and any(into.iterdir()):
+        raise ConfigError(
+            f"{into} is not empty.",
+            cause="a version comes back into a new folder, so that nothing is overwritten.",
+            remedy="name another one with `--into`.",
+        )
+    back = Layout(into.resolve())
+    _lay_out(layout, back, kept)
+    say(f"version {version.number}: params, graph, lock and contracts are back")
+    _bring_data(layout, back, version, say)
+    count = _checked(back, version)
+    stale = plan_stages(back.root).stages
+    if any(stage.name == "ingest" for stage in stale):
+        text = (back.root / "dvc.yaml").read_text(encoding="utf-8")
+        write_text(back.root / "dvc.yaml", text.replace("  ingest:\n", _FROZEN, 1))
+        say("note: the raw data are not those of then; `ingest` is frozen in dvc.yaml")
+        stale = plan_stages(back.root).stages
+    return Restored(
+        version, back.root, count, tuple(f"{one.name}: {one.why}" for one in stale if one.reasons)
+    )
+
+
+def _found(layout: Layout, model: str | None, say: Say) -> tuple[Version, Path]:
+    """Return a version and what it was made by; where they are not here, ask the remote."""
+    try:
+        version = find(layout, model)
+        return version, kept_graph(layout, version)
+    except LineageError:
+        if read_remote(layout.root) is None:
+            raise
+    pull_records(layout.root, model, say)
+    version = find(layout, model)
+    return version, kept_graph(layout, version)
+
+
+def _lay_out(layout: Layout, back: Layout, kept: Path) -> None:
+    """Write what the version was made by, its code named where it lies on this machine."""
+    for name in (".dvc/config", ".dvc/.gitignore", ".dvcignore"):
+        if (layout.root / name).is_file():
+            (back.root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(layout.root / name, back.root / name)
+    share_cache(layout.root, back.root)
+    if (layout.root / ".dvc/config.local").is_file():
+        (back.root / ".dvc/config.local").symlink_to((layout.root / ".dvc/config.local").resolve())
+    shutil.copytree(kept / CONTRACTS, back.root / CONTRACTS)
+    graph = (kept / "dvc.yaml").read_text(encoding="utf-8")
+    lock = (kept / LOCK).read_text(encoding="utf-8")
+    named = _CODE.search(graph)
+    if named is not None:
+        graph = _CODE.sub(f"  - code: {PACKAGE}", graph)
+        lock = lock.replace(f"- path: {named['place']}/", f"- path: {PACKAGE}/")
+    write_text(back.root / "dvc.yaml", graph)
+    write_text(back.root / LOCK, lock)
+    write_text(back.params, (kept / "params.yaml").read_text(encoding="utf-8"))
+    raw = load_params(back.params).raw
+    theirs = Path(os.path.normpath(layout.root / raw))
+    if theirs.exists() and not (back.root / raw).exists():
+        place = Path(os.path.normpath(back.root / raw))
+        if place.is_relative_to(back.root):
+            place.symlink_to(theirs)
+
+
+def _bring_data(layout: Layout, back: Layout, version: Version, say: Say) -> None:
+    """Bring data from DVC's cache, the model from our store, and what is left from the remote."""
+    checkout(back.root)
+    store = LocalFolder(layout.store)
+    for key, place in (
+        (f"{version.model}/model", back.model),
+        (f"{version.model}/{report_key(version.report)}", back.report),
+    ):
+        if not (place / CARD).is_file() and store.has(key):
+            shutil.rmtree(place, ignore_errors=True)
+            store.get_folder(key, place)
+    if read_remote(back.root) is not None and not plan_stages(back.root).empty:
+        pull_data(back.root, say)
+
+
+def _checked(back: Layout, version: Version) -> int:
+    """Hold every artifact to its card, and the model to its version; return how many there are."""
+    folders = sorted(file.parent for file in back.artifacts.rglob(CARD))
+    for folder in folders:
+        verified_card(folder)
+    for place, wanted in ((back.model, version.model), (back.report, version.report)):
+        found = read_card(place).id
+        if found != wanted:
+            raise LineageError(
+                f"{place} came back as {found[:12]}, version {version.number} has {wanted[:12]}.",
+                cause="the lock that is kept with the version names another artifact.",
+                remedy="tell us: this is our bug, or the store was changed by hand.",
+            )
+    return len(folders)

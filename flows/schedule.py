@@ -1,0 +1,94 @@
+"""`schedule.yaml`: when a workspace is retrained by itself, and who does it.
+
+It lies in the workspace like `machine.yaml`: no stage reads it, so it changes no hash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, cast
+from zoneinfo import available_timezones
+
+import yaml
+
+from uni_moe.config_building import build
+from uni_moe.errors import ConfigError, bullets
+from uni_moe.yaml_text import parse_yaml
+
+FILE = "schedule.yaml"
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The Prefect work pool that runs retrainings.
+
+    `type` is Prefect's: `process` works on this machine; for another one, its workers are started
+    where they are. `at_once` is how many runs it has at work. `environment` is what they find in
+    theirs.
+    """
+
+    name: str = "uni-moe"
+    type: str = "process"
+    at_once: int = 2
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When a retraining begins.
+
+    `cron` says when it is looked whether anything is new; None never does. `watch` names what
+    starts one as soon as it has changed and stood still for `settle_s`: the raw data, or the
+    contract. It is looked at every `watch_every_s`.
+    """
+
+    cron: str | None = None
+    timezone: str = "UTC"
+    watch: tuple[Literal["data", "contract"], ...] = ()
+    watch_every_s: float = 60.0
+    settle_s: float = 60.0
+    pool: Pool = field(default_factory=Pool)
+
+
+def load_schedule(root: Path) -> Schedule:
+    """Read a workspace's schedule; without a file nothing begins by itself.
+
+    Raises:
+        ConfigError: it is not YAML, or lists every key that is wrong.
+    """
+    path = root / FILE
+    if not path.is_file():
+        return Schedule()
+    problems: list[str] = []
+    try:
+        data = parse_yaml(path.read_text(encoding="utf-8")) or {}
+        found = cast("Schedule", build(Schedule, data, "", problems))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        problems.append(str(error))
+    if not problems:
+        problems = _rules(found)
+    if problems:
+        raise ConfigError(
+            f"{path} has {len(problems)} problem(s):{bullets(problems)}",
+            cause="keys that are unknown or of the wrong type, or values that cannot be.",
+            remedy="mend the lines named above; README.md, “By schedule”, has an example.",
+        )
+    return found
+
+
+def _rules(schedule: Schedule) -> list[str]:
+    told = {
+        f"cron: {schedule.cron!r} is no line of five fields, as in `0 3 * * *`": (
+            schedule.cron is not None and len(schedule.cron.split()) != 5
+        ),
+        f"timezone: {schedule.timezone!r} is unknown": (
+            schedule.timezone not in available_timezones()
+        ),
+        "watch_every_s: must be at least 1": schedule.watch_every_s < 1,
+        "settle_s: must be at least 0": schedule.settle_s < 0,
+        "pool.at_once: must be at least 1": schedule.pool.at_once < 1,
+        "pool.name: must not be empty": not schedule.pool.name,
+    }
+    return [problem for problem, is_so in told.items() if is_so]

@@ -1,0 +1,157 @@
+"""What `uni-moe up` looks after: its server, its worker, runs that died, data that is new.
+
+What dies is started again. A flow run whose process is gone is told to the server, and to people.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from httpx import HTTPError
+
+from flows import orchestrator
+from flows.embedded import Server
+from flows.notify import News, notify
+from flows.schedule import Schedule
+from flows.watch import WORDS, Watch, look
+from uni_moe import leash
+from uni_moe.artifacts import Layout
+from uni_moe.errors import StageError, UniMoeError
+
+Say = Callable[[str], None]
+SWEEP_S = 10.0
+PATIENCE_S = 15.0  # for a worker to end its runs
+MOST_DEATHS, DEATHS_S = 5, 600.0
+UNSTARTED_S = 120.0  # after which a run that has no process gets none
+
+
+def is_dead(run: orchestrator.Working) -> bool:
+    """Say whether a flow run of this machine that is said to be at work is not."""
+    if run.pid is None:
+        return run.silent_s > UNSTARTED_S
+    try:
+        os.kill(run.pid, 0)
+    except ProcessLookupError:
+        return run.silent_s > SWEEP_S  # its worker may be about to say how it ended
+    except PermissionError:
+        return False
+    return False
+
+
+class Standing:
+    """The server and the worker of a workspace; `server` is None where it is somebody else's."""
+
+    def __init__(
+        self, layout: Layout, schedule: Schedule, server: Server | None, folder: Path, say: Say
+    ) -> None:
+        self.layout, self.schedule, self.server, self.say = layout, schedule, server, say
+        self.log = folder / "worker.log"
+        self.worker: subprocess.Popen[str] | None = None
+        self.watch = Watch(folder / "seen.json", schedule.settle_s)
+        self._deaths: list[float] = []
+        self._next = {self._sweep: 0.0, self._watch: 0.0}
+
+    def begin(self) -> None:
+        """Start the worker, where the pool is one of processes."""
+        self._sweep()  # nothing of an earlier one is alive
+        if self.schedule.pool.type == "process":
+            self._start_worker()
+
+    def facts(self) -> dict[str, object]:
+        """Return where everything is, for a person and for other commands."""
+        api, pool = os.environ["PREFECT_API_URL"], self.schedule.pool
+        server = self.server.process if self.server is not None else None
+        start = f"prefect worker start --pool {pool.name} --type {pool.type}"
+        return {
+            "api": api,
+            "page": api.removesuffix("/api"),
+            "server": server and server.pid,
+            "worker": self.worker.pid if self.worker else f"none here; start it by `{start}`",
+            "server log": self.server and str(self.server.log),
+            "worker log": str(self.log) if self.worker else None,
+            "pool": f"{pool.name} ({pool.type})",
+            "cron": self.schedule.cron and f"{self.schedule.cron} ({self.schedule.timezone})",
+            "watches": ", ".join(self.schedule.watch) or None,
+        }
+
+    def look_after(self) -> None:
+        """Start again what died, and do what is due.
+
+        Raises:
+            StageError: it dies again and again.
+        """
+        if self.server is not None and _has_died(self.server.process):
+            self._count_death("Prefect's server", self.server.log)
+            self.server.start()
+        if self.worker is not None and _has_died(self.worker):
+            self._count_death("the worker", self.log)
+            self._end_worker()
+            self._start_worker()
+        for due, at_s in self._next.items():
+            if time.monotonic() >= at_s:
+                try:
+                    due()
+                except (HTTPError, UniMoeError) as error:  # the server may just be away
+                    self.say(f"{type(error).__name__}: {error}")
+                every_s = SWEEP_S if due == self._sweep else self.schedule.watch_every_s
+                self._next[due] = time.monotonic() + every_s
+
+    def end(self) -> None:
+        """End the worker and the runs that it has at work; the next start goes on with them."""
+        self._end_worker()
+
+    def _start_worker(self) -> None:
+        pool = self.schedule.pool
+        words = ["worker", "start", "--pool", pool.name, "--type", pool.type]
+        words += ["--limit", str(pool.at_once), "--install-policy", "never"]
+        with self.log.open("a", encoding="utf-8") as output:
+            self.worker = leash.start(
+                "prefect", words, folder=self.layout.root, environment={}, output=output
+            )
+
+    def _end_worker(self) -> None:
+        """End the worker with its flows: none of them outlives it unwatched."""
+        if self.worker is not None:
+            leash.end(self.worker, PATIENCE_S)
+            self.worker = None
+
+    def _count_death(self, what: str, log: Path) -> None:
+        now = time.monotonic()
+        self._deaths = [at for at in self._deaths if now - at < DEATHS_S] + [now]
+        if len(self._deaths) > MOST_DEATHS:
+            raise StageError(
+                f"{what} died for the {len(self._deaths)}th time in {DEATHS_S / 60:.0f} minutes.",
+                cause=f"{log} says why.",
+                remedy="mend it, then give `uni-moe up` again; nothing is lost.",
+            )
+        self.say(f"{what} died and is started again; {log} may say why")
+
+    def _sweep(self) -> None:
+        """Tell the server which runs are dead, where they were this machine's."""
+        if self.server is None:
+            return  # others' runs may be of other machines; the automation ends them
+        for run in orchestrator.working():
+            if is_dead(run):
+                why = "its process is gone"
+                orchestrator.declare_dead(run.id, why)
+                self.say(f"the flow run {run.name} has died: {why}")
+                news = News("died", f"{run.name} died", why, str(self.layout.root), "up")
+                notify(self.layout.root, news, self.say)
+
+    def _watch(self) -> None:
+        """Ask for a retraining where something watched has changed and stands still."""
+        now = look(self.layout, self.schedule.watch)
+        changed = self.watch.changed(now, time.monotonic())
+        if changed:
+            reason = " and ".join(WORDS[name] for name in changed)
+            run = orchestrator.submit(orchestrator.BY_HAND, {"reason": reason})
+            self.watch.remember(now)
+            self.say(f"{reason}: the flow run {run.name} is asked for")
+
+
+def _has_died(process: subprocess.Popen[str] | None) -> bool:
+    return process is None or process.poll() is not None

@@ -1,0 +1,99 @@
+"""schedule.yaml, and what starts a retraining by having changed."""
+
+import os
+
+import pytest
+
+from flows.orchestrator import Working
+from flows.schedule import Schedule, load_schedule
+from flows.standing import is_dead
+from flows.watch import Watch, look
+from tests.integration.little_home import make_home, new_data
+from uni_moe.errors import ConfigError
+
+
+def test_without_a_file_nothing_begins_by_itself(tmp_path):
+    assert load_schedule(tmp_path) == Schedule()
+    assert Schedule().cron is None
+    assert Schedule().watch == ()
+
+
+def test_a_schedule_is_read(tmp_path):
+    text = "cron: '0 3 * * *'\ntimezone: Europe/Berlin\nwatch: [data, contract]\npool: {at_once: 3}"
+    (tmp_path / "schedule.yaml").write_text(text)
+    found = load_schedule(tmp_path)
+    assert (found.cron, found.timezone) == ("0 3 * * *", "Europe/Berlin")
+    assert found.watch == ("data", "contract")
+    assert (found.pool.name, found.pool.type, found.pool.at_once) == ("uni-moe", "process", 3)
+
+
+def test_all_problems_of_a_schedule_are_told_at_once(tmp_path):
+    text = "cron: daily\ntimezone: Mars/Base\nwatch_every_s: 0\npool: {at_once: 0}"
+    (tmp_path / "schedule.yaml").write_text(text)
+    with pytest.raises(ConfigError, match="4 problem") as told:
+        load_schedule(tmp_path)
+    for key in ("cron", "timezone", "watch_every_s", "pool.at_once"):
+        assert f"- {key}: " in str(told.value)
+
+
+@pytest.mark.parametrize("text", ["crons: x", "watch: [code]", "cron: [", "- 1"])
+def test_what_cannot_be_read_is_refused(tmp_path, text):
+    (tmp_path / "schedule.yaml").write_text(text)
+    with pytest.raises(ConfigError):
+        load_schedule(tmp_path)
+
+
+def test_the_first_look_ever_finds_nothing_new(tmp_path):
+    watch = Watch(tmp_path / "seen.json", settle_s=0)
+    assert watch.changed({"data": "a"}, 0) == []
+
+
+def test_a_change_counts_when_it_has_stood_still(tmp_path):
+    watch = Watch(tmp_path / "seen.json", settle_s=60)
+    watch.changed({"data": "a"}, 0)
+    assert watch.changed({"data": "b"}, 100) == []
+    assert watch.changed({"data": "c"}, 150) == []  # still being copied
+    assert watch.changed({"data": "c"}, 209) == []
+    assert watch.changed({"data": "c"}, 210) == ["data"]
+    watch.remember({"data": "c"})
+    assert watch.changed({"data": "c"}, 300) == []
+
+
+def test_a_change_made_while_nobody_watched_is_found(tmp_path):
+    Watch(tmp_path / "seen.json", settle_s=0).changed({"data": "a"}, 0)
+    later = Watch(tmp_path / "seen.json", settle_s=0)
+    assert later.changed({"data": "b"}, 0) == ["data"]
+
+
+def test_what_is_watched_for_the_first_time_is_not_new(tmp_path):
+    Watch(tmp_path / "seen.json", settle_s=0).changed({"data": "a"}, 0)
+    later = Watch(tmp_path / "seen.json", settle_s=0)
+    assert later.changed({"data": "a", "contract": "x"}, 0) == []
+    assert later.changed({"data": "a", "contract": "y"}, 1) == ["contract"]
+
+
+def test_data_and_contract_are_told_apart(tmp_path):
+    home = make_home(tmp_path / "home")
+    before = look(home, ("data", "contract"))
+    new_data(home.root, "bb", 0.7)
+    after = look(home, ("data", "contract"))
+    assert before["contract"] == after["contract"]
+    assert before["data"] != after["data"]
+    with (home.root / "data_contracts/manifest.yaml").open("a") as file:
+        file.write("# stricter\n")
+    assert look(home, ("data", "contract"))["contract"] != after["contract"]
+
+
+@pytest.mark.parametrize(
+    "pid, silent_s, dead",
+    [
+        (os.getpid(), 1e6, False),
+        (None, 10, False),  # its worker is about to start it
+        (None, 1000, True),
+        (2**22 + 1, 60, True),  # no machine has this process
+        (2**22 + 1, 1, False),
+    ],
+    ids=["alive", "not begun", "never begun", "gone", "gone just now"],
+)
+def test_a_run_is_dead_when_its_process_is_gone(pid, silent_s, dead):
+    assert is_dead(Working(None, "run", pid, silent_s)) == dead

@@ -1,0 +1,51 @@
+"""What no longer matches its inputs, the champion among it."""
+
+import pytest
+
+from tests.unit.registry import data_workspace as made
+from uni_moe.artifacts import Layout
+from uni_moe.registry.indexing import index
+from uni_moe.registry.staleness import staleness
+
+
+@pytest.fixture
+def layout(tmp_path, monkeypatch):
+    monkeypatch.delenv("UNI_MOE_DATABASE_URL", raising=False)
+    return Layout(tmp_path)
+
+
+def test_nothing_is_stale_where_all_matches(layout):
+    made.registered(layout)
+    found = staleness(layout, {})
+    assert not found
+    assert found.text == "Everything matches its inputs."
+
+
+def test_a_planned_stage_makes_its_artifact_stale_for_its_reason(layout):
+    made.registered(layout)
+    found = staleness(layout, {"tune": "params: tune.steps 1 -> 2", "align@image": "never ran"})
+    (one,) = found.artifacts
+    assert (one.name, one.why) == ("artifacts/model", "params: tune.steps 1 -> 2")
+    assert one.versions == (1,)
+    assert found.waiting == ("align@image",)
+
+
+def test_an_artifact_whose_input_was_made_again_is_stale_whatever_a_plan_says(layout):
+    made.road(layout)
+    made.ingest(layout, "audio", made.sounds()[:1])
+    found = {one.name: one.why for one in staleness(layout, {}).artifacts}
+    assert found["artifacts/experts/audio"] == "artifacts/corpus/audio was made again since"
+    assert "artifacts/experts/image" not in found
+
+
+def test_the_champion_is_held_beside_the_data_of_today(layout):
+    made.registered(layout)
+    made.ingest(layout, "image", made.pictures()[1:])
+    made.train(layout)
+    index(layout)
+    found = staleness(layout, {})
+    assert found.champion == 1
+    drifts = {one.name: one.change for one in found.drifts}
+    assert drifts.keys() == {f"artifacts/{one}/image" for one in ("samples", "validated", "corpus")}
+    assert drifts["artifacts/validated/image"].removed == {"mine": 1}
+    assert "removed: 1 of mine (mine/1)" in found.text

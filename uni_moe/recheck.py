@@ -1,0 +1,175 @@
+"""Registered models held against today's contract: whose data would it not accept any more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from uni_moe.artifacts import Layout
+from uni_moe.config import Params
+from uni_moe.data.contract import judge, open_contract
+from uni_moe.data.contract_rules import Contract
+from uni_moe.data.manifest import COLUMNS
+from uni_moe.data.validated import ACCEPTED, QUARANTINE, read_accepted, read_quarantine
+from uni_moe.records import Card
+from uni_moe.registry import read
+from uni_moe.registry.cards import all_cards, reachable
+from uni_moe.registry.seen import RULES, places, whole_file_of
+
+Word = Literal["kept", "fails", "unknown"]
+Tables = dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]]  # accepted, refused
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A sample that a model's data held, and the rules of today that it breaks."""
+
+    key: str
+    modality: str
+    rules: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Rechecked:
+    """A registered model's data under today's contract.
+
+    `breaches` are rules about whole sets. `why` says what cannot be known, where it cannot.
+    """
+
+    number: int
+    model: str
+    is_champion: bool
+    word: Word
+    failures: tuple[Failure, ...] = ()
+    breaches: tuple[str, ...] = ()
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Recheck:
+    """Every registered model's data under today's contract."""
+
+    contract: str
+    version: int
+    sha256: str
+    models: tuple[Rechecked, ...]
+
+    @property
+    def all_kept(self) -> bool:
+        """Whether the data of every model are known to keep the contract."""
+        return all(one.word == "kept" for one in self.models)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the answer as a JSON object."""
+        return asdict(self)
+
+    @property
+    def text(self) -> str:
+        """The answer for a person."""
+        head = f"contract {self.contract} {self.version} ({self.sha256[:12]})"
+        return "\n".join([head, *(line for one in self.models for line in _lines(one))])
+
+
+def recheck(layout: Layout, params: Params) -> Recheck:
+    """Judge the data of every registered model by the contract that params name today.
+
+    What was accepted under this very contract keeps it; nothing is judged twice.
+
+    Raises:
+        ConfigError: the contract cannot be read.
+        StageError: a rule of it could not be run.
+        LineageError: a card cannot be read.
+    """
+    contract = open_contract(layout.root / params.contract.manifest)
+    cards, where = all_cards(layout), places(layout)
+    known: dict[tuple[str, ...], tuple[Word, dict[str, Any]]] = {}
+    models = []
+    for version in read.models(layout):
+        family = {one: cards[one] for one in reachable(cards, version.model)}
+        judged = {one: card for one, (_, card) in family.items() if card.kind == "validated"}
+        data = tuple(sorted(judged))
+        if data not in known:
+            known[data] = _judged(contract, judged, where, _sources(family))
+        word, found = known[data]
+        models.append(Rechecked(version.number, version.model, version.is_champion, word, **found))
+    return Recheck(contract.name, contract.version, contract.sha256, tuple(models))
+
+
+def _judged(
+    contract: Contract,
+    judged: Mapping[str, Card],
+    where: Mapping[str, Path],
+    sources: list[str],
+) -> tuple[Word, dict[str, Any]]:
+    if not judged:
+        return "unknown", {"why": "the cards of its data are not kept"}
+    if all(card.params.get(RULES) == contract.sha256 for card in judged.values()):
+        return "kept", {}
+    tables: Tables = {}
+    for card_id, card in judged.items():
+        (name,) = card.parents
+        read_here = _tables(card, where.get(card_id))
+        if read_here is None:
+            return "unknown", {"why": f"the manifest of {name} is not kept, or is an older one"}
+        tables[name.rpartition("/")[2]] = read_here
+    return _verdict(contract, tables, sources)
+
+
+def _verdict(contract: Contract, tables: Tables, sources: list[str]) -> tuple[Word, dict[str, Any]]:
+    listed = {name: sorted((*good, *bad), key=_key) for name, (good, bad) in tables.items()}
+    judged, report = judge(contract, listed, sources)
+    failures = []
+    for name, part in judged.items():
+        accepted = {row["key"] for row in tables[name][0]}
+        for row, rules in zip(part.quarantined, part.reasons, strict=True):
+            if row["key"] in accepted:
+                failures.append(Failure(row["key"], name, rules))
+    found = {"failures": tuple(failures), "breaches": tuple(report.breaches)}
+    return ("fails" if failures or report.breaches else "kept"), found
+
+
+def _tables(card: Card, folder: Path | None) -> tuple[list[Any], list[Any]] | None:
+    """Return accepted and refused rows, None where they are not kept whole."""
+    if folder is None or not all(whole_file_of(card, folder, f) for f in (ACCEPTED, QUARANTINE)):
+        return None
+    accepted, refused = read_accepted(folder), read_quarantine(folder)
+    rows = [{name: row.get(name, _LACKS) for name in COLUMNS} for row in (*accepted, *refused)]
+    if any(_LACKS in row.values() for row in rows):
+        return None
+    return rows[: len(accepted)], rows[len(accepted) :]
+
+
+_LACKS = object()
+
+
+def _key(row: Mapping[str, Any]) -> str:
+    return str(row["key"])
+
+
+def _sources(family: Mapping[str, tuple[str, Card]]) -> list[str]:
+    """Return the names of the sources that samples were ingested from."""
+    told = (
+        source["name"]
+        for _, card in family.values()
+        if card.kind == "samples"
+        for source in card.params.get("sources", [])
+    )
+    return list(dict.fromkeys(told))
+
+
+def _lines(one: Rechecked) -> Iterator[str]:
+    champion = " (the champion)" if one.is_champion else ""
+    said = {
+        "kept": "its data keep it",
+        "fails": f"{len(one.failures)} sample(s) fail, {len(one.breaches)} set(s) break it",
+        "unknown": f"cannot be known: {one.why}",
+    }
+    yield f"version {one.number}{champion}  {one.model[:12]}  {said[one.word]}"
+    yield from (f"    {breach}" for breach in one.breaches)
+    for failure in one.failures[:_SHOWN]:
+        yield f"    {failure.key}  {', '.join(failure.rules)}"
+    if len(one.failures) > _SHOWN:
+        yield f"    … and {len(one.failures) - _SHOWN} more (--json tells all)"

@@ -1,0 +1,152 @@
+"""What no longer matches its inputs: artifacts here, and the champion beside today's data.
+
+What the graph says of params, code and raw files is asked of DVC by who calls; cards say the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from uni_moe.artifacts import Layout, read_card
+from uni_moe.records import Card
+from uni_moe.registry.cards import artifact_folders
+from uni_moe.registry.database import reading
+from uni_moe.registry.graph import above, nearest, versions_of
+from uni_moe.registry.manifest_difference import DataChange, data_change
+from uni_moe.registry.stale import stale_artifacts
+from uni_moe.registry.tables import champion_id
+
+DATA = ("samples", "validated", "corpus")  # kinds
+
+
+@dataclass(frozen=True)
+class StaleArtifact:
+    """An artifact here that its stage makes anew, why, and the versions that were made from it."""
+
+    name: str
+    card: str
+    stage: str
+    why: str
+    versions: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Data of the champion's that are others today; `change` is None where nobody knows how."""
+
+    name: str
+    was: str
+    now: str
+    change: DataChange | None
+
+
+@dataclass(frozen=True)
+class Staleness:
+    """All that no longer matches. `waiting` are stages that have no artifact here yet."""
+
+    artifacts: tuple[StaleArtifact, ...]
+    waiting: tuple[str, ...]
+    champion: int | None
+    drifts: tuple[Drift, ...]
+
+    def __bool__(self) -> bool:
+        """Whether anything is stale."""
+        return bool(self.artifacts or self.waiting or self.drifts)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the answer as a JSON object."""
+        return asdict(self)
+
+    @property
+    def text(self) -> str:
+        """The answer for a person."""
+        if not self:
+            return "Everything matches its inputs."
+        return "\n".join(_lines(self))
+
+
+def staleness(layout: Layout, planned: Mapping[str, str]) -> Staleness:
+    """Return what no longer matches its inputs.
+
+    Args:
+        layout: the workspace.
+        planned: the stages that must run, and why, as a plan of the graph says.
+
+    Raises:
+        LineageError: a card cannot be read.
+    """
+    cards = {layout.name_of(one): read_card(one) for one in artifact_folders(layout.artifacts)}
+    parted = {name: why for name, card in cards.items() if (why := _parted(card, cards))}
+    stages = {**{cards[name].stage: why for name, why in parted.items()}, **planned}
+    found = tuple(
+        StaleArtifact(
+            one.name, one.card, one.stage, parted.get(one.name) or stages[one.stage], one.versions
+        )
+        for one in stale_artifacts(layout, planned)
+    )
+    told = {one.name for one in found}
+    found += tuple(
+        StaleArtifact(name, cards[name].id, cards[name].stage, why, ())
+        for name, why in parted.items()
+        if name not in told
+    )
+    made = {card.stage for card in cards.values()}
+    with reading(layout, data=True) as session:
+        champion, drifts = _drifts(session, cards)
+    waiting = tuple(name for name in planned if name not in made)
+    return Staleness(tuple(sorted(found, key=lambda one: one.name)), waiting, champion, drifts)
+
+
+def _parted(card: Card, cards: Mapping[str, Card]) -> str:
+    """Say which inputs of an artifact are not those that lie here; nothing where all are."""
+    others = [
+        name for name, parent in card.parents.items() if name in cards and cards[name].id != parent
+    ]
+    gone = [name for name in card.parents if name not in cards]
+    said = [
+        f"{', '.join(names)} {what}"
+        for names, what in ((others, "was made again since"), (gone, "is not here"))
+        if names
+    ]
+    return "; ".join(said)
+
+
+def _drifts(session: Session, cards: Mapping[str, Card]) -> tuple[int | None, tuple[Drift, ...]]:
+    """Return the champion's number, and which of its data are others here."""
+    champion = champion_id(session)
+    if champion is None:
+        return None, ()
+    numbers = versions_of(session, [champion]).get(champion, ())
+    own = nearest(above(session, [champion]), champion)
+    pairs = [
+        (name, one.id, cards[name].id)
+        for name, one in sorted(own.items())
+        if one.kind in DATA and name in cards and cards[name].id != one.id
+    ]
+    drifts = tuple(
+        Drift(name, was, now, data_change(session, was, now) if "/validated/" in name else None)
+        for name, was, now in pairs
+    )
+    return (numbers[0] if numbers else None), drifts
+
+
+def _lines(found: Staleness) -> Iterator[str]:
+    for one in found.artifacts:
+        versions = ", ".join(map(str, one.versions))
+        beside = f"  (version {versions} was made from it)" if versions else ""
+        yield f"{one.name}  {one.card[:12]}  [{one.stage}]  {one.why}{beside}"
+    for stage in found.waiting:
+        yield f"{stage} has made nothing here yet"
+    if found.drifts:
+        yield f"The champion, version {found.champion}, was made from other data:"
+    yield from _told(found.drifts)
+
+
+def _told(drifts: Sequence[Drift]) -> Iterator[str]:
+    for one in drifts:
+        change = f"  {one.change.text}" if one.change is not None else ""
+        yield f"  {one.name}  {one.was[:12]} then, {one.now[:12]} today{change}"

@@ -1,0 +1,61 @@
+"""A registered model that is verified: its family, its params then, and how its runs were made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from uni_moe.artifacts import Layout
+from uni_moe.config import Params, Platform, of_card
+from uni_moe.registry.read import Version
+from uni_moe.verify.code import code_here
+from uni_moe.verify.comparable import Origin, code_differs, other_circumstances, unknown
+from uni_moe.verify.family import Family, Member
+from uni_moe.verify.origins import here_for
+from uni_moe.verify.past_params import params_then
+
+PHASES = ("align", "experts", "tune")  # what may be spread over processes
+
+
+@dataclass(frozen=True)
+class Case:
+    """What every grade above 0 is given; `say` tells a person what is being done."""
+
+    layout: Layout
+    version: Version
+    family: Family
+    now: Params
+    origins: Mapping[str, Sequence[Origin]]
+    say: Callable[[str], None]
+
+    def params_for(self, made: Iterable[Member]) -> dict[str, Any]:
+        """Return the params by which a stage makes these artifacts again."""
+        cards = (one.card for one in self.family.members)
+        return params_then(self.now, cards, [one.card for one in made])
+
+    def obstacles(self, members: Iterable[Member]) -> list[str]:
+        """Say why artifacts that are made here could not be held against these."""
+        found = []
+        for one in members:
+            origins = self.origins.get(one.card.id, ())
+            choice = one.card.params.get("platform")
+            here = here_for(None if choice is None else of_card(Platform, choice))
+            found += [
+                code_differs(one.card, code_here(one.card.stage), origins),
+                other_circumstances(one.card.stage, origins, here),
+            ]
+        return list(dict.fromkeys(filter(None, found)))
+
+    def is_unknown(self, one: Member) -> bool:
+        """Say whether no record tells under which circumstances an artifact was made."""
+        computes = "platform" in one.card.params and not one.card.results.get("pretrained")
+        return unknown(self.origins.get(one.card.id, ()), trained=computes)
+
+    def spread_for(self, one: Member) -> Mapping[str, Any]:
+        """Return how the training of an artifact was spread over processes; empty for one."""
+        origins = self.origins.get(one.card.id, ())
+        told = origins[-1].spread if origins else None
+        if one.card.stage.partition("@")[0] not in PHASES or told is None:
+            return {}
+        return told

@@ -1,0 +1,63 @@
+"""Reads under which circumstances artifacts were made, and what the circumstances are here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from uni_moe import platform
+from uni_moe.artifacts import Layout
+from uni_moe.config import Platform
+from uni_moe.registry.cards import all_runs, json_lines
+from uni_moe.runs import environment
+from uni_moe.verify.comparable import SPREAD, Here, Origin
+
+
+def origins_in(layout: Layout) -> dict[str, list[Origin]]:
+    """Return card id -> the runs that made it, oldest first, as their folders tell."""
+    found: dict[str, list[Origin]] = {}
+    for folder, record in all_runs(layout):
+        made = record.get("artifacts") or {}
+        if made:
+            origin = _origin(folder, record)
+            for card_id in made.values():
+                found.setdefault(card_id, []).append(origin)
+    return found
+
+
+def here_for(choice: Platform | None) -> Here:
+    """Return the circumstances of this machine; `choice` says how a stage would compute."""
+    now = environment()
+    computed = None
+    if choice is not None:
+        computed = {**platform.choose(choice).to_json(), **platform.machine()}
+    return Here(now["python"], now["packages"], computed)
+
+
+def _origin(folder: Path, record: Mapping[str, Any]) -> Origin:
+    told = record.get("environment") or {}
+    computed: dict[str, Any] | None = None
+    spread, moved = None, dict[str, Any]()
+    for event in _events(folder):
+        kind = event["event"]
+        if kind == "platform":
+            computed = {name: one for name, one in event.items() if name not in ("time", "event")}
+        elif kind == "machine":
+            spread = {name: event[name] for name in SPREAD if name in event}
+        elif kind == "resumed":
+            computed = {**(computed or {}), **event.get("routes", {})}
+            moved |= event.get("other_machine", {})
+    return Origin(
+        run=record["id"],
+        commit=record.get("commit"),
+        python=told.get("python"),
+        packages=told.get("packages") or {},
+        computed=computed,
+        spread=spread,
+        moved=moved,
+    )
+
+
+def _events(folder: Path) -> Iterator[Mapping[str, Any]]:
+    return (row for row in json_lines(folder / "events.jsonl") if "event" in row)

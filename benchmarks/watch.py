@@ -3,8 +3,9 @@
 What a training does for them is done beside a step that is not watched, from what a real step
 returned. The telemetry sums every layer's routing, brings it and the draws' losses off the device,
 looks for alarms and writes its lines. The ledger hashes every draw and goes to disk with each
-training state. A whole step that is watched stands beside one that is not; that is told without a
-bar, because two steps differ by more than what is asked for.
+training state. That state is written beside the steps that follow; what it takes of them is
+measured where every step has one. A whole step that is watched stands beside one that is not; that
+is told without a bar, because two steps differ by more than what is asked for.
 
 Shapes
     T  positions    E  experts    K  experts each token visits
@@ -41,6 +42,7 @@ from uni_moe.train.batches import MicroBatch, Seen, StepLoss, StepReport
 from uni_moe.train.learner import PhaseModule
 from uni_moe.train.ledger import Ledger
 from uni_moe.train.reporting import together
+from uni_moe.train.state import StateStore, TrainingState
 from uni_moe.train.telemetry import Telemetry, write
 from uni_moe.train.watch import PLAIN, Watch
 
@@ -61,7 +63,9 @@ LEDGER, TELEMETRY = f"{OURS}, the ledger of a step", f"{OURS}, the telemetry of 
 WATCHED = f"{OURS}, a watched step"
 _OURS, _LEDGER = Contender(OURS), Contender(LEDGER)
 BARS = {_LEDGER: at_most(0.01), Contender(TELEMETRY): at_most(0.02)}
+_SAVING = at_most(0.02)
 _WAITS = 5  # for the disk, whose middle is told
+_SAVED_STEPS = 8  # in a row
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -91,7 +95,12 @@ def _case(setup: Setup, shape: Shape, folder: Path) -> Case:
     claims.append(Claim(Contender(WATCHED), _OURS))
     share = waited_s(shape, folder) / STATE_STEPS / middle(measured.seconds[_OURS])[1]
     waits = Number("waiting for the disk beside it, in shares of a step", share)
-    return Case(str(shape), rows_of(measured, claims), [waits], {}, str(setup.clock))
+    saves = Number(
+        f"training states, one every {STATE_STEPS} steps, in shares of a step",
+        saving_share(shape, setup.seed, setup.device, folder) / STATE_STEPS,
+        bar=_SAVING if asked else None,
+    )
+    return Case(str(shape), rows_of(measured, claims), [waits, saves], {}, str(setup.clock))
 
 
 def runs(shape: Shape, seed: int, device: str, folder: Path) -> dict[str, Run]:
@@ -190,7 +199,8 @@ class Books:
 
     def __init__(self, shape: Shape, folder: Path) -> None:
         batch = micro_batch(shape, 0, "cpu")
-        found = StepLoss(torch.ones(()), by_draw=torch.ones(shape.batch, 2))
+        tokens = torch.tensor([float(one.tokens) for one in batch.seen])
+        found = StepLoss(torch.ones(()), by_draw=torch.stack([torch.ones_like(tokens), tokens], 1))
         self._report = report_of(0, batch, found)
         self._ledger, self._step = Ledger(folder), 0
         self._ledger.begin()
@@ -243,6 +253,47 @@ def run_in(folder: Path) -> Record:
     """Return a run that is written into this folder."""
     folder.mkdir(parents=True)
     return Record(folder.name, "tune", folder, {"artifacts": {}})
+
+
+class Saving(Step):
+    """One step after which a training state is saved, as a training does."""
+
+    def __init__(self, module: nn.Module, folder: Path) -> None:
+        super().__init__(module)
+        self.states, self._step = StateStore(folder), 0
+
+    def __call__(self, batch: MicroBatch) -> StepLoss:
+        """Make a step, and begin to write its state once the one before is written."""
+        found = super().__call__(batch)
+        self._step += 1
+        self.states.settle()
+        self.states.save(TrainingState(self._step, 1.0, self._engine.state(), {}))
+        return found
+
+
+def saving_share(shape: Shape, seed: int, device: str, folder: Path) -> float:
+    """Return what a state takes of the steps beside it, in shares of a step, by the wall's clock.
+
+    One is saved at every step, and waits for the one before: no training saves as often.
+    """
+    modules = [
+        Unwatched(step.learner_of(step.network(shape, seed).to(device), shape)) for _ in range(2)
+    ]
+    bare, saving = Step(modules[0]), Saving(modules[1], folder / "states")
+    batch = micro_batch(shape, 0, device)
+    shares = []
+    for _ in range(_WAITS):
+        alone, beside = (_took_s(one, batch) for one in (bare, saving))
+        shares.append(beside / alone - 1.0)
+    saving.states.settle()
+    return median(shares)
+
+
+def _took_s(trainer: Callable[[MicroBatch], object], batch: MicroBatch) -> float:
+    began = time.perf_counter()
+    for _ in range(_SAVED_STEPS):
+        trainer(batch)
+    return time.perf_counter() - began
 
 
 def waited_s(shape: Shape, folder: Path) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any
 
@@ -13,6 +13,7 @@ from uni_moe.changes import ABSENT, changes
 MOST_REASONS = 3
 LONGEST_VALUE = 60  # letters of a param's value that a reason shows
 LETTERS_AHEAD = 20  # of them, what is the same before the first difference
+TRAINS = ("foundation", "align", "experts", "tune")  # stages that take memory for a network
 NEVER_RAN = "it has not run in this workspace"
 _OUTS = {"deleted": "missing", "not in cache": "not in DVC's cache"}  # dvc's words and ours
 Status = Mapping[str, Sequence[Any]]  # what dvc says of each changed stage
@@ -24,12 +25,13 @@ class PlannedStage:
 
     `reasons` says what changed. Without reasons of its own a stage only follows others, and is
     passed over when their results turn out to be the same. `after` names the planned stages that
-    must end first.
+    must end first. `abreast` says how many planned stages that train may run at once.
     """
 
     name: str
     reasons: tuple[str, ...]
     after: tuple[str, ...]
+    abreast: int = 1
 
     @property
     def why(self) -> str:
@@ -96,7 +98,35 @@ def make_plan(
         if reasons or after:
             planned[name] = PlannedStage(name, tuple(reasons), after)
     fresh = tuple(name for name in order if name not in planned)
-    return Plan(tuple(planned.values()), fresh)
+    abreast = most_abreast({stage.name: stage.after for stage in planned.values()})
+    return Plan(tuple(replace(stage, abreast=abreast) for stage in planned.values()), fresh)
+
+
+def most_abreast(after: Mapping[str, Sequence[str]]) -> int:
+    """Return how many stages that train may run at once, where none waits for another.
+
+    They are as many as chains of stages are needed to hold them all (Dilworth's theorem), which is
+    their number less the stages that can be chained, each behind another one.
+
+    Args:
+        after: stage -> the stages that must end first, in an order that keeps that.
+    """
+    before: dict[str, set[str]] = {}
+    for name, waits in after.items():
+        before[name] = set(waits).union(*(before[one] for one in waits))
+    trains = [name for name in after if name.partition("@")[0] in TRAINS]
+    chained: dict[str, str] = {}
+
+    def chain(name: str, tried: set[str]) -> bool:
+        for later in trains:
+            if name in before[later] and later not in tried:
+                tried.add(later)
+                if later not in chained or chain(chained[later], tried):
+                    chained[later] = name
+                    return True
+        return False
+
+    return max(1, len(trains) - sum(chain(name, set()) for name in trains))
 
 
 def param_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -6,7 +6,6 @@ failed stays failed.
 
 from __future__ import annotations
 
-import os
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from threading import Semaphore
@@ -20,9 +19,10 @@ from prefect.states import Failed
 from flows.dvc import run_module, run_stage
 from flows.plan import PlannedStage
 from flows.remote import push_if_set
+from flows.seats import told_of, workers
 from uni_moe.artifacts import Layout
 from uni_moe.config import load_params
-from uni_moe.errors import ConfigError, StageError, UnreachableError
+from uni_moe.errors import StageError, UnreachableError
 from uni_moe.machine import Machine, load_machine
 from uni_moe.registry import indexing, promoting, write
 from uni_moe.registry.gate import Verdict
@@ -30,21 +30,7 @@ from uni_moe.registry.graphs import keep_graph
 from uni_moe.registry.known import last_word
 from uni_moe.runs import user
 
-
-def _workers() -> int:
-    told = os.environ.get("UNI_MOE_WORKERS", "")
-    if not told:
-        return os.cpu_count() or 1
-    if not told.isdecimal() or int(told) < 1:
-        raise ConfigError(
-            f"UNI_MOE_WORKERS is {told!r}.",
-            cause="it says how many stages run side by side, a whole number of at least 1.",
-            remedy="correct or unset it.",
-        )
-    return int(told)
-
-
-_SEATS = Semaphore(_workers())
+_SEATS = Semaphore(workers())
 GPU = "gpu"  # the slot that stages of all flows of a server take turns in
 _ON_GPU = ("foundation", "align", "experts", "tune", "evaluate")
 _LEASE_S = 60.0  # after which the slot of a killed flow is free again
@@ -55,6 +41,7 @@ _TRIES, _PAUSES_S = 2, [5.0, 30.0]
 def run_one(stage: PlannedStage, workspace: str, reason: str) -> State[None] | None:
     """Run one stage by DVC, which is the only cache there is; a failed one carries its error."""
     environment = {"UNI_MOE_REASON": reason, "UNI_MOE_FLOW_RUN": str(flow_run.get_id())}
+    environment |= told_of(stage)
     root = Path(workspace)
     machine = load_machine(root)
     try:

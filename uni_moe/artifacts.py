@@ -34,7 +34,6 @@ AROUND = (
     "uni_moe.train.learning",
     "uni_moe.train.loads",
     "uni_moe.train.memory",
-    "uni_moe.train.needs",
     "uni_moe.train.preflight",
     "uni_moe.train.sizes",
 )
@@ -196,8 +195,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
     What stands at the target is moved aside whole and goes last. One process at a time writes a
     target, so drafts that killed processes left are removed here.
     """
-    for left in target.parent.glob(f".{target.name}.{'?' * 32}"):
-        shutil.rmtree(left)
+    sweep(target)
     draft, aside = (target.parent / f".{target.name}.{uuid.uuid4().hex}" for _ in range(2))
     draft.mkdir(parents=True)
     try:
@@ -210,6 +208,23 @@ def whole_folder(target: Path) -> Iterator[Path]:
     finally:
         for left in (draft, aside):
             shutil.rmtree(left, ignore_errors=True)
+
+
+def sweep(target: Path) -> None:
+    """Remove what killed processes left beside a folder: drafts, and what was on its way out."""
+    for left in target.parent.glob(f".{target.name}.{'?' * 32}"):
+        shutil.rmtree(left)
+
+
+def remove_whole(target: Path) -> None:
+    """Remove a folder that others read: one step takes it from their sight, whole.
+
+    Who is killed on the way leaves what nobody reads; `sweep` removes it.
+    """
+    if target.exists():
+        target.replace(target.parent / f".{target.name}.{uuid.uuid4().hex}")
+        sync_folder(target.parent)
+    sweep(target)
 
 
 @contextmanager

@@ -17,10 +17,11 @@ from uni_moe.cli_process import quiet
 from uni_moe.command import Command
 from uni_moe.config import load_params
 from uni_moe.errors import ConfigError
-from uni_moe.machine import load_machine
+from uni_moe.machine import check_experts, load_machine
 from uni_moe.runs import user
 
 if TYPE_CHECKING:
+    from flows.plan import Plan
     from uni_moe.registry.gate import Verdict
 
 
@@ -49,7 +50,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     from uni_moe.outlook.text import outlook_text
     from uni_moe.outlook.whole import look_ahead
 
-    outlook = look_ahead(layout, [stage.name for stage in plan.stages])
+    outlook = look_ahead(layout, [stage.name for stage in plan.stages], _abreast(layout, plan))
     if arguments.json:
         print(json.dumps(plan.to_json() | outlook.to_json(), indent=1))
     else:
@@ -64,6 +65,8 @@ def _ready(arguments: argparse.Namespace) -> Layout:
     layout = Layout(arguments.workspace.resolve())
     params = load_params(layout.params)
     check_graph(layout.root)
+    experts = len(params.assembly.slots) if params.model.sparse_layers else 0
+    check_experts(experts, load_machine(layout.root).expert_parallel)
     if not (layout.root / params.raw).exists():
         raise ConfigError(
             f"The folder of raw data {params.raw} does not exist.",
@@ -90,8 +93,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
         push_if_set(layout.root, lambda line: print(line, flush=True))  # one may have failed
         return _closing(layout)
-    if load_machine(layout.root).launcher != "none":  # every stage has the machine for itself
-        os.environ.setdefault("UNI_MOE_WORKERS", "1")
+    _share(layout)
     with only_one(layout, "run"):
         from flows.embedded import settle
 
@@ -101,6 +103,22 @@ def _run(arguments: argparse.Namespace) -> int:
         verdict = cast("Verdict", retrain(str(layout.root), arguments.reason))
     print(f"\n{verdict.text}")
     return _closing(layout)
+
+
+def _share(layout: Layout) -> None:
+    """Let stages run one by one where each has a launcher's processes or the accelerator."""
+    from uni_moe.platform import device
+
+    if load_machine(layout.root).launcher != "none" or device().type != "cpu":
+        os.environ.setdefault("UNI_MOE_WORKERS", "1")
+
+
+def _abreast(layout: Layout, plan: Plan) -> int:
+    """Return how many trainings of a plan share the machine when it runs."""
+    from flows.seats import workers
+
+    _share(layout)
+    return min(workers(), max((stage.abreast for stage in plan.stages), default=1))
 
 
 def _closing(layout: Layout) -> int:

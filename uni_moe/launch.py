@@ -23,6 +23,7 @@ from uni_moe.machine import Machine
 
 _TORCHRUN, _DEEPSPEED = "torch.distributed.run", "deepspeed.launcher.runner"
 _PROGRAM = "uni_moe"
+ABREAST = "UNI_MOE_ABREAST"  # in the environment: how many trainings share this machine
 _SIZES_HERE = ("LOCAL_WORLD_SIZE", "LOCAL_SIZE")  # torchrun's word and DeepSpeed's
 _FIRST_ENDS_S = 5.0
 # What torch says of a rank that does not answer: an error of this name, or a text with this.
@@ -64,6 +65,11 @@ def size_here(machine: Machine) -> int:
     """Return how many of them run on this machine, by the launcher's word or the profile's."""
     told = next((os.environ[name] for name in _SIZES_HERE if name in os.environ), None)
     return int(told) if is_launched() and told is not None else machine.processes
+
+
+def abreast() -> int:
+    """Return how many trainings may run on this machine at once, as a flow tells its stages."""
+    return int(os.environ.get(ABREAST, "1"))
 
 
 def prefix() -> str:

@@ -8,13 +8,12 @@ holds results (artifacts, registered models, the source itself) is told with wha
 from __future__ import annotations
 
 import shlex
-import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from uni_moe.artifacts import CARD, Layout, read_card
+from uni_moe.artifacts import CARD, Layout, read_card, remove_whole
 from uni_moe.data.exposures import FILE as LEDGER
 from uni_moe.data.exposures import holds
 from uni_moe.data.features import feature_folder
@@ -29,7 +28,7 @@ from uni_moe.registry.read import models
 from uni_moe.registry.seen import SEEN
 from uni_moe.storage.remote import read_remote
 from uni_moe.train.foundation import CORPORA
-from uni_moe.train.state import states_in
+from uni_moe.train.state import trainings_in
 
 Row = Mapping[str, Any]
 
@@ -59,10 +58,10 @@ def clear_leftovers(layout: Layout, gone: Sequence[Row], rest: Sequence[Row]) ->
     if count := forget_features(root, contents):
         cleared.append(f"{count} feature(s) in {root}")
     for folder in _unfinished(layout, gone):
-        shutil.rmtree(folder)
+        remove_whole(folder)
         cleared.append(f"the unfinished training {layout.name_of(folder)}")
     if layout.apart.exists():  # artifacts and trainings of scheduled runs
-        shutil.rmtree(layout.apart)
+        remove_whole(layout.apart)
         cleared.append(f"the workspaces of scheduled runs in {layout.name_of(layout.apart)}")
     return cleared
 
@@ -120,12 +119,14 @@ def _same(gone: Sequence[Row], rest: Sequence[Row]) -> list[str]:
 def _unfinished(layout: Layout, gone: Sequence[Row]) -> Iterator[Path]:
     """Give the folders of training states that have learned from samples that went."""
     keys, modalities = {row["key"] for row in gone}, {row["modality"] for row in gone}
-    for stage, folder in states_in(layout):
-        name, _, part = stage.partition("@")
+    for folder in trainings_in(layout.state, "*"):
+        name, _, part = folder.name.rpartition("-")[0].partition("@")
         if name == "foundation":
             learned = bool(modalities & set(CORPORA[part]))
         else:
-            learned = any(_may_hold(file, keys) for file in sorted(folder.glob("ledger/part-*")))
+            parts = sorted(folder.glob("ledger/part-*"))
+            half_gone = not folder.is_dir()  # the process that removed it was killed
+            learned = half_gone or any(_may_hold(part, keys) for part in parts)
         if learned:
             yield folder
 

@@ -206,6 +206,22 @@ def _of_features(settings: FeatureCacheSettings) -> dict[str, bool]:
     }
 
 
+def check_experts(experts: int, size: int) -> None:
+    """Hold `expert_parallel` to a mixture's experts; without a mixture there are none.
+
+    Raises:
+        ConfigError: there are too few of them.
+    """
+    if experts < size > 1:
+        raise ConfigError(
+            f"{experts} experts cannot be spread over {size} ranks.",
+            cause="`expert_parallel` in machine.yaml spreads them, and each rank of a group holds "
+            "one at least; `assembly.slots` and `model.sparse_layers` in params.yaml say how many "
+            "there are.",
+            remedy="lower `expert_parallel` in machine.yaml.",
+        )
+
+
 def _of_retention(settings: RetentionSettings) -> dict[str, bool]:
     return {
         "retention.versions: must be at least 0": settings.versions < 0,

@@ -49,6 +49,16 @@ def test_a_plan_says_every_stage_and_why_from_wherever_it_is_asked(workspace):
     assert outside.stdout.startswith("21 stages to run, 0 up to date:\n  ingest ")
 
 
+@pytest.mark.parametrize("word", ["plan", "run"])
+def test_experts_that_cannot_be_spread_end_a_road_before_it_begins(workspace, word):
+    profile = {"launcher": "torchrun", "processes": 8, "expert_parallel": 8}
+    (workspace / "machine.yaml").write_text(json.dumps(profile))
+    done = command("--workspace", workspace, word)
+    assert done.returncode == 2
+    assert "5 experts cannot be spread over 8 ranks" in done.stderr
+    assert not (workspace / "runs").exists()
+
+
 def test_a_plan_for_machines_is_json(workspace):
     plan = json.loads(command("--workspace", workspace, "plan", "--json").stdout)
     names = [stage["name"] for stage in plan["stages"]]

@@ -3,20 +3,23 @@
 import copy
 import importlib
 import shutil
+from dataclasses import replace
 
 import pytest
 
 from tests.house.code_deps import ROOT
 from tests.integration.test_smallest_road import smallest_data
-from uni_moe.artifacts import Layout, read_card
+from uni_moe.artifacts import CARD, Layout, read_card, read_json, write_json
 from uni_moe.cli_stages import STAGES
 from uni_moe.config import parse_params
 from uni_moe.data.exposures import read_entries
 from uni_moe.data.manifest import read_manifest
 from uni_moe.data.order import Order
+from uni_moe.errors import StageError
 from uni_moe.removing import take_out
 from uni_moe.runs import start_run
 from uni_moe.stage import StageContext
+from uni_moe.train.ledger import Ledger
 from uni_moe.train.ledger_check import check
 
 FIRST = ("ingest", "validate", "prepare@text", "prepare@image", "prepare@video", "prepare@audio")
@@ -90,3 +93,37 @@ def test_a_changed_order_is_not_the_one_of_a_ledger(layout, monkeypatch):
     epoch = Order.epoch
     monkeypatch.setattr(Order, "epoch", lambda *told: epoch(*told)[::-1])
     assert check(layout, layout.aligned("image")).problems
+
+
+@pytest.fixture
+def again(layout, tmp_path):
+    """Return a workspace of the test's own, in which a phase has not run yet."""
+    copied = Layout(shutil.copytree(layout.root, tmp_path / "copy"))
+    shutil.rmtree(copied.expert("audio"))
+    return copied
+
+
+def test_a_ledger_that_lacks_a_draw_ends_its_phase(again, monkeypatch):
+    add = Ledger.add
+    monkeypatch.setattr(
+        Ledger,
+        "add",
+        lambda self, told: add(self, replace(told, seen=told.seen[told.step == 5 :])),
+    )
+    with pytest.raises(StageError, match="does not hold the draws of its phase: it says step 5"):
+        run(again, params_of(), "experts@audio")
+    assert not again.expert("audio").exists()
+
+
+def test_a_corpus_that_says_another_number_of_samples_ends_its_phase(again):
+    card = again.corpus("audio") / CARD
+    told = read_json(card)
+    told["results"]["listed"]["playground"] += 1
+    write_json(card, told)
+    with pytest.raises(StageError, match="playground, audio: listed samples are 8"):
+        run(again, params_of(), "experts@audio")
+    assert not again.expert("audio").exists()
+
+
+def test_a_card_does_not_know_how_a_phase_was_spread(layout):
+    assert "ranks" not in read_card(layout.expert("audio")).results

@@ -123,6 +123,14 @@ def test_unfinished_trainings_that_learned_from_a_removed_sample_are_cleared(lay
     assert [folder.exists() for folder in (*gone, *stay)] == [False] * 3 + [True] * 2
 
 
+def test_a_training_that_a_killed_process_was_removing_is_cleared(layout, capsys):
+    whole = write_state(layout, "tune")
+    half = whole.rename(whole.parent / f".{whole.name}.{'0' * 32}")
+    said = removed(layout, capsys, pictures(layout)[0]["key"])
+    assert f"cleared: the unfinished training state/{whole.name}\n" in said
+    assert not half.exists()
+
+
 def test_what_cannot_be_cleared_is_told_with_what_clears_it(layout, capsys):
     (layout.root / ".dvc").mkdir()
     registry.make(layout, layout.validated("image"), "validate", "v", [layout.samples("image")])

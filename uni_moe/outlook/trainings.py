@@ -49,8 +49,8 @@ ASSUMED_SHARE = 4  # a text takes a quarter of what a tiny language model reads,
 class Trainings:
     """Looks ahead at the training stages of one workspace."""
 
-    def __init__(self, layout: Layout, params: Params, machine: Machine) -> None:
-        """Read the sizes of the foundation.
+    def __init__(self, layout: Layout, params: Params, machine: Machine, abreast: int = 1) -> None:
+        """Read the sizes of the foundation; `abreast` trainings share the machine.
 
         Raises:
             ConfigError: a pretrained part is neither there nor known by its name.
@@ -59,9 +59,9 @@ class Trainings:
         self.config = planned_config(params, layout.root)
         self.words = _tokenizer_folder(layout, params)
         self.routes = choose(params.platform)
-        self.room = room_of(machine)
+        self.room = room_of(machine, abreast)
         # A foundation trains in one process, whatever starts the phases.
-        self.room_alone = room_of(Machine(memory_bytes=machine.memory_bytes))
+        self.room_alone = room_of(Machine(memory_bytes=machine.memory_bytes), abreast)
 
     def of(self, stage: str) -> Training | None:
         """Return what a stage trains, None where it trains nothing."""

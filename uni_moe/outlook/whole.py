@@ -64,15 +64,20 @@ class Outlook:
         }
 
 
-def look_ahead(layout: Layout, stages: Sequence[str]) -> Outlook:
+def look_ahead(layout: Layout, stages: Sequence[str], abreast: int = 1) -> Outlook:
     """Return what these stages of a workspace will do. Nothing runs, nothing is written.
+
+    Args:
+        layout: the workspace.
+        stages: the planned stages.
+        abreast: how many of them that train share the machine.
 
     Raises:
         ConfigError: params.yaml or machine.yaml is wrong, or a part's sizes are not known.
         LineageError: a card cannot be read.
     """
     params, machine = load_params(layout.params), load_machine(layout.root)
-    looking = Trainings(layout, params, machine)
+    looking = Trainings(layout, params, machine, abreast)
     found = {stage: looking.of(stage) for stage in stages}
     trainings = {stage: one for stage, one in found.items() if one is not None}
     last, rate = last_runs(layout), rate_here(params.platform.precision)

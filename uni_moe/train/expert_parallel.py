@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-from uni_moe.errors import ConfigError
+from uni_moe.machine import check_experts
 from uni_moe.model.adapters import expert_adapters
 from uni_moe.model.backends.base import combine, visits_of
 from uni_moe.model.experts import Experts
@@ -208,10 +208,6 @@ def _shares(experts: set[int], size: int) -> tuple[int, ...]:
         ConfigError: there are too few experts, or none.
     """
     most = max(experts, default=0)
-    if len(experts) != 1 or most < size:
-        raise ConfigError(
-            f"{most} experts cannot be spread over {size} ranks.",
-            cause="each rank of a group holds one at least.",
-            remedy="lower `expert_parallel` in machine.yaml.",
-        )
+    assert len(experts) <= 1, "every mixture of a network has as many experts"
+    check_experts(most, size)
     return tuple(most // size + (rank < most % size) for rank in range(size))

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from uni_moe import routes
+from uni_moe import launch, routes
 from uni_moe.errors import ConfigError
 from uni_moe.launch import size_here, size_of
 from uni_moe.machine import Machine
@@ -66,20 +66,26 @@ def process_bytes(ranks: Ranks) -> int:
     return _PROCESS_ACCELERATOR if ranks.accelerator else _PROCESS_CPU
 
 
-def room_of(machine: Machine) -> Room:
-    """Return the memory of one process: what the profile says, else what this machine has.
+def room_of(machine: Machine, abreast: int | None = None) -> Room:
+    """Return the memory of one process: what the profile says, else its share of this machine.
 
     Where there is an accelerator, its own memory is looked at and the host's is not: weights on
     their way to it, remembered features and a state that is being written are not covered.
+
+    Args:
+        machine: the profile.
+        abreast: how many trainings run at once; None asks the environment, where a flow told it.
     """
     if machine.memory_bytes is not None:
         return Room(machine.memory_bytes, "memory_bytes in machine.yaml")
+    stages = launch.abreast() if abreast is None else abreast
+    shared = f", shared by {stages} trainings side by side (UNI_MOE_WORKERS)" * (stages > 1)
     if torch.cuda.is_available():
         device: Any = torch.cuda.get_device_properties(0)
-        return Room(int(device.total_memory), f"the accelerator {device.name}")
+        return Room(int(device.total_memory) // stages, f"the accelerator {device.name}{shared}")
     whole = min([_physical(), *allowed()])
     count = size_here(machine)
-    return Room(whole // count, f"this machine, {count} process(es) on it")
+    return Room(whole // (count * stages), f"this machine, {count} process(es) on it{shared}")
 
 
 def fitting(

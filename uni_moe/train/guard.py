@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from uni_moe.config import Guard
 from uni_moe.errors import StageError, bullets
-from uni_moe.train.alarms import Alarm, Suspect
+from uni_moe.train.alarms import Alarm, AlarmKind, Suspect
 
+# What rules decide about; alarms of routing are told alone.
+GUARDED: tuple[AlarmKind, ...] = ("loss_spike", "gradient_spike", "not_finite")
 _NAMED = 5  # draws in an error's text
 
 
@@ -47,6 +49,23 @@ def decide(alarms: Sequence[Alarm], rules: Guard, skipped: Collection[int]) -> D
             exhausted = len(skipped) >= rules.most_skips
             return Decision("stop" if exhausted else "skip", alarm, exhausted, told)
     return Decision("go_on", alarms=told)
+
+
+def left_out(alarms: Mapping[int, Sequence[AlarmKind]], rules: Guard) -> list[int] | None:
+    """Return the steps that rules leave out of a training that alarmed so; None: it stops.
+
+    Args:
+        alarms: step -> what alarmed at it, as often as it was tried.
+        rules: what the params say.
+    """
+    found: list[int] = []
+    for step in sorted(alarms):
+        told = [Alarm(kind, step, "", math.nan) for kind in alarms[step]]
+        action = decide(told, rules, found).action
+        if action == "stop":
+            return None
+        found += [step] * (action == "skip")
+    return found
 
 
 def stopped(decision: Decision, draws: Sequence[Suspect] = ()) -> StageError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any
@@ -171,7 +172,7 @@ def _resume(
     engine: Engine, states: StateStore, watch: Watch, run: Run
 ) -> tuple[int, dict[str, Any]]:
     """Put back the newest whole state, the same on every rank."""
-    step = from_first(states.newest() if engine.world.is_first else None)
+    step = from_first(_newest(states, watch, run) if engine.world.is_first else None)
     if step is None:
         return 0, {}
     state = states.at(step)
@@ -190,6 +191,20 @@ def _resume(
         if other:
             tqdm.write(f"not to the bit: it began on another machine {other}", file=sys.stderr)
     return state.step, dict(state.facts)
+
+
+def _newest(states: StateStore, watch: Watch, run: Run) -> int | None:
+    """Return the step of the newest state that the guard of today would have led to."""
+
+    def is_ours(step: int, facts: Mapping[str, Any]) -> bool:
+        ours = watch.would_have(facts["watch"], facts["skipped"])
+        if not ours:
+            run.event("other_guard", step=step)
+            told = "the guard of today would not have left out the same steps before it"
+            tqdm.write(f"the state at step {step} is given up: {told}", file=sys.stderr)
+        return ours
+
+    return states.newest(is_ours)
 
 
 def one_step(engine: Engine, learner: Learner, schedule: Schedule, step: int) -> StepReport:

@@ -15,6 +15,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import nn
 
+from uni_moe import routes
 from uni_moe.artifacts import Draft, parent_ids, read_json, write_json
 from uni_moe.config import Phase, RoutingLosses
 from uni_moe.data.conservation import check_draws
@@ -22,6 +23,7 @@ from uni_moe.examples import ExampleMaker
 from uni_moe.feature_maker import open_features
 from uni_moe.launch import here
 from uni_moe.lengths import tokens_of
+from uni_moe.machine import Machine
 from uni_moe.model import adapters
 from uni_moe.model.assembly import RECEIPT, tuned
 from uni_moe.model.config import sparse_layers_of
@@ -30,7 +32,7 @@ from uni_moe.model.network import UniMoeForConditionalGeneration
 from uni_moe.model.parts import learn
 from uni_moe.model.processor import UniMoeProcessor
 from uni_moe.model.slots import mlp_of
-from uni_moe.platform import device
+from uni_moe.platform import device, machine
 from uni_moe.stage import StageContext
 from uni_moe.train.accounting import account_for
 from uni_moe.train.beginning import mixture_to_tune
@@ -46,7 +48,7 @@ from uni_moe.train.state import StateStore, open_states
 from uni_moe.train.telemetry import Telemetry
 from uni_moe.train.watch import Watch
 from uni_moe.train.work import device_peak, work_of
-from uni_moe.train.world import leave, same_on_all
+from uni_moe.train.world import leave, patient, same_on_all
 
 EXPERT = "expert.safetensors"
 ADAPTER = "adapter"
@@ -62,7 +64,8 @@ def align(ctx: StageContext) -> None:
         parents = (*corpora_of(ctx, phase), *built.parents)
         ids = parent_ids(ctx.layout, *parents)
         trained = _train(ctx, phase, data, built.model, built.model, built.processor, params, ids)
-    if not leave().is_first:
+    if not here().is_first:
+        leave(trained.others)
         return
     folder = ctx.layout.aligned(ctx.item)
     with _artifact(ctx, phase, trained, folder, "connector", params, parents) as draft:
@@ -80,7 +83,8 @@ def experts(ctx: StageContext) -> None:
         ids = parent_ids(ctx.layout, *parents)
         wrapped = _attach(ctx, phase, built.model)
         trained = _train(ctx, phase, data, wrapped, built.model, built.processor, params, ids)
-    if not leave().is_first:
+    if not here().is_first:
+        leave(trained.others)
         return
     folder = ctx.layout.expert(ctx.item)
     with _artifact(ctx, phase, trained, folder, "expert", params, parents) as draft:
@@ -114,7 +118,8 @@ def tune(ctx: StageContext) -> None:
         processor = UniMoeProcessor.from_pretrained(folder)
         wrapped = _attach(ctx, phase, base)
         trained = _train(ctx, phase, data, wrapped, base, processor, params, ids)
-    if not leave().is_first:
+    if not here().is_first:
+        leave(trained.others)
         return
     with _artifact(ctx, phase, trained, ctx.layout.model, "model", params, parents) as draft:
         if phase.lora is not None:
@@ -136,6 +141,7 @@ class _Trained:
     states: StateStore
     ledger: Ledger
     results: Mapping[str, Any]
+    others: Any  # ranks that stay until the first has written it
 
 
 def _train(  # noqa: PLR0913 - the one place where a phase's things meet
@@ -153,14 +159,12 @@ def _train(  # noqa: PLR0913 - the one place where a phase's things meet
     hold(model, ctx.params.platform.precision)
     for tower in network.towers():  # the engine moves the rest, or partitions it
         tower.to(device())
-    # With another `telemetry` it is the same training.
-    kept = {name: value for name, value in params.items() if name != "telemetry"}
-    states = open_states(ctx, kept, parents)
+    states = open_states(ctx, _training_params(params), parents)
     ledger = Ledger(states.folder / "ledger")
     with open_features(ctx, network, processor) as features:
         maker = ExampleMaker(data.corpora, processor, network, features, phase.packing)
         results = _loop(ctx, phase, data, model, maker, states, ledger)
-    return _Trained(maker, states, ledger, {**results, "learned": len(learned)})
+    return _Trained(maker, states, ledger, {**results, "learned": len(learned)}, patient())
 
 
 def _loop(  # noqa: PLR0913 - see above
@@ -172,7 +176,7 @@ def _loop(  # noqa: PLR0913 - see above
     states: StateStore,
     ledger: Ledger,
 ) -> dict[str, Any]:
-    same_on_all({"the training": states.folder.name, "machine.yaml": ctx.machine.spread})
+    same_on_all(goes_by(states.folder.name, ctx.machine))
     holes = read_holes(maker.corpora, "train", phase, sight_of(ctx.name))
     learner = PhaseLearner(
         model,
@@ -224,8 +228,34 @@ def _loop(  # noqa: PLR0913 - see above
     if here().is_first:
         check_draws(learner.steps.taken(phase.steps, results["skipped_steps"]), ledger.entries())
     results["conversations"] = counts_of(data.training)
-    results["ranks"] = here().size
     return results
+
+
+def _training_params(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a training state depends on.
+
+    Of `telemetry` that is what makes an alarm of a loss. What the guard does about alarms is held
+    to those that there were: a training goes on where it would have done the same.
+    """
+    guard = params["telemetry"]["guard"]
+    alarms = {name: guard[name] for name in ("window_steps", "spike_deviations")}
+    return {**params, "telemetry": alarms}
+
+
+def goes_by(training: str, profile: Machine) -> dict[str, str]:
+    """Return what decides what a rank computes, and to which bits.
+
+    Args:
+        training: the name of its states' folder: stage, params, inputs and code.
+        profile: how it is spread.
+    """
+    told = {**routes.current().to_json(), **machine()}
+    del told["allocator"]  # it changes no bits
+    return {
+        "the training": training,
+        "machine.yaml": profile.spread,
+        **{f"its {name}": str(value) for name, value in told.items()},
+    }
 
 
 @contextmanager
@@ -256,6 +286,7 @@ def _artifact(  # noqa: PLR0913 - what a card says, and where it stands
         trained.states.write(draft.folder)
         draft.results.update(trained.results)
     trained.states.clear()
+    leave(trained.others)
 
 
 def _attach(ctx: StageContext, phase: Phase, model: UniMoeForConditionalGeneration) -> nn.Module:

@@ -18,7 +18,7 @@ from uni_moe.data.corpus import Corpus
 from uni_moe.data.steps import Steps
 from uni_moe.errors import DataError
 from uni_moe.lengths import Lengths
-from uni_moe.machine import Machine
+from uni_moe.machine import Machine, check_experts
 from uni_moe.model.config import UniMoeConfig
 from uni_moe.model.processor import UniMoeProcessor
 from uni_moe.platform import take
@@ -46,13 +46,17 @@ def check_phase(
     training: Conversations,
     encoders: Collection[str],
 ) -> None:
-    """Refuse a phase that needs more memory than a process has; no weight has been read yet.
+    """Refuse a phase that cannot run here; no weight has been read yet.
 
     Raises:
-        ConfigError: it does.
+        ConfigError: it needs more memory than a process has, or spreads more experts than it has.
     """
     ranks = ranks_of(ctx.machine, stage=ctx.name, precision=ctx.params.platform.precision)
     config, words = _network(ctx, encoders)
+    if ctx.name == "tune":
+        check_experts(
+            config.num_experts if config.sparse_layers else 0, ctx.machine.expert_parallel
+        )
     processor = counting_processor(config, words, ctx.params.model.system_prompt)
     lengths = Lengths(processor, config.text_config.max_position_embeddings, phase.packing)
     steps = steps_of(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from uni_moe.errors import StageError, bullets
 from uni_moe.model.routing_sums import RoutingSums, stacked, unstacked
 from uni_moe.train.batches import MicroBatch, Seen, StepLoss
 from uni_moe.train.world import gathered
@@ -68,7 +69,11 @@ def share_of(batches: Sequence[MicroBatch], found: Sequence[StepLoss]) -> Share:
 
 
 def joined(shares: Sequence[Share]) -> Together:
-    """Join the shares of all ranks, in their order."""
+    """Join the shares of all ranks, in their order.
+
+    Raises:
+        StageError: a draw was learned from by other tokens than the ledger is told.
+    """
     draws = sorted(
         (
             (rank, seen, (total, int(tokens)))
@@ -77,6 +82,7 @@ def joined(shares: Sequence[Share]) -> Together:
         ),
         key=lambda one: one[1].slot,
     )
+    _check_tokens([(seen, tokens) for _, seen, (_, tokens) in draws])
     tables = [share.tables_LMX for share in shares if share.tables_LMX is not None]
     layers = next((share.layers for share in shares if share.layers), ())
     return Together(
@@ -90,6 +96,22 @@ def joined(shares: Sequence[Share]) -> Together:
         parts=_means(share.parts for share in shares),
         auxiliary=_sums(share.auxiliary for share in shares),
     )
+
+
+def _check_tokens(draws: Sequence[tuple[Seen, int]]) -> None:
+    """Hold what the network counted of each draw to what was told of it before."""
+    wrong = [
+        f"{seen.key} (slot {seen.slot}): {seen.tokens} said, {tokens} learned"
+        for seen, tokens in draws
+        if seen.tokens != tokens
+    ]
+    if wrong:
+        raise StageError(
+            f"The ledger would not say what was learned from:{bullets(wrong)}",
+            cause="the network counts other loss-bearing tokens than the processor: a defect of "
+            "this program.",
+            remedy="report it, with these samples and the stage's params.",
+        )
 
 
 def _auxiliary(found: Sequence[StepLoss]) -> dict[str, float]:

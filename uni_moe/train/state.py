@@ -14,26 +14,29 @@ profile may keep all states, too: a verification starts from them.
 from __future__ import annotations
 
 import json
-import shutil
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from tqdm import tqdm
 
 from uni_moe.artifacts import (
     Layout,
     code_hash,
     files_of,
     read_json,
+    remove_whole,
     whole_folder,
     write_json,
     write_text,
 )
-from uni_moe.errors import unwritten
+from uni_moe.errors import StageError, unwritten
 from uni_moe.machine import Machine
 from uni_moe.records import canonical_json, sha256_text
 from uni_moe.stage import StageContext
@@ -44,6 +47,7 @@ _ANY_KEY = "[0-9a-f]" * _KEY
 _FACTS = "state.json"
 _HASHES = "hashes.json"
 _TENSORS = "tensors.safetensors"
+IsOurs = Callable[[int, Mapping[str, Any]], bool]
 
 
 @dataclass(frozen=True)
@@ -85,14 +89,17 @@ class StateStore:
         folder: Path,
         last: int = Machine.last_states,
         record: Callable[[Trace], None] | None = None,
+        spoiled: Callable[[Path], None] | None = None,
         *,
         keep: bool = False,
     ) -> None:
-        """Keep the `last` so many states and the best; `record` is told of each once it is whole.
+        """Keep the `last` so many states and the best.
 
-        It is told by the thread that writes. With `keep` all states stay, also at the end.
+        `record` is told of each once it is whole, by the thread that writes; `spoiled` of a folder
+        whose bytes are no more what was written. With `keep` all states stay, also at the end.
         """
         self.folder, self._last, self._record, self._keep = folder, last, record, keep
+        self._spoiled, self._sound = spoiled, set[Path]()
         self._writer: threading.Thread | None = None
         self._trouble: Exception | None = None
 
@@ -128,21 +135,40 @@ class StateStore:
             self._writer.join()
             self._writer = None
 
-    def newest(self) -> int | None:
+    def newest(self, is_ours: IsOurs | None = None) -> int | None:
         """Return the step of the newest state whose bytes are what was written; None without one.
 
-        A torn state is passed over for the one before it: it can only come from a broken disk,
-        because a state appears by one rename.
+        A spoiled state is told and passed over for the one before it. A disk does that, no kill: a
+        state comes and goes by one rename. What came after the state that is taken has no trace.
+
+        Args:
+            is_ours: says of a step and its facts whether the training may go on from them; a state
+                that is refused goes.
         """
         self.settle()
-        whole = (folder for folder in reversed(self._folders()) if _is_whole(folder))
-        folder = next(whole, None)
-        if folder is None:
-            return None
-        step = _step_of(folder)
-        if step not in self.traces():  # the process was killed before it could note it
+        folder = next(self._to_go_on_from(is_ours), None)
+        step = _step_of(folder) if folder is not None else None
+        self._cut(step or 0)
+        if folder is not None and step is not None and step not in self.traces():
+            # The process was killed before it could note it.
             self._note(step, read_json(folder / _FACTS)["loss"], read_json(folder / _HASHES))
         return step
+
+    def _to_go_on_from(self, is_ours: IsOurs | None) -> Iterator[Path]:
+        for folder in filter(self._is_sound, reversed(self._folders())):
+            if is_ours is None or is_ours(_step_of(folder), read_json(folder / _FACTS)["facts"]):
+                yield folder
+            else:
+                remove_whole(folder)
+
+    def _is_sound(self, folder: Path) -> bool:
+        """Look at a state's bytes; they are told where they are no more what was written."""
+        if _is_whole(folder):
+            self._sound.add(folder)
+            return True
+        if self._spoiled is not None:
+            self._spoiled(folder)
+        return False
 
     def traces(self) -> dict[int, Trace]:
         """Return step -> what is known of every state that ever was, in their order."""
@@ -160,8 +186,19 @@ class StateStore:
         write_text(folder / STATES, "".join(rows))
 
     def at(self, step: int) -> TrainingState:
-        """Return the state of a step that `newest` returned."""
+        """Return the state of a step that `newest` returned, here or on the first rank.
+
+        Raises:
+            StageError: the first rank found it whole, and this one reads other bytes.
+        """
         folder = self._place(step)
+        if folder not in self._sound and not self._is_sound(folder):
+            raise StageError(
+                f"The training state {folder} is not whole where this process reads it.",
+                cause="its bytes are not those that were written: they have not come here yet, or "
+                "a disk or the network spoiled them.",
+                remedy="let all nodes see one shared workspace, then give the same command again.",
+            )
         facts = read_json(folder / _FACTS)
         tensors = load_file(folder / _TENSORS)
         return TrainingState(facts["step"], facts["loss"], tensors, facts["facts"])
@@ -172,9 +209,9 @@ class StateStore:
         if self._keep:
             return
         stage = self.folder.name.rpartition("-")[0]
-        others = self.folder.parent.glob(f"{stage}-{_ANY_KEY}")
-        for folder in {self.folder, *others}:
-            shutil.rmtree(folder, ignore_errors=True)
+        for folder in {self.folder, *trainings_in(self.folder.parent, stage)}:
+            with suppress(OSError):  # a disk may hold on to what is read no more
+                remove_whole(folder)
 
     def _write(self, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         try:
@@ -191,11 +228,19 @@ class StateStore:
     def _note(self, step: int, loss: float, files: Mapping[str, str]) -> None:
         """Keep the trace of a state that is whole; one of the same step before it was torn."""
         trace = Trace(step, loss, files)
-        traces = {**self.traces(), step: trace}
-        lines = (json.dumps(vars(traces[one])) + "\n" for one in sorted(traces))
-        write_text(self.folder / STATES, "".join(lines))
+        self._keep_traces({**self.traces(), step: trace})
         if self._record is not None:
             self._record(trace)
+
+    def _cut(self, step: int) -> None:
+        """Drop the traces of what came after a step: it will not have been."""
+        traces = self.traces()
+        if any(one > step for one in traces):
+            self._keep_traces({one: trace for one, trace in traces.items() if one <= step})
+
+    def _keep_traces(self, traces: Mapping[int, Trace]) -> None:
+        lines = (json.dumps(vars(traces[one])) + "\n" for one in sorted(traces))
+        write_text(self.folder / STATES, "".join(lines))
 
     def _forget(self) -> None:
         """Remove states that need not stay."""
@@ -204,7 +249,7 @@ class StateStore:
         traces = self.traces()
         there = {step: folder for folder in self._folders() if (step := _step_of(folder)) in traces}
         for step in there.keys() - kept({step: traces[step].loss for step in there}, self._last):
-            shutil.rmtree(there[step])
+            remove_whole(there[step])
 
     def _place(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}"
@@ -229,8 +274,17 @@ def open_states(
     def record(trace: Trace) -> None:
         ctx.run.event("state", **vars(trace))
 
+    def spoiled(folder: Path) -> None:
+        ctx.run.event("spoiled_state", folder=ctx.layout.name_of(folder))
+        tqdm.write(
+            f"{ctx.layout.name_of(folder)} is passed over: its bytes are not those that were "
+            "written; the training goes on from a state before it, or from its start",
+            file=sys.stderr,
+        )
+
     folder = ctx.layout.state / f"{ctx.name}-{key}"
-    return StateStore(folder, ctx.machine.last_states, record, keep=ctx.machine.keep_states)
+    keep, last = ctx.machine.keep_states, ctx.machine.last_states
+    return StateStore(folder, last, record, spoiled, keep=keep)
 
 
 def rows_of(file: Path) -> dict[int, dict[str, Any]]:
@@ -251,8 +305,17 @@ def _step_of(folder: Path) -> int:
 
 def states_in(layout: Layout) -> Iterator[tuple[str, Path]]:
     """Give the stage and the folder of every training whose states a workspace keeps."""
-    for folder in sorted(layout.state.glob(f"*-{_ANY_KEY}")):
+    for folder in filter(Path.is_dir, trainings_in(layout.state, "*")):
         yield folder.name.rpartition("-")[0], folder
+
+
+def trainings_in(folder: Path, stage: str) -> list[Path]:
+    """Return where a stage's trainings lie, or lay, if one was killed while it removed them."""
+    half_gone = (
+        left.with_name(left.stem.removeprefix("."))
+        for left in folder.glob(f".{stage}-{_ANY_KEY}.{'?' * 32}")
+    )
+    return sorted({*folder.glob(f"{stage}-{_ANY_KEY}"), *half_gone})
 
 
 def _is_whole(folder: Path) -> bool:

@@ -8,9 +8,9 @@ from typing import Any
 
 from uni_moe import config
 from uni_moe.runs import Run
-from uni_moe.train.alarms import suspects
+from uni_moe.train.alarms import AlarmKind, suspects
 from uni_moe.train.batches import StepReport
-from uni_moe.train.guard import Decision, decide, stopped
+from uni_moe.train.guard import GUARDED, Decision, decide, left_out, stopped
 from uni_moe.train.ledger import Ledger
 from uni_moe.train.telemetry import Telemetry, write
 
@@ -34,11 +34,23 @@ class Watch:
         self._guard = rules.guard
         self._telemetry = telemetry or Telemetry(rules)
         self._ledger = ledger
+        self._alarms: dict[int, tuple[AlarmKind, ...]] = {}  # what the guard was asked about
+        self._skips: dict[int, tuple[AlarmKind, ...]] = {}  # of them, since this process began
 
     def begin(self) -> None:
         """Begin a training at its first step."""
+        self._alarms = {}
         if self._ledger is not None:
             self._ledger.begin()
+
+    def would_have(self, kept: Mapping[str, Any], skipped: Sequence[int]) -> bool:
+        """Say whether the guard of today would have left out the same steps until `keep`.
+
+        Args:
+            kept: what `keep` returned.
+            skipped: the steps that were left out.
+        """
+        return left_out(_by_step(kept["alarms"]), self._guard) == list(skipped)
 
     def resume(self, kept: Mapping[str, Any]) -> None:
         """Go on, or back, to where `keep` was called.
@@ -47,13 +59,15 @@ class Watch:
             StageError: the ledger is not the one that was kept.
         """
         self._telemetry.load(kept["telemetry"])
+        self._alarms = _by_step(kept["alarms"]) | self._skips
         if self._ledger is not None:
             self._ledger.resume(kept["ledger"])
 
     def keep(self) -> dict[str, Any]:
         """Return what a training state keeps of this."""
         ledger = None if self._ledger is None else self._ledger.position()
-        return {"telemetry": self._telemetry.to_json(), "ledger": ledger}
+        alarms = sorted(self._alarms.items())
+        return {"telemetry": self._telemetry.to_json(), "ledger": ledger, "alarms": alarms}
 
     def see(self, report: StepReport, run: Run, skipped: Sequence[int]) -> Decision:
         """Tell a step and record its draws, unless it is to be left out; return what follows.
@@ -64,8 +78,16 @@ class Watch:
         told = self._telemetry.add(report)
         write(run, report.step, told)
         decision = decide(told.alarms, self._guard, skipped)
+        if kinds := tuple(alarm.kind for alarm in told.alarms if alarm.kind in GUARDED):
+            self._alarms[report.step] = kinds
+            if decision.action == "skip":
+                self._skips[report.step] = kinds
         if decision.action == "stop":
             raise stopped(decision, suspects(report))
         if decision.action == "go_on" and self._ledger is not None:
             self._ledger.add(report)
         return decision
+
+
+def _by_step(kept: Sequence[Sequence[Any]]) -> dict[int, tuple[AlarmKind, ...]]:
+    return {step: tuple(kinds) for step, kinds in kept}

@@ -17,6 +17,8 @@ from uni_moe.errors import StageError, bullets
 from uni_moe.launch import World, here
 from uni_moe.machine import Machine
 
+_STAYS = datetime.timedelta(days=7)
+
 
 def join(patience_s: float = Machine.patience_s) -> World:
     """Meet the others; the second call finds all of them met.
@@ -93,19 +95,41 @@ def same_on_all(facts: Mapping[str, str]) -> None:
         raise StageError(
             f"The ranks would not train the same:{bullets(problems)}",
             cause="a node has another params.yaml, another machine.yaml, other artifacts or other "
-            "code.",
-            remedy="let all nodes work in one shared workspace, or bring them to the same state; "
-            "then give the same command again.",
+            "code; or other packages or another processor, by which copies of one weight would "
+            "drift apart.",
+            remedy="let all nodes work in one shared workspace, on machines of one kind, or bring "
+            "them to the same state; then give the same command again.",
         )
 
 
-def leave() -> World:
-    """Part from the others once all are done; what one does alone after that, nobody waits for.
+def leave(first: Any = None) -> None:  # noqa: ANN401 - torch's process group
+    """Part from the others once all are here. Who goes without a word would look as if it had died.
 
-    Who goes without a word would look as if it had died.
+    Args:
+        first: what `patient` returned, where the first rank comes when it has done what it does
+            alone.
+
+    Raises:
+        StageError: another rank ended before it came.
     """
-    world = here()
-    if world.size > 1:
-        distributed.barrier()
-        distributed.destroy_process_group()
-    return world
+    if here().size == 1:
+        return
+    try:
+        distributed.barrier(first)
+    except RuntimeError as error:
+        raise StageError(
+            f"Rank {here().rank} waited for the others at the end, and one is gone: {error}",
+            cause="it ended with an error, or was killed; nothing that it had not ended to write "
+            "is there.",
+            remedy="see the first rank that ended with an error, then give the same command again.",
+        ) from error
+    distributed.destroy_process_group()
+
+
+def patient() -> Any:  # noqa: ANN401 - torch's process group
+    """Return a group whose members wait for each other much longer than for a step.
+
+    A launcher may end all once some of its nodes' ranks are gone, so others stay while the first
+    writes what all have made, however long that takes.
+    """
+    return distributed.new_group(backend="gloo", timeout=_STAYS) if here().size > 1 else None

@@ -9,6 +9,7 @@ from benchmarks import step, watch
 from uni_moe.config import load_params
 from uni_moe.data.exposures import read_entries
 from uni_moe.train.learner import PhaseModule
+from uni_moe.train.state import StateStore
 from uni_moe.workspace import recipe_file
 
 TINY = replace(
@@ -65,6 +66,12 @@ def test_a_step_that_is_not_watched_learns_the_same():
         found.append([trainer(one).total.item() / one.count for one in batches])
     assert found[0] == pytest.approx(found[1], rel=1e-5)
     assert found[0][0] != found[0][1]
+
+
+def test_what_saving_takes_is_asked_of_states_that_are_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(watch, "_SAVED_STEPS", 2)
+    assert watch.saving_share(TINY, 0, "cpu", tmp_path) > 0
+    assert StateStore(tmp_path / "states").newest() == 2 * watch._WAITS
 
 
 def test_the_sizes_are_those_of_the_playgrounds_tune_phase():

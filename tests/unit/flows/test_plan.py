@@ -1,6 +1,8 @@
 import pytest
 
-from flows.plan import LONGEST_VALUE, make_plan, param_changes
+from flows.plan import LONGEST_VALUE, make_plan, most_abreast, param_changes
+from flows.seats import told_of
+from uni_moe.launch import ABREAST
 
 PARENTS = {
     "ingest": [],
@@ -104,3 +106,38 @@ def test_the_order_keeps_every_dependency():
     plan = make_plan(PARENTS, {"ingest": changed(data="modified")})
     place = {stage.name: i for i, stage in enumerate(plan.stages)}
     assert all(place[p] < place[name] for name, of in PARENTS.items() for p in of)
+
+
+@pytest.mark.parametrize(
+    ("after", "most"),
+    [
+        ({}, 1),
+        ({"prepare@audio": [], "prepare@image": []}, 1),  # they train nothing
+        ({"align@audio": [], "align@image": [], "tune": ["align@audio", "align@image"]}, 2),
+        ({"align@audio": [], "experts@audio": ["align@audio"], "align@image": []}, 2),
+        (  # through a stage that trains nothing
+            {"experts@audio": [], "assemble": ["experts@audio"], "tune": ["assemble"]},
+            1,
+        ),
+        (  # the first choice of a chain has to be taken back
+            {
+                "foundation@a": [],
+                "foundation@b": [],
+                "align@a": ["foundation@a", "foundation@b"],
+                "align@b": ["foundation@a"],
+            },
+            2,
+        ),
+    ],
+)
+def test_trainings_of_which_none_waits_for_another_may_run_at_once(after, most):
+    assert most_abreast(after) == most
+
+
+def test_a_stage_is_told_how_many_trainings_share_the_machine(monkeypatch):
+    new = {name: changed(data="modified") for name in PARENTS}
+    stage = make_plan(PARENTS, new).stages[0]
+    assert stage.abreast == 2
+    for workers, told in (("1", "1"), ("9", "2")):
+        monkeypatch.setenv("UNI_MOE_WORKERS", workers)
+        assert told_of(stage) == {ABREAST: told}

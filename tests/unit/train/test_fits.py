@@ -48,6 +48,16 @@ def test_processes_of_one_machine_share_its_memory_and_not_its_accelerators():
     assert alone > 0
 
 
+def test_trainings_side_by_side_share_a_machine(monkeypatch):
+    alone = room_of(Machine())
+    assert room_of(Machine(), abreast=4).size_bytes == alone.size_bytes // 4
+    monkeypatch.setenv(launch.ABREAST, "3")
+    shared = room_of(Machine())
+    assert shared.size_bytes == alone.size_bytes // 3
+    assert "shared by 3 trainings side by side" in shared.said_by
+    assert room_of(Machine(memory_bytes=7)).size_bytes == 7
+
+
 @pytest.mark.parametrize("told", ["LOCAL_WORLD_SIZE", "LOCAL_SIZE"])
 def test_processes_that_a_person_started_are_counted_and_not_the_profiles(told, monkeypatch):
     alone = room_of(Machine())

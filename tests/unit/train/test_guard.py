@@ -7,7 +7,7 @@ import pytest
 from tests.unit.train.reports import report, seen
 from uni_moe.config import Guard
 from uni_moe.train.alarms import Alarm, suspects
-from uni_moe.train.guard import decide, stopped
+from uni_moe.train.guard import decide, left_out, stopped
 
 NAN = Alarm("not_finite", 7, "the loss of step 7 is nan", math.nan)
 LEAP = Alarm("loss_spike", 7, "the loss of step 7 is 9", 12.0, 8.0)
@@ -37,6 +37,22 @@ def test_what_follows_a_step(alarms, on_not_finite, on_spike, skipped, action):
     assert found.action == action
     assert found.alarms == tuple(alarms)
     assert found.exhausted == (len(skipped) == 2)
+
+
+@pytest.mark.parametrize(
+    ("on_not_finite", "on_spike", "steps"),
+    [
+        ("stop", "tell", None),
+        ("skip", "tell", [9]),
+        ("skip", "skip", None),  # 4, 7, then once more than it may
+        ("skip", "stop", None),
+    ],
+)
+def test_rules_are_held_to_the_alarms_that_there_were(on_not_finite, on_spike, steps):
+    rules = Guard(on_not_finite, on_spike, most_skips=2, window_steps=16, spike_deviations=8.0)
+    told = {9: ["not_finite"], 4: ["loss_spike", "gradient_spike"], 7: ["gradient_spike"]}
+    assert left_out(told, rules) == steps
+    assert left_out({}, rules) == []
 
 
 def error(losses, skipped=()):

@@ -1,8 +1,10 @@
 """One report from the shares of all ranks."""
 
+import pytest
 import torch
 
 from tests.unit.train.reports import routed, seen
+from uni_moe.errors import StageError
 from uni_moe.train.batches import MicroBatch, StepLoss
 from uni_moe.train.reporting import joined, share_of, together
 
@@ -26,6 +28,13 @@ def test_draws_of_all_ranks_stand_by_slot():
     assert [(rank, one.slot) for rank, one in found.seen] == [(0, 0), (1, 1), (0, 3), (0, 4)]
     assert found.by_draw == ((0.5, 4), (1.0, 2), (3.0, 4), (4.0, 4))
     assert (found.draws, found.positions) == (4, 40)
+
+
+def test_a_draw_learned_from_by_other_tokens_than_its_ledger_says_is_found():
+    batch, found = micro([seen(0, "a", tokens=3), seen(1, "b", tokens=2)], [1.0, 1.0])
+    found.by_draw[1, 1] = 1
+    with pytest.raises(StageError, match=r"cats/b \(slot 1\): 2 said, 1 learned"):
+        joined([share((batch, found))])
 
 
 def test_routing_adds_up_over_micro_batches_and_ranks():

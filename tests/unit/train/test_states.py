@@ -1,16 +1,23 @@
 import errno
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
 
-from uni_moe.errors import StoreError
+from uni_moe.artifacts import Layout
+from uni_moe.config import load_params
+from uni_moe.errors import StageError, StoreError
+from uni_moe.runs import start_run
+from uni_moe.stage import StageContext
 from uni_moe.train import state as module
 from uni_moe.train.state import (
     STATES,
     StateStore,
     TrainingState,
     kept,
+    open_states,
     rows_of,
     whole_states,
 )
@@ -40,6 +47,46 @@ def test_a_torn_state_is_passed_over_for_the_one_before(tmp_path, text):
     states = saved(tmp_path / "align@image-x", 1, 2)
     (states.folder / "step-00000002" / "hashes.json").write_text(text)
     assert states.newest() == 1
+
+
+def flipped(states, step):
+    """Flip a bit of a state's tensors."""
+    file = states.folder / f"step-{step:08d}" / "tensors.safetensors"
+    spoiled = bytearray(file.read_bytes())
+    spoiled[-1] ^= 1
+    file.write_bytes(spoiled)
+    return file.parent
+
+
+def test_every_spoiled_state_is_told(tmp_path):
+    told = []
+    states = saved(tmp_path / "tune-x", 1, 2, spoiled=told.append)
+    folders = [flipped(states, step) for step in (2, 1)]
+    assert states.newest() is None
+    assert told == folders
+
+
+def test_a_spoiled_state_is_told_in_the_runs_events_and_to_the_person(tmp_path, capsys):
+    params = load_params(Path(__file__).parents[3] / "params.yaml")
+    layout = Layout(tmp_path)
+    with start_run(layout, "tune", {}) as run:
+        states = open_states(StageContext("tune", layout, params, run), {}, {})
+        states.save(state(1))
+        states.settle()
+        flipped(states, 1)
+        assert states.newest() is None
+    name = f"state/{states.folder.name}/step-00000001"
+    assert f"{name} is passed over" in capsys.readouterr().err
+    (file,) = tmp_path.rglob("events.jsonl")
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [one["folder"] for one in lines if one["event"] == "spoiled_state"] == [name]
+
+
+def test_a_rank_that_reads_other_bytes_than_the_first_does_not_resume(tmp_path):
+    states = saved(tmp_path / "tune-x", 1)
+    flipped(states, 1)
+    with pytest.raises(StageError, match="not whole where this process reads it"):
+        StateStore(states.folder).at(1)
 
 
 def test_what_is_saved_is_what_stood_there_when_it_was_saved(tmp_path):
@@ -137,6 +184,29 @@ def test_a_stage_that_ended_leaves_no_state_of_its_own_and_all_of_others(tmp_pat
     assert mine.newest() is None
     assert old.newest() is None
     assert other.newest() == 1
+
+
+@pytest.mark.parametrize("first", ["ledger", STATES, "step-00000002"])
+def test_a_kill_while_states_are_removed_leaves_no_half_training_to_resume(
+    first, tmp_path, monkeypatch
+):
+    states = saved(tmp_path / f"tune-{KEYS[0]}", 1, 2)
+    (states.folder / "ledger").mkdir()
+    remove = shutil.rmtree
+
+    def killed(folder, **_):
+        one = folder / first
+        remove(one) if one.is_dir() else one.unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            states.clear()
+    again = StateStore(states.folder)
+    assert (again.newest(), again.traces()) == (None, {})
+    again.clear()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_machine_that_keeps_states_keeps_all_of_them_to_the_end_and_after(tmp_path):

@@ -172,6 +172,33 @@ def test_resume_after_a_skipped_step_ends_with_the_same_bits(tmp_path, stop_at):
     assert (found[0], found[2:]) == (expected[0], expected[2:])
 
 
+@pytest.mark.parametrize(("before", "after"), [("tell", "skip"), ("skip", "tell")])
+def test_resume_under_another_guard_ends_as_if_it_had_held_from_the_start(
+    before, after, tmp_path, capsys
+):
+    spoil = {BAD: 1e4}
+    expected = trained(tmp_path / "whole", Learner(spoil), rules(on_spike=after))
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "cut", Learner(spoil, stop_at=27), rules(on_spike=before))
+    found = trained(tmp_path / "cut", Learner(spoil), rules(on_spike=after))
+    assert torch.equal(found[1], expected[1])
+    assert (found[0], found[2:]) == (expected[0], expected[2:])
+    whole, cut = (StateStore(tmp_path / name / "state").traces() for name in ("whole", "cut"))
+    assert list(whole) == list(cut)
+    assert [one["step"] for one in events_of(tmp_path / "cut", "other_guard")] == [25, 20]
+    assert "the state at step 20 is given up" in capsys.readouterr().err
+
+
+def test_resume_under_another_guard_goes_on_where_nothing_would_have_been_otherwise(tmp_path):
+    spoil = {BAD: math.nan}
+    with pytest.raises(StageError):
+        trained(tmp_path, Learner(spoil))
+    found = trained(tmp_path, Learner(spoil), rules(on_not_finite="skip"))
+    assert found[0]["skipped_steps"] == [BAD]
+    assert events_of(tmp_path, "resumed")[0]["step"] == 15
+    assert events_of(tmp_path, "other_guard") == []
+
+
 def test_a_training_skips_as_often_as_it_may_and_then_stops(tmp_path):
     told = rules(on_not_finite="skip", most_skips=2)
     spoil = {7: math.nan, 12: math.nan, 13: math.nan}

@@ -1,12 +1,14 @@
 """What ranks tell each other before they train."""
 
+import time
+
 import pytest
 
 from benchmarks.on_ranks import on_ranks
 from uni_moe.errors import StageError
 from uni_moe.launch import here
 from uni_moe.machine import Machine
-from uni_moe.train.world import join, leave, same_on_all
+from uni_moe.train.world import join, leave, patient, same_on_all
 
 
 def compared(items):
@@ -33,6 +35,26 @@ def test_ranks_that_would_not_train_the_same_are_all_told():
     assert "on rank 1, processes 1, nodes 1, zero_stage 1" in other[0]
     assert "the code" not in other[0]
     assert "remedy: let all nodes work in one shared workspace" in other[0]
+
+
+def writing(items):
+    """Let the first rank write for longer than a rank waits for another; it dies if asked to."""
+    join(2.0)
+    others = patient()
+    for item in items:
+        yield item, None
+        if here().is_first:
+            time.sleep(4.0)
+        try:
+            leave(others)
+        except StageError as error:
+            yield item, error.what
+        else:
+            yield item, "stayed"
+
+
+def test_other_ranks_stay_as_long_as_the_first_one_writes():
+    assert on_ranks(writing, ["a"], patience_s=60.0) == [("stayed", "stayed")]
 
 
 def test_one_process_trains_as_it_is_told():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import CTE, literal, select
@@ -38,6 +39,34 @@ def above(session: Session, starts: Collection[str]) -> dict[str, Artifact]:
 def below(session: Session, starts: Collection[str]) -> dict[str, Artifact]:
     """Return artifacts and everything that was made from them, by id."""
     return _walked(session, starts, _EDGES.c.parent, _EDGES.c.child)
+
+
+def reached(session: Session, starts: Collection[str]) -> dict[str, Artifact]:
+    """Return the same as `below`, faster: of parents only those that are below, by their ids."""
+    if len(starts) > _MOST:
+        every = list(starts)
+        found = reached(session, every[:_MOST])
+        for one in reached(session, every[_MOST:]).values():
+            known = found.get(one.id, one)
+            found[one.id] = replace(known, parents={**known.parents, **one.parents})
+        return found
+    walk = _walk(starts, _EDGES.c.parent, _EDGES.c.child)
+    rows = session.connection().execute(
+        select(walk.c.id, _OWN.c.name, _OWN.c.stage, _OWN.c.kind, _EDGES.c.child)
+        .select_from(walk)
+        .outerjoin(_OWN, _OWN.c.id == walk.c.id)
+        .outerjoin(_EDGES, _EDGES.c.parent == walk.c.id)
+    )
+    told: dict[str, tuple[str | None, str | None, str | None]] = {}
+    parents: defaultdict[str, dict[str, str]] = defaultdict(dict)
+    for one, name, stage, kind, child in rows.all():
+        told[one] = (name, stage, kind)
+        if child is not None:
+            parents[child][one] = one
+    return {
+        one: Artifact(one, name or one, stage, kind, parents[one])
+        for one, (name, stage, kind) in told.items()
+    }
 
 
 def in_order(artifacts: Mapping[str, Artifact]) -> list[Artifact]:

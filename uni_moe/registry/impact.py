@@ -6,7 +6,7 @@ How far they reach, and how that is known, is decided by `reach`; this file asks
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sqlalchemy import exists, select
@@ -16,12 +16,12 @@ from uni_moe.artifacts import Layout, read_card
 from uni_moe.registry.asked import Asked, meant
 from uni_moe.registry.cards import artifact_folders
 from uni_moe.registry.database import reading
-from uni_moe.registry.graph import above, below, versions_of
+from uni_moe.registry.graph import Artifact, above, below, reached, versions_of
 from uni_moe.registry.holdings import Draws
 from uni_moe.registry.reach import How, Reached, reach
 from uni_moe.registry.rerun import Again, again
 from uni_moe.registry.samples import about
-from uni_moe.registry.sightings import sightings, with_tables
+from uni_moe.registry.sightings import Told, sightings, with_tables
 from uni_moe.registry.tables import ArtifactRow, EdgeRow, RunArtifactRow, champion_id
 from uni_moe.registry.tables_data import HolderRow
 
@@ -116,11 +116,10 @@ def answered(session: Session, asked: Asked, here: Mapping[str, str]) -> Impact:
     """Return what samples are in; `here` holds the artifacts of the workspace, id -> name."""
     numbers = meant(session, asked)
     told = sightings(session, numbers)
-    manifests = [one for one, tables in told.items() if {"accepted", "refused"} & tables.keys()]
-    graph = below(session, [*told, *_parents(session, manifests)])
-    reached, spared = reach(graph, told, with_tables(session, graph))
+    graph = _in_question(session, told)
+    hits, spared = reach(graph, told, with_tables(session, _untold(graph, told)))
     live = champion_id(session)
-    touched = _today(session, reached, live, here)
+    touched = _today(session, hits, live, here)
     hit = {one.id for one in touched}
     families = {"artifacts/": above(session, list(here))}
     families |= {"the champion": above(session, [live])} if live is not None else {}
@@ -135,14 +134,32 @@ def answered(session: Session, asked: Asked, here: Mapping[str, str]) -> Impact:
     )
 
 
+def _in_question(session: Session, told: Told) -> dict[str, Artifact]:
+    """Return all that was made from what tells of the samples; nearly all from the same data."""
+    manifests = [one for one, tables in told.items() if {"accepted", "refused"} & tables.keys()]
+    graph = reached(session, _parents(session, manifests))
+    others = reached(session, [one for one in told if one not in graph])
+    for one in others.values():
+        parents = {**one.parents, **(graph[one.id].parents if one.id in graph else {})}
+        graph[one.id] = replace(one, parents=parents)
+    return graph
+
+
+def _untold(graph: Mapping[str, Artifact], told: Told) -> list[str]:
+    """Return the artifacts of which it matters whether a table is known that tells nothing."""
+    return [
+        one.id
+        for one in graph.values()
+        if one.id not in told and one.kind not in ("samples", "corpus", "report", "export")
+    ]
+
+
 def _today(
-    session: Session, reached: Sequence[Reached], live: str | None, here: Mapping[str, str]
+    session: Session, hits: Sequence[Reached], live: str | None, here: Mapping[str, str]
 ) -> tuple[Touched, ...]:
-    models = [one.artifact.id for one in reached if one.artifact.kind == "model"]
+    models = [one.artifact.id for one in hits if one.artifact.kind == "model"]
     numbers = versions_of(session, models)
-    outside = _outside(
-        session, [one.artifact.id for one in reached if one.artifact.name[:1] == "/"]
-    )
+    outside = _outside(session, [one.artifact.id for one in hits if one.artifact.name[:1] == "/"])
     return tuple(
         Touched(
             id=one.artifact.id,
@@ -158,7 +175,7 @@ def _today(
             is_here=one.artifact.id in here,
             places=tuple(outside.get(one.artifact.id, ())),
         )
-        for one in reached
+        for one in hits
     )
 
 

@@ -30,7 +30,7 @@ test: .venv/.dev
 
 # What starts servers of its own and takes long.
 test-operate: .venv/.dev
-	$(BIN)/python -m pytest -m operate
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m operate
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

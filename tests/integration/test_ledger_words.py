@@ -175,7 +175,7 @@ def test_a_ledger_of_another_corpus_is_not_judged(layout, capsys):
     ("words", "code", "said"),
     [
         (("check", "tune"), 5, "no artifact"),
-        (("check", "nobody"), 5, "names 0 registered models"),
+        (("check", "nobody"), 2, "names 0 registered models"),
         (("show", "playground/nobody"), 3, "No ledger here has seen"),
         (("show", "abc"), 3, "No ledger here has seen"),
     ],

@@ -34,6 +34,9 @@ MACHINES = {
 }
 
 
+LONG = ("zero 0", "zero 1", "moments in the machine's memory")  # with the other long tests
+
+
 @pytest.fixture(scope="module")
 def assembled(tmp_path_factory):
     """A workspace with everything that tune reads, made by stages of one step each."""
@@ -82,7 +85,13 @@ def agree(found, expected):
         assert found.validation_loss[name] == pytest.approx(by_one, rel=1e-5)
 
 
-@pytest.mark.parametrize("machine", MACHINES.values(), ids=MACHINES)
+@pytest.mark.parametrize(
+    "machine",
+    [
+        pytest.param(machine, id=name, marks=[pytest.mark.operate] * (name in LONG))
+        for name, machine in MACHINES.items()
+    ],
+)
 def test_two_ranks_train_what_one_trains(machine, assembled, alone):
     agree(tuned(assembled, **two(**machine)), alone)
 
@@ -116,7 +125,7 @@ def test_a_resume_keeps_the_allocator_that_fits_here_and_the_run_tells_it(assemb
     ("first", "then", "last"),
     [
         (two(zero_stage=2), {}, two(zero_stage=1)),
-        (two(zero_stage=3), two(expert_parallel=2), {}),
+        pytest.param(*(two(zero_stage=3), two(expert_parallel=2), {}), marks=pytest.mark.operate),
     ],
     ids=["two, one, two", "zero 3, experts, one"],
 )
@@ -152,6 +161,7 @@ def test_resume_after_all_ranks_were_killed_ends_in_the_same_bits(assembled):
     assert all(torch.equal(found.adapter[name], tensor) for name, tensor in expected.items())
 
 
+@pytest.mark.operate
 def test_a_command_that_was_told_can_be_typed(assembled, alone):
     machine = two(zero_stage=1)
     words, environment = command(assembled, machine)
@@ -163,6 +173,7 @@ def test_a_command_that_was_told_can_be_typed(assembled, alone):
     assert numbers(assembled)[-1]["loss"] == pytest.approx(alone.rows[-1]["loss"], rel=1e-5)
 
 
+@pytest.mark.operate
 def test_ranks_may_compute_activations_again(assembled, alone):
     agree(tuned(assembled, **two(zero_stage=3, activation_checkpointing=True)), alone)
 
@@ -177,5 +188,6 @@ def test_two_nodes_train_as_ranks_of_one(assembled, alone):
         other.kill()
 
 
+@pytest.mark.operate
 def test_deepspeeds_launcher_starts_ranks(assembled, alone):
     agree(tuned(assembled, launcher="deepspeed", processes=2, zero_stage=2), alone)

@@ -213,6 +213,7 @@ def test_a_run_with_nothing_to_do_sends_what_a_failed_push_left(here, server, mo
     assert store.has(f"{read.champion(here).model}/model")
 
 
+@pytest.mark.operate
 def test_another_versions_spoilt_data_is_told_and_stays(here, tmp_path):
     nas = tmp_path / "nas"
     done(here.root, "remote", "set", str(nas), secret=None)
@@ -227,6 +228,7 @@ def test_another_versions_spoilt_data_is_told_and_stays(here, tmp_path):
     done(here.root, "push", "--verify", secret=None)
 
 
+@pytest.mark.operate
 def test_all_versions_come_with_the_champions_data(here, tmp_path):
     done(here.root, "remote", "set", str(tmp_path / "nas"), secret=None)
     done(here.root, "push", secret=None)
@@ -252,6 +254,7 @@ def test_a_pull_without_a_champion_says_so(tmp_path):
         assert "the champion names 0 registered models" in said.stderr
 
 
+@pytest.mark.operate
 def test_a_folder_that_is_not_there_is_told_and_not_made(here, tmp_path):
     nas, away = tmp_path / "nas", tmp_path / "away"
     done(here.root, "remote", "set", str(nas), secret=None)

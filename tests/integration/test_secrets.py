@@ -77,7 +77,7 @@ def test_no_secret_is_in_what_a_round_trip_writes_sends_or_says(said, here, tmp_
     }.items():
         said(here.root, *words, str(here.root / name))
         assert (here.root / name).stat().st_size > 0
-    said(here.root, "index", "--rebuild")
+    said(here.root, "registry", "rebuild")
     monkeypatch.setenv("UNI_MOE_DATABASE_URL", DATABASE)
     assert "127.0.0.1" in said(here.root, "models", code=2) or "psycopg" in said.told[-1]
     assert holders(tmp_path, MARK) == []

@@ -32,7 +32,7 @@ def redrawn(folder, out, *, keep=()):
 
 
 def experts(command, a, b):
-    found = json.loads(command("diff", a, b, "--json")[1])
+    found = json.loads(command("diff", a, b, "--json")[1])["experts"]
     return [one for one in found if one["slot"] is not None and one["layer"] == 0]
 
 

@@ -207,6 +207,7 @@ def test_a_flow_ends_with_one_push_and_without_a_secret_in_its_logs(
         assert not [file for file in files if SECRET.encode() in file.read_bytes()]
 
 
+@pytest.mark.operate
 def test_a_push_that_fails_leaves_the_verdict_and_says_how_to_go_on(
     tmp_path: Path, server: dict[str, str]
 ) -> None:

@@ -8,14 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 from zoneinfo import available_timezones
 
-import yaml
-
-from uni_moe.config_building import build
-from uni_moe.errors import ConfigError, bullets
-from uni_moe.yaml_text import parse_yaml
+from uni_moe.config_building import build_file
 
 FILE = "schedule.yaml"
 
@@ -61,21 +57,7 @@ def load_schedule(root: Path) -> Schedule:
     path = root / FILE
     if not path.is_file():
         return Schedule()
-    problems: list[str] = []
-    try:
-        data = parse_yaml(path.read_text(encoding="utf-8")) or {}
-        found = cast("Schedule", build(Schedule, data, "", problems))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        problems.append(str(error))
-    if not problems:
-        problems = _rules(found)
-    if problems:
-        raise ConfigError(
-            f"{path} has {len(problems)} problem(s):{bullets(problems)}",
-            cause="keys that are unknown or of the wrong type, or values that cannot be.",
-            remedy="mend the lines named above; README.md, “By schedule”, has an example.",
-        )
-    return found
+    return build_file(Schedule, path, _rules, chapter="By schedule")
 
 
 def _rules(schedule: Schedule) -> list[str]:

@@ -18,7 +18,7 @@ from uni_moe.artifacts import Layout
 from uni_moe.cli_process import quiet
 from uni_moe.command import Command
 from uni_moe.config import load_params
-from uni_moe.machine import NAMED, Machine, load_machine
+from uni_moe.machine import NAMED, TOLD, Machine, load_machine
 from uni_moe.records import MEDIA_KINDS, MODALITIES
 
 # stage -> the function that runs it, and the items it may have behind the @
@@ -84,7 +84,7 @@ def _stage(arguments: argparse.Namespace) -> None:
         call(StageContext(name, layout, params, follow_run(layout, name), machine))
         return
     with only_one(layout, name), start_run(layout, name, {"seed": params.seed}) as run:
-        run.event("profile", **asdict(machine))
+        run.event(TOLD, **asdict(machine))
         call(StageContext(name, layout, params, run, machine))
 
 

@@ -7,7 +7,43 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, TypeVar, cast
+
+import yaml
+
+from uni_moe.errors import ConfigError, bullets
+from uni_moe.yaml_text import parse_yaml
+
+T = TypeVar("T")
+
+
+def build_file(kind: type[T], path: Path, rules: Callable[[T], list[str]], *, chapter: str) -> T:
+    """Read a small settings file: its types by `kind`, what they cannot say by `rules`.
+
+    Args:
+        kind: a dataclass, all of whose fields have defaults.
+        path: a YAML file.
+        rules: returns what is wrong with values of the right types.
+        chapter: of the README, where examples stand.
+
+    Raises:
+        ConfigError: it is not YAML, or lists every key that is wrong.
+    """
+    problems: list[str] = []
+    try:
+        data = parse_yaml(path.read_text(encoding="utf-8")) or {}
+        found = cast("T", build(kind, data, "", problems))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        problems.append(str(error))
+    problems = problems or rules(found)
+    if problems:
+        raise ConfigError(
+            f"{path} has {len(problems)} problem(s):{bullets(problems)}",
+            cause="keys that are unknown or of the wrong type, or values that do not go together.",
+            remedy=f"mend the lines named above; README.md, “{chapter}”, has examples.",
+        )
+    return found
 
 
 def build(kind: Any, value: object, where: str, problems: list[str]) -> Any:  # noqa: ANN401, PLR0911, C901

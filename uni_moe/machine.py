@@ -10,16 +10,14 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
-import yaml
-
-from uni_moe.config_building import build
-from uni_moe.errors import ConfigError, bullets
-from uni_moe.yaml_text import parse_yaml
+from uni_moe.config_building import build_file
+from uni_moe.errors import ConfigError
 
 FILE = "machine.yaml"
 NAMED = "UNI_MOE_MACHINE"  # in the environment: another file
+TOLD = "profile"  # the event by which a run tells its profile
 _SPREAD = (
     "processes",
     "nodes",
@@ -116,21 +114,7 @@ def load_machine(root: Path) -> Machine:
     path = Path(named) if named else root / FILE
     if not named and not path.is_file():
         return Machine()
-    problems: list[str] = []
-    try:
-        data = parse_yaml(path.read_text(encoding="utf-8")) or {}
-        found = cast("Machine", build(Machine, data, "", problems))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        problems.append(str(error))
-    if not problems:
-        problems = _rules(found)
-    if problems:
-        raise ConfigError(
-            f"{path} has {len(problems)} problem(s):{bullets(problems)}",
-            cause="keys that are unknown or of the wrong type, or values that do not go together.",
-            remedy="mend the lines named above; README.md, “To a cluster”, has examples.",
-        )
-    return found
+    return build_file(Machine, path, _rules, chapter="To a cluster")
 
 
 def _rules(machine: Machine) -> list[str]:

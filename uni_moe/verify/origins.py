@@ -9,6 +9,7 @@ from typing import Any
 from uni_moe import platform
 from uni_moe.artifacts import Layout
 from uni_moe.config import Platform
+from uni_moe.machine import TOLD
 from uni_moe.registry.cards import all_runs, json_lines
 from uni_moe.runs import environment
 from uni_moe.verify.comparable import SPREAD, Here, Origin
@@ -43,7 +44,7 @@ def _origin(folder: Path, record: Mapping[str, Any]) -> Origin:
         kind = event["event"]
         if kind == "platform":
             computed = {name: one for name, one in event.items() if name not in ("time", "event")}
-        elif kind == "machine":
+        elif kind == TOLD:
             spread = {name: event[name] for name in SPREAD if name in event}
         elif kind == "resumed":
             computed = {**(computed or {}), **event.get("routes", {})}

@@ -1,6 +1,6 @@
 """What a verification decides before it acts: order, params then, whether bits can be compared."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -10,11 +10,14 @@ from tests.unit.data.workspace import PROJECT
 from uni_moe.artifacts import Layout, code_hash_of
 from uni_moe.config import load_params, parse_params
 from uni_moe.data.ingest import params_of
+from uni_moe.machine import TOLD, Machine
 from uni_moe.records import MODALITIES, Card
+from uni_moe.runs import start_run
 from uni_moe.train import state
 from uni_moe.verify.comparable import Here, Origin, code_differs, other_circumstances, unknown
 from uni_moe.verify.family import STATES, differences, family_of
 from uni_moe.verify.intervals import Chance, Interval
+from uni_moe.verify.origins import origins_in
 from uni_moe.verify.past_params import params_then, paths_in
 from uni_moe.verify.remaking import missing
 from uni_moe.verify.retraining import first_difference, lay_state
@@ -293,3 +296,13 @@ def test_a_kept_state_is_laid_with_all_that_was_noted_up_to_it(tmp_path):
     assert found.newest() == 2
     assert found.traces() == {n: one for n, one in kept.traces().items() if n <= 2}
     assert torch.equal(found.at(2).tensors["w"], torch.ones(2))
+
+
+def test_how_a_run_was_spread_is_read_as_the_run_tells_it(tmp_path):
+    layout = Layout(tmp_path)
+    machine = Machine(launcher="torchrun", processes=2, zero_stage=3)
+    with start_run(layout, "tune", {}) as run:
+        run.event(TOLD, **asdict(machine))
+        run.record["artifacts"]["artifacts/model"] = "a" * 64
+    (origin,) = origins_in(layout)["a" * 64]
+    assert (origin.spread["processes"], origin.spread["zero_stage"]) == (2, 3)

@@ -30,7 +30,7 @@ test: .venv/.dev
 
 # What starts servers of its own and takes long.
 test-operate: .venv/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m operate
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m operate -rs
 
 lint: .venv/.dev
 	$(BIN)/ruff check .
@@ -39,7 +39,7 @@ lint: .venv/.dev
 	$(BIN)/lint-imports
 
 # How fast ours is beside its peers, kept under the machine's name. A bar that is missed ends it with
-# an error, once all questions were asked; a quarter of an hour on quiet cores.
+# an error, once all questions were asked.
 bench: .venv/.dev
 	failed=; for question in layer lora decode step watch size memory features; do \
 		$(BIN)/python -m benchmarks $$question --keep --rounds $(ROUNDS) || failed=1; \

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from uni_moe.artifacts import Layout
 from uni_moe.audit import Asked
 from uni_moe.command import Command
-from uni_moe.errors import ConfigError
-from uni_moe.machine import Machine, load_machine
+from uni_moe.errors import ConfigError, bullets
+from uni_moe.machine import Machine, load_machine, retention_problems
 from uni_moe.runs import user
 
 if TYPE_CHECKING:
@@ -52,13 +52,14 @@ def _machine(layout: Layout, arguments: argparse.Namespace) -> Machine:
     machine = load_machine(layout.root)
     told: dict[str, Any] = {"versions": arguments.keep_versions, "days": arguments.keep_days}
     said = {name: value for name, value in told.items() if value is not None}
-    if any(value < 0 for value in said.values()):
+    rules = replace(machine.retention, **said)
+    if problems := retention_problems(rules):
         raise ConfigError(
-            "--keep-versions and --keep-days count what stays.",
-            cause="one of them is below 0.",
-            remedy="write 0 or more.",
+            f"These rules of retention cannot be:{bullets(problems)}",
+            cause="--keep-versions or --keep-days is out of range.",
+            remedy="write what stays, as machine.yaml would say it.",
         )
-    return replace(machine, retention=replace(machine.retention, **said))
+    return replace(machine, retention=rules)
 
 
 def _agreed() -> bool:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uni_moe.artifacts import CARD, Layout, read_card, verified_card
-from uni_moe.errors import LineageError
 from uni_moe.records import EvalReport, Score
 from uni_moe.registry import read
 from uni_moe.registry.cards import read_report, report_key
@@ -122,11 +121,12 @@ def _side(layout: Layout, name: str) -> Side:
 
 
 def card_of(folder: Path) -> str | None:
-    """Return the id of the card of a folder that is what the card says; None of any other."""
-    try:
-        return verified_card(folder).id
-    except LineageError:
-        return None
+    """Return the id of a folder's card; None of a folder without one.
+
+    Raises:
+        LineageError: the folder is not what its card says.
+    """
+    return verified_card(folder).id if (folder / CARD).is_file() else None
 
 
 def _here(layout: Layout, card: str) -> Path:

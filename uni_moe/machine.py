@@ -206,9 +206,17 @@ def check_experts(experts: int, size: int) -> None:
         )
 
 
+_CENTURY_DAYS = 36_500
+
+
+def retention_problems(settings: RetentionSettings) -> list[str]:
+    """Return what is wrong with rules of retention, wherever they were given."""
+    return [problem for problem, is_so in _of_retention(settings).items() if is_so]
+
+
 def _of_retention(settings: RetentionSettings) -> dict[str, bool]:
     return {
         "retention.versions: must be at least 0": settings.versions < 0,
         "retention.champions: must be at least 1, the champion of today": settings.champions < 1,
-        "retention.days: must be at least 0": settings.days < 0,
+        "retention.days: must be between 0 and 36500": not 0 <= settings.days <= _CENTURY_DAYS,
     }

@@ -108,17 +108,28 @@ def _judged(
         return "unknown", {"why": "the cards of its data are not kept"}
     if all(card.params.get(RULES) == contract.sha256 for card in judged.values()):
         return "kept", {}
-    tables: Tables = {}
-    for card_id, card in judged.items():
+    rounds: list[Tables] = []  # a model that goes on from another has data of both
+    for card_id, card in sorted(judged.items()):
         (name,) = card.parents
         read_here = _tables(card, where.get(card_id))
         if read_here is None:
             return "unknown", {"why": f"the manifest of {name} is not kept, or is an older one"}
-        tables[name.rpartition("/")[2]] = read_here
-    return _verdict(contract, tables, sources)
+        modality = name.rpartition("/")[2]
+        tables = next((one for one in rounds if modality not in one), None)
+        if tables is None:
+            rounds.append(tables := {})
+        tables[modality] = read_here
+    found = [_verdict(contract, tables, sources) for tables in rounds]
+    failures = dict.fromkeys(one for failures, _ in found for one in failures)
+    breaches = dict.fromkeys(one for _, breaches in found for one in breaches)
+    told = {"failures": tuple(failures), "breaches": tuple(breaches)}
+    return ("fails" if any(told.values()) else "kept"), told
 
 
-def _verdict(contract: Contract, tables: Tables, sources: list[str]) -> tuple[Word, dict[str, Any]]:
+def _verdict(
+    contract: Contract, tables: Tables, sources: list[str]
+) -> tuple[list[Failure], list[str]]:
+    """Return the samples that fail, and what is wrong with whole sets; one table a modality."""
     listed = {name: sorted((*good, *bad), key=_key) for name, (good, bad) in tables.items()}
     judged, report = judge(contract, listed, sources)
     failures = []
@@ -127,8 +138,7 @@ def _verdict(contract: Contract, tables: Tables, sources: list[str]) -> tuple[Wo
         for row, rules in zip(part.quarantined, part.reasons, strict=True):
             if row["key"] in accepted:
                 failures.append(Failure(row["key"], name, rules))
-    found = {"failures": tuple(failures), "breaches": tuple(report.breaches)}
-    return ("fails" if failures or report.breaches else "kept"), found
+    return failures, list(report.breaches)
 
 
 def _tables(card: Card, folder: Path | None) -> tuple[list[Any], list[Any]] | None:

@@ -121,12 +121,11 @@ def test_a_resume_keeps_the_allocator_that_fits_here_and_the_run_tells_it(assemb
     assert goes_on["resumed"]["routes"]["allocator"] == "map"
 
 
-@pytest.mark.operate
 @pytest.mark.parametrize(
     ("first", "then", "last"),
     [
         (two(zero_stage=2), {}, two(zero_stage=1)),
-        (two(zero_stage=3), two(expert_parallel=2), {}),
+        pytest.param(*(two(zero_stage=3), two(expert_parallel=2), {}), marks=pytest.mark.operate),
     ],
     ids=["two, one, two", "zero 3, experts, one"],
 )

@@ -1,8 +1,9 @@
 """Media in tar shards: each file once, named by its content; the same files give the same bytes.
 
 Where a shard begins follows from the sample that it begins with: from its key and the size of its
-media, whatever came before. So a sample that is edited, added or taken out changes its own shard
-and leaves the others as they are; DVC keeps and sends them once.
+first medium, whatever came before. So a sample that is edited, added or taken out changes its own
+shard and leaves the others as they are, but for those with media that it shares; DVC keeps and
+sends them once. Samples with several media make shards larger than the mean.
 """
 
 from __future__ import annotations

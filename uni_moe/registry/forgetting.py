@@ -52,6 +52,7 @@ def forget(layout: Layout, model: str, asked: Asked) -> read.Version:
                 cause="a workspace does not lose the model that it answers with.",
                 remedy="promote another one first, or take the way back: `uni-moe rollback`.",
             )
+        drop_seen(layout, all_cards(layout))  # who died while it forgot may have left some
         if not version.folder.is_dir() and not _is_elsewhere(layout, version.model):
             raise LineageError(
                 f"The store keeps nothing of version {version.number}.",
@@ -90,8 +91,8 @@ def obey(layout: Layout, stones: Iterable[Tombstone], say: Callable[[str], None]
                 if one.entry not in known:
                     _tell(layout, one)
                 shutil.rmtree(layout.store / one.model)
-                drop_seen(layout, all_cards(layout))
                 say(f"forgotten elsewhere, and removed here: {one.model[:12]}")
+        drop_seen(layout, all_cards(layout))
 
 
 def _tell(layout: Layout, one: Tombstone) -> None:

@@ -43,7 +43,7 @@ def kept_graph(layout: Layout, version: Version) -> Path:
     """Return the folder with what a registered model was made by.
 
     Raises:
-        LineageError: nothing of it is kept here.
+        LineageError: nothing of it is kept here, or what is was changed.
     """
     store = LocalFolder(layout.store)
     keys = store.keys(graph_keys(version.model, version.report))
@@ -55,6 +55,13 @@ def kept_graph(layout: Layout, version: Version) -> Path:
             "register` beside changed inputs, or its lock lies in a remote.",
             remedy="`uni-moe pull` brings it from a remote, if it is there; else the version can "
             "be used and exported, not restored.",
+        )
+    wrong = store.wrong(whole[-1])
+    if wrong:
+        raise LineageError(
+            f"What version {version.number} was made by is not what was kept: {', '.join(wrong)}.",
+            cause="it was changed, or the disk is failing.",
+            remedy=f"remove {store.place(whole[-1])} with its .sha256 file, then `uni-moe pull`.",
         )
     return store.place(whole[-1])
 

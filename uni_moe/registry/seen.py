@@ -8,7 +8,6 @@ files, so the kept card says whether they are whole.
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Collection, Container, Iterable, Mapping
 from pathlib import Path
 
@@ -74,8 +73,7 @@ def drop_seen(layout: Layout, wanted: Container[str]) -> None:
     store = LocalFolder(layout.store)
     for key in store.keys(f"{SEEN}/"):
         if key.partition("/")[2] not in wanted:
-            store.forget(key)
-            shutil.rmtree(store.place(key))
+            store.erase(key)
 
 
 def seen_by_these_alone(

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from uni_moe.artifacts import Layout, read_card
+from uni_moe.artifacts import CARD, Layout, read_card
 from uni_moe.records import Card
 from uni_moe.registry.cards import artifact_folders
 from uni_moe.registry.database import reading
@@ -80,7 +80,8 @@ def staleness(layout: Layout, planned: Mapping[str, str]) -> Staleness:
         LineageError: a card cannot be read.
     """
     cards = {layout.name_of(one): read_card(one) for one in artifact_folders(layout.artifacts)}
-    parted = {name: why for name, card in cards.items() if (why := _parted(card, cards))}
+    inputs = {**_beside(layout, cards), **cards}
+    parted = {name: why for name, card in cards.items() if (why := _parted(card, inputs))}
     stages = {**{cards[name].stage: why for name, why in parted.items()}, **planned}
     found = tuple(
         StaleArtifact(
@@ -99,6 +100,13 @@ def staleness(layout: Layout, planned: Mapping[str, str]) -> Staleness:
         champion, drifts = _drifts(session, cards)
     waiting = tuple(name for name in planned if name not in made)
     return Staleness(tuple(sorted(found, key=lambda one: one.name)), waiting, champion, drifts)
+
+
+def _beside(layout: Layout, cards: Mapping[str, Card]) -> dict[str, Card]:
+    """Return the cards of inputs that lie outside artifacts/: a registered model, say."""
+    names = {name for card in cards.values() for name in card.parents if name not in cards}
+    there = (name for name in names if (layout.root / name / CARD).is_file())
+    return {name: read_card(layout.root / name) for name in there}
 
 
 def _parted(card: Card, cards: Mapping[str, Card]) -> str:

@@ -143,7 +143,7 @@ class StateStore:
 
         Args:
             is_ours: says of a step and its facts whether the training may go on from them; a state
-                that is refused goes.
+                that is refused goes, unless all stay.
         """
         self.settle()
         folder = next(self._to_go_on_from(is_ours), None)
@@ -158,7 +158,7 @@ class StateStore:
         for folder in filter(self._is_sound, reversed(self._folders())):
             if is_ours is None or is_ours(_step_of(folder), read_json(folder / _FACTS)["facts"]):
                 yield folder
-            else:
+            elif not self._keep:
                 remove_whole(folder)
 
     def _is_sound(self, folder: Path) -> bool:

@@ -103,7 +103,7 @@ class _Plain(yaml.SafeDumper):
 def _names(home: Layout) -> Iterator[str]:
     """Name the workspaces in the order in which they are taken; each is a lock's name, too."""
     there = sorted(
-        (int(place.name) for place in home.apart.glob("[0-9]*")),
+        (int(place.name) for place in home.apart.glob("[0-9]*") if place.name.isdecimal()),
         key=lambda number: (not (home.apart / str(number) / _BUSY).exists(), number),
     )
     fresh = (number for number in count(1) if number not in there)

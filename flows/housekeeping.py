@@ -35,7 +35,9 @@ Say = Callable[[str], None]
 
 
 def plan_gc(root: Path, machine: Machine, *, remote: bool) -> Plan:
-    """Return what may go of a workspace, and of its remote if asked. Nothing is removed.
+    """Return what may go of a workspace, and of its remote if asked.
+
+    Nothing is removed, but for models that the remote says were forgotten elsewhere.
 
     Raises:
         LineageError: the audit log is broken, or records in the remote are.
@@ -46,8 +48,10 @@ def plan_gc(root: Path, machine: Machine, *, remote: bool) -> Plan:
         return _plan(place, machine)
 
 
-def do_gc(root: Path, machine: Machine, asked: Asked, *, remote: bool) -> Plan:
-    """Remove what may go, and return what that was.
+def do_gc(
+    root: Path, machine: Machine, asked: Asked, *, remote: bool, agreed: Plan | None = None
+) -> Plan:
+    """Remove what may go, of a plan that somebody agreed to where there is one; return it.
 
     Raises:
         LineageError: the audit log is broken, or records in the remote are.
@@ -57,6 +61,7 @@ def do_gc(root: Path, machine: Machine, asked: Asked, *, remote: bool) -> Plan:
     """
     with _at_rest(root, remote=remote) as place:
         plan = _plan(place, machine)
+        plan = plan if agreed is None else plan.within(agreed)
         here = [one for one in plan.goes if one.where == "here"]
         cache = place.data.cache.parent.parent
         act_here(place.layout, [one for one in here if one.kind == "runs"], cache, asked)
@@ -81,9 +86,9 @@ class _Place:
 def _at_rest(root: Path, *, remote: bool) -> Iterator[_Place]:
     """Keep others out of a workspace, and out of its remote if asked, with all records here."""
     layout = Layout(root)
-    settled = (root / LOCK).is_file() and plan_stages(root).empty
     with ExitStack() as stack:
         stack.enter_context(nobody_else(layout))
+        settled = (root / LOCK).is_file() and plan_stages(root).empty
         theirs = None
         if remote:
             place = the_remote(root)
@@ -102,8 +107,9 @@ def _at_rest(root: Path, *, remote: bool) -> Iterator[_Place]:
 def _plan(place: _Place, machine: Machine) -> Plan:
     now = datetime.now(UTC)
     about = known(place.layout, machine, now)
-    plan = plan_here(place.layout, machine, about, now)
-    plan += plan_data(place.layout, about, place.data, now)
+    plan = plan_here(place.layout, machine, about)
+    dvc = place.theirs[1] if place.theirs is not None else None
+    plan += plan_data(place.layout, about, place.data, now, dvc)
     if place.theirs is not None:
         own = (place.layout, place.data)
         plan += plan_there(own, about, plan, place.theirs, now)

@@ -14,6 +14,7 @@ from flows.remote import pull_data, pull_records
 from uni_moe.artifacts import CARD, Layout, read_card, verified_card, write_text
 from uni_moe.config import load_params
 from uni_moe.errors import ConfigError, LineageError
+from uni_moe.records import sha256_text
 from uni_moe.registry.cards import report_key
 from uni_moe.registry.graphs import CONTRACTS, LOCK, kept_graph
 from uni_moe.registry.read import Version, find
@@ -91,6 +92,7 @@ def _lay_out(layout: Layout, back: Layout, kept: Path) -> None:
             (back.root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(layout.root / name, back.root / name)
     share_cache(layout.root, back.root)
+    _tell_of(layout, back)
     if (layout.root / ".dvc/config.local").is_file():
         (back.root / ".dvc/config.local").symlink_to((layout.root / ".dvc/config.local").resolve())
     shutil.copytree(kept / CONTRACTS, back.root / CONTRACTS)
@@ -109,6 +111,14 @@ def _lay_out(layout: Layout, back: Layout, kept: Path) -> None:
         place = Path(os.path.normpath(back.root / raw))
         if place.is_relative_to(back.root):
             place.symlink_to(theirs)
+
+
+def _tell_of(layout: Layout, back: Layout) -> None:
+    """Leave a link at home, so that housekeeping keeps what this workspace names."""
+    layout.sharing.mkdir(parents=True, exist_ok=True)
+    link = layout.sharing / sha256_text(str(back.root))[:16]
+    link.unlink(missing_ok=True)
+    link.symlink_to(back.root)
 
 
 def _bring_data(layout: Layout, back: Layout, version: Version, say: Say) -> None:

@@ -132,8 +132,8 @@ class Standing:
 
     def _sweep(self) -> None:
         """Tell the server which runs are dead, where they were this machine's."""
-        if self.server is None:
-            return  # others' runs may be of other machines; the automation ends them
+        if self.server is None or self.schedule.pool.type != "process":
+            return  # runs may be of other machines; the automation ends them
         for run in orchestrator.working():
             if is_dead(run):
                 why = "its process is gone"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from flows.embedded import Server, port_is_free, prepare
 from flows.schedule import load_schedule
-from uni_moe.alone import is_at, only_one
+from uni_moe.alone import is_at, one_standing
 from uni_moe.artifacts import Layout, read_json, write_json
 from uni_moe.errors import ConfigError, StageError
 from uni_moe.machine import load_machine
@@ -57,7 +57,7 @@ def up(layout: Layout, port: int, say: Say) -> None:
             cause=f"the process {known['pid']} is it.",
             remedy=f"use it, or end it with `kill {known['pid']}`.",
         )
-    with only_one(layout, _LOCK), _ended_by_signals() as stop:
+    with one_standing(layout, _LOCK), _ended_by_signals() as stop:
         server = _server(layout, port, say)
         try:
             from flows.orchestrator import set_up  # Prefect's settings stand by now

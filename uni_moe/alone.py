@@ -1,4 +1,8 @@
-"""One process per stage and workspace, which ends with the one that started it."""
+"""One process per stage and workspace, which ends with the one that started it.
+
+Whoever is at work also holds a lock that all workers share, so that one who must have a workspace
+for himself knows of work that was never done in it before.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,8 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TextIO
 
 from uni_moe.artifacts import Layout
@@ -18,17 +23,29 @@ _PATIENCE_S = 3.0  # a process whose starter was killed ends within a second
 _ABANDONED = 75  # sysexits.h: a temporary failure, try again
 
 
+_WORK = "work"
+
+
 @contextmanager
 def only_one(layout: Layout, name: str) -> Iterator[None]:
     """Keep two processes from doing one thing in a workspace; a dead one keeps nothing.
 
     Raises:
-        StageError: another process is at it.
+        StageError: another process is at it, or has the workspace for itself.
     """
-    file = layout.state / f"{name}.lock"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w") as stream:
-        if not _locked(stream):
+    with _working(layout), one_standing(layout, name):
+        yield
+
+
+@contextmanager
+def one_standing(layout: Layout, name: str) -> Iterator[None]:
+    """Keep two processes from standing for one thing; whoever stands is not at work by that.
+
+    Raises:
+        StageError: another process does.
+    """
+    with _held(layout, name, fcntl.LOCK_EX) as file:
+        if file is not None:
             raise StageError(
                 f"Another process runs {name} in this workspace.",
                 cause="an earlier command is still at work.",
@@ -39,13 +56,17 @@ def only_one(layout: Layout, name: str) -> Iterator[None]:
 
 @contextmanager
 def first_free(layout: Layout, names: Iterable[str]) -> Iterator[str]:
-    """Take the first thing that no process is at, without waiting, and say which it is."""
-    layout.state.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        with (layout.state / f"{name}.lock").open("w") as stream:
-            if _locked(stream, patience_s=0):
-                yield name
-                return
+    """Take the first of endless things that no process is at, without waiting; say which it is.
+
+    Raises:
+        StageError: a process has the workspace for itself.
+    """
+    with _working(layout):
+        for name in names:
+            with _held(layout, name, fcntl.LOCK_EX, patience_s=0) as busy:
+                if busy is None:
+                    yield name
+                    return
 
 
 def is_at(layout: Layout, name: str) -> bool:
@@ -54,7 +75,7 @@ def is_at(layout: Layout, name: str) -> bool:
     if not file.is_file():
         return False
     with file.open() as stream:
-        return not _locked(stream, patience_s=0)
+        return not _locked(stream, fcntl.LOCK_SH, patience_s=0)
 
 
 @contextmanager
@@ -68,24 +89,51 @@ def in_turn(layout: Layout, name: str) -> Iterator[None]:
 
 @contextmanager
 def nobody_else(layout: Layout) -> Iterator[None]:
-    """Keep stages, runs and copies from beginning in a workspace, as far as it has had any.
+    """Keep stages, runs and copies from beginning in a workspace, also those it never had.
 
     Raises:
         StageError: another process is at work.
     """
-    names = {"run", "ingest", "push", "pull", *(file.stem for file in layout.state.glob("*.lock"))}
-    with ExitStack() as stack:
-        for name in sorted(names):
-            stack.enter_context(only_one(layout, name))
+    with _held(layout, _WORK, fcntl.LOCK_EX) as file:
+        if file is not None:
+            raise StageError(
+                "Another process works in this workspace.",
+                cause="a stage, a run, a push or a pull has not ended yet.",
+                remedy=f"wait for it or stop it: `fuser {file}` names it.",
+            )
         yield
 
 
-def _locked(stream: TextIO, patience_s: float = _PATIENCE_S) -> bool:
+@contextmanager
+def _working(layout: Layout) -> Iterator[None]:
+    """Be one of those at work."""
+    with _held(layout, _WORK, fcntl.LOCK_SH) as file:
+        if file is not None:
+            raise StageError(
+                "Another process has this workspace for itself.",
+                cause="`uni-moe gc` or `uni-moe remove` is about to end.",
+                remedy="give the same command again in a moment.",
+            )
+        yield
+
+
+@contextmanager
+def _held(
+    layout: Layout, name: str, how: int, patience_s: float = _PATIENCE_S
+) -> Iterator[Path | None]:
+    """Hold a lock as long as the block lasts; give its file where somebody else has it."""
+    file = layout.state / f"{name}.lock"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w") as stream:
+        yield None if _locked(stream, how, patience_s) else file
+
+
+def _locked(stream: TextIO, how: int, patience_s: float = _PATIENCE_S) -> bool:
     """Take a file's lock, waiting a little for one who is about to end."""
     deadline = time.monotonic() + patience_s
     while True:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(stream, how | fcntl.LOCK_NB)
         except OSError:
             if time.monotonic() > deadline:
                 return False

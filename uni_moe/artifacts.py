@@ -122,6 +122,11 @@ class Layout:
         return self.state / "apart"
 
     @property
+    def sharing(self) -> Path:
+        """Links to workspaces elsewhere that share DVC's cache with this one."""
+        return self.state / "sharing"
+
+    @property
     def store(self) -> Path:
         """Registered models, by content."""
         return self.root / "store"

@@ -37,14 +37,15 @@ def _gc(arguments: argparse.Namespace) -> None:
 
     layout = Layout(arguments.workspace.resolve())
     machine = _machine(layout, arguments)
+    plan = None
     if not arguments.yes:
         plan = plan_gc(layout.root, machine, remote=arguments.remote)
         _show(plan, as_json=arguments.json, done=False)
         if not plan.goes or arguments.json or not _agreed():
             return
     asked = Asked(user(), arguments.why)
-    plan = do_gc(layout.root, machine, asked, remote=arguments.remote)
-    _show(plan, as_json=arguments.json, done=True)
+    done = do_gc(layout.root, machine, asked, remote=arguments.remote, agreed=plan)
+    _show(done, as_json=arguments.json, done=True)
 
 
 def _machine(layout: Layout, arguments: argparse.Namespace) -> Machine:

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from uni_moe.alone import first_free, in_turn, is_at, only_one
+from uni_moe.alone import first_free, in_turn, is_at, nobody_else, one_standing, only_one
 from uni_moe.artifacts import Layout
 from uni_moe.errors import StageError
 
@@ -99,3 +99,21 @@ def wait_for(question):
     while not question():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_a_stage_that_never_ran_does_not_begin_while_somebody_has_the_workspace(tmp_path):
+    layout = Layout(tmp_path)
+    with nobody_else(layout):
+        with pytest.raises(StageError, match="for itself"), only_one(layout, "never ran"):
+            raise AssertionError
+        with pytest.raises(StageError, match="for itself"), first_free(layout, ["apart-1"]):
+            raise AssertionError
+    busy = pytest.raises(StageError, match="works")
+    with first_free(layout, ["apart-1"]), busy, nobody_else(layout):
+        raise AssertionError
+
+
+def test_whoever_stands_is_not_at_work(tmp_path):
+    layout = Layout(tmp_path)
+    with one_standing(layout, "up"), nobody_else(layout):
+        assert is_at(layout, "up")

@@ -5,9 +5,9 @@ import json
 import pytest
 import yaml
 
-from tests.unit.data.contract_tables import run, workspace
+from tests.unit.data.contract_tables import run, samples, workspace
 from tests.unit.registry import data_workspace as made
-from uni_moe.artifacts import parent_ids
+from uni_moe.artifacts import parent_ids, read_card
 from uni_moe.cli import main
 from uni_moe.config import load_params
 from uni_moe.data.contract import validate
@@ -74,3 +74,19 @@ def test_a_model_whose_manifests_are_gone_is_unknown_and_never_passed(layout):
     found = recheck(layout, params)
     assert [one.word for one in found.models] == ["unknown"]
     assert not found.all_kept
+
+
+def test_all_data_of_a_model_that_goes_on_from_another_are_held_to_the_contract(layout):
+    first = layout.store / read_card(layout.model).id / "model"
+    samples(layout, "image", 3)  # the new data are fewer: only the first model's held the others
+    run("validate", layout, validate)
+    parents = [layout.samples("image"), layout.validated("image")]
+    made.phase(layout, layout.corpus("image"), "prepare@image", "corpus", parents)
+    corpora = [layout.corpus(name) for name in MODALITIES]
+    made.phase(layout, layout.model, "tune", "model", [*corpora, first], ["made/image-003"])
+    made.judge(layout, 0.7)
+    register(layout, reason="a test", who="ada", flow_run="2")
+    demand(layout, NARROW)
+    one, other = recheck(layout, load_params(layout.params)).models
+    assert one.word == other.word == "fails"
+    assert {failure.key for failure in one.failures} == {f.key for f in other.failures}

@@ -20,8 +20,9 @@ from uni_moe.housekeeping.plan import Going, Plan, Staying, Where
 from uni_moe.housekeeping.retention import kept_versions
 from uni_moe.housekeeping.thinning import BULKY, old_runs
 from uni_moe.machine import Machine
+from uni_moe.records import Card
 from uni_moe.registry import read
-from uni_moe.registry.cards import all_cards
+from uni_moe.registry.cards import all_cards, reachable
 from uni_moe.registry.graphs import kept_locks
 from uni_moe.registry.tombstones import TOMBSTONES, Tombstone, standing, tombstones_in
 from uni_moe.storage.blobs import LocalFolder
@@ -37,6 +38,7 @@ from uni_moe.storage.dvc_unnamed import (
 from uni_moe.storage.objects import Files, Objects
 from uni_moe.train.state import states_in
 
+Cards = Mapping[str, tuple[str, Card]]  # by id: the name then, and the card
 _SHOWN = 3  # names of many that a line shows
 _ASIDE = ("fetched-", "sent-", "judged")  # folders of state/ that one command uses
 _OTHERS = ("features", "prefect", "up", "apart")  # those that look after themselves
@@ -44,11 +46,15 @@ _OTHERS = ("features", "prefect", "up", "apart")  # those that look after themse
 
 @dataclass(frozen=True)
 class Known:
-    """What the registry says: all versions, those that stay and why, and what was forgotten."""
+    """What the registry says: all versions, those that stay and why, and what was forgotten.
+
+    What was written `before` a time is old by the rules.
+    """
 
     versions: Sequence[read.Version]
     kept: Mapping[str, str]
     stones: Sequence[Tombstone]
+    before: datetime
 
     @property
     def retired(self) -> list[read.Version]:
@@ -69,16 +75,31 @@ def known(layout: Layout, machine: Machine, now: datetime) -> Known:
     """Return what the registry says of a workspace's versions."""
     versions = read.models(layout)
     stones = tombstones_in(LocalFolder(layout.store).keys(TOMBSTONES))
+    kept = kept_versions(versions, read.history(layout), machine.retention, now)
     return Known(
         versions=versions,
-        kept=kept_versions(versions, read.history(layout), machine.retention, now),
+        kept={**_begun_with(all_cards(layout), versions, kept), **kept},
         stones=standing(stones, sound_log(layout).entries),
+        before=now - timedelta(days=machine.retention.days),
     )
 
 
-def plan_here(layout: Layout, machine: Machine, about: Known, now: datetime) -> Plan:
+def _begun_with(
+    cards: Cards, versions: Sequence[read.Version], kept: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the versions that those which stay were tuned from, and why they stay, too."""
+    numbers = {one.model: one.number for one in versions}
+    return {
+        parent: f"version {numbers[model]} was tuned from it"
+        for model in kept
+        for parent in reachable(cards, model)
+        if parent in numbers and parent != model
+    }
+
+
+def plan_here(layout: Layout, machine: Machine, about: Known) -> Plan:
     """Return what of a workspace goes and stays, DVC's data aside. No stage may run meanwhile."""
-    before = now - timedelta(days=machine.retention.days)
+    before = about.before
     stays = tuple(
         Staying("here", f"version {one.number} ({one.model[:12]})", about.kept[one.model])
         for one in about.versions
@@ -94,18 +115,20 @@ def plan_here(layout: Layout, machine: Machine, about: Known, now: datetime) -> 
     return Plan(goes, stays)
 
 
-def plan_data(layout: Layout, about: Known, data: Kept, now: datetime) -> Plan:
+def plan_data(
+    layout: Layout, about: Known, data: Kept, now: datetime, remote: Objects | None = None
+) -> Plan:
     """Return what goes of DVC's cache: what neither a lock here nor one of a kept version names.
 
     What is written from `now` on stays: a scheduled run may have begun.
     """
     cache = data.cache.parent.parent
-    if not cache.is_relative_to(layout.root):
+    if not cache.resolve().is_relative_to(layout.root.resolve()):
         why = "other workspaces share this cache, and their locks are not known here"
         return Plan((), (Staying("here", f"DVC's cache {cache}", why),))
     store = Files(cache)
     try:
-        named = named_objects(layout, about, data)
+        named = named_objects(layout, about, data, remote)
     except LineageError as error:
         return Plan((), (Staying("here", "DVC's cache", f"{error.what} {error.remedy}"),))
     gone = unnamed(store, named, now.timestamp(), before_s=now.timestamp())
@@ -133,10 +156,28 @@ def named_objects(
                     remedy="`uni-moe pull` brings its lock if the remote has it; else retire it.",
                 )
             roots |= {root for lock in locks for root in locked_roots(lock)}
-    for file in layout.apart.glob("**/dvc.lock"):  # they share DVC's cache with this one
+    for file in (*layout.apart.glob("**/dvc.lock"), *_restored(layout)):  # they share the cache
         roots |= locked_roots(file.read_text(encoding="utf-8"))
     places = [lists_below(data.cache), *([lists_in(remote)] if remote is not None else [])]
     return family(roots, places)
+
+
+def _restored(layout: Layout) -> Iterator[Path]:
+    """Give the locks of workspaces that versions were restored into.
+
+    Raises:
+        LineageError: one is not where it was.
+    """
+    for link in sorted(layout.sharing.glob("*")):
+        lock = link / "dvc.lock"
+        if not lock.is_file():
+            raise LineageError(
+                f"The workspace {link.readlink()} shares DVC's cache, and is not there.",
+                cause="it was moved or removed after a version had been restored into it.",
+                remedy=f"remove {link} if it is gone for good; if it was moved, let {link} lead to "
+                "where it is.",
+            )
+        yield lock
 
 
 def many(where: Where, kind: str, names: Mapping[str, int], why: str) -> Iterator[Going]:
@@ -176,12 +217,7 @@ def _below(folder: Path, names: Mapping[str, int]) -> dict[str, int]:
 
 def _runs(layout: Layout, about: Known, before: datetime) -> Iterator[Going]:
     cards = all_cards(layout)
-    kept, waiting = set[str](), list(about.kept)
-    while waiting:
-        one = waiting.pop()
-        if one not in kept:
-            kept.add(one)
-            waiting += cards[one][1].parents.values() if one in cards else ()
+    kept = {card for one in about.kept for card in reachable(cards, one)}
     files = [folder / name for folder in old_runs(layout, kept, before) for name in BULKY]
     sizes = {layout.name_of(file): file.stat().st_size for file in files if file.is_file()}
     yield from many("here", "runs", sizes, f"they ended before {before:%Y-%m-%d}")
@@ -200,7 +236,7 @@ def _states(layout: Layout, before: datetime) -> Iterator[Going]:
 def _features(layout: Layout, machine: Machine, before: datetime) -> Iterator[Going]:
     """Give the features that no process of this code and these packages reads, or that are old."""
     root = feature_folder(layout, machine.features)
-    if not root.is_relative_to(layout.root):
+    if not root.resolve().is_relative_to(layout.root.resolve()):
         return  # others may use it: `uni-moe features --clear`
     for one in kept_features(root):
         name = layout.name_of(root / one.name)
@@ -217,7 +253,10 @@ def _unusable(about: Mapping[str, Any]) -> str | None:
         if _version(package) != version:
             return f"they were computed with {package} {version}"
     for module, sha256 in about.get("code", {}).items():
-        found = find_spec(module)
+        try:
+            found = find_spec(module)
+        except ModuleNotFoundError:  # its package is gone, too
+            found = None
         if found is None or found.origin is None or sha256_file(Path(found.origin)) != sha256:
             return f"they were computed by another {module}"
     return None

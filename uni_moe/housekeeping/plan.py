@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from uni_moe.registry.travel import size_text
@@ -62,6 +62,16 @@ class Plan:
     def __add__(self, other: Plan) -> Plan:
         """Return both plans as one."""
         return Plan(self.goes + other.goes, self.stays + other.stays)
+
+    def within(self, agreed: Plan) -> Plan:
+        """Return what of this plan was agreed to: what came since goes another time."""
+        known = {(one.where, one.kind, path) for one in agreed.goes for path in one.paths}
+        goes = []
+        for one in self.goes:
+            paths = tuple(path for path in one.paths if (one.where, one.kind, path) in known)
+            if paths:
+                goes.append(replace(one, paths=paths))
+        return Plan(tuple(goes), self.stays)
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as a JSON object."""

@@ -72,6 +72,7 @@ def _data(layout: Layout, about: Known, data: Kept, dvc: Objects, now: datetime)
         named = named_objects(layout, about, data, dvc)
     except LineageError as error:
         return Plan((), (Staying("remote", "DVC's data", f"{error.what} {error.remedy}"),))
-    gone = unnamed(dvc, named, now.timestamp())
-    why = "neither dvc.lock here nor the lock of a version that stays names it"
+    # What is young may be of somebody who has pushed and not registered yet.
+    gone = unnamed(dvc, named, now.timestamp(), before_s=about.before.timestamp())
+    why = "neither dvc.lock here nor the lock of a version that stays names it, and it is old"
     return Plan(tuple(many("remote", "data", gone, why)))

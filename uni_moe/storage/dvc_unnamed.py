@@ -52,14 +52,12 @@ def locked_roots(text: str) -> frozenset[str]:
 def family(roots: Iterable[str], places: Iterable[Callable[[str], bytes | None]]) -> set[str]:
     """Return the objects that roots are made of: themselves, and what their lists name.
 
-    A list that is nowhere leads to nothing: DVC cannot bring back what it named.
-
     Args:
         roots: md5 of files and of lists, the latter with .dir behind it.
         places: each gives the bytes of a list's md5, None where it has none.
 
     Raises:
-        LineageError: a list is there and nowhere whole, so what it names is not known.
+        LineageError: a list is nowhere whole, so what it names is not known.
     """
     found: set[str] = set()
     wanted = list(places)
@@ -68,10 +66,18 @@ def family(roots: Iterable[str], places: Iterable[Callable[[str], bytes | None]]
         if root.endswith(LIST):
             texts = [text for place in wanted if (text := place(root)) is not None]
             whole = [text for text in texts if md5_of(text) + LIST == root]
-            if texts and not whole:
-                raise _spoilt(root)
-            found |= {object_of(md5) for md5 in named_in(whole[0] if whole else None)}
+            if not whole:
+                raise _spoilt(root) if texts else _absent(root)
+            found |= {object_of(md5) for md5 in named_in(whole[0])}
     return found
+
+
+def _absent(root: str) -> LineageError:
+    return LineageError(
+        f"The list {root} of a folder that stays is not here.",
+        cause="its data were never fetched, so which files they are is not known here.",
+        remedy="`uni-moe gc --remote` reads it from the remote; `uni-moe pull --all` fetches it.",
+    )
 
 
 def _spoilt(root: str) -> LineageError:

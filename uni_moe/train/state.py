@@ -163,7 +163,8 @@ class StateStore:
 
     def _is_sound(self, folder: Path) -> bool:
         """Look at a state's bytes; they are told where they are no more what was written."""
-        if _is_whole(folder):
+        trace = self.traces().get(_step_of(folder))
+        if _is_whole(folder) and (trace is None or is_told(folder, trace)):
             self._sound.add(folder)
             return True
         if self._spoiled is not None:
@@ -297,6 +298,12 @@ def whole_states(folder: Path) -> dict[int, Path]:
     """Return step -> the folder of every state of a training that is kept and whole."""
     there = sorted(folder.glob("step-*"))
     return {_step_of(one): one for one in there if _is_whole(one)}
+
+
+def is_told(folder: Path, trace: Trace) -> bool:
+    """Say whether a state that is whole is the one that its training's trace tells of."""
+    told: object = read_json(folder / _HASHES)
+    return told == dict(trace.files)
 
 
 def _step_of(folder: Path) -> int:

@@ -41,6 +41,17 @@ class Family:
         """Card id -> member."""
         return {one.card.id: one for one in self.members}
 
+    @property
+    def begun_with(self) -> str | None:
+        """The registered model that the model was tuned from; None of one that was assembled."""
+        kept = (
+            parent
+            for one in self.members
+            for name, parent in one.card.parents.items()
+            if name.startswith("store/")
+        )
+        return next(kept, None)
+
     def parents_of(self, one: Member) -> list[Member]:
         """Return what an artifact was made from."""
         known = self.by_id

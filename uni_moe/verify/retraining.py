@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from uni_moe.artifacts import CARD, Layout, write_text
-from uni_moe.train.state import StateStore, rows_of, states_in, whole_states
+from uni_moe.train.state import StateStore, is_told, rows_of, states_in, whole_states
 from uni_moe.verify.case import Case
 from uni_moe.verify.family import STATES, Member
 from uni_moe.verify.intervals import Interval, chance, covered, draw, intervals_of, stretches
@@ -108,8 +108,12 @@ def _kept(layout: Layout, one: Member, rows: Rows) -> dict[int, Path]:
     for stage, folder in states_in(layout):
         if stage == one.card.stage:
             there = whole_states(folder)
-            told = {step: trace.row for step, trace in StateStore(folder).traces().items()}
-            found |= {n: there[n] for n in there if n in told and told[n] == rows.get(n)}
+            told = StateStore(folder).traces()
+            found |= {
+                step: place
+                for step, place in there.items()
+                if step in told and told[step].row == rows.get(step) and is_told(place, told[step])
+            }
     return found
 
 

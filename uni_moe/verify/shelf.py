@@ -52,7 +52,9 @@ class Shelf:
     def copy_of(self, one: Member, model: str) -> Copy | None:
         """Return a kept copy of an artifact of a model's family, None where its bytes are gone."""
         store = self._layout.store / model
-        places = (store / "model", *sorted(store.glob("report-*")), self._layout.root / one.name)
+        own = self._layout.store / one.card.id / "model"  # of a model that this one was tuned from
+        reports = sorted(store.glob("report-*"))
+        places = (store / "model", own, *reports, self._layout.root / one.name)
         for folder in places:
             if _id_in(folder / CARD) == one.card.id:
                 return Copy(self._layout.name_of(folder), _files(folder))

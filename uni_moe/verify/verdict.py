@@ -45,10 +45,15 @@ class Drawn:
     @property
     def text(self) -> str:
         """What the draw promises."""
+        if not self.total:
+            return "no training can be trained again here"
         way, least = self.covered - self.count, floor(self.chance.least * 1000) / 10
         more = f", {way} more on the way to them" if way else ""
         if self.count == self.total:
-            return f"all {self.total} intervals trained again: a changed one is caught for certain"
+            return (
+                f"all {self.total} intervals that can be trained again are: a changed one of them "
+                "is caught for certain"
+            )
         return (
             f"{self.count} of {self.total} intervals drawn (--seed {self.seed}){more}: one changed "
             f"interval is caught with a chance of at least {least}%, "

@@ -61,6 +61,10 @@ def _further(
     from uni_moe.verify.remaking import remake
     from uni_moe.verify.retraining import retrain
 
+    begun = family.begun_with
+    if begun is not None:
+        what = f"it was tuned from {begun[:12]}, which is verified by itself; grade 0 alone goes on"
+        return Findings(unchecked=(Finding(layout.name_of(layout.model), what),))
     now = load_params(layout.params)
     case = Case(layout, version, family, now, origins_in(layout), say)
     if wish.grade == 2:

@@ -1,9 +1,11 @@
 """What no longer matches its inputs, the champion among it."""
 
+import shutil
+
 import pytest
 
 from tests.unit.registry import data_workspace as made
-from uni_moe.artifacts import Layout
+from uni_moe.artifacts import Layout, read_card
 from uni_moe.registry.indexing import index
 from uni_moe.registry.staleness import staleness
 
@@ -49,3 +51,15 @@ def test_the_champion_is_held_beside_the_data_of_today(layout):
     assert drifts.keys() == {f"artifacts/{one}/image" for one in ("samples", "validated", "corpus")}
     assert drifts["artifacts/validated/image"].removed == {"mine": 1}
     assert "removed: 1 of mine (mine/1)" in found.text
+
+
+def test_a_model_that_goes_on_from_a_registered_one_matches_while_that_is_kept(layout):
+    made.registered(layout)
+    first = read_card(layout.model).id
+    kept = layout.store / first / "model"
+    parents = [layout.corpus("image"), kept]
+    made.phase(layout, layout.model, "tune", "model", parents, ["mine/1"])
+    assert "artifacts/model" not in {one.name for one in staleness(layout, {}).artifacts}
+    shutil.rmtree(kept)
+    found = {one.name: one.why for one in staleness(layout, {}).artifacts}
+    assert found["artifacts/model"] == f"store/{first}/model is not here"

@@ -222,3 +222,14 @@ def test_an_artifact_tells_the_rows_that_its_states_have(tmp_path):
     states = saved(tmp_path / "tune-x", 1, 2, keep=True)
     states.write(tmp_path)
     assert rows_of(tmp_path / STATES) == {n: one.row for n, one in states.traces().items()}
+
+
+def test_a_state_that_its_trace_does_not_tell_of_is_none_to_go_on_from(tmp_path):
+    states = saved(tmp_path, 1, 2)
+    folder, file = states.folder / "step-00000002", "tensors.safetensors"
+    shutil.copy(states.folder / "step-00000001" / file, folder / file)
+    told = module.files_of(folder)
+    del told["hashes.json"]
+    (folder / "hashes.json").write_text(json.dumps(told))  # whole by itself
+    assert 2 in whole_states(states.folder)
+    assert StateStore(tmp_path).newest() == 1

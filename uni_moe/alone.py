@@ -97,11 +97,16 @@ def nobody_else(layout: Layout) -> Iterator[None]:
     with _held(layout, _WORK, fcntl.LOCK_EX) as file:
         if file is not None:
             raise StageError(
-                "Another process works in this workspace.",
+                f"Another process runs {_at_work(layout)} in this workspace.",
                 cause="a stage, a run, a push or a pull has not ended yet.",
                 remedy=f"wait for it or stop it: `fuser {file}` names it.",
             )
         yield
+
+
+def _at_work(layout: Layout) -> str:
+    names = sorted(file.stem for file in layout.state.glob("*.lock") if file.stem != _WORK)
+    return ", ".join(name for name in names if is_at(layout, name)) or "something"
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from uni_moe.platform import device
 from uni_moe.train.expert_parallel import ExpertSpread
@@ -87,6 +88,7 @@ class Engine:
         deepspeed = bootstrap()
         self.world = join()
         self._module, self._clip_norm = module, clip_norm
+        self._linear = functional.linear  # stage 3 puts its own in its place, and leaves it there
         self._experts = (
             ExpertSpread(module, deepspeed.utils.groups, options.expert_parallel)
             if options.expert_parallel > 1
@@ -178,6 +180,7 @@ class Engine:
         for parameter, value in whole.items():
             parameter.data = value
         _forget(self._module)
+        functional.linear = self._linear
         if self._experts is not None:
             self._experts.end()
 

@@ -27,9 +27,9 @@ def test_the_road_of_a_model_by_commands(dense, tmp_path, capsys):
         assert main(list(map(str, words))) == code
         return capsys.readouterr().out
 
-    first = tmp_path / "first"
-    command("surgery", folder, "--upcycle", "base,base", "--out", first)
-    model = load(first)
+    mixture, first = tmp_path / "mixture", tmp_path / "first"
+    command("surgery", folder, "--upcycle", "base,base", "--out", mixture)
+    model = load(mixture)
     with torch.no_grad():
         for layer in model.sparse_layers().values():
             layer.experts.down_proj.normal_()

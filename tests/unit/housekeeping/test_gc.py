@@ -295,7 +295,7 @@ def test_nothing_is_removed_while_a_stage_runs_or_somebody_pushes(here):
     set_remote(here.root, remote)
     push(here.root, silent)
     before = files(here.root)
-    with only_one(here, "tune"), pytest.raises(StageError, match="works in this workspace"):
+    with only_one(here, "tune"), pytest.raises(StageError, match="runs tune in this workspace"):
         do_gc(here.root, machine(0), ADA, remote=False)
     marks = objects_of(here.root, remote, TURNS)
     with at_work(marks, "push"), pytest.raises(StoreError, match="sends to the remote"):

@@ -217,6 +217,7 @@ def test_a_training_does_not_go_on_where_its_routes_are_lacking(tmp_path, monkey
         write_json(folder / "state.json", facts)
         (folder / "hashes.json").unlink()
         write_json(folder / "hashes.json", files_of(folder))
+    (tmp_path / "state" / "states.jsonl").unlink()  # it tells of the states as they were
     monkeypatch.setenv("CC", "no-such-compiler")
     native.cache_clear()
     try:

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from tests.unit.train.reports import seen
 from uni_moe import config
@@ -152,13 +153,14 @@ def test_a_step_that_goes_wrong_is_left_out_and_the_rest_goes_on(tmp_path, facto
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_a_step_is_left_out_alike_wherever_weights_and_moments_lie(tmp_path, stage):
-    told, spoil = rules(on_not_finite="skip"), {BAD: math.nan}
+    told, spoil, product = rules(on_not_finite="skip"), {BAD: math.nan}, functional.linear
     expected = trained(tmp_path / "kept", Learner(spoil), told)
     options = EngineOptions(zero_stage=stage)
     found = trained(tmp_path / "spread", Learner(spoil), told, options=options)
     torch.testing.assert_close(found[1], expected[1], atol=1e-6, rtol=1e-5)
     assert found[0]["skipped_steps"] == [BAD]
     assert found[2:] == expected[2:]
+    assert functional.linear is product  # stage 3 has its own
 
 
 @pytest.mark.parametrize("stop_at", [BAD + 1, BAD + 3, BAD + 4, STEPS])

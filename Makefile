@@ -8,7 +8,7 @@ export PIP_CONSTRAINT := constraints.txt
 # Of a benchmark.
 ROUNDS ?= 9
 
-.PHONY: setup demo test test-operate lint bench clean distclean
+.PHONY: setup demo dashboard test test-operate lint bench clean distclean
 
 # What running needs; what tests need comes on top, once each.
 .venv/.run: pyproject.toml constraints.txt
@@ -16,14 +16,21 @@ ROUNDS ?= 9
 	$(INSTALL) -e ".[train,ops]"
 	touch $@
 
+.venv/.dashboard: .venv/.run
+	$(INSTALL) -e ".[train,ops,dashboard]"
+	touch $@
+
 .venv/.dev: .venv/.run
-	$(INSTALL) -e ".[train,ops,s3,postgres,dev]"
+	$(INSTALL) -e ".[train,ops,s3,postgres,dashboard,dev]"
 	touch $@
 
 setup: .venv/.dev
 
 demo: .venv/.run
 	$(BIN)/uni-moe run --reason "make demo"
+
+dashboard: .venv/.dashboard
+	$(BIN)/uni-moe dashboard
 
 test: .venv/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile

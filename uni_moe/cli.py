@@ -15,6 +15,7 @@ from pathlib import Path
 
 from uni_moe import (
     cli_audit,
+    cli_dashboard,
     cli_data,
     cli_features,
     cli_housekeeping,
@@ -37,6 +38,7 @@ from uni_moe.machine import NAMED
 _THEMES = (
     cli_run,
     cli_operate,
+    cli_dashboard,
     cli_workspace,
     cli_registry,
     cli_questions,

@@ -1,0 +1,58 @@
+"""Charts, from rows to a picture. Pure: nothing is asked here, and nothing is shown.
+
+Colours are of Okabe and Ito's set, which people with any colour vision tell apart; what they say is
+said by a shape or a label, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import altair as alt
+
+Drawn = alt.Chart | alt.LayerChart | alt.FacetChart | alt.VConcatChart | alt.HConcatChart
+Rows = Sequence[Mapping[str, Any]]
+
+COLOURS = {
+    "text": "#999999",
+    "image": "#0072B2",
+    "video": "#D55E00",
+    "audio": "#009E73",
+    "speech": "#CC79A7",
+}
+_DASHES = {
+    "text": [1, 0],
+    "image": [6, 2],
+    "video": [2, 2],
+    "audio": [8, 2, 2, 2],
+    "speech": [4, 4],
+}
+
+
+def scores(rows: Rows) -> Drawn:
+    """Draw scores with their intervals and what guessing reaches.
+
+    Args:
+        rows: `name`, `score`, `low`, `high` and `chance`, each a share.
+    """
+    base = alt.Chart(alt.InlineData(values=list(rows))).encode(
+        y=alt.Y("name:N", title=None, sort=None),
+    )
+    share = alt.Scale(domain=[0, 1])
+    axis = alt.Axis(format="%")
+    bars = base.mark_rule(strokeWidth=3).encode(
+        x=alt.X("low:Q", title="share of answers that are right", scale=share, axis=axis),
+        x2="high:Q",
+    )
+    points = base.mark_point(filled=True, size=90).encode(
+        x=alt.X("score:Q", scale=share, axis=axis),
+        tooltip=["name:N", *(alt.Tooltip(f"{one}:Q", format=".1%") for one in _SHARES)],
+    )
+    guessed = base.mark_tick(thickness=2, color="#D55E00").encode(
+        x=alt.X("chance:Q", scale=share, axis=axis)
+    )
+    return alt.layer(bars, guessed, points)
+
+
+_SHARES = ("score", "low", "high", "chance")

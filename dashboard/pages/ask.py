@@ -1,0 +1,7 @@
+"""Ask."""
+
+from __future__ import annotations
+
+from dashboard.showing import head
+
+head("ask")

@@ -1,0 +1,7 @@
+"""Audit."""
+
+from __future__ import annotations
+
+from dashboard.showing import head
+
+head("audit")

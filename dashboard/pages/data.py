@@ -1,0 +1,7 @@
+"""Data."""
+
+from __future__ import annotations
+
+from dashboard.showing import head
+
+head("data")

@@ -1,0 +1,7 @@
+"""Evaluation."""
+
+from __future__ import annotations
+
+from dashboard.showing import head
+
+head("evaluation")

@@ -1,0 +1,7 @@
+"""Experts."""
+
+from __future__ import annotations
+
+from dashboard.showing import head
+
+head("experts")

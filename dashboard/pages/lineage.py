@@ -1,0 +1,7 @@
+"""Lineage."""
+
+from __future__ import annotations
+
+from dashboard.showing import head
+
+head("lineage")

@@ -1,0 +1,7 @@
+"""Models."""
+
+from __future__ import annotations
+
+from dashboard.showing import head
+
+head("models")

@@ -1,0 +1,7 @@
+"""Run."""
+
+from __future__ import annotations
+
+from dashboard.showing import head
+
+head("run")

@@ -1,0 +1,7 @@
+"""Runs."""
+
+from __future__ import annotations
+
+from dashboard.showing import head
+
+head("runs")

@@ -1,0 +1,65 @@
+"""How values are said: text from data as it is, times, durations, sizes. Pure.
+
+Streamlit reads labels, captions and titles as Markdown, in which data could place links, pictures
+from elsewhere, or colours. Whatever comes from data passes through `plain` on its way there; whole
+texts go to `st.text` or `st.code`, which read nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import UTC, datetime
+
+LONGEST = 300  # letters of a label
+_MARKS = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~:$^=&\"'/@])")
+_UNSEEN = re.compile(r"[\x00-\x1f\x7f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+ABSENT = "-"
+
+
+def plain(text: object, longest: int = LONGEST) -> str:
+    """Return text of data so that Markdown shows it as it is, on one line and not without end."""
+    flat = _UNSEEN.sub(" ", str(text))
+    if len(flat) > longest:
+        flat = flat[: longest - 1] + "…"
+    return _MARKS.sub(r"\\\1", flat)
+
+
+def when(moment: str | None) -> str:
+    """Return a moment as ISO text in UTC to the minute."""
+    if not moment:
+        return ABSENT
+    return f"{datetime.fromisoformat(moment).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def ago(moment: str | None, now: datetime | None = None) -> str:
+    """Return how long ago a moment was, in its largest unit."""
+    if not moment:
+        return ABSENT
+    seconds = ((now or datetime.now(UTC)) - datetime.fromisoformat(moment)).total_seconds()
+    return f"{lasting(max(0.0, seconds))} ago"
+
+
+def lasting(seconds: float | None) -> str:
+    """Return a duration in its largest unit or two."""
+    if seconds is None or not math.isfinite(seconds):
+        return ABSENT
+    if seconds < 60:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, rest = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {rest} min" if rest else f"{hours} h"
+    return f"{hours // 24} days"
+
+
+def percent(share: float | None) -> str:
+    """Return a share as a percentage with one digit."""
+    return ABSENT if share is None or not math.isfinite(share) else f"{100 * share:.1f} %"
+
+
+def short(card_id: str | None) -> str:
+    """Return the beginning of an id, enough to find it by."""
+    return ABSENT if not card_id else card_id[:12]

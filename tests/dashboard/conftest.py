@@ -1,0 +1,66 @@
+"""A dashboard that serves, and Debian's Chromium before it."""
+
+import socket
+import subprocess
+import time
+from contextlib import closing, contextmanager
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+
+from dashboard.serving import ADDRESS, command
+
+CHROMIUM = Path("/usr/bin/chromium")
+FLAGS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic"),
+    *("--no-first-run", "--disable-background-networking", "--disable-component-update"),
+    "--disable-sync",
+]
+PATIENCE_S = 60.0
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium, for every walk of this process."""
+    if not CHROMIUM.is_file():
+        pytest.skip("no Chromium: `apt-get install chromium`")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@contextmanager
+def serving(workspace, environment=None):
+    """Serve a workspace's dashboard; give its address."""
+    with closing(socket.socket()) as free:
+        free.bind((ADDRESS, 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        command(Path(workspace), port=port),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+    )
+    try:
+        wait(f"http://{ADDRESS}:{port}/_stcore/health", process)
+        yield f"http://{ADDRESS}:{port}"
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def wait(address, process):
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "the dashboard ended"
+        try:
+            with urlopen(address, timeout=2):
+                return
+        except (URLError, OSError):
+            time.sleep(0.2)
+    raise AssertionError("the dashboard does not answer")

@@ -165,12 +165,22 @@ def all_runs(layout: Layout, but: Container[str] = ()) -> list[tuple[Path, dict[
     """
     found = []
     for file in layout.runs.glob("*/run.json"):
-        record = json_file(file) if file.parent.name not in but else None
+        record = run_record(file.parent) if file.parent.name not in but else None
         if record is not None:
-            if record["status"] == "running" and _is_dead(file.parent, record):
-                record["status"] = "died"
             found.append((file.parent, record))
     return sorted(found, key=lambda run: (run[1]["started"], run[1]["id"]))
+
+
+def run_record(folder: Path) -> dict[str, Any] | None:
+    """Return a run's record with its true status, as `all_runs`; None where there is none now.
+
+    Raises:
+        LineageError: the record cannot be read.
+    """
+    record: dict[str, Any] | None = json_file(folder / "run.json")
+    if record is not None and record["status"] == "running" and _is_dead(folder, record):
+        record["status"] = "died"
+    return record
 
 
 def json_lines(file: Path) -> Iterator[dict[str, Any]]:

@@ -95,6 +95,12 @@ def verdict_word(one: read.Decision) -> str:
     return "waits for approvals" if one.verdict.evidence.get("waits") else "refused"
 
 
+@remembered
+def words(layout: Layout) -> dict[str, str]:
+    """Return model -> what the last decision about it did."""
+    return {one.verdict.candidate: verdict_word(one) for one in read.verdicts(layout)}
+
+
 def differences(one: read.Decision) -> list[dict[str, Any]]:
     """Return modality by modality what the gate compared, in points; absent numbers are None."""
     told = one.verdict.evidence.get("modalities")

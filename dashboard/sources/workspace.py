@@ -52,10 +52,13 @@ def remembered(ask: Callable[..., Answer]) -> Callable[..., Answer]:
     Called without the layout. Arguments are hashable; answers are data that pickle.
     """
 
-    @st.cache_data(max_entries=_KEPT, show_spinner=False)
-    def kept(root: str, now: tuple[object, ...], *given: object, **named: object) -> Answer:
+    def told(root: str, now: tuple[object, ...], *given: object, **named: object) -> Answer:
         del now  # part of the key alone
         return ask(Layout(Path(root)), *given, **named)
+
+    # A cache is known by its function's name: without this, all questions would share one.
+    told.__module__, told.__qualname__ = ask.__module__, ask.__qualname__
+    kept = st.cache_data(max_entries=_KEPT, show_spinner=False)(told)
 
     @wraps(ask)
     def asked(*given: object, **named: object) -> Answer:

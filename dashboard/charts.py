@@ -37,7 +37,7 @@ def scores(rows: Rows) -> Drawn:
         rows: `name`, `score`, `low`, `high` and `chance`, each a share.
     """
     base = alt.Chart(alt.InlineData(values=list(rows))).encode(
-        y=alt.Y("name:N", title=None, sort=None),
+        y=alt.Y("name:N", title=None, sort=None, axis=alt.Axis(labelOverlap=False)),
     )
     share = alt.Scale(domain=[0, 1])
     axis = alt.Axis(format="%")

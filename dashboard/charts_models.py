@@ -7,7 +7,7 @@ import altair as alt
 from dashboard.charts import Drawn, Rows
 
 _BLUE, _RED = "#0072B2", "#D55E00"
-_ROW_PX, _AROUND_PX = 30, 110  # a row; axis, its title and the legend
+_ROW_PX, _AROUND_PX = 36, 150  # a row; axis, its title and the legend
 
 
 def reigns(rows: Rows) -> Drawn:
@@ -17,7 +17,7 @@ def reigns(rows: Rows) -> Drawn:
         rows: `name` of a version, `since`, `until` and `how` it became the champion.
     """
     base = alt.Chart(alt.InlineData(values=list(rows))).encode(
-        y=alt.Y("name:N", title=None, sort=None, axis=alt.Axis(labelLimit=140)),
+        y=alt.Y("name:N", title=None, sort=None, axis=_NAMES),
         tooltip=["name:N", "since:N", "until:N", "how:N"],
     )
     time = alt.X("since:T", title="time (UTC)", scale=alt.Scale(type="utc"))
@@ -31,6 +31,7 @@ def reigns(rows: Rows) -> Drawn:
 
 
 _LEGEND = alt.Legend(orient="bottom")
+_NAMES = alt.Axis(labelLimit=140, labelOverlap=False)
 _HOW = alt.Scale(scheme="tableau10")
 
 
@@ -42,7 +43,7 @@ def differences(rows: Rows, margin: float | None) -> Drawn:
         margin: how many points a modality may lose; None where nobody told.
     """
     base = alt.Chart(alt.InlineData(values=list(rows))).encode(
-        y=alt.Y("name:N", title=None, sort=None),
+        y=alt.Y("name:N", title=None, sort=None, axis=_NAMES),
     )
     title = "candidate less champion (points of a hundred)"
     lines = base.mark_rule(strokeWidth=3, color=_BLUE).encode(
@@ -57,6 +58,7 @@ def differences(rows: Rows, margin: float | None) -> Drawn:
     marks = [_upright(0.0, [1, 0], "#888888")]
     if margin is not None:
         marks.append(_upright(-margin, [6, 3], _RED))
+        marks.append(_upright(margin, [6, 3], "#00000000"))  # not seen: 0 is not at the edge
     return alt.layer(*marks, lines, points).properties(height=_height(rows))
 
 

@@ -46,9 +46,9 @@ def live_now() -> None:
     ]
     if rows:
         chart(
-            charts.scores(rows).properties(height=50 + 22 * len(rows)),
+            charts.scores(rows).properties(height=70 + 26 * len(rows)),
             rows,
-            title="Right answers by modality, share",
+            title="Right answers by modality",
             look_for="A line is a score's interval. One that reaches the orange tick only guesses.",
             key="live-scores",
         )
@@ -69,6 +69,8 @@ def retrained() -> None:
         link("models", f"Version {newest.number}", version=newest.number)
         _badge(word)
         st.caption(plain(ago(newest.at)))
+    if not newest.model_folder.is_dir():
+        st.caption(plain(versions.removed().get(newest.model, "its weights are kept elsewhere")))
     if found and found[-1].verdict.reasons:
         st.markdown(plain(found[-1].verdict.reasons[0], 220))
     last = versions.last_decision()
@@ -84,7 +86,9 @@ def broken() -> None:
     _title("Stale, broken, alarms")
     shown = [line() for line in (_audit, _contract, _troubles, _stale, _alarms)]
     if not any(shown):
-        st.markdown(":material/check_circle: Nothing known from runs, cards and the audit log.")
+        st.markdown(
+            ":material/check_circle: Nothing known: runs, cards and the audit log are in order."
+        )
     st.caption("Changed params, code or raw files: `uni-moe stale` asks the graph.")
 
 
@@ -113,9 +117,10 @@ def running() -> None:
 def ten_questions() -> None:
     """Show the questions that people ask, each with the page where its answer stands."""
     _title("Questions people ask")
-    columns = st.columns(3, gap="small")
-    for place, (question, page, query) in enumerate(_questions()):
-        with columns[place % 3]:
+    columns = st.columns([19, 21], gap="small")
+    found = list(_questions())
+    for place, (question, page, query) in enumerate(found):
+        with columns[2 * place // len(found)]:
             link(page, question, icon=None, **query)
 
 
@@ -130,7 +135,7 @@ def _questions() -> Iterator[tuple[str, str, dict[str, object]]]:
     yield (
         "Why was the last challenger rejected?",
         "models",
-        {"version": known.get(refused or ""), "view": "verdict"},
+        {"version": known.get(refused or ""), "view": "verdicts"},
     )
     newest = number if last is None else last.number
     yield "Why is it worse on audio?", "evaluation", {"version": newest, "modality": "audio"}

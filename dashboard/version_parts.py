@@ -14,13 +14,7 @@ from dashboard.versions_table import weights
 from dashboard.words import ago, percent, plain, when
 from uni_moe.registry.read import Decision, Version
 
-VIEWS = {
-    "verdict": "Verdicts",
-    "scores": "Scores",
-    "decisions": "Who decided what",
-    "reproducible": "Is it reproducible?",
-    "passport": "Passport",
-}
+VIEWS = ("verdicts", "scores", "decisions", "reproducible", "passport")
 _MOST_ENTRIES = 100
 _NUMBERS = ("difference", "low", "high")
 
@@ -40,16 +34,15 @@ def chosen(version: Version) -> None:
         link("audit", "Audit entries", subject=version.model[:12])
     view = st.segmented_control(
         "What about it",
-        list(VIEWS),
-        default="verdict",
-        format_func=VIEWS.__getitem__,
+        VIEWS,
+        default=VIEWS[0],
         key="view",
         bind="query-params",
         label_visibility="collapsed",
         required=True,
     )
     with told():
-        _SHOWN[view or "verdict"](version)
+        _SHOWN[view or VIEWS[0]](version)
 
 
 def _standing(version: Version) -> str:
@@ -88,7 +81,7 @@ def _verdict(one: Decision, place: str, *, is_last: bool) -> None:
     if compared and is_last:
         _compared(compared, margin, place)
     elif rows:
-        st.dataframe(rows, hide_index=True, key=f"evidence-{place}")
+        _numbers(rows, place)
 
 
 def _compared(rows: list[dict[str, object]], margin: float | None, place: str) -> None:
@@ -103,6 +96,28 @@ def _compared(rows: list[dict[str, object]], margin: float | None, place: str) -
     )
     seen = [f"{row['name']} {row['detectable']:.1f}" for row in rows if row["detectable"]]
     st.caption(plain("Smallest difference that would likely be seen, points: " + ", ".join(seen)))
+
+
+def _numbers(rows: list[dict[str, object]], place: str) -> None:
+    """Show the numbers that the gate had, those that it had not left out."""
+    there = [name for name in rows[0] if any(row.get(name) is not None for row in rows)]
+    st.dataframe(
+        [{_HEADINGS.get(name, name): row[name] for name in there} for row in rows],
+        hide_index=True,
+        key=f"evidence-{place}",
+        alt="What the gate compared, by modality, in points of a hundred.",
+    )
+
+
+_HEADINGS = {
+    "name": "modality",
+    "candidate": "candidate (%)",
+    "champion": "champion (%)",
+    "guessing": "guessing (%)",
+    "difference": "difference (points)",
+    "surely": "lowest, widened (points)",
+    "detectable": "smallest seen (points)",
+}
 
 
 def _says(row: dict[str, object], margin: float | None) -> str:
@@ -178,10 +193,4 @@ def _passport(version: Version) -> None:
     st.code(f"uni-moe passport {version.number} --out passport.html", language=None)
 
 
-_SHOWN = {
-    "verdict": _verdicts,
-    "scores": _scores,
-    "decisions": _decisions,
-    "reproducible": reproducible,
-    "passport": _passport,
-}
+_SHOWN = dict(zip(VIEWS, (_verdicts, _scores, _decisions, reproducible, _passport), strict=True))

@@ -52,7 +52,13 @@ def filtered() -> audit.Wanted:
     chosen = what.multiselect("What", events, key="event", bind="query-params")
     person = who.selectbox("Who", [_EVERYBODY, *people], key="who", bind="query-params")
     day: date | None = since.date_input(
-        "Since (UTC)", value=None, key="since", bind="query-params", format="YYYY-MM-DD"
+        "Since (UTC)",
+        value=None,
+        key="since",
+        bind="query-params",
+        format="YYYY-MM-DD",
+        min_value=date(2000, 1, 1),
+        max_value=date(2200, 1, 1),
     )
     about = subject.text_input("Model (version or id)", key="subject", bind="query-params")
     return audit.Wanted(

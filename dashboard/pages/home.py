@@ -8,14 +8,16 @@ from dashboard.home_parts import broken, live_now, retrained, running, ten_quest
 from dashboard.showing import head
 
 head("home")
-left, middle, right = st.columns(3, gap="small")
+left, rest = st.columns([3, 7], gap="small")
 with left.container(border=True, gap="xsmall"):
     live_now()
-with middle.container(border=True, gap="xsmall"):
-    retrained()
-with middle.container(border=True, gap="xsmall"):
-    broken()
-with right.container(border=True, gap="xsmall"):
-    running()
-with st.container(border=True, gap="xsmall"):
-    ten_questions()
+with rest:
+    middle, right = st.columns([5, 4], gap="small")
+    with middle.container(border=True, gap="xsmall"):
+        retrained()
+    with middle.container(border=True, gap="xsmall"):
+        broken()
+    with right.container(border=True, gap="xsmall"):
+        running()
+    with st.container(border=True, gap="xsmall"):
+        ten_questions()

@@ -43,3 +43,9 @@ def break_log(layout, number=2):
     lines = file.read_bytes().split(b"\n")
     lines[number - 1] = lines[number - 1].replace(b'"who":"', b'"who":"x')
     file.write_bytes(b"\n".join(lines))
+
+
+def marked(app):
+    """Return all that a page lets Markdown read; what st.text shows, nothing reads."""
+    kinds = ("title", "subheader", "caption", "markdown", "error", "info", "success", "warning")
+    return "\n".join(str(one.value) for kind in kinds for one in getattr(app, kind))

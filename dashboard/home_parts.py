@@ -130,8 +130,9 @@ def _questions() -> Iterator[tuple[str, str, dict[str, object]]]:
     refused = versions.last_refused()
     known = {one.model: one.number for one in models()}
     number = None if now is None else now.number
-    yield "What made this model?", "lineage", {"version": number}
-    yield "What changed since the champion before?", "lineage", {"a": before, "b": number}
+    difference: dict[str, object] = {"view": "difference", "a": before, "b": number}
+    yield "What made this model?", "lineage", {"artifact": number}
+    yield "What changed since the champion before?", "lineage", difference
     yield (
         "Why was the last challenger rejected?",
         "models",

@@ -28,7 +28,7 @@ def chosen(version: Version) -> None:
         f"model {version.model}\nweights: {weights(version, gone)}"
     )
     with st.container(horizontal=True, gap="medium"):
-        link("lineage", "Lineage", version=version.number)
+        link("lineage", "Lineage", artifact=version.number)
         link("evaluation", "Evaluation", version=version.number)
         link("experts", "Experts", version=version.number)
         link("audit", "Audit entries", subject=version.model[:12])

@@ -64,7 +64,7 @@ def test_after_a_rollback_home_tells_both_the_last_retraining_and_the_way_back(m
 def test_the_questions_lead_to_the_versions_that_they_are_about(many, monkeypatch):
     asked = {name: one.query_string for name, one in links(opened(monkeypatch, many)).items()}
     assert asked["Why was the last challenger rejected?"] == "version=2&view=verdicts"
-    assert asked["What changed since the champion before?"] == "a=3&b=1"
+    assert asked["What changed since the champion before?"] == "view=difference&a=3&b=1"
     assert asked["Is it reproducible?"] == "version=1&view=reproducible"
     assert asked["What ran last night?"] == "since=24h"
 

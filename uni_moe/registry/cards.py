@@ -17,6 +17,7 @@ from uni_moe.runs import HEARTBEAT_S
 
 DEAD_AFTER_S = 30.0  # without a heartbeat, for one who is on another machine or has no time
 GONE_AFTER_S = 2 * HEARTBEAT_S  # where its process is known to have ended
+RECORD = "run.json"
 CARDS, REPORT, ANSWERS = "cards", "report.json", "answers.jsonl"
 _BEATS_BYTES = 4096  # at the end of a file of heartbeats: the last one is among them
 
@@ -172,12 +173,12 @@ def all_runs(layout: Layout, but: Container[str] = ()) -> list[tuple[Path, dict[
 
 
 def run_record(folder: Path) -> dict[str, Any] | None:
-    """Return a run's record with its true status, as `all_runs`; None where there is none now.
+    """Return a run's record with its status of this moment, None where there is none.
 
     Raises:
         LineageError: the record cannot be read.
     """
-    record: dict[str, Any] | None = json_file(folder / "run.json")
+    record: dict[str, Any] | None = json_file(folder / RECORD)
     if record is not None and record["status"] == "running" and _is_dead(folder, record):
         record["status"] = "died"
     return record

@@ -89,13 +89,8 @@ def entry(number: str) -> Entry | None:
 
 def deciders() -> dict[str, Entry]:
     """Return run -> the entry that tells of its decision."""
-    return {
-        path.split("/")[1]: one
-        for one in _log().entries
-        if "decision" in one.evidence
-        for path in _mapping(one, "files")
-        if path.startswith("runs/")
-    }
+    layout = workspace()
+    return _deciders(str(layout.root), stamp(log_file(layout)))
 
 
 def named(one: Entry) -> list[Named]:
@@ -178,3 +173,14 @@ def _checked(root: str, now: tuple[int, int] | None) -> Checked:
     """Check the log once for each state of its file; entries are frozen, so all share them."""
     del now
     return read_log(Layout(Path(root)))
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _deciders(root: str, now: tuple[int, int] | None) -> dict[str, Entry]:
+    return {
+        path.split("/")[1]: one
+        for one in _checked(root, now).entries
+        if "decision" in one.evidence
+        for path in _mapping(one, "files")
+        if path.startswith("runs/")
+    }

@@ -7,6 +7,9 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import streamlit as st
 
 from dashboard.sources.workspace import remembered, workspace
 from uni_moe.artifacts import Layout, read_json
@@ -15,7 +18,7 @@ from uni_moe.registry import lately
 from uni_moe.registry.lately import Alarm, Lately, Progress
 from uni_moe.registry.staleness import Staleness, staleness_by_cards
 
-_MINUTE_S = 60.0
+_MINUTE_S, _BREATH_S = 60.0, 1.0
 _MOST = 20  # runs whose events are looked at, and failures that are listed
 _DAYS = 7
 
@@ -33,7 +36,7 @@ class Contract:
 
 def open_runs() -> list[Lately]:
     """Return the runs that are not known to have ended, newest first, as their folders tell now."""
-    return lately.open_runs(workspace(), _ended())
+    return _open(str(workspace().root))
 
 
 def progress(run: str) -> Progress:
@@ -73,6 +76,12 @@ def stale() -> Staleness:
 def contract() -> Contract | None:
     """Return the contract's verdict over today's samples; None where there is none to read."""
     return _contract(_minute())
+
+
+@st.cache_data(ttl=_BREATH_S, max_entries=4, show_spinner=False)
+def _open(root: str) -> list[Lately]:
+    """Look into the folders once for all parts of a page."""
+    return lately.open_runs(Layout(Path(root)), _ended())
 
 
 @remembered

@@ -6,11 +6,14 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import streamlit as st
 
 from dashboard.sources import audit
 from dashboard.sources.models import models
-from dashboard.sources.workspace import remembered, workspace
+from dashboard.sources.workspace import remembered, state, workspace
 from uni_moe.artifacts import Layout
 from uni_moe.audit import Entry
 from uni_moe.registry import read
@@ -53,22 +56,19 @@ def champion() -> read.Version | None:
     return next((one for one in models() if one.is_champion), None)
 
 
-@remembered
-def decisions_about(layout: Layout, model: str) -> list[read.Decision]:
+def decisions_about(model: str) -> list[read.Decision]:
     """Return the gate's decisions about a model, oldest first."""
-    return [one for one in read.verdicts(layout) if one.verdict.candidate == model]
+    return [one for one in _decisions() if one.verdict.candidate == model]
 
 
-@remembered
-def last_decision(layout: Layout) -> read.Decision | None:
+def last_decision() -> read.Decision | None:
     """Return the last decision of the gate."""
-    return next(iter(reversed(read.verdicts(layout))), None)
+    return next(iter(reversed(_decisions())), None)
 
 
-@remembered
-def last_refused(layout: Layout) -> str | None:
+def last_refused() -> str | None:
     """Return the model that the gate refused last."""
-    refused = (one for one in reversed(read.verdicts(layout)) if verdict_word(one) == "refused")
+    refused = (one for one in reversed(_decisions()) if verdict_word(one) == "refused")
     return next((one.verdict.candidate for one in refused), None)
 
 
@@ -95,10 +95,9 @@ def verdict_word(one: read.Decision) -> str:
     return "waits for approvals" if one.verdict.evidence.get("waits") else "refused"
 
 
-@remembered
-def words(layout: Layout) -> dict[str, str]:
+def words() -> dict[str, str]:
     """Return model -> what the last decision about it did."""
-    return {one.verdict.candidate: verdict_word(one) for one in read.verdicts(layout)}
+    return {one.verdict.candidate: verdict_word(one) for one in _decisions()}
 
 
 def differences(one: read.Decision) -> list[dict[str, Any]]:
@@ -141,6 +140,18 @@ def passport(number: int) -> str:
     from uni_moe.passport import passport as made
 
     return made(workspace(), str(number))
+
+
+def _decisions() -> tuple[read.Decision, ...]:
+    layout = workspace()
+    return _verdicts(str(layout.root), state(layout))
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _verdicts(root: str, now: tuple[object, ...]) -> tuple[read.Decision, ...]:
+    """Read the verdicts once for each state of the workspace; frozen, they are shared."""
+    del now
+    return tuple(read.verdicts(Layout(Path(root))))
 
 
 def _row(name: str, told: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,14 @@ from uni_moe.registry.metric_questions import (
     metrics,
     top_runs,
 )
+from uni_moe.registry.run_questions import (
+    RunFilter,
+    RunLine,
+    RunOrder,
+    RunPage,
+    run_choices,
+    run_page,
+)
 from uni_moe.registry.tables import IN_ORDER, EvaluationRow, VerdictRow, VersionRow, champion_id
 from uni_moe.storage.blobs import LocalFolder
 
@@ -34,7 +42,11 @@ __all__ = [
     "Node",
     "Point",
     "Reign",
+    "RunFilter",
+    "RunLine",
     "RunNumber",
+    "RunOrder",
+    "RunPage",
     "RunState",
     "Series",
     "Version",
@@ -50,6 +62,8 @@ __all__ = [
     "models_text",
     "next_number",
     "next_sequence",
+    "run_choices",
+    "run_page",
     "runs",
     "scores",
     "top_runs",

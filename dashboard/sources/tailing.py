@@ -1,4 +1,4 @@
-"""What a run's folder tells of a training: read once, from the last byte on, kept in little room."""
+"""What a run's folder tells of a training: each byte is read once, and kept in little room."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 from dashboard.sources.thinned import Thinned
 from uni_moe.registry.cards import lines_from
+from uni_moe.registry.metric_tables import TIME
 from uni_moe.registry.points import points_of
 from uni_moe.registry.read import Point
 
@@ -44,6 +45,7 @@ class Tail:
     events: deque[Event] = field(default_factory=lambda: deque(maxlen=_MOST_EVENTS))
     counts: Counter[str] = field(default_factory=Counter)
     steps: int | None = None  # that the training means to take
+    _step: int | None = None
     _events_position: int = 0
 
     def read(self, folder: Path, patience_s: float = _PATIENCE_S) -> None:
@@ -53,7 +55,7 @@ class Tail:
         file = folder / "metrics.jsonl"
         self.size = _size(file)
         if self.size < self.position:  # another file took its place
-            self.position, self.curves = 0, {}
+            self.position, self.curves, self._step = 0, {}, None
         while self.position < self.size:
             lines, end = lines_from(file, self.position, _SLICE_BYTES)
             if end == self.position:  # the last line waits for its end
@@ -67,8 +69,15 @@ class Tail:
     @property
     def last_step(self) -> int | None:
         """The last step that was told."""
-        lasts = [one.last.step for one in self.curves.values() if one.last is not None]
-        return max(lasts, default=None)
+        return self._step
+
+    def keys(self) -> list[str]:
+        """Return what was told, by name."""
+        return sorted(self.curves.keys() - {TIME})
+
+    def odd(self, key: str) -> dict[str, int]:
+        """Return how many numbers of a key were nan, inf or -inf."""
+        return dict(self.curves[key].odd) if key in self.curves else {}
 
     def points(self, key: str) -> list[Point]:
         """Return the points of a key, none where it was never told."""
@@ -77,6 +86,10 @@ class Tail:
     def _add(self, key: str, step: int, value: float) -> None:
         if key.startswith(_NOT_OURS):
             return
+        if self._step is not None and step < self._step:  # it went back, and tells again from here
+            for one in self.curves.values():
+                one.cut(step)
+        self._step = step
         curve = self.curves.get(key)
         if curve is None:
             if len(self.curves) >= _MOST_KEYS:

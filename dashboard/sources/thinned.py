@@ -7,6 +7,7 @@ first that is not finite; when there are too many parts, two become one. The las
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 
 from uni_moe.registry.read import Point
@@ -45,12 +46,15 @@ class Thinned:
         self._most, self._span = most_parts, 1
         self._parts: list[_Part] = []
         self.last: Point | None = None
+        self.odd: Counter[str] = Counter()  # how many were nan, inf or -inf
 
     def add(self, step: int, value: float) -> None:
         """Add a step's number. One of an earlier step takes back all from there on."""
         if self.last is not None and step <= self.last.step:
             self.cut(step)
         self.last = Point(step, value)
+        if not math.isfinite(value):
+            self.odd[str(value)] += 1
         self._put(self.last)
         while len(self._parts) > self._most:
             self._widen()

@@ -19,7 +19,7 @@ Answer = TypeVar("Answer")
 WORKSPACE = "UNI_MOE_DASHBOARD_WORKSPACE"
 _DATABASE = "UNI_MOE_DATABASE_URL"
 _SERVER_S = 5.0  # so long an answer of a database server counts as new
-_KEPT = 128  # answers of one question
+_KEPT = 1024  # answers of all questions
 
 
 def workspace() -> Layout:
@@ -53,14 +53,18 @@ def remembered(ask: Callable[..., Answer]) -> Callable[..., Answer]:
     """
 
     @st.cache_data(max_entries=_KEPT, show_spinner=False)
-    def kept(root: str, now: tuple[object, ...], *given: object, **named: object) -> Answer:
-        del now  # part of the key alone
+    def kept(
+        question: str, root: str, now: tuple[object, ...], *given: object, **named: object
+    ) -> Answer:
+        del question, now  # parts of the key alone: all questions share one cache
         return ask(Layout(Path(root)), *given, **named)
+
+    question = f"{ask.__module__}.{ask.__qualname__}"
 
     @wraps(ask)
     def asked(*given: object, **named: object) -> Answer:
         layout = workspace()
-        return kept(str(layout.root), state(layout), *given, **named)
+        return kept(question, str(layout.root), state(layout), *given, **named)
 
     return asked
 

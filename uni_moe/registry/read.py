@@ -23,6 +23,7 @@ from uni_moe.registry.metric_questions import (
     curve,
     metric_keys,
     metrics,
+    not_finite,
     top_runs,
 )
 from uni_moe.registry.run_questions import (
@@ -62,6 +63,7 @@ __all__ = [
     "models_text",
     "next_number",
     "next_sequence",
+    "not_finite",
     "run_choices",
     "run_page",
     "runs",

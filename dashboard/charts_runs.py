@@ -21,7 +21,7 @@ _SHAPES = {
     "inf": "triangle-up",
     "-inf": "triangle-down",
 }
-_HEIGHT = 260
+_HEIGHT, _LEGEND = 260, 40
 
 
 def curves(
@@ -42,13 +42,14 @@ def curves(
     if found.odd:
         layers.append(_odd(found))
     drawn = alt.layer(*layers).resolve_scale(shape="independent")
-    return drawn.properties(height=_HEIGHT)
+    legends = sum((len(names) > 1, bool(found.marks), bool(found.odd)))
+    return drawn.properties(height=_HEIGHT + _LEGEND * legends)
 
 
 def _lines(
     found: Gathered, names: Sequence[str], y_title: str, *, is_log: bool, is_smooth: bool
 ) -> list[alt.Chart]:
-    legend = None if len(names) < 2 else alt.Legend(title=None, orient="bottom", columns=4)
+    legend = None if len(names) < 2 else _legend()
     scale = alt.Scale(type="log") if is_log else alt.Scale(zero=False, nice=True)
     base = _chart(found.rows).encode(
         x=alt.X("x:Q", title=found.x_title, scale=alt.Scale(nice=False, zero=False)),
@@ -71,11 +72,28 @@ def _lines(
     return [faint, base.mark_line(strokeWidth=2.2).encode(y=smooth), dots]
 
 
+def _legend() -> alt.Legend:
+    return alt.Legend(
+        title=None,
+        orient="bottom",
+        columns=3,
+        symbolType="stroke",
+        symbolOpacity=1,
+        symbolStrokeWidth=3,
+        symbolSize=300,
+        labelLimit=260,
+    )
+
+
 def _events(found: Gathered) -> list[alt.Chart]:
     told = [alt.Tooltip("event:N"), alt.Tooltip("step:Q", format=","), alt.Tooltip("text:N")]
     base = _chart(found.marks).encode(x="x:Q", tooltip=told)
     kinds = list(dict.fromkeys(mark["event"] for mark in found.marks))
-    shape = alt.Shape("event:N", scale=_shapes(kinds), legend=alt.Legend(title="events"))
+    shape = alt.Shape(
+        "event:N",
+        scale=_shapes(kinds),
+        legend=alt.Legend(title="events", orient="bottom", direction="horizontal"),
+    )
     return [
         base.mark_rule(strokeDash=[3, 3], color=_EVENT, opacity=0.7),
         base.mark_point(filled=True, size=90, color=_EVENT).encode(y=alt.value(0), shape=shape),
@@ -84,7 +102,11 @@ def _events(found: Gathered) -> list[alt.Chart]:
 
 def _odd(found: Gathered) -> alt.Chart:
     kinds = list(dict.fromkeys(mark["kind"] for mark in found.odd))
-    shape = alt.Shape("kind:N", scale=_shapes(kinds), legend=alt.Legend(title="not finite"))
+    shape = alt.Shape(
+        "kind:N",
+        scale=_shapes(kinds),
+        legend=alt.Legend(title="not finite", orient="bottom", direction="horizontal"),
+    )
     told = [alt.Tooltip("name:N"), alt.Tooltip("step:Q", format=","), alt.Tooltip("kind:N")]
     marks = _chart(found.odd).mark_point(filled=True, size=110, color="#CC3311")
     return marks.encode(x="x:Q", y=alt.value("height"), shape=shape, tooltip=told)

@@ -28,7 +28,8 @@ class Group:
         """Return how a key is named in this chart."""
         for one in self.keys:
             if one.endswith("/") and key.startswith(one):
-                return key.removeprefix(one)
+                name = key.removeprefix(one)
+                return name.replace("_", " ") if one == "memory/" else name  # others are of data
         return key.replace("_", " ")
 
 

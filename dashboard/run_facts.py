@@ -46,7 +46,7 @@ def head(record: Mapping[str, Any]) -> None:
     lasted = lasting(record.get("duration_s"))
     facts = {
         "Began": f"{when(record['started'])} ({ago(record['started'])})",
-        "Lasted": lasted if lasted != ABSENT else "no end was told",
+        "Lasted": "not over yet" if status == "running" else lasted,
         "Who": f"{record.get('user') or ABSENT} on {record.get('host') or ABSENT}",
         "Why": record.get("reason") or "no reason was given",
         "Commit": (record.get("commit") or ABSENT)[:60],
@@ -56,8 +56,9 @@ def head(record: Mapping[str, Any]) -> None:
         for column, (name, value) in zip(
             st.columns(3), list(facts.items())[start : start + 3], strict=True
         ):
-            column.caption(name)
-            column.text(str(value)[:400])
+            with column.container(gap=None):
+                st.caption(name)
+                st.text(str(value)[:400])
     if record.get("error"):
         st.markdown("**The error**")
         st.code(str(record["error"])[:_LONGEST_ERROR], language=None, wrap_lines=True)
@@ -87,7 +88,10 @@ def flow(record: dict[str, Any]) -> None:
     if len(stages) < 2:
         return
     with st.expander(
-        f"The {len(stages)} stages of the same flow run", key="flow", on_change="rerun"
+        f"The {len(stages)} stages of the same flow run",
+        key="flow",
+        on_change="rerun",
+        bind="query-params",
     ) as part:
         if part.open:
             _stages(record, stages)
@@ -159,7 +163,7 @@ def events(tail: Tail) -> None:
 def settings(record: Mapping[str, Any]) -> None:
     """Show parameters, environment and code of a run as tables that can be searched."""
     parts = {
-        "Parameters": record.get("params"),
+        "Parameters": runs.parameters(dict(record)),
         "Environment": record.get("environment"),
         "Code, hashes by module": record.get("code"),
     }

@@ -25,6 +25,7 @@ STATUSES = {
 }
 MOST_COMPARED = 6
 _COMMIT = 10  # letters of it
+_HEAD_PX, _ROW_PX, _ROWS_IN_SIGHT = 38, 35, 20
 
 
 def table(lines: Sequence[RunLine], key: str) -> list[str]:
@@ -32,11 +33,12 @@ def table(lines: Sequence[RunLine], key: str) -> list[str]:
     event = st.dataframe(
         [_row(line) for line in lines],
         hide_index=True,
+        height=_HEAD_PX + _ROW_PX * min(max(1, len(lines)), _ROWS_IN_SIGHT),
         key=key,
         on_select="rerun",
         selection_mode=["multi-row", "single-cell"],
         column_config={
-            "last loss": st.column_config.NumberColumn(format="%.4f"),
+            "last loss": st.column_config.TextColumn(alignment="right"),
             "why": st.column_config.TextColumn(width="medium"),
             "error": st.column_config.TextColumn(width="medium"),
         },
@@ -56,7 +58,7 @@ def _row(line: RunLine) -> dict[str, object]:
         "duration": lasting(line.duration_s),
         "who": line.user or ABSENT,
         "why": line.reason or ABSENT,
-        "last loss": line.loss,
+        "last loss": ABSENT if line.loss is None else f"{line.loss:.4f}",
         "commit": (line.commit or ABSENT)[:_COMMIT],
         "error": line.error or "",
         "run": line.id,

@@ -50,7 +50,7 @@ def shown(run: str) -> None:
     if not runs.has_folder(run):
         st.info(
             "The folder of this run is not here any more: what the index kept is shown. Its "
-            "parameters, environment and events come back with the folder from a copy.",
+            "environment and its events come back with the folder from a copy.",
             icon=":material/info:",
         )
     run_facts.flow(record)
@@ -80,14 +80,13 @@ def open_charts(groups: list[Group]) -> list[Group]:
     """Show which charts there are, and return those that are open."""
     if not groups:
         return []
-    names = {group.name: group for group in groups}
-    first = [name for name in _OPEN if name in names] or list(names)[:2]
+    names = {group.label: group for group in groups}  # the labels stand in the address
+    first = [group.label for group in groups if group.name in _OPEN] or list(names)[:2]
     chosen = st.pills(
         "Charts",
         list(names),
         selection_mode="multi",
         default=first,
-        format_func=lambda name: names[name].label if name in names else name,
         key="charts",
         bind="query-params",
     )

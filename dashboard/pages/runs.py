@@ -98,7 +98,7 @@ def listed(wanted: RunFilter, by: RunOrder, fresh: runs.Fresh) -> None:
     first = (number - 1) * PAGE + 1
     st.caption(
         f"{first:,} to {first + len(found.lines) - 1:,} of {found.total:,} runs. Click into a row "
-        f"to open the run; tick two to {MOST_COMPARED} rows to compare them."
+        f"to open the run; tick 2 to {MOST_COMPARED} rows to compare them."
     )
     ticked = table(found.lines, key=f"runs-{number}")
     if pages > 1:
@@ -183,7 +183,7 @@ def compared(names: list[str]) -> None:
         lasted = lasting(record.get("duration_s"))
         link("run", f"{labels[name]}: {record['status']}, {lasted}", run=name)
     overlaid({labels[name]: numbers(name) for name in there})
-    parameters({labels[name]: record.get("params") for name, record in there.items()})
+    parameters({labels[name]: runs.parameters(record) for name, record in there.items()})
     if st.button("Close the comparison", key="close"):
         rest = {key: value for key, value in st.query_params.to_dict().items() if key != "compare"}
         go("runs", **rest)
@@ -205,20 +205,20 @@ def overlaid(told: dict[str, Numbers]) -> None:
     curves(gather(lines, seen), group, seen, odd, key="compared")
 
 
-def parameters(told: dict[str, Any]) -> None:
+def parameters(told: dict[str, dict[str, Any]]) -> None:
     """Show the parameters that are not the same."""
-    known = {name: params for name, params in told.items() if isinstance(params, dict)}
     st.markdown("**Parameters that differ**")
-    if len(known) < len(told):
-        st.text("Parameters stand in run folders alone; the folders of some runs are gone.")
-    rows = differing(known) if len(known) > 1 else []
+    rows = differing(told)
     if rows:
         st.dataframe(rows, hide_index=True, key="differing")
-    elif len(known) > 1:
-        count = len(flattened(next(iter(known.values()))))
-        st.text(
-            f"None: all {count} are the same. What else differs stands in the code or the data."
-        )
+        return
+    count = len(flattened(next(iter(told.values()))))
+    st.text(
+        f"None of {count}. What differs stands in the code or in the data: the lineage of what "
+        "they made tells it."
+        if count
+        else "Nothing is known of their parameters."
+    )
 
 
 head("runs")

@@ -115,6 +115,17 @@ def record(run: str) -> dict[str, Any] | None:
     return in_index(run)
 
 
+def parameters(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a run's parameters: its own, and those on the cards of what it made."""
+    made = tuple(sorted(str(one) for one in (record.get("artifacts") or {}).values()))
+    return _params_of(made) | dict(record.get("params") or {})
+
+
+@remembered
+def _params_of(layout: Layout, artifacts: tuple[str, ...]) -> dict[str, Any]:
+    return run_questions.params_of(layout, artifacts)
+
+
 def has_folder(run: str) -> bool:
     """Say whether a run's folder is here."""
     return run in names()

@@ -10,10 +10,12 @@ from functools import wraps
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+import pandas as pd  # whole, before keys are hashed: Streamlit looks into it while another loads it
 import streamlit as st
 
 from uni_moe.artifacts import Layout
 
+assert pd.Timestamp
 Given = ParamSpec("Given")
 Answer = TypeVar("Answer")
 WORKSPACE = "UNI_MOE_DASHBOARD_WORKSPACE"

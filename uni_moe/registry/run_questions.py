@@ -32,15 +32,16 @@ from sqlalchemy import column as named
 
 from uni_moe.artifacts import Layout
 from uni_moe.errors import LineageError
-from uni_moe.registry.cards import RECORD, lines_from, run_record
+from uni_moe.registry.cards import lines_from, run_record
 from uni_moe.registry.database import indexed
 from uni_moe.registry.importing import ENDED
 from uni_moe.registry.metric_import import METRICS
 from uni_moe.registry.metric_tables import MetricFileRow, SeriesRow
-from uni_moe.registry.tables import RunArtifactRow, RunRow
+from uni_moe.registry.tables import ArtifactRow, RunArtifactRow, RunRow
 
 PAGE = 50
 LOSS = "loss"
+_MOST_ARTIFACTS = 100  # of a run, whose cards are asked
 _LONGEST = 400  # letters of a reason or an error in a line
 _TAIL_BYTES = 16_384  # of metrics: the last step is among them
 By = Literal["started", "duration_s", "stage", "status", "user", "loss"]
@@ -222,19 +223,21 @@ def run_row(layout: Layout, run: str) -> dict[str, Any] | None:
         return record | {"artifacts": dict(session.execute(made).tuples().all())}
 
 
+def params_of(layout: Layout, artifacts: Sequence[str]) -> dict[str, Any]:
+    """Return the parameters that the cards of artifacts tell, as far as the index knows them."""
+    asked = select(ArtifactRow.params).where(ArtifactRow.id.in_(artifacts[:_MOST_ARTIFACTS]))
+    with indexed(layout) as session:
+        found: dict[str, Any] = {}
+        for params in session.scalars(asked.order_by(ArtifactRow.id)):
+            found |= params
+        return found
+
+
 def has_all_metrics(layout: Layout, run: str) -> bool:
     """Say whether the index holds a run's metrics to their end, so that its file adds nothing."""
     with indexed(layout) as session:
         file = session.get(MetricFileRow, run)
         return file is not None and file.is_whole
-
-
-def is_run(layout: Layout, run: str) -> bool:
-    """Say whether a name is that of a run: of a folder that is listed, or of the index."""
-    if run in folder_names(layout):
-        return (layout.runs / run / RECORD).is_file()
-    with indexed(layout) as session:
-        return session.get(RunRow, run) is not None
 
 
 def _runs(fresh: Sequence[RunLine]) -> FromClause:

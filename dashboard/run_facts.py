@@ -41,7 +41,7 @@ def age_s(record: Mapping[str, Any]) -> float:
 def head(record: Mapping[str, Any]) -> None:
     """Show how a run stands, what it was, and what it made."""
     status = str(record["status"])
-    st.subheader(plain(f"{record['stage']}: {STATUSES.get(status, status)}"), anchor=False)
+    st.subheader(f"{plain(record['stage'])}: {plain(STATUSES.get(status, status))}", anchor=False)
     st.caption(_SAID.get(status, ""))
     lasted = lasting(record.get("duration_s"))
     facts = {

@@ -11,7 +11,7 @@ APP = Path(dashboard.__file__).parent / "app.py"
 PATIENCE_S = 30
 
 
-def opened(monkeypatch, root, page="home", **query):
+def opened(monkeypatch, root, page="home", /, **query):
     """Open a page of a workspace; what it shows stands in the answer."""
     monkeypatch.setenv(WORKSPACE, str(root))
     monkeypatch.delenv("UNI_MOE_DATABASE_URL", raising=False)

@@ -50,22 +50,25 @@ def _lines(
     found: Gathered, names: Sequence[str], y_title: str, *, is_log: bool, is_smooth: bool
 ) -> list[alt.Chart]:
     legend = None if len(names) < 2 else _legend()
+    tooltip = [
+        alt.Tooltip("name:N", title="curve"),
+        alt.Tooltip("step:Q", format=","),
+        alt.Tooltip("value:Q", format=".5~g"),
+    ]
     scale = alt.Scale(type="log") if is_log else alt.Scale(zero=False, nice=True)
     base = _chart(found.rows).encode(
         x=alt.X("x:Q", title=found.x_title, scale=alt.Scale(nice=False, zero=False)),
         color=alt.Color("name:N", scale=_scale(names, _colours(names)), legend=legend),
         strokeDash=alt.StrokeDash("name:N", scale=_scale(names, _cycled(names, _DASHES))),
-        tooltip=[
-            alt.Tooltip("name:N", title="curve"),
-            alt.Tooltip("step:Q", format=","),
-            alt.Tooltip("value:Q", format=".5~g"),
-        ],
+        tooltip=tooltip,
     )
     y = alt.Y("value:Q", title=y_title, scale=scale)
     smooth = alt.Y("smooth:Q", title=y_title, scale=scale)
-    dots = base.mark_point(filled=True, size=40, opacity=0.01).encode(y=smooth)  # to point at
-    if len(found.rows) <= 2 * max(1, len(names)):
-        dots = base.mark_point(filled=True, size=60).encode(y=smooth)
+    if len(found.rows) <= 2 * max(1, len(names)):  # a line through them would hardly be seen
+        dots = base.mark_point(filled=False, size=60).encode(y=smooth)
+    else:  # to point at, nothing to see
+        told = {"x": "x:Q", "tooltip": tooltip}
+        dots = _chart(found.rows).mark_point(size=60, opacity=0.0).encode(y=smooth, **told)
     if not is_smooth:
         return [base.mark_line(strokeWidth=1.8).encode(y=y), dots]
     faint = base.mark_line(strokeWidth=1, opacity=0.3).encode(y=y)
@@ -124,7 +127,9 @@ def stages(rows: Rows) -> Drawn:
         tooltip=["stage:N", "status:N", "lasted:N"],
     )
     bars = base.mark_bar(height={"band": 0.7}).encode(
-        x=alt.X("begin:Q", title="minutes since the first stage began"),
+        x=alt.X(
+            "begin:Q", title="minutes since the first stage began", axis=alt.Axis(tickCount=10)
+        ),
         x2="end:Q",
         color=alt.condition("datum.is_this", alt.value("#D55E00"), alt.value("#56B4E9")),
     )

@@ -39,6 +39,7 @@ def table(lines: Sequence[RunLine], key: str) -> list[str]:
         selection_mode=["multi-row", "single-cell"],
         column_config={
             "last loss": st.column_config.TextColumn(alignment="right"),
+            "stage": st.column_config.TextColumn(width=150),
             "why": st.column_config.TextColumn(width="medium"),
             "error": st.column_config.TextColumn(width="medium"),
         },

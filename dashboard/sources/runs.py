@@ -12,7 +12,7 @@ from typing import Any
 from dashboard.sources.workspace import remembered, workspace
 from uni_moe.artifacts import Layout
 from uni_moe.errors import LineageError
-from uni_moe.registry import read, run_questions, spans
+from uni_moe.registry import read, run_lines, run_questions, spans
 
 _MOST_FRESH = 500  # folders that are looked into for a page
 _QUIET_S = 3600.0  # a folder that was still so long changes no more between two looks
@@ -91,7 +91,7 @@ def until(told: str | None) -> str | None:
 @remembered
 def names(layout: Layout) -> list[str]:
     """Return the names of run folders, oldest first."""
-    return run_questions.folder_names(layout)
+    return run_lines.folder_names(layout)
 
 
 @remembered
@@ -109,7 +109,7 @@ def record(run: str) -> dict[str, Any] | None:
         LineageError: the record in the folder cannot be read.
     """
     if run in names():
-        told = run_questions.record_of(workspace(), run)
+        told = run_lines.record_of(workspace(), run)
         if told is not None:
             return told
     return in_index(run)
@@ -147,7 +147,7 @@ def _told_of(layout: Layout, run: str) -> dict[str, Any] | None:
     try:
         if _is_quiet(folder):
             return _quiet_record(folder, _stamps(folder))
-        return _small(run_questions.record_of(layout, run))
+        return _small(run_lines.record_of(layout, run))
     except LineageError:
         return None
 
@@ -156,19 +156,19 @@ def _line(layout: Layout, run: str) -> read.RunLine | None:
     folder = layout.runs / run
     if _is_quiet(folder):
         return _quiet_line(layout, run, _stamps(folder))
-    return run_questions.line_of(layout, run)
+    return run_lines.line_of(layout, run)
 
 
 @lru_cache(maxsize=2 * _MOST_FRESH)
 def _quiet_line(layout: Layout, run: str, stamps: tuple[int, ...]) -> read.RunLine | None:
     del stamps  # part of the key alone
-    return run_questions.line_of(layout, run)
+    return run_lines.line_of(layout, run)
 
 
 @lru_cache(maxsize=2 * _MOST_FRESH)
 def _quiet_record(folder: Path, stamps: tuple[int, ...]) -> dict[str, Any] | None:
     del stamps  # part of the key alone
-    return _small(run_questions.record_of(Layout(folder.parent.parent), folder.name))
+    return _small(run_lines.record_of(Layout(folder.parent.parent), folder.name))
 
 
 def _small(record: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -26,9 +26,9 @@ from uni_moe.registry.metric_questions import (
     not_finite,
     top_runs,
 )
+from uni_moe.registry.run_lines import RunLine
 from uni_moe.registry.run_questions import (
     RunFilter,
-    RunLine,
     RunOrder,
     RunPage,
     run_choices,

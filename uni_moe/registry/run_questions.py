@@ -1,66 +1,35 @@
 """Questions about runs: a page of them by filters and order, and what is known of one.
 
 The index tells of runs that ended. Of one that had not, when it was imported, and of one that came
-later, the folder tells the truth: `unsettled` names them, `line_of` reads one, and a page takes
+later, the folder tells the truth: `unsettled` names them, `run_lines` reads one, and a page takes
 such lines in place of the index's own. So no question opens every folder.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import astuple, dataclass
-from datetime import datetime
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from sqlalchemy import (
-    CTE,
     ColumnElement,
-    Float,
     FromClause,
-    Select,
-    String,
     and_,
-    cast,
     func,
     select,
-    union_all,
-    values,
 )
-from sqlalchemy import column as named
+from sqlalchemy.orm import Session
 
 from uni_moe.artifacts import Layout
-from uni_moe.errors import LineageError
-from uni_moe.registry.cards import lines_from, run_record
 from uni_moe.registry.database import indexed
 from uni_moe.registry.importing import ENDED
-from uni_moe.registry.metric_import import METRICS
 from uni_moe.registry.metric_tables import MetricFileRow, SeriesRow
+from uni_moe.registry.run_lines import LONGEST, LOSS, RunLine, cut, folder_names
 from uni_moe.registry.tables import ArtifactRow, RunArtifactRow, RunRow
 
 PAGE = 50
-LOSS = "loss"
 _MOST_ARTIFACTS = 100  # of a run, whose cards are asked
-_LONGEST = 400  # letters of a reason or an error in a line
-_TAIL_BYTES = 16_384  # of metrics: the last step is among them
 By = Literal["started", "duration_s", "stage", "status", "user", "loss"]
-
-
-@dataclass(frozen=True)
-class RunLine:
-    """A run in a table; long texts are cut, and of an error the first line is told."""
-
-    id: str
-    stage: str
-    status: str  # running, done, failed, or died
-    started: str
-    duration_s: float | None
-    user: str | None
-    reason: str | None
-    commit: str | None
-    error: str | None
-    loss: float | None  # the last one
 
 
 @dataclass(frozen=True)
@@ -108,8 +77,6 @@ class RunChoices:
 
 
 _NEWEST = RunOrder()
-_COLUMNS = tuple(RunLine.__dataclass_fields__)
-_NUMBERS = ("duration_s", "loss")
 
 
 def run_page(
@@ -128,16 +95,19 @@ def run_page(
         order: by what.
         page: which one; the first is 1.
     """
-    runs = _runs(fresh)
-    conditions = tuple(_conditions(runs, wanted))
-    by, last = runs.c[order.by], runs.c.id
-    way = [by.desc(), last.desc()] if order.descending else [by, last]
-    absent = [by.is_(None)] if order.by in (*_NUMBERS, "user") else []
-    asked = select(*(runs.c[name] for name in _COLUMNS)).where(*conditions)
-    asked = asked.order_by(*absent, *way).limit(PAGE).offset((max(1, page) - 1) * PAGE)
+    first = (max(1, page) - 1) * PAGE
+    newer = {line.id: line for line in fresh}
+    told = [(line.id, getattr(line, order.by)) for line in fresh if _is_wanted(line, wanted)]
+    conditions = [*_conditions(wanted), *([RunRow.id.not_in(list(newer))] if newer else [])]
+    count = select(func.count()).select_from(RunRow).where(*conditions)
+    start = max(0, first - len(told))  # told ones before it stand before the page, too
+    keys = select(RunRow.id, _COLUMN[order.by]).select_from(_place(order.by)).where(*conditions)
+    keys = keys.order_by(*_way(order)).offset(start).limit(first + PAGE - start)
     with indexed(layout) as session:
-        total = session.scalar(select(func.count()).select_from(runs).where(*conditions)) or 0
-        return RunPage(tuple(_line(row) for row in session.execute(asked)), total)
+        total = (session.scalar(count) or 0) + len(told)
+        found = _in_order([*told, *session.execute(keys).tuples()], order)
+        lines = _lines(session, found[first - start : first - start + PAGE], newer)
+        return RunPage(lines, total)
 
 
 def run_choices(layout: Layout) -> RunChoices:
@@ -158,58 +128,6 @@ def unsettled(layout: Layout) -> Unsettled:
     unknown = there - known.keys()
     open_ = {run for run, status in known.items() if status not in ENDED} & there
     return Unsettled(tuple(sorted(unknown | open_, reverse=True)), len(unknown))
-
-
-def folder_names(layout: Layout) -> list[str]:
-    """Return the names of run folders, oldest first: a name begins with the moment."""
-    try:
-        with os.scandir(layout.runs) as entries:
-            return sorted(one.name for one in entries if not one.name.startswith("."))
-    except OSError:
-        return []
-
-
-def line_of(layout: Layout, run: str) -> RunLine | None:
-    """Return a run's line from its folder, None where it has no record.
-
-    Raises:
-        LineageError: the record cannot be read.
-    """
-    record = record_of(layout, run)
-    if record is None:
-        return None
-    told = {name: record.get(name) for name in _COLUMNS}
-    return _cut(told | {"id": run, "loss": last_loss(layout, run)})
-
-
-def record_of(layout: Layout, run: str) -> dict[str, Any] | None:
-    """Return a run's record from its folder with the status of this moment, None where it is gone.
-
-    Raises:
-        LineageError: it cannot be read, or lacks what every record says.
-    """
-    try:
-        record = run_record(layout.runs / run)
-        if record is not None:
-            str(record["stage"]), datetime.fromisoformat(record["started"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise LineageError(
-            f"The record of the run {run} cannot be read.",
-            cause=f"it was changed by hand, or was written by another version: {error!r}.",
-            remedy="bring its run.json back from a copy, or move the folder out of runs/.",
-        ) from error
-    return record
-
-
-def last_loss(layout: Layout, run: str) -> float | None:
-    """Return the last loss that a run's folder tells, None where it tells none."""
-    file = layout.runs / run / METRICS
-    with suppress(OSError):
-        size = file.stat().st_size
-        lines, _ = lines_from(file, max(0, size - _TAIL_BYTES), _TAIL_BYTES)
-        told = [line[LOSS] for line in lines if isinstance(line.get(LOSS), int | float)]
-        return float(told[-1]) if told else None
-    return None
 
 
 def run_row(layout: Layout, run: str) -> dict[str, Any] | None:
@@ -240,56 +158,76 @@ def has_all_metrics(layout: Layout, run: str) -> bool:
         return file is not None and file.is_whole
 
 
-def _runs(fresh: Sequence[RunLine]) -> FromClause:
-    """Return all runs as one table: those of the index, and the fresh ones in their places."""
-    told = {name: getattr(RunRow, name) for name in _COLUMNS if name != "loss"}
-    for name in ("reason", "error"):
-        told[name] = func.substr(told[name], 1, _LONGEST).label(name)
-    loss = and_(SeriesRow.run == RunRow.id, SeriesRow.key == LOSS)
-    indexed_ = select(*told.values(), SeriesRow.last.label("loss")).outerjoin(SeriesRow, loss)
-    if not fresh:
-        return indexed_.subquery("lines")
-    newer = _table(fresh)
-    others = indexed_.where(RunRow.id.not_in(select(newer.c.id)))
-    return union_all(others, _typed(newer)).subquery("lines")
+def _lines(session: Session, ids: Sequence[str], newer: dict[str, RunLine]) -> tuple[RunLine, ...]:
+    """Return the lines of ids, in their order."""
+    asked = select(*(column.label(name) for name, column in _COLUMN.items()))
+    rows = session.execute(asked.select_from(_place(LOSS)).where(RunRow.id.in_(ids)))
+    found = {row["id"]: cut(dict(row)) for row in rows.mappings()} | newer
+    return tuple(found[run] for run in ids)
 
 
-def _table(lines: Sequence[RunLine]) -> CTE:
-    columns = (named(name, Float if name in _NUMBERS else String) for name in _COLUMNS)
-    return values(*columns, name="fresh").data([astuple(line) for line in lines]).cte("fresh")
+def _conditions(wanted: RunFilter) -> Iterator[ColumnElement[bool]]:
+    for name in _EQUAL:
+        value = getattr(wanted, name)
+        if value is not None:
+            yield _COLUMN[name] == value
+    if wanted.reason is not None:
+        yield _COLUMN["reason"].icontains(wanted.reason, autoescape=True)
+    if wanted.since is not None:
+        yield _COLUMN["started"] >= wanted.since
+    if wanted.until is not None:
+        yield _COLUMN["started"] <= wanted.until
 
 
-def _typed(table: CTE) -> Select[Any]:
-    """Return the columns with their types, which a database cannot see where all are absent."""
-    return select(
-        *(
-            cast(table.c[name], Float if name in _NUMBERS else String).label(name)
-            for name in _COLUMNS
-        )
+def _is_wanted(line: RunLine, wanted: RunFilter) -> bool:
+    """Say of a line from a folder what the database says of its own."""
+    asked = wanted.reason
+    return (
+        all(getattr(wanted, name) in (None, getattr(line, name)) for name in _EQUAL)
+        and (asked is None or _lower(asked) in _lower(line.reason or ""))
+        and (wanted.since is None or line.started >= wanted.since)
+        and (wanted.until is None or line.started <= wanted.until)
     )
 
 
-def _conditions(runs: FromClause, wanted: RunFilter) -> Iterator[ColumnElement[bool]]:
-    for name in ("stage", "status", "user"):
-        value = getattr(wanted, name)
-        if value is not None:
-            yield runs.c[name] == value
-    if wanted.reason is not None:
-        yield runs.c.reason.icontains(wanted.reason, autoescape=True)
-    if wanted.since is not None:
-        yield runs.c.started >= wanted.since
-    if wanted.until is not None:
-        yield runs.c.started <= wanted.until
+def _lower(text: str) -> bytes:
+    return text.encode(errors="replace").lower()  # of ASCII alone
 
 
-def _line(row: Any) -> RunLine:  # noqa: ANN401 - a row of any question
-    return _cut(dict(zip(_COLUMNS, row, strict=True)))
+def _way(order: RunOrder) -> list[ColumnElement[Any]]:
+    """Return the order of a page; one by a column that is never absent can follow its index."""
+    key = _COLUMN[order.by]
+    absent: list[ColumnElement[Any]] = [key.is_(None)] if order.by in _MAY_BE_ABSENT else []
+    return [*absent, *((key.desc(), RunRow.id.desc()) if order.descending else (key, RunRow.id))]
 
 
-def _cut(told: dict[str, Any]) -> RunLine:
-    for name in ("reason", "error"):
-        if told[name] is not None:
-            told[name] = str(told[name])[:_LONGEST]
-    if told["error"] is not None:
-        told["error"] = (told["error"].splitlines() or [""])[0]
-    return RunLine(**told)
+def _in_order(told: Sequence[tuple[str, Any]], order: RunOrder) -> list[str]:
+    """Return ids by what orders them, in the order in which the database gives its own."""
+    there = sorted(
+        (one for one in told if one[1] is not None),
+        key=lambda one: (one[1], one[0]),
+        reverse=order.descending,
+    )
+    absent = sorted((one[0] for one in told if one[1] is None), reverse=order.descending)
+    return [*(one[0] for one in there), *absent]
+
+
+def _column(name: str) -> ColumnElement[Any]:
+    """Return a column of runs, of a long text its beginning."""
+    if name == LOSS:
+        return SeriesRow.__table__.c.last
+    column: ColumnElement[Any] = RunRow.__table__.c[name]
+    return func.substr(column, 1, LONGEST) if name in ("reason", "error") else column
+
+
+def _place(by: str) -> FromClause:
+    """Return the table of runs, with their losses where these are asked for."""
+    runs, series = RunRow.__table__, SeriesRow.__table__
+    if by != LOSS:
+        return runs
+    return runs.outerjoin(series, and_(series.c.run == runs.c.id, series.c.key == LOSS))
+
+
+_COLUMN = {name: _column(name) for name in RunLine.__dataclass_fields__}
+_EQUAL = ("stage", "status", "user")
+_MAY_BE_ABSENT = ("duration_s", "user", "loss")

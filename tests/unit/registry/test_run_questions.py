@@ -8,6 +8,7 @@ import pytest
 
 from tests.dashboard.run_folders import BEGAN, NOBODY, layout_of, metric, now_running, write_run
 from uni_moe.errors import ConfigError, LineageError
+from uni_moe.registry import run_lines
 from uni_moe.registry import run_questions as questions
 from uni_moe.registry.indexing import index
 from uni_moe.registry.read import RunFilter, RunOrder, run_choices, run_page
@@ -42,11 +43,11 @@ def workspace(tmp_path_factory):
 
 
 def every_line(layout):
-    return [questions.line_of(layout, run) for run in questions.folder_names(layout)]
+    return [run_lines.line_of(layout, run) for run in run_lines.folder_names(layout)]
 
 
 def fresh_lines(layout):
-    return [questions.line_of(layout, run) for run in questions.unsettled(layout).runs]
+    return [run_lines.line_of(layout, run) for run in questions.unsettled(layout).runs]
 
 
 def by_hand(layout, wanted, order):
@@ -104,7 +105,7 @@ def test_without_newer_lines_the_index_alone_is_told(workspace):
 def test_what_the_index_does_not_know_to_its_end_is_named_newest_first(workspace):
     found = questions.unsettled(workspace)
     assert found.unknown == 2
-    assert [questions.line_of(workspace, run).status for run in found.runs] == [
+    assert [run_lines.line_of(workspace, run).status for run in found.runs] == [
         "running",
         "done",
         "died",
@@ -149,7 +150,7 @@ def test_the_last_loss_is_read_from_the_end_of_a_long_file(tmp_path):
     metric(layout, run, 2001, loss=0.125)
     with (layout.runs / run / "metrics.jsonl").open("a") as stream:
         stream.write('{"step": 2002, "loss": 9')
-    assert questions.last_loss(layout, run) == 0.125
+    assert run_lines.last_loss(layout, run) == 0.125
 
 
 @pytest.mark.parametrize("record", ["[]", "{}", '{"status": "done"}', "{"])
@@ -158,7 +159,7 @@ def test_a_record_that_was_changed_by_hand_is_told_and_not_guessed(tmp_path, rec
     run = write_run(layout, "tune")
     (layout.runs / run / "run.json").write_text(record)
     with pytest.raises(LineageError):
-        questions.line_of(layout, run)
+        run_lines.line_of(layout, run)
 
 
 def test_moments_are_told_as_a_time_ago_a_day_or_a_moment():

@@ -41,7 +41,7 @@ def side_by_side(rows: Rows) -> Drawn:
     guessed = base.mark_tick(thickness=2, color="#888888").encode(
         x=alt.X("chance:Q", scale=scale, axis=_SHARE)
     )
-    height = max(140, 30 + len(names) * (18 * max(1, len(versions)) + 8))
+    height = 90 + len(names) * (18 * max(1, len(versions)) + 8)
     return alt.layer(guessed, lines, points).properties(height=min(height, 1200))
 
 
@@ -109,7 +109,7 @@ def differences(rows: Rows) -> Drawn:
         tooltip=["name:N", "verdict:N", *(alt.Tooltip(f"{n}:Q", format="+.2f") for n in _POINTS)],
     )
     zero = alt.Chart(alt.InlineData(values=[{"x": 0}])).mark_rule(color="#888888").encode(x="x:Q")
-    height = min(900, max(120, 60 + 24 * len(names)))
+    height = min(1200, 120 + 26 * len(names))
     return alt.layer(zero, lines, points).properties(height=height)
 
 

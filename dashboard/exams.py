@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from uni_moe.records import MODALITIES, Score
 from uni_moe.registry.paired import Paired, compare
@@ -33,7 +33,11 @@ class Item:
     def names(self) -> Iterator[str]:
         """Give what the item counts for: its modality, its task, and its group in the task."""
         yield self.modality
-        if self.task and self.task != self.modality:
+        yield from self.tasks()
+
+    def tasks(self) -> Iterator[str]:
+        """Give its task, and its group in the task."""
+        if self.task:
             yield self.task
         if self.group:
             yield f"{self.task}:{self.group}"
@@ -53,34 +57,30 @@ def pairs_of(first: Sequence[Item], other: Sequence[Item] | None) -> list[Pair]:
 
 @dataclass(frozen=True)
 class Difference:
-    """How a modality or a task differs; `is_modality` tells which."""
+    """How a modality or a task differs."""
 
     name: str
-    is_modality: bool
     paired: Paired
 
 
-def differences(pairs: Sequence[Pair], confidence: float, power: float) -> list[Difference]:
-    """Return how the first model differs by modality and task, the worst first.
+def differences(
+    pairs: Sequence[Pair], scope: Literal["modality", "task"], confidence: float, power: float
+) -> list[Difference]:
+    """Return how the first model differs by modality or by task, the worst first.
 
     Items whose score is no number are left out.
     """
     groups: dict[str, tuple[list[float], list[float]]] = {}
-    modalities = {one.modality for one, _ in pairs}
     for one, two in pairs:
         if two is None or not math.isfinite(one.score) or not math.isfinite(two.score):
             continue
-        for name in one.names():
+        for name in (one.modality,) if scope == "modality" else one.tasks():
             mine, theirs = groups.setdefault(name, ([], []))
             mine.append(one.score)
             theirs.append(two.score)
-    claims = max(1, len(groups))
+    how = {"confidence": confidence, "power": power}
     found = [
-        Difference(
-            name,
-            name in modalities,
-            compare(mine, theirs, confidence=confidence, power=power, claims=claims),
-        )
+        Difference(name, compare(mine, theirs, **how, claims=len(groups)))
         for name, (mine, theirs) in groups.items()
     ]
     return sorted(found, key=lambda one: (one.paired.difference, one.name))
@@ -98,7 +98,6 @@ def difference_rows(found: Sequence[Difference]) -> list[dict[str, Any]]:
     return [
         {
             "name": one.name,
-            "what": "modality" if one.is_modality else "task",
             "items": one.paired.n,
             "difference": 100 * one.paired.difference,
             "low": 100 * one.paired.low,
@@ -147,7 +146,7 @@ def names_of(pairs: Sequence[Pair]) -> list[str]:
 def is_used(score: Score) -> str:
     """Say whether foreign media cost more than the score's uncertainty."""
     if score.swapped is None:
-        return "no media to exchange"
+        return "no media"
     if not math.isfinite(score.swapped) or not math.isfinite(score.low):
         return "no number"
     return "yes" if score.swapped < score.low else "not shown"
@@ -161,7 +160,7 @@ def score_rows(scores: Mapping[str, Mapping[str, Score]]) -> list[dict[str, Any]
         {
             "name": name,
             "version": version,
-            "n": score.n,
+            "items": score.n,
             **{field: _finite(getattr(score, field)) for field in _SHARES},
             "media used": is_used(score),
         }

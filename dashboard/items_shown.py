@@ -35,7 +35,7 @@ def browse(pairs: Sequence[Pair], first: Version, other: Version | None) -> None
         return
     pages = (len(found) + PAGE - 1) // PAGE
     st.caption(f"{len(found)} items, {PAGE} on a page.")
-    number = st.pagination(pages, key="page", bind="query-params") if pages > 1 else 1
+    number = st.pagination(pages, key="sheet", bind="query-params") if pages > 1 else 1
     start = (min(max(1, number), pages) - 1) * PAGE
     part = found[start : start + PAGE]
     mine = answers(first, [one for one, _ in part])

@@ -50,7 +50,7 @@ def choose(known: list[Version]) -> tuple[Version, Version | None]:
     return numbers[number], numbers.get(against or _NOBODY)
 
 
-def compared(known: list[Version], first: Version, other: Version | None) -> None:
+def compared(known: list[Version], first: Version, other: Version | None) -> Scope:
     """Show versions side by side, by modality or by task, and what the numbers say."""
     numbers = [str(one.number) for one in reversed(known)]
     default = [str(one.number) for one in (other, first) if one is not None]
@@ -64,13 +64,24 @@ def compared(known: list[Version], first: Version, other: Version | None) -> Non
         bind="query-params",
     )
     scope = right.segmented_control(
-        "By", ["modality", "task"], default="modality", key="scope", bind="query-params"
+        "By",
+        ["modality", "task"],
+        default="modality",
+        required=True,
+        key="scope",
+        bind="query-params",
     )
     versions = {str(one.number): one for one in known if str(one.number) in chosen}
-    if not versions:
-        nothing("No version is chosen.", "Choose one or several above.")
-        return
     kind: Scope = "task" if scope == "task" else "modality"
+    if versions:
+        side_by_side(versions, kind)
+    else:
+        nothing("No version is chosen.", "Choose one or several above.")
+    return kind
+
+
+def side_by_side(versions: dict[str, Version], kind: Scope) -> None:
+    """Show the scores of versions, beside each other and beside guessing."""
     found = scores_of(tuple(one.report for one in versions.values()), kind)
     rows = exams.score_rows({number: found.get(one.report, {}) for number, one in versions.items()})
     if not rows:
@@ -148,7 +159,7 @@ def history(known: list[Version]) -> None:
     )
 
 
-def why(first: Version, other: Version | None) -> None:
+def why(first: Version, other: Version | None, kind: Scope) -> None:
     """Show where a version is worse than another on the same items, and the items."""
     with told():
         mine = items(first)
@@ -156,7 +167,8 @@ def why(first: Version, other: Version | None) -> None:
         pairs = exams.pairs_of(mine, theirs)
         if other is not None:
             st.subheader(f"Version {first.number} against version {other.number}", anchor=False)
-            paired(first, other, pairs, max(len(mine), len(theirs or ())))
+            told_of(len(pairs), max(len(mine), len(theirs or ())))
+            paired(first, other, exams.differences(pairs, kind, *certainty()))
         st.subheader("The items", anchor=False)
         if not pairs:
             nothing("There is no item that both were judged on.", "Choose another version above.")
@@ -164,15 +176,17 @@ def why(first: Version, other: Version | None) -> None:
         browse(pairs, first, other)
 
 
-def paired(first: Version, other: Version, pairs: list[exams.Pair], most: int) -> None:
-    """Show the differences on the same items, the worst first."""
-    confidence, power = certainty()
-    found = exams.differences(pairs, confidence, power)
-    if len(pairs) < most:
+def told_of(both: int, most: int) -> None:
+    """Say how many items count, where these are not all."""
+    if both < most:
         st.warning(
-            f"{len(pairs)} of {most} items were asked of both; the rest counts for nothing here. "
+            f"{both} of {most} items were asked of both; the rest counts for nothing here. "
             "`uni-moe judge` judges an older version on the items of today."
         )
+
+
+def paired(first: Version, other: Version, found: list[exams.Difference]) -> None:
+    """Show the differences on the same items, the worst first."""
     if not found:
         return
     rows = exams.difference_rows(found)
@@ -194,8 +208,9 @@ def paired(first: Version, other: Version, pairs: list[exams.Pair], most: int) -
         charts.differences(rows),
         rows,
         title=f"Version {first.number} less version {other.number} on the same items, points",
-        look_for="Left of the line is worse. An interval that does not reach the line is shown; "
-        f"each has {confidence:.0%} confidence by itself.",
+        look_for="Left of the line is worse. A difference counts as shown where its interval does "
+        f"not reach the line; each interval has {certainty()[0]:.0%} confidence by itself. By task "
+        "(above) tells which kinds of questions it is.",
         key="differences",
     )
     for one in (worse or found)[:3]:
@@ -218,6 +233,6 @@ if not known:
     )
 else:
     first, other = choose(known)
-    compared(known, first, other)
+    scope = compared(known, first, other)
     history(known)
-    why(first, other)
+    why(first, other, scope)

@@ -51,11 +51,7 @@ def of_last_steps(kept: routing.Kept, rules: RouterAlarms | None, slots: Slots) 
     last = pure.joined(list(kept.last))
     load = pure.loads_of(last)
     first = kept.last[0].step
-    tokens = [
-        (seen.tokens, sum(seen.visits)) for one in last.layers.values() for seen in one.values()
-    ]
-    total = sum(one for one, _ in tokens)
-    top_k = round(sum(two for _, two in tokens) / total) if total else None
+    top_k = pure.top_k_of(last)
     the_dead(load, rules, slots, top_k, f"in steps {first} to {last.step}")
     maps(load, slots, f"Where tokens of steps {first} to {last.step} went: share of visits", "last")
     rows = pure.entropy_table(last)

@@ -36,7 +36,7 @@ def test_a_worse_version_says_where_and_shows_the_items(two, monkeypatch):
     assert "8 items, 5 on a page" in told
     assert ":material/cancel: wrong" in told
     assert ":material/check_circle: right" in told
-    assert "Not shown that the medium is used: image" in told
+    assert r"Not shown that the medium is used\: image" in told
 
 
 def test_a_page_of_items_holds_their_pictures(two, monkeypatch):
@@ -76,7 +76,7 @@ def test_an_unknown_version_is_told(two, monkeypatch):
 
 def test_a_report_that_is_gone_says_what_to_do(tmp_path, monkeypatch):
     layout, known = version(tmp_path, "one", 8)
-    shutil.rmtree(next((layout.store / known.model).glob("report-*")))
+    shutil.rmtree(next((layout.store / known.model).glob("report-*/")))
     app = opened(monkeypatch, tmp_path, "evaluation")
     assert not app.exception
     assert "answers of version 1 are not here" in texts(app)

@@ -11,7 +11,7 @@ from dashboard import exams
 from dashboard.items_shown import browse
 from dashboard.showing import chart, head, nothing, told
 from dashboard.site import asked, link
-from dashboard.sources.evaluation import certainty, items, scores_of
+from dashboard.sources.evaluation import certainty, differences, exam, scores_of
 from dashboard.sources.models import models
 from dashboard.words import percent, plain
 from uni_moe.registry.read import Version
@@ -128,7 +128,11 @@ def beside_guessing(rows: list[dict[str, object]]) -> None:
         for row in rows
     ]
     st.dataframe(table, hide_index=True, key="guessing")
-    unused = sorted({str(row["name"]) for row in rows if row["media used"] == "not shown"})
+    unused = [
+        f"{row['name']} (version {row['version']})"
+        for row in rows
+        if row["media used"] == "not shown"
+    ]
     if unused:
         st.warning(
             plain(f"Not shown that the medium is used: {', '.join(unused[:_NAMED])}."),
@@ -162,18 +166,16 @@ def history(known: list[Version]) -> None:
 def why(first: Version, other: Version | None, kind: Scope) -> None:
     """Show where a version is worse than another on the same items, and the items."""
     with told():
-        mine = items(first)
-        theirs = None if other is None else items(other)
-        pairs = exams.pairs_of(mine, theirs)
+        found = exam(first, other)
         if other is not None:
             st.subheader(f"Version {first.number} against version {other.number}", anchor=False)
-            told_of(len(pairs), max(len(mine), len(theirs or ())))
-            paired(first, other, exams.differences(pairs, kind, *certainty()))
+            told_of(len(found.pairs), found.most)
+            paired(first, other, differences(first, other, kind))
         st.subheader("The items", anchor=False)
-        if not pairs:
+        if not found.pairs:
             nothing("There is no item that both were judged on.", "Choose another version above.")
             return
-        browse(pairs, first, other)
+        browse(found.pairs, first, other)
 
 
 def told_of(both: int, most: int) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 import streamlit as st
 
-from dashboard.exams import Item
+from dashboard.exams import Difference, Item, Pair, pairs_of
+from dashboard.exams import differences as differences_of
 from dashboard.sources.workspace import remembered, workspace
 from uni_moe.artifacts import Layout
 from uni_moe.config import load_params
@@ -40,12 +42,52 @@ def certainty(layout: Layout) -> tuple[float, float]:
     return gate.confidence, gate.power
 
 
-def items(version: read.Version) -> list[Item]:
-    """Return how each item of a version's report was answered, without the texts.
+@dataclass(frozen=True)
+class Exam:
+    """Two versions on their items, or one alone: the pairs, and how many items either has."""
+
+    pairs: tuple[Pair, ...]
+    most: int
+
+
+def exam(first: read.Version, other: read.Version | None) -> Exam:
+    """Return the items that both versions were asked, without the texts.
 
     Raises:
-        LineageError: the answers are not here, or too many.
+        LineageError: the answers of one are not here, or too many.
     """
+    return _exam(_file(first), None if other is None else _file(other))
+
+
+def differences(
+    first: read.Version, other: read.Version, scope: Literal["modality", "task"]
+) -> list[Difference]:
+    """Return how the first version differs by modality or by task, the worst first.
+
+    Raises:
+        LineageError: the answers of one are not here, or too many.
+    """
+    return _differences(_file(first), _file(other), scope, certainty())
+
+
+File = tuple[str, int]
+"""Where answers lie, and when they were written: what is kept of them goes with it."""
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)  # immutable, and large: shared, not copied
+def _exam(first: File, other: File | None) -> Exam:
+    mine, theirs = _items(*first), None if other is None else _items(*other)
+    return Exam(tuple(pairs_of(mine, theirs)), max(len(mine), len(theirs or ())))
+
+
+@st.cache_data(max_entries=32, show_spinner=False)
+def _differences(
+    first: File, other: File, scope: Literal["modality", "task"], certain: tuple[float, float]
+) -> list[Difference]:
+    return differences_of(_exam(first, other).pairs, scope, *certain)
+
+
+def _file(version: read.Version) -> File:
     file = version.report_folder / ANSWERS
     try:
         found = file.stat()
@@ -61,10 +103,10 @@ def items(version: read.Version) -> list[Item]:
             cause=f"a page looks through at most {_MOST_BYTES:,}.",
             remedy=f"read {ANSWERS} in its report's folder with a program of yours.",
         )
-    return _items(str(file), found.st_mtime_ns)
+    return str(file), found.st_mtime_ns
 
 
-@st.cache_data(max_entries=6, show_spinner=False)
+@st.cache_resource(max_entries=4, show_spinner=False)
 def _items(file: str, stamp: int) -> list[Item]:
     del stamp  # part of the key alone
     found, at = [], 0

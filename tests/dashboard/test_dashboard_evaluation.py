@@ -36,7 +36,7 @@ def test_a_worse_version_says_where_and_shows_the_items(two, monkeypatch):
     assert "8 items, 5 on a page" in told
     assert ":material/cancel: wrong" in told
     assert ":material/check_circle: right" in told
-    assert r"Not shown that the medium is used\: image" in told
+    assert r"Not shown that the medium is used\: image \(version 2\)" in told
 
 
 def test_a_page_of_items_holds_their_pictures(two, monkeypatch):

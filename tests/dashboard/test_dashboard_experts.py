@@ -107,6 +107,29 @@ def test_a_long_record_is_read_here_and_there_and_its_end_is_whole(tmp_path, mon
     assert [one.step for one in kept.last] == list(range(4980, 5000))
 
 
+def test_a_runs_experts_have_the_names_of_the_version_that_came_of_it(tmp_path, monkeypatch):
+    layout, known = version(tmp_path, "one", 8)
+    receipt = {"operation": {"name": "upcycle"}, "slots": ["base", "image", "video"]}
+    write_json(layout.store / known.model / "model" / "receipt.json", receipt)
+    folder = routing(layout, RUN, [step(n) for n in range(1, 30)])
+    record = json.loads((folder / "run.json").read_text())
+    write_json(folder / "run.json", {**record, "artifacts": {"artifacts/model": known.model}})
+    app = opened(monkeypatch, tmp_path, "experts", run=RUN)
+    assert "layer 0, expert 2 video" in texts(app)
+    app = opened(monkeypatch, tmp_path, "experts", version=1)
+    assert "What was done, in order: upcycle." in texts(app)
+
+
+def test_a_run_at_work_shows_what_it_has_and_its_alarms(tmp_path, monkeypatch):
+    folder = routing(Layout(tmp_path), RUN, [step(1)], status="running")
+    alarm = {"event": "alarm", "kind": "dead_expert", "step": 1, "text": "layer 0: <b>dead</b>"}
+    (folder / "events.jsonl").write_text(json.dumps(alarm) + "\n")
+    app = opened(monkeypatch, tmp_path, "experts", run=RUN)
+    assert not app.exception
+    assert "in steps 1 to 1" in texts(app)
+    assert r"layer 0\: \<b\>dead" in texts(app)
+
+
 def test_what_comes_later_is_read_alone(tmp_path, monkeypatch):
     monkeypatch.setenv(WORKSPACE, str(tmp_path))
     folder = routing(Layout(tmp_path), RUN, [step(1)])

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
+import pandas as pd  # noqa: F401 - whole before a second session's thread looks for it
 
 Drawn = alt.Chart | alt.LayerChart | alt.FacetChart | alt.VConcatChart | alt.HConcatChart
 Rows = Sequence[Mapping[str, Any]]

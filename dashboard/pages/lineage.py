@@ -9,7 +9,7 @@ import streamlit as st
 from dashboard import difference_view, sample_view
 from dashboard.charts import Rows
 from dashboard.drawing import dot
-from dashboard.showing import head, nothing
+from dashboard.showing import head, nothing, told
 from dashboard.site import asked, link
 from dashboard.sources import lineage as source
 from dashboard.words import ABSENT, plain, short
@@ -29,7 +29,7 @@ MOST_STEPS = 12
 
 def graph() -> None:
     """Show the graph around an artifact, the same as a table, and the artifact's card."""
-    fields = st.columns([4, 2, 2, 3], vertical_alignment="bottom")
+    fields = st.columns([4, 3, 2, 3], vertical_alignment="bottom")
     with fields[0]:
         said = st.text_input(
             "Artifact",
@@ -218,9 +218,10 @@ view = st.segmented_control(
     bind="query-params",
     label_visibility="collapsed",
 )
-if view == "difference":
-    difference_view.show()
-elif view == "sample":
-    sample_view.show()
-else:
-    graph()
+with told():
+    if view == "difference":
+        difference_view.show()
+    elif view == "sample":
+        sample_view.show()
+    else:
+        graph()

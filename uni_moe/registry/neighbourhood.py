@@ -21,8 +21,8 @@ from uni_moe.registry.tables import ArtifactRow, EdgeRow
 
 Way = Literal["up", "down", "both"]
 SHOWN = 60  # artifacts that a person can look at
-WALKED = 2_000  # artifacts of one direction that a walk visits
-COUNTED = 100_000  # edges that are counted before it is only said that there are more
+WALKED = 1_000  # artifacts of one direction that a walk visits
+COUNTED = 20_000  # edges that are counted before it is only said that there are more
 _MOST = 500  # values that one statement names
 _EDGES: Any = EdgeRow.__table__
 _OWN: Any = ArtifactRow.__table__
@@ -58,7 +58,7 @@ class Neighbourhood:
     """The artifacts around one, nearest first, and how they are made from each other.
 
     `found` counts all of the kind that the walk met. `left_out` counts the edges that it did not
-    follow, because there were too many; where `is_endless` there are even more.
+    follow where it stopped, because there were too many; where `is_endless`, even more.
     """
 
     centre: str
@@ -156,9 +156,14 @@ def _walked(session: Session, centre: str, steps: int, *, upwards: bool) -> _Wal
                 _count(session, walk, part, given, room)
         level = sorted(following)
         walk.distance |= dict.fromkeys(level, far)
-        if not level:
+        if not level or walk.left_out:
             break
     return walk
+
+
+def above_of(session: Session, start: str, steps: int) -> dict[str, int]:
+    """Return what an artifact was made from within so many steps: id -> steps."""
+    return _walked(session, start, steps, upwards=True).distance
 
 
 def _count(
@@ -237,12 +242,13 @@ def _links(
     session: Session, shown: list[str], edges: Iterable[tuple[str, str, str]]
 ) -> tuple[Link, ...]:
     """Return how shown artifacts are made from each other, straight or through what is hidden."""
-    direct = select(EdgeRow.child, EdgeRow.parent, EdgeRow.name)
-    between = direct.where(EdgeRow.child.in_(shown), EdgeRow.parent.in_(shown))
-    parents: dict[str, dict[str, None]] = {}
-    for child, parent, _ in (*edges, *session.execute(between)):
-        parents.setdefault(child, {})[parent] = None
     own = set(shown)
+    # Asked by children alone: of parents a database could look at a hundred thousand children.
+    above = select(EdgeRow.child, EdgeRow.parent, EdgeRow.name).where(EdgeRow.child.in_(shown))
+    between = (row for row in session.execute(above.limit(COUNTED)) if row.parent in own)
+    parents: dict[str, dict[str, None]] = {}
+    for child, parent, _ in (*edges, *between):
+        parents.setdefault(child, {})[parent] = None
     links = {
         (child, parent): through
         for child in shown

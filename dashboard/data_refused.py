@@ -22,19 +22,19 @@ from uni_moe.registry.rows import PAGE, RefusedPage
 
 LEAK = "copied_content"
 _VERSIONS = 12  # whose verdicts are listed
-_LONGEST = 2_000  # letters of a text that is shown
+_LONGEST = 1_000  # letters of a text that is shown
 _MEDIA = 4  # of one sample
 _FACTS = {
-    "split": "split",
-    "task": "task",
-    "license": "licence",
-    "subject": "subject",
-    "codec": "codec",
-    "width_px": "width, px",
-    "height_px": "height, px",
-    "sample_rate_hz": "sample rate, Hz",
-    "channels": "channels",
-    "media_bytes": "bytes",
+    "split": "split {}",
+    "task": "task {}",
+    "license": "licence {}",
+    "subject": "subject {}",
+    "codec": "codec {}",
+    "width_px": "{} px wide",
+    "height_px": "{} px high",
+    "sample_rate_hz": "{} Hz",
+    "channels": "{} channel(s)",
+    "media_bytes": "{:,} bytes",
 }
 
 
@@ -171,7 +171,7 @@ def sample(row: Mapping[str, Any]) -> None:
     """Show one sample: why it was refused, its facts, its media, its conversation."""
     st.markdown(f"**{plain(row['key'])}**")
     if row.get("reasons"):
-        st.text(f"refused: {row['reasons']}")
+        st.text(f"refused: {row['reasons']}"[:_LONGEST])
     for detail in _details(row.get("problem_details")):
         st.text(detail)
     st.text(facts(row))
@@ -191,7 +191,7 @@ def sample(row: Mapping[str, Any]) -> None:
 def facts(row: Mapping[str, Any]) -> str:
     """Return what was measured of a sample in one line."""
     told = [str(row["modality"]), f"source {row['source']}"]
-    told += [f"{word} {row[name]}" for name, word in _FACTS.items() if row.get(name) is not None]
+    told += [word.format(row[name]) for name, word in _FACTS.items() if row.get(name) is not None]
     if row.get("duration_s") is not None:
         told.append(f"lasts {lasting(row['duration_s'])}")
     return ", ".join(told)[:_LONGEST]

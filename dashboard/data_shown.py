@@ -14,6 +14,7 @@ from dashboard.site import link
 from dashboard.sources import data as source
 from dashboard.sources.data import Generation
 from dashboard.words import percent, plain
+from uni_moe.records import MODALITIES
 from uni_moe.registry.generations import Member
 from uni_moe.registry.read import Version
 
@@ -37,7 +38,7 @@ def sources(data: Generation, known: Sequence[Version]) -> None:
         stacked(parts, across="what", unit="samples", order=fates),
         rows,
         title="Listed samples by source and modality",
-        look_for="Orange samples were refused by the contract. Look for a source that loses many; "
+        look_for="Quarantined samples were refused. Look for a source that loses many; "
         "the view quarantine says why.",
         key="data-sources",
     )
@@ -118,7 +119,7 @@ def shares(data: Generation) -> None:
     ]
     if licenses:
         chart(
-            stacked(licenses, across="license", unit="samples"),
+            stacked(licenses, across="license", unit="samples", order=MODALITIES),
             licenses,
             title="Listed samples by licence and modality",
             look_for="A licence that forbids what the model is for: the view sample lists what "
@@ -158,8 +159,8 @@ def phase(one: Member) -> None:
         stacked(parts, across="what", unit="loss-bearing tokens, each once", order=names),
         rows,
         title="Tokens that bear loss, by what became of them",
-        look_for="Gray tokens were never reached and orange ones cut away: more steps or longer "
-        "rows would use them.",
+        look_for="Tokens that were not reached, or truncated: more steps or longer rows would "
+        "use them.",
         key=f"data-seen-{one.name}",
     )
     st.dataframe(rows, hide_index=True, key=f"data-seen-rows-{one.name}", alt="Samples by fate.")

@@ -14,8 +14,8 @@ LOOKS = {
     "contract_report": ("note", "#f5e9a9"),
     "corpus": ("folder", "#e6c27a"),
     "foundation": ("box3d", "#a6d8f5"),
-    "connector": ("parallelogram", "#8fc7ea"),
-    "expert": ("hexagon", "#8fdcc1"),
+    "connector": ("cds", "#8fc7ea"),
+    "expert": ("octagon", "#8fdcc1"),
     "model": ("box", "#f3a683"),
     "report": ("note", "#e4b8d2"),
     "export": ("component", "#d0d0d0"),
@@ -30,10 +30,18 @@ def dot(found: Neighbourhood) -> str:
     import pydot
 
     graph = pydot.Dot("lineage", graph_type="digraph", rankdir="LR", bgcolor="transparent")
-    graph.set("nodesep", "0.14")
-    graph.set("ranksep", "0.4")
-    graph.set_node_defaults(fontname="Helvetica", fontsize="13", style="filled", color=_LINE)
-    graph.set_edge_defaults(color=_LINE, fontcolor=_LINE, fontsize="11", arrowsize="0.7")
+    graph.set("nodesep", "0.12")
+    graph.set("ranksep", "0.3")
+    graph.set_node_defaults(
+        fontname="Helvetica",
+        fontsize="16",
+        margin=quoted("0.09,0.04"),
+        style="filled",
+        color=quoted(_LINE),
+    )
+    graph.set_edge_defaults(
+        color=quoted(_LINE), fontcolor=quoted(_LINE), fontsize="13", arrowsize="0.7"
+    )
     places = {node.id: f"n{place}" for place, node in enumerate(found.nodes)}
     for node in found.nodes:
         graph.add_node(_node(pydot, node, places[node.id], is_centre=node.id == found.centre))

@@ -106,17 +106,20 @@ def verdict(found: Impact) -> str:
 def row(one: Touched) -> dict[str, object]:
     """Return an artifact that samples are in as a row."""
     drawn = one.draws
+    times, first, last, tokens = (
+        (ABSENT,) * 4 if drawn is None else tuple(f"{number:,}" for number in drawn)
+    )
     return {
         "artifact": ", ".join(one.places) or one.name,
-        "kind": one.kind or ABSENT,
         "how": SAID[one.how],
-        "times drawn": None if drawn is None else drawn.draws,
-        "first step": None if drawn is None else drawn.first_step,
-        "last step": None if drawn is None else drawn.last_step,
-        "tokens learned": None if drawn is None else drawn.tokens,
+        "times drawn": times,
+        "first step": first,
+        "last step": last,
+        "tokens learned": tokens,
         "versions": ", ".join(map(str, one.versions)) or ABSENT,
         "champion": "yes" if one.is_live else "",
         "lies here": "yes" if one.is_here else "",
+        "kind": one.kind or ABSENT,
         "id": short(one.id),
     }
 

@@ -185,10 +185,10 @@ def card(found: Neighbourhood) -> None:
         st.caption("It was made from these. Select one to make it the centre.")
         rows = [{"parent": name, "id": one} for name, one in known.parents.items()]
         chooser(f"lineage-parents-{known.id}", rows, [row["id"] for row in rows])
-    for name, told in (("Parameters", known.params), ("Results", known.results)):
+    for name, part_of in (("Parameters", known.params), ("Results", known.results)):
         with st.expander(name, key=f"lineage-{name}", on_change="rerun") as part:
             if part.open:
-                st.json(told, expanded=2)
+                st.json(part_of, expanded=2)
 
 
 def ways(known: ArtifactCard) -> None:

@@ -39,7 +39,7 @@ def playground(tmp_path_factory):
     """Ingested samples with media; of the pictures some are refused, for several reasons."""
     made = ingested(tmp_path_factory.mktemp("played"), small_playground())
     rows = read_manifest(made.samples("image"))
-    rows[1]["media"] = json.dumps([json.loads(rows[1]["media"])[0] | {"sha256": "0" * 64}])
+    rows[1]["media"] = json.dumps([json.loads(rows[1]["media"])[0] | {"members": ["gone.png"]}])
     rows[2]["caption"] = HOSTILE
     rows[2]["conversation"] = "not a conversation"
     refused = [rows[n % len(rows)] | {"key": f"playground/r{n:02}"} for n in range(13)]
@@ -59,6 +59,16 @@ def playground(tmp_path_factory):
 
 def frames(app):
     return [json.loads(one.value.to_json(orient="records")) for one in app.dataframe]
+
+
+def images(app):
+    """Return the pictures, which the test runner knows by their element alone."""
+
+    def inside(block):
+        for one in block.children.values():
+            yield from inside(one) if hasattr(one, "children") else [one]
+
+    return [one for one in inside(app.main) if one.type in ("image", "imgs")]
 
 
 @pytest.mark.parametrize("view", VIEWS)
@@ -106,9 +116,9 @@ def test_a_quarantine_shows_samples_by_reason_with_their_media(playground, monke
     counts = {row["reason"]: row["samples"] for row in frames(app)[0]}
     assert (counts["short_sound"], counts["low_rate"]) == (5, 9)
     assert "13 samples, page 1 of 2" in said(app)
-    assert len(app.get("imgs")) >= 5
+    assert len(images(app)) >= 5
     told = said(app)
-    assert "y" * 3_000 not in told
+    assert "y" * 1_500 not in told
     assert "refused: short_sound,low_rate" in told
 
 
@@ -176,7 +186,7 @@ def test_a_sample_with_a_picture_shows_it(playground, monkeypatch):
     key = read_manifest(playground.samples("image"))[0]["key"]
     app = opened(monkeypatch, playground.root, "data", view="sample", sample=key)
     assert not app.exception
-    assert len(app.get("imgs")) == 1
+    assert len(images(app)) == 1
     assert f"uni-moe remove {key}" in said(app)
 
 

@@ -153,9 +153,8 @@ def test_a_sample_says_which_models_saw_it_and_what_a_removal_costs(layout, monk
     assert "learned from them: 1; the champion is not" in told
     for command in ("uni-moe remove mine/1", "uni-moe impact mine/1", "uni-moe forget 1 --why"):
         assert command in told
-    rows = [row for row in frames(app)[1] if row["times drawn"]]
-    assert rows[0]["first step"] == 1
-    assert rows[0]["last step"] == 2
+    rows = [row for row in frames(app)[1] if row["times drawn"] != "-"]
+    assert (rows[0]["times drawn"], rows[0]["first step"], rows[0]["last step"]) == ("2", "1", "2")
 
 
 def test_a_sample_of_the_champion_names_the_stages_that_run_again(layout, monkeypatch):

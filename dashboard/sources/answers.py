@@ -11,15 +11,15 @@ import streamlit as st
 
 from dashboard.answering import Job, Keeper, Question, Upload
 from dashboard.fitting import Room, room
+from dashboard.serving import ASK as CHOICES
 from dashboard.sources.workspace import workspace
 
-ASK = "UNI_MOE_DASHBOARD_ASK"
-CHOICES = ("auto", "on", "off")
+VARIABLE = "UNI_MOE_DASHBOARD_ASK"
 
 
 def choice() -> str:
     """Return whether models may be asked: on, off, or auto, where they fit into memory."""
-    told = os.environ.get(ASK) or (sys.argv[2] if len(sys.argv) > 2 else CHOICES[0])
+    told = os.environ.get(VARIABLE) or (sys.argv[2] if len(sys.argv) > 2 else CHOICES[0])
     return told if told in CHOICES else CHOICES[0]
 
 

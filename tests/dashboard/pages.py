@@ -7,7 +7,8 @@ from streamlit.testing.v1 import AppTest
 import dashboard
 from dashboard.sources.workspace import WORKSPACE
 
-APP = Path(dashboard.__file__).parent / "app.py"
+HOME = Path(dashboard.__file__).parent
+APP = HOME / "entry" / "app.py"
 PATIENCE_S = 30
 
 
@@ -21,7 +22,7 @@ def opened(monkeypatch, root, page="home", **query):
     if page == "home":
         return app.run()
     app.run()
-    app.switch_page(f"pages/{page}.py")
+    app.switch_page(str(HOME / "pages" / f"{page}.py"))
     for name, value in query.items():
         app.query_params[name] = str(value)
     return app.run()

@@ -73,6 +73,6 @@ def warning(workspace: Path, address: str) -> str | None:
         return None
     return (
         f"warning: everyone who reaches {address} sees this workspace, its data and its models, "
-        f"and may ask them. Put a proxy with TLS before it, and a log-in into {workspace / SECRETS}: "
-        "README, See it."
+        f"and may ask them. Put a proxy with TLS before it, and a log-in into "
+        f"{workspace / SECRETS}: README, See it."
     )

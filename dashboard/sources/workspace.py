@@ -52,15 +52,18 @@ def remembered(ask: Callable[..., Answer]) -> Callable[..., Answer]:
     Called without the layout. Arguments are hashable; answers are data that pickle.
     """
 
-    @st.cache_data(max_entries=_KEPT, show_spinner=False)
     def kept(root: str, now: tuple[object, ...], *given: object, **named: object) -> Answer:
         del now  # part of the key alone
         return ask(Layout(Path(root)), *given, **named)
 
+    # A cache is found by these names: without them all questions would share one, and its answers.
+    kept.__module__, kept.__qualname__ = ask.__module__, ask.__qualname__
+    answer = st.cache_data(max_entries=_KEPT, show_spinner=False)(kept)
+
     @wraps(ask)
     def asked(*given: object, **named: object) -> Answer:
         layout = workspace()
-        return kept(str(layout.root), state(layout), *given, **named)
+        return answer(str(layout.root), state(layout), *given, **named)
 
     return asked
 

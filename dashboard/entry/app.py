@@ -6,6 +6,8 @@ alone: the first visitor of a new server could open one without this frame and i
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import streamlit as st
 
 from dashboard.gate import passed
@@ -14,7 +16,9 @@ from dashboard.site import PLACES, page
 from dashboard.sources.workspace import workspace
 from dashboard.words import plain
 
-st.set_page_config(page_title="Uni-MoE", page_icon=":material/hub:", layout="wide")
+ICON = Path(__file__).parent / "icon.svg"  # Streamlit's own icons would be fetched from outside
+
+st.set_page_config(page_title="Uni-MoE", page_icon=str(ICON), layout="wide")
 chosen = st.navigation([page(name) for name in PLACES])
 if passed():
     with st.sidebar:

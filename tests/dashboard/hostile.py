@@ -115,13 +115,13 @@ def run(layout, reason):
     """Leave a run that failed, in hostile words."""
     with start_run(layout, "tune", {}, reason=reason) as one:
         one.event("alarm", message=ALL, what=MARKDOWN)
-        one.event(SCRIPT, text=LONG)
+        one.event(SCRIPT, text=reason)
     with (one.folder / "events.jsonl").open("a") as events:
         events.write('{"time": "never", "event": "alarm", "value": NaN}\n{"event": 7}\n{"ti')
     (one.folder / "metrics.jsonl").write_text(CURVES)
     (one.folder / "routing.jsonl").write_text('{"step": 1, "layers": {"0": {"load": [NaN')
     record = read_json(one.folder / "run.json")
-    record |= {"user": SCRIPT, "host": MARKDOWN, "error": f"{ALL} {LONG}", "status": "failed"}
+    record |= {"user": SCRIPT, "host": MARKDOWN, "error": f"{ALL} {reason}", "status": "failed"}
     record |= {"commit": SCRIPT, "params": {ALL: ALL}}
     record["environment"] = {SCRIPT: MARKDOWN, "packages": {SCRIPT: ALL}}
     write_json(one.folder / "run.json", record)

@@ -45,18 +45,16 @@ def test_the_first_page_of_a_new_server_stands_behind_the_log_in_too(tmp_path, b
         page.close()
 
 
-@pytest.mark.parametrize("text", [TOML, "[auth", ""])
-def test_secrets_that_cannot_be_read_let_nobody_in(tmp_path, browser, text):
+def test_secrets_that_cannot_be_read_let_nobody_in(tmp_path, browser):
     secrets = tmp_path / SECRETS
     secrets.parent.mkdir()
-    secrets.write_text(text)
+    secrets.write_text("[auth")
     with serving(tmp_path) as address:
         page = browser.new_page()
         page.goto(address)
         page.locator("h1").wait_for(timeout=60_000)
-        is_open = PLACES["home"].question in page.inner_text("body")
+        assert PLACES["home"].question not in page.inner_text("body")
         page.close()
-    assert is_open == (text == "")
 
 
 def test_a_browser_that_calls_it_by_another_name_is_refused(tmp_path):

@@ -24,6 +24,7 @@ from uni_moe.registry.versions import VARIABLE
 SCHEMA = "uni_moe"  # of PostgreSQL
 PATIENCE_S = 600  # a writer waits so long for its turn: an import of much takes minutes
 _DURABLE = ("journal_mode=WAL", "synchronous=FULL")
+_AT_ONCE = ("journal_mode=OFF", "synchronous=OFF", "cache_size=-262144", "foreign_keys=OFF")
 
 
 def reader(layout: Layout, url: str | None = None) -> Engine:
@@ -49,6 +50,14 @@ def writer(layout: Layout, url: str | None = None, *, foreign_keys: bool = True)
     pragmas = (*_DURABLE, f"foreign_keys={'ON' if foreign_keys else 'OFF'}")
     address = _chosen(url or os.environ.get(VARIABLE), str(layout.registry))
     return _engine(address, "BEGIN IMMEDIATE", pragmas, "READ COMMITTED")
+
+
+def filler(layout: Layout) -> Engine:
+    """Return an engine for a new index in a file that nobody reads yet: fast, and not durable.
+
+    Where its process dies, the file is broken. The next writer makes it durable again.
+    """
+    return _engine(_chosen(None, str(layout.registry)), "BEGIN IMMEDIATE", _AT_ONCE, "SERIALIZABLE")
 
 
 @contextmanager

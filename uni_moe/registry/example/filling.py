@@ -10,24 +10,28 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
-from itertools import islice, repeat
+from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 import numpy as np
 from sqlalchemy import Connection, insert
 
 from uni_moe.artifacts import Layout
-from uni_moe.records import Card
+from uni_moe.records import Card, ContractReport, RuleVerdict
 from uni_moe.registry import engines
 from uni_moe.registry.base import Base
+from uni_moe.registry.example.contracts import contract_report
 from uni_moe.registry.example.curves import Numbers, course
 from uni_moe.registry.example.history import Registered, Told, ended
 from uni_moe.registry.example.road import Made, Road
 from uni_moe.registry.metric_tables import TIME, MetricFileRow, SeriesRow
+from uni_moe.registry.seen import CONTRACT
 from uni_moe.registry.tables import ArtifactRow, EdgeRow, EvaluationRow, RunArtifactRow, RunRow
+from uni_moe.registry.tables_data import ContractRow, RuleRow
 
 _BATCH = 20_000  # rows of one statement
-_PUT = "INSERT INTO points (series, step, value) VALUES (?, ?, ?)"
+_AT_ONCE = 250  # points of one statement
 _PUT_ARTIFACT = (
     "INSERT INTO artifacts (id, name, stage, kind, code, params, results) "
     "VALUES (?, ?, ?, ?, 'older', '{}', '{}')"
@@ -61,6 +65,17 @@ class Filler:
         edges = [row for id_, (_, card) in cards.items() for row in _edges(id_, _pairs(card))]
         self._rows(EdgeRow, edges)
 
+    def add_contracts(self, cards: Mapping[str, tuple[str, Card]]) -> None:
+        """Add what the contract found, by the cards of its reports."""
+        reports = {
+            id_: contract_report(card.results["made"])
+            for id_, (_, card) in cards.items()
+            if card.kind == CONTRACT
+        }
+        self._rows(ContractRow, [_contract_row(id_, told) for id_, told in reports.items()])
+        rules = [_rule_row(id_, rule) for id_, told in reports.items() for rule in told.rules]
+        self._rows(RuleRow, rules)
+
     def add_runs(self, runs: Iterable[Told]) -> None:
         """Add runs and what they made."""
         every = list(runs)
@@ -80,12 +95,12 @@ class Filler:
         """Add what a run told at each step, as one that was imported whole; return the points."""
         found = course(run.stage, steps, run.number, run.share)
         told = {**found.of, TIME: times(run, found.steps)}
-        at, cursor = range(1, found.steps + 1), self._raw()
+        cursor = self._raw()
         rows = []
         for key in sorted(told):
             self._series += 1
             numbers = told[key]
-            cursor.executemany(_PUT, zip(repeat(self._series), at, numbers.tolist(), strict=False))
+            _put_points(cursor, self._series, numbers.tolist())
             rows.append({"id": self._series, "run": run.id, "key": key, **_summary(numbers)})
         self._rows(SeriesRow, rows)
         points = len(told) * found.steps
@@ -116,6 +131,19 @@ def older(seed: int, least: int) -> Iterator[Made]:
     road = Road(random.Random(seed))
     while road.count < least:
         yield from road.retrain(road.choose())
+
+
+def _put_points(cursor: Any, series: int, numbers: list[float]) -> None:  # noqa: ANN401 - a DBAPI's
+    """Insert numbers of the steps from 1 on; as many rows a statement as pays."""
+    for first in range(0, len(numbers), _AT_ONCE):
+        part = numbers[first : first + _AT_ONCE]
+        cursor.execute(_put(len(part)), [series, first + 1, *part])
+
+
+@lru_cache(maxsize=_AT_ONCE)
+def _put(count: int) -> str:
+    rows = ",".join(f"(?1,?2+{place},?{place + 3})" for place in range(count))
+    return f"INSERT INTO points (series, step, value) VALUES {rows}"
 
 
 def run_row(run: Told) -> dict[str, Any]:
@@ -158,6 +186,16 @@ def _artifact(one: Made) -> tuple[str, str, str, str]:
 def _card_row(id_: str, name: str, card: Card) -> Row:
     told = {"id": id_, "name": name, "stage": card.stage, "kind": card.kind, "code": card.code}
     return {**told, "params": dict(card.params), "results": dict(card.results)}
+
+
+def _contract_row(id_: str, told: ContractReport) -> Row:
+    about = {"report": id_, "name": told.contract, "version": told.version, "kept": told.kept}
+    return {**about, "sha256": told.contract_sha256, "breaches": list(told.breaches)}
+
+
+def _rule_row(id_: str, rule: RuleVerdict) -> Row:
+    names = ("code", "level", "rule", "checked", "failed")
+    return {"report": id_, **{name: getattr(rule, name) for name in names}}
 
 
 def _pairs(card: Card) -> Iterable[tuple[str, str]]:

@@ -45,7 +45,7 @@ def write_folder(layout: Layout, run: Told, steps: int, *, alarms: bool, not_fin
             found.of["loss"][_odd(found)] = np.nan
         _lines(folder / "metrics.jsonl", metric_lines(run, found))
         if run.stage == "tune":
-            _lines(folder / "routing.jsonl", _routing(run, found))
+            _lines(folder / "routing.jsonl", routing(run.number, found))
         events = [*_told(found, steps, alarms=alarms), *events]
     _lines(folder / "events.jsonl", _timed(run, events))
 
@@ -115,9 +115,9 @@ def _alarms(found: Course) -> list[dict[str, Any]]:
     ]
 
 
-def _routing(run: Told, found: Course) -> Iterator[Mapping[str, Any]]:
+def routing(seed: int, found: Course) -> Iterator[Mapping[str, Any]]:
     """Give what the routers did at each step; a modality prefers its own expert."""
-    dice = np.random.default_rng(run.number)
+    dice = np.random.default_rng(seed)
     for step in range(1, found.steps + 1):
         layers = {
             layer: {name: _table(name, layer, step, found, dice) for name in MODALITIES}

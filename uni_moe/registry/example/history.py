@@ -16,11 +16,14 @@ from typing import Any
 
 import numpy as np
 
+from uni_moe.artifacts import json_text
 from uni_moe.config import Gate
 from uni_moe.records import MODALITIES, Card, sha256_text
+from uni_moe.registry.example.contracts import CONTRACT, RULES, VERSION, contract_report
 from uni_moe.registry.example.exams import Sitting, first_skill, sit, texts
 from uni_moe.registry.example.road import Made, Road
 from uni_moe.registry.gate import Verdict, decide
+from uni_moe.registry.seen import CONTRACT as CONTRACT_REPORT
 
 FAILED, DIED = 0.055, 0.013  # shares of stages; of all runs about 4 and 1 in a hundred
 _PACE = 150.0  # models get better by this over the count of runs, so that they never end early
@@ -45,6 +48,7 @@ ERRORS = (
 LASTS_S = {"ingest": 240, "validate": 60, "prepare": 45, "assemble": 20, "evaluate": 300}
 LATE = 40  # runs that people look at first
 GAP_S = 4 * 3600.0  # between retrainings, in the middle
+_VERDICT = "validated/report"
 NOTE = "An example: nothing was trained, so there are no weights here.\n"
 NOTE_FILE = "example.txt"
 
@@ -133,6 +137,9 @@ class History:
         made: list[Made] = []
         for _, group in groupby(self._road.retrain(touched), key=lambda one: one.stage):
             own = list(group)
+            if own[0].stage == "validate":
+                above = [f"samples/{name}" for name in MODALITIES]
+                own.append(self._road.make(_VERDICT, "validate", CONTRACT_REPORT, above))
             self._execute(own)
             made += own
         self._register(made[-2].id, made[-1].id)
@@ -217,6 +224,8 @@ class History:
         if made.kind == "report":
             self._sat = sit(self._skill).of(dict(made.parents)["artifacts/model"])
             files = {name: sha256_text(text) for name, text in texts(self._sat).items()}
+        if made.kind == CONTRACT_REPORT:
+            files = {"report.json": sha256_text(verdict_text(number))}
         card = Card(
             stage=made.stage,
             kind=made.kind,
@@ -228,6 +237,11 @@ class History:
         )
         self.cards[card.id] = (made.name, card)
         return card.id
+
+
+def verdict_text(number: int) -> str:
+    """Return what the contract's report says, which is an artifact of this number."""
+    return json_text(contract_report(number).to_json())
 
 
 def is_decision(stage: str) -> bool:
@@ -250,8 +264,8 @@ def registrations(runs: list[Told]) -> Iterator[tuple[Told, Registered]]:
 def _params(made: Made) -> Mapping[str, Any]:
     if made.kind == "samples":
         return {"sources": [{"kind": "playground", "name": "playground", "seed": 20240518}]}
-    if made.kind == "validated":
-        return {"contract": "manifest", "contract_sha256": sha256_text("rules"), "version": 2}
+    if made.kind in ("validated", CONTRACT_REPORT):
+        return {"contract": CONTRACT, "contract_sha256": RULES, "version": VERSION}
     return {} if made.modality is None else {"modality": made.modality}
 
 
@@ -268,6 +282,8 @@ def _results(made: Made, number: int) -> Mapping[str, Any]:
     if made.kind == "validated":
         refused = dice.randrange(20)
         return {"listed": listed, "accepted": listed - refused, "quarantined": refused}
+    if made.kind == CONTRACT_REPORT:
+        return {"kept": True, "breaches": [], "made": number}
     return {"made": number}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,10 @@ from uni_moe.registry.example.history import (
     History,
     Registered,
     Told,
+    verdict_text,
 )
 from uni_moe.registry.removals import FORGETTING
+from uni_moe.registry.seen import SEEN, verdicts_on
 from uni_moe.storage.blobs import LocalFolder
 
 KEPT = 20  # versions, the last ones; champions stay beside them
@@ -39,23 +41,34 @@ def kept(history: History) -> list[Registered]:
 
 def write_store(layout: Layout, history: History, versions: Sequence[Registered]) -> None:
     """Keep versions with their reports and the cards of all that they were made from."""
-    store = LocalFolder(layout.store)
-    layout.state.mkdir(parents=True, exist_ok=True)
     for one in versions:
-        for key, id_, files in (
-            ("model", one.model, {NOTE_FILE: NOTE}),
-            (report_key(one.report), one.report, texts(one.sitting)),
-        ):
-            with tempfile.TemporaryDirectory(dir=layout.state) as draft:
-                own = {**files, CARD: json_text(history.cards[id_][1].to_json())}
-                for name, text in own.items():
-                    (Path(draft) / name).write_text(text, encoding="utf-8")
-                store.put_folder(f"{one.model}/{key}", Path(draft))
-        for id_ in ancestors(history.cards, one.model) | {one.report}:
-            name, card = history.cards[id_]
+        own = {NOTE_FILE: NOTE, CARD: _card_text(history, one.model)}
+        _put(layout, f"{one.model}/model", own)
+        report = {**texts(one.sitting), CARD: _card_text(history, one.report)}
+        _put(layout, f"{one.model}/{report_key(one.report)}", report)
+        family = ancestors(history.cards, one.model) | {one.report}
+        verdicts = verdicts_on(history.cards, family)
+        for id_ in verdicts:
+            text = verdict_text(history.cards[id_][1].results["made"])
+            _put(layout, f"{SEEN}/{id_}", {"report.json": text})
+        for id_ in family | verdicts:
+            name = history.cards[id_][0]
             file = layout.store / one.model / CARDS / card_file(name, id_)
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(json_text(card.to_json()), encoding="utf-8")
+            file.write_text(_card_text(history, id_), encoding="utf-8")
+
+
+def _card_text(history: History, id_: str) -> str:
+    return json_text(history.cards[id_][1].to_json())
+
+
+def _put(layout: Layout, key: str, files: Mapping[str, str]) -> None:
+    """Keep files under a key, as a registration does."""
+    layout.state.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=layout.state) as draft:
+        for name, text in files.items():
+            (Path(draft) / name).write_text(text, encoding="utf-8")
+        LocalFolder(layout.store).put_folder(key, Path(draft))
 
 
 def write_decisions(layout: Layout, history: History, until: datetime) -> None:

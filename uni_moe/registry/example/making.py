@@ -110,6 +110,7 @@ def _fill(filler: Filler, plan: _Plan, sizes: Sizes, say: Say) -> None:
     for count in filler.add_graph(older(sizes.seed + 1, more)):
         tell(f"{count:,} of {more:,} older artifacts")
     filler.add_cards(history.cards)
+    filler.add_contracts(history.cards)
     past = [run for run in history.runs if run.id not in plan.late and run.decision is None]
     filler.add_runs(past)
     stays = kept(history)

@@ -24,7 +24,7 @@ from uni_moe.registry.versions import VARIABLE
 SCHEMA = "uni_moe"  # of PostgreSQL
 PATIENCE_S = 600  # a writer waits so long for its turn: an import of much takes minutes
 _DURABLE = ("journal_mode=WAL", "synchronous=FULL")
-_AT_ONCE = ("journal_mode=OFF", "synchronous=OFF", "cache_size=-262144", "foreign_keys=OFF")
+_AT_ONCE = ("journal_mode=OFF", "synchronous=OFF", "cache_size=-786432", "foreign_keys=OFF")
 
 
 def reader(layout: Layout, url: str | None = None) -> Engine:

@@ -6,6 +6,7 @@ browser's own clock. What a new script of Streamlit's has not confirmed yet coun
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import time
@@ -26,8 +27,8 @@ FLAGS = [
     "--disable-sync",
 ]
 HOST = "127.0.0.1"
-SIZE = {"width": 1440, "height": 900}
-STARTED_S, SEEN_MS = 120.0, 30_000
+WIDTH, HEIGHT = 1440, 900
+STARTED_S, SEEN_S = 120.0, 30.0
 
 # `wanted` is {title, content, text}: the text of the first heading, a selector of which one element
 # is visible, a pattern whose first match in the page's text has changed. What is absent is not
@@ -78,9 +79,9 @@ class Screen:
         self.page.goto(address, wait_until="commit")
         return self._asked(_SEEN, dict(wanted))
 
-    def click(self, path: str, wanted: Wanted) -> float | None:
+    def click(self, path: str, wanted: Wanted, most_s: float = SEEN_S) -> float | None:
         """Click what an XPath names; return how long it takes until the content is there."""
-        return self._asked(_CLICKED, [dict(wanted), path])
+        return self._asked(_CLICKED, [dict(wanted), path], most_s)
 
     def text(self, pattern: str) -> str:
         """Return the first match of a pattern in the page's text; nothing where there is none."""
@@ -89,10 +90,10 @@ class Screen:
         )
         return str(found)
 
-    def _asked(self, script: str, given: object) -> float | None:
+    def _asked(self, script: str, given: object, most_s: float = SEEN_S) -> float | None:
         from playwright.sync_api import Error
 
-        limit = f"new Promise((done) => setTimeout(() => done(null), {SEEN_MS}))"
+        limit = f"new Promise((done) => setTimeout(() => done(null), {most_s * 1000}))"
         raced = f"(given) => Promise.race([({script})(given), {limit}])"
         for _ in range(3):  # a page that moves on by itself ends a question
             try:
@@ -121,7 +122,7 @@ def chromium() -> Iterator[Screen]:
 
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
-        context = browser.new_context(viewport=SIZE)
+        context = browser.new_context(viewport={"width": WIDTH, "height": HEIGHT})
         context.add_init_script(_WATCH)
         try:
             yield Screen(context.new_page())
@@ -138,10 +139,19 @@ class Server:
 
     def held_bytes(self) -> int:
         """Return what it and its children hold in memory."""
-        import psutil
+        return sum(_resident_bytes(one) for one in _family(self.process.pid))
 
-        own = psutil.Process(self.process.pid)
-        return sum(one.memory_info().rss for one in (own, *own.children(recursive=True)))
+
+def _family(pid: int) -> Iterator[int]:
+    yield pid
+    for file in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in file.read_text(encoding="utf-8").split():
+            yield from _family(int(child))
+
+
+def _resident_bytes(pid: int) -> int:
+    pages = Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 def free_port() -> int:

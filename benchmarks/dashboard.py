@@ -34,6 +34,7 @@ from uni_moe.registry.versions import VARIABLE
 
 RUNS, POINTS, NODES = 10_000, 100_000_000, 1_000_000
 FIRST_S, CHANGE_S, FILTER_S, MEMORY_GB = 2.0, 0.5, 0.5, 1.0
+MOST_S = 15.0  # a page that shows nothing until then has no content
 _TABLE = '[data-testid="stDataFrame"] canvas'
 _CHART = '[data-testid="stVegaLiteChart"] canvas, [data-testid="stVegaLiteChart"] svg'
 _GRAPH = '[data-testid="stGraphVizChart"] svg'
@@ -120,11 +121,11 @@ def wanted(name: str) -> Wanted:
     return {"title": PLACES[name].title, "content": CONTENT[name]}
 
 
-def change(screen: Screen, name: str) -> float | None:
+def change(screen: Screen, name: str, most_s: float = MOST_S) -> float | None:
     """Click a page's name in the list of pages."""
     label = PLACES[name].title
     named = f'normalize-space(.)="{label}" or .//*[text()="{label}"]'
-    return screen.click(f'//*[@data-testid="stSidebarNav"]//a[{named}]', wanted(name))
+    return screen.click(f'//*[@data-testid="stSidebarNav"]//a[{named}]', wanted(name), most_s)
 
 
 def filtered(screen: Screen, rounds: int) -> list[float | None]:

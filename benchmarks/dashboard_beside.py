@@ -85,13 +85,15 @@ def compared(
     }
     for what, (name, content) in ours.items():
         address = f"{server.address}/{name}" + (f"?run={theirs.run}" if name == "run" else "")
-        looks = {
+        looks: dict[Contender, tuple[str, Wanted]] = {
             _OURS: (address, {"title": PLACES[name].title, "content": content}),
             _THEIRS: (theirs_at[what], {"content": THEIR_CONTENT[what]}),
         }
         found = in_turns(screen, looks, setup)
         rows = rows_of(found, [Claim(_THEIRS, _OURS, at_least(TIMES))])
-        facts = {f"seconds of {one}": _told(times) for one, times in found.seconds.items()}
+        facts: dict[str, object] = {
+            f"seconds of {one}": _told(times) for one, times in found.seconds.items()
+        }
         facts |= {"our_content": content, "their_content": THEIR_CONTENT[what]}
         facts["their_memory_gb"] = round(theirs.server.held_bytes() / 1e9, 2)
         yield Case(f"{what} of {len(theirs.names):,}, beside {NAME}", rows, facts=facts)

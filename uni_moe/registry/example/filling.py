@@ -6,7 +6,7 @@ These are the rows that an import of the same cards, records and metrics leaves.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
@@ -107,7 +107,7 @@ class Filler:
         self._rows(MetricFileRow, [{"run": run.id, "position": points * _BYTES, "is_whole": True}])
         return points
 
-    def _rows(self, table: type[Base], rows: list[Row]) -> None:
+    def _rows(self, table: type[Base], rows: Sequence[Row]) -> None:
         for first in range(0, len(rows), _BATCH):
             self._connection.execute(insert(table), rows[first : first + _BATCH])
 

@@ -8,7 +8,7 @@ last run ends when the caller says.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from itertools import groupby
@@ -96,6 +96,15 @@ class Decided:
     event: str  # of the audit log
 
 
+@dataclass(frozen=True)
+class _About:
+    """Who started a retraining, why, and in which flow run."""
+
+    user: str
+    why: str
+    flow_run: str
+
+
 class History:
     """Makes runs until there are so many. `cards` holds what they made, by id."""
 
@@ -130,7 +139,7 @@ class History:
         why = self._dice.choice(ALL if len(touched) > 1 else WHY[touched[0]])
         user = USERS[-1] if "schedule" in why else self._dice.choice(USERS[:-1])
         flow = sha256_text(f"flow {self._retrainings}")[:32]
-        self._about = {"user": user, "reason": why, "flow_run": flow}
+        self._about = _About(user, why, flow)
         self._retrainings += 1
         self._clock_s += self._dice.expovariate(1.0) * GAP_S
         self._skill = self._skill.later(touched, min(0.3, _PACE / self._most), self._draw)
@@ -161,12 +170,16 @@ class History:
     def _run(self, stage: str, *, share: float = 1.0, **ended: Any) -> Told:  # noqa: ANN401 - fields
         usual = LASTS_S.get(stage.partition("@")[0], 5 if is_decision(stage) else 900)
         lasts_s = usual * self._dice.lognormvariate(0.0, 0.3) * share
-        host = self._dice.choice(HOSTS)
         run = Told(
-            *(len(self.runs), stage, self._clock_s, round(lasts_s, 3)),
-            **self._about,
-            host=host,
+            number=len(self.runs),
+            stage=stage,
+            begin_s=self._clock_s,
+            duration_s=round(lasts_s, 3),
+            host=self._dice.choice(HOSTS),
             share=share,
+            user=self._about.user,
+            reason=self._about.why,
+            flow_run=self._about.flow_run,
             **ended,
         )
         self._clock_s += lasts_s + self._dice.uniform(1.0, 20.0)
@@ -198,7 +211,7 @@ class History:
         if len(self.runs) + 1 > self._most:
             return
         before = self.reigns[-2]
-        said = f"back from version {own.version} by {self._about['user']}: users complained"
+        said = f"back from version {own.version} by {self._about.user}: users complained"
         evidence = {"rules": asdict(self._rules), "rollback": True}
         verdict = Verdict(
             before.model, own.model, promoted=True, reasons=(said,), evidence=evidence
@@ -254,13 +267,6 @@ def is_training(stage: str) -> bool:
     return stage.startswith(("foundation@", "align@", "experts@", "tune"))
 
 
-def registrations(runs: list[Told]) -> Iterator[tuple[Told, Registered]]:
-    """Give the runs that registered a model, with what they registered."""
-    for run in runs:
-        if isinstance(run.decision, Registered):
-            yield run, run.decision
-
-
 def _params(made: Made) -> Mapping[str, Any]:
     if made.kind == "samples":
         return {"sources": [{"kind": "playground", "name": "playground", "seed": 20240518}]}
@@ -285,14 +291,6 @@ def _results(made: Made, number: int) -> Mapping[str, Any]:
     if made.kind == CONTRACT_REPORT:
         return {"kept": True, "breaches": [], "made": number}
     return {"made": number}
-
-
-def skills(history: History) -> dict[str, list[float]]:
-    """Return modality -> score of every version, in their order."""
-    return {
-        name: [one.sitting.exam.report.modalities[name].score for one in history.versions]
-        for name in MODALITIES
-    }
 
 
 def ended(run: Told) -> str | None:

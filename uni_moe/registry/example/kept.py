@@ -85,8 +85,8 @@ def write_decisions(layout: Layout, history: History, until: datetime) -> None:
     stays = {one.version for one in kept(history)}
     for one in history.versions:
         if one.version not in stays:
-            evidence = {FORGOTTEN: layout.name_of(layout.store / one.model)}
-            telling = Telling(FORGETTING, _WHO, _WHY, one.model, evidence)
+            gone = {FORGOTTEN: layout.name_of(layout.store / one.model)}
+            telling = Telling(FORGETTING, _WHO, _WHY, one.model, gone)
             entries.append(_entry(telling, until.isoformat(), entries))
     continue_log(layout, b"".join(entry.line for entry in entries))
 

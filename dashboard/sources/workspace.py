@@ -45,7 +45,7 @@ def state(layout: Layout) -> tuple[object, ...]:
         layout.artifacts,
     )
     server = (int(time.time() / _SERVER_S),) if os.environ.get(_DATABASE) else ()
-    return (*(_stamp(file) for file in files), *server)
+    return (*(stamp(file) for file in files), *server)
 
 
 def remembered(ask: Callable[..., Answer]) -> Callable[..., Answer]:
@@ -71,7 +71,8 @@ def remembered(ask: Callable[..., Answer]) -> Callable[..., Answer]:
     return asked
 
 
-def _stamp(file: Path) -> tuple[int, int] | None:
+def stamp(file: Path) -> tuple[int, int] | None:
+    """Return what differs when a file was written to; None where it is not there."""
     try:
         found = file.stat()
     except OSError:

@@ -10,7 +10,7 @@ from dashboard.curve_rows import Line, differing, flattened, gather
 from dashboard.metric_groups import group_of
 from dashboard.run_parts import MOST_COMPARED, STATUSES, curves, table, view
 from dashboard.showing import head, live, nothing, told
-from dashboard.site import asked, go, link
+from dashboard.site import asked, link
 from dashboard.sources import runs
 from dashboard.sources.curves import TIME, Numbers, numbers
 from dashboard.words import lasting
@@ -30,7 +30,8 @@ _MOST_RUNNING = 8  # links to what runs now
 
 def first_page() -> None:
     """Go back to the first page: another filter gives other pages."""
-    st.session_state["page"] = 1
+    if st.session_state.get("page", 1) != 1:
+        st.session_state["page"] = 1
 
 
 def filters(fresh: runs.Fresh) -> RunFilter:
@@ -120,7 +121,8 @@ def lead_on(ticked: list[str]) -> None:
     elif len(ticked) > MOST_COMPARED:
         st.warning(f"At most {MOST_COMPARED} runs are compared; untick some.")
     elif ticked and st.button(f"Compare these {len(ticked)} runs", type="primary", key="go"):
-        go("runs", **{**st.query_params.to_dict(), "compare": ",".join(ticked)})
+        st.query_params["compare"] = ",".join(ticked)
+        st.rerun()
 
 
 def empty(wanted: RunFilter) -> None:
@@ -185,8 +187,8 @@ def compared(names: list[str]) -> None:
     overlaid({labels[name]: numbers(name) for name in there})
     parameters({labels[name]: runs.parameters(record) for name, record in there.items()})
     if st.button("Close the comparison", key="close"):
-        rest = {key: value for key, value in st.query_params.to_dict().items() if key != "compare"}
-        go("runs", **rest)
+        del st.query_params["compare"]
+        st.rerun()
 
 
 def overlaid(told: dict[str, Numbers]) -> None:

@@ -190,7 +190,7 @@ def came_from(receipt: Surgery | None, slots: Slots, made: Mapping[str, Made]) -
             if origin is None:
                 st.text("origin unknown to the index")
             else:
-                link("lineage", f"{origin.name}  {short(origin.id)}", id=origin.id)
+                link("lineage", f"{origin.name}  {short(origin.id)}", artifact=origin.id)
         with run:
             if origin is not None and origin.run is not None:
                 link("run", origin.run, run=origin.run)

@@ -59,7 +59,7 @@ def _maps(rows: Rows, field: str, colour: alt.Color, ink: Ink) -> Drawn:
     layers, experts = (len({row[name] for row in rows}) for name in ("layer", "expert"))
     kinds = list(dict.fromkeys(row["modality"] for row in rows))
     base = alt.Chart().encode(
-        x=alt.X("expert:N", title="expert", sort=None, axis=alt.Axis(labelAngle=-35)),
+        x=alt.X("expert:N", title="expert", sort=None, axis=_EXPERTS),
         y=alt.Y("layer:N", title="layer", sort=None),
         tooltip=["modality:N", "layer:N", "expert:N", alt.Tooltip(field, format=".2%")],
     )
@@ -78,6 +78,7 @@ def _maps(rows: Rows, field: str, colour: alt.Color, ink: Ink) -> Drawn:
     )
 
 
+_EXPERTS = alt.Axis(labelAngle=-60, labelOverlap=False)
 _HEADER = alt.Header(title=None, labelFontSize=14)
 
 

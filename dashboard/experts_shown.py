@@ -48,7 +48,7 @@ def judged(
 
 def of_last_steps(kept: routing.Kept, rules: RouterAlarms | None, slots: Slots) -> None:
     """Show how the last steps of a training were routed."""
-    last = pure.joined(list(kept.last))
+    last = kept.end()
     load = pure.loads_of(last)
     first = kept.last[0].step
     top_k = pure.top_k_of(last)
@@ -127,9 +127,8 @@ def maps(load: Loads, slots: Slots, title: str, key: str) -> None:
 
 def over_time(kept: routing.Kept, slots: Slots) -> None:
     """Show loads and entropies of one layer over the steps."""
-    steps = pure.in_parts(kept.steps, _PARTS)
-    layers = pure.layers_of(pure.loads_of(pure.joined(kept.steps[-2:])))
-    kinds = [ALL, *pure.modalities_of(pure.loads_of(pure.joined(kept.steps[-_PARTS:])))]
+    steps, load = kept.parts(_PARTS), pure.loads_of(kept.end())
+    layers, kinds = pure.layers_of(load), [ALL, *pure.modalities_of(load)]
     left, right = st.columns(2)
     layer = left.selectbox("Layer", layers, key="layer", bind="query-params")
     kind = right.selectbox("Tokens of", kinds, key="tokens", bind="query-params")
@@ -191,7 +190,7 @@ def came_from(receipt: Surgery | None, slots: Slots, made: Mapping[str, Made]) -
             if origin is None:
                 st.text("origin unknown to the index")
             else:
-                link("lineage", f"{origin.name}  {short(origin.id)}", id=origin.id)
+                link("lineage", f"{origin.name}  {short(origin.id)}", artifact=origin.id)
         with run:
             if origin is not None and origin.run is not None:
                 link("run", origin.run, run=origin.run)

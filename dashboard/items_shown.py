@@ -7,10 +7,10 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard.exams import Pair, chosen, names_of, outcomes
+from dashboard.exams import outcomes
 from dashboard.showing import nothing
 from dashboard.showing_media import show
-from dashboard.sources.evaluation import answers, sample
+from dashboard.sources.evaluation import answers, chosen, sample
 from dashboard.sources.media import medium
 from dashboard.words import percent, plain
 from uni_moe.records import Sample
@@ -21,15 +21,13 @@ _LETTERS = 2_000  # of a text
 _ALL = "everything"
 
 
-def browse(pairs: Sequence[Pair], first: Version, other: Version | None) -> None:
+def browse(names: Sequence[str], first: Version, other: Version | None) -> None:
     """Show the items of a modality or task that ended as a person wants to see."""
     ends = outcomes(first.number, None if other is None else other.number)
     left, right = st.columns(2)
-    name = left.selectbox(
-        "Modality or task", [_ALL, *names_of(pairs)], key="items", bind="query-params"
-    )
+    name = left.selectbox("Modality or task", [_ALL, *names], key="items", bind="query-params")
     ended = right.selectbox("How it ended", list(ends), key="ended", bind="query-params")
-    found = chosen(pairs, None if name in (None, _ALL) else name, ends[ended or "all"])
+    found = chosen(first, other, None if name in (None, _ALL) else name, ends[ended or "all"])
     if not found:
         nothing("No item ended so.", "Choose another end, modality or task above.")
         return

@@ -175,7 +175,7 @@ def why(first: Version, other: Version | None, kind: Scope) -> None:
         if not found.pairs:
             nothing("There is no item that both were judged on.", "Choose another version above.")
             return
-        browse(found.pairs, first, other)
+        browse(found.names, first, other)
 
 
 def told_of(both: int, most: int) -> None:

@@ -10,7 +10,8 @@ from typing import Any, BinaryIO, Literal
 
 import streamlit as st
 
-from dashboard.exams import Difference, Item, Pair, pairs_of
+from dashboard.exams import Difference, Item, Pair, names_of, pairs_of
+from dashboard.exams import chosen as chosen_of
 from dashboard.exams import differences as differences_of
 from dashboard.sources.workspace import remembered, workspace
 from uni_moe.artifacts import Layout
@@ -44,9 +45,13 @@ def certainty(layout: Layout) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Exam:
-    """Two versions on their items, or one alone: the pairs, and how many items either has."""
+    """Two versions on their items, or one alone; `names` are the modalities and tasks of these.
+
+    `most` is how many items one of them has.
+    """
 
     pairs: tuple[Pair, ...]
+    names: tuple[str, ...]
     most: int
 
 
@@ -72,12 +77,28 @@ def differences(
 
 File = tuple[str, int]
 """Where answers lie, and when they were written: what is kept of them goes with it."""
+End = tuple[bool, bool | None] | None
+"""Whether the first is right, and the other; None means any end."""
 
 
-@st.cache_resource(max_entries=4, show_spinner=False)  # immutable, and large: shared, not copied
+def chosen(
+    first: read.Version, other: read.Version | None, name: str | None, end: End
+) -> tuple[Pair, ...]:
+    """Return the items of a modality or task (None: of all) that ended so."""
+    return _chosen(_file(first), None if other is None else _file(other), name, end)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _chosen(first: File, other: File | None, name: str | None, end: End) -> tuple[Pair, ...]:
+    return tuple(chosen_of(_exam(first, other).pairs, name, end))
+
+
+# What is kept here is immutable and may be large: it is shared, not copied.
+@st.cache_resource(max_entries=4, show_spinner="Reading the answers")
 def _exam(first: File, other: File | None) -> Exam:
     mine, theirs = _items(*first), None if other is None else _items(*other)
-    return Exam(tuple(pairs_of(mine, theirs)), max(len(mine), len(theirs or ())))
+    pairs = tuple(pairs_of(mine, theirs))
+    return Exam(pairs, tuple(names_of(pairs)), max(len(mine), len(theirs or ())))
 
 
 @st.cache_data(max_entries=32, show_spinner=False)

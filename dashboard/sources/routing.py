@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dashboard.routing import Step, step_of
+from dashboard.routing import Step, in_parts, joined, step_of
 from dashboard.sources.workspace import remembered, workspace
 from uni_moe.artifacts import Layout
 from uni_moe.registry.cards import json_file, lines_from
@@ -35,9 +35,23 @@ class Kept:
     last: deque[Step] = field(default_factory=lambda: deque(maxlen=LAST))
     position: int = 0
     is_part: bool = False
+    _told: dict[int, list[Step]] = field(default_factory=dict)
+
+    def parts(self, most: int) -> list[Step]:
+        """Return all steps joined to at most so many; counted once as long as none comes."""
+        if most not in self._told:
+            self._told[most] = in_parts(self.steps, most)
+        return self._told[most]
+
+    def end(self) -> Step:
+        """Return the last steps as one; counted once as long as none comes."""
+        if 0 not in self._told:
+            self._told[0] = [joined(list(self.last))]
+        return self._told[0][0]
 
     def add(self, lines: Iterable[dict[str, Any]]) -> None:
         """Take lines in; every second step goes when too many are kept."""
+        self._told.clear()
         for line in lines:
             step = step_of(line)
             if step is not None:

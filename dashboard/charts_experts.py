@@ -69,7 +69,7 @@ def _maps(rows: Rows, field: str, colour: alt.Color, ink: Ink) -> Drawn:
         drawn = alt.layer(
             cells, base.mark_text(fontSize=12).encode(text=alt.Text(field, format=".0%"), color=ink)
         )
-    across = min(_MAPS, max(1, len(kinds)))
+    across = min(_MAPS if experts > 5 else 5, max(1, len(kinds)))
     sized = drawn.properties(width=_WIDTH // across, height=min(600, max(70, 36 * layers)))
     return sized.facet(
         facet=alt.Facet("modality:N", sort=kinds, header=_HEADER),
@@ -126,7 +126,7 @@ def entropies(rows: Rows) -> Drawn:
             y=alt.Y(
                 "entropy share:Q",
                 title="share of an even choice's entropy",
-                scale=alt.Scale(domain=[0, 1]),
+                scale=alt.Scale(zero=False, domainMax=1),
                 axis=alt.Axis(format="%"),
             ),
             color=alt.Color("modality:N", sort=None, scale=colour, legend=_LINES),

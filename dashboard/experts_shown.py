@@ -42,7 +42,7 @@ def judged(
         nothing("The report tells no load of experts.", "`uni-moe judge` judges the model again.")
         return
     top_k = (params.get("model") or {}).get("experts_per_token")
-    the_dead(load, rules, slots, top_k, "of the judged items, every modality counted alike")
+    the_dead(load, rules, slots, top_k, "among the judged items, every modality counted alike")
     maps(load, slots, "Where tokens of the judged items go: share of visits", "judged")
 
 
@@ -51,12 +51,8 @@ def of_last_steps(kept: routing.Kept, rules: RouterAlarms | None, slots: Slots) 
     last = pure.joined(list(kept.last))
     load = pure.loads_of(last)
     first = kept.last[0].step
-    tokens = [
-        (seen.tokens, sum(seen.visits)) for one in last.layers.values() for seen in one.values()
-    ]
-    total = sum(one for one, _ in tokens)
-    top_k = round(sum(two for _, two in tokens) / total) if total else None
-    the_dead(load, rules, slots, top_k, f"of steps {first} to {last.step}")
+    top_k = pure.top_k_of(last)
+    the_dead(load, rules, slots, top_k, f"in steps {first} to {last.step}")
     maps(load, slots, f"Where tokens of steps {first} to {last.step} went: share of visits", "last")
     rows = pure.entropy_table(last)
     st.markdown("**Router entropy of these steps, share of an even choice's**")
@@ -94,8 +90,8 @@ def the_dead(
         named = "; ".join(_named(one, slots) for one in gone[:_NAMED])
         st.error(plain(f"{_experts(len(gone))} dead: {named}.", 2000), icon=":material/warning:")
     elif not unknown:
-        st.success(f"No expert is dead, {whose}.", icon=":material/check_circle:")
-    st.caption(f"Dead means: {rule} (`telemetry.router.dead_share`), {whose}.")
+        st.success(f"No expert is dead {whose}.", icon=":material/check_circle:")
+    st.caption(f"Dead means {rule} (`telemetry.router.dead_share`), {whose}.")
     shunned = [one for one in found if not one.is_dead]
     if shunned:
         named = "; ".join(_shunned(one, slots) for one in shunned[:_NAMED])
@@ -156,7 +152,7 @@ def over_time(kept: routing.Kept, slots: Slots) -> None:
         told,
         title=f"Router entropy of layer {layer} over time, share of an even choice's",
         look_for="A fall towards 0 is a collapse: the router no longer chooses. A slow fall is "
-        f"specialisation.{some}",
+        f"specialisation. The axis does not begin at 0.{some}",
         key="entropy-over-time",
     )
 
@@ -216,7 +212,7 @@ def changed(made: Mapping[str, Made], params: Mapping[str, Any], version: Versio
         experts = "experts" if "lora.experts" in learns else "no expert"
         router = "routers" if "router" in learns else "no router"
         st.text(
-            f"The training `tune` changed {experts} and {router} of every sparse layer; it learned "
+            f"The stage tune changed {experts} and {router} of every sparse layer; it learned "
             f"{', '.join(map(str, learns))} in {(params.get('tune') or {}).get('steps')} steps."
         )
     else:

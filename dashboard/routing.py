@@ -227,7 +227,7 @@ def entropy_rows(steps: Sequence[Step], layer: str) -> list[dict[str, Any]]:
     return [
         {"step": step.step, "modality": kind, "entropy share": seen.entropy_share}
         for step in steps
-        for kind, seen in step.layers.get(layer, {}).items()
+        for kind, seen in sorted(step.layers.get(layer, {}).items(), key=_by_modality)
         if math.isfinite(seen.entropy_share)
     ]
 

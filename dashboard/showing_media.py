@@ -24,7 +24,7 @@ def show(shown: Shown, alt: str = "") -> None:
     if shown.pictures:
         several = len(shown.pictures)
         alts = [f"{number} of {several}: {told}" for number in range(1, several + 1)]
-        st.image(list(shown.pictures), alt=alts, width=280 if several == 1 else 140)
+        st.image(list(shown.pictures), alt=alts, width=280 if several == 1 else 104)
     if shown.sound is not None:
         st.audio(shown.sound, format="audio/wav", alt=told)
     st.caption(plain(shown.about))

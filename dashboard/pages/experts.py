@@ -16,6 +16,7 @@ from dashboard.sources.experts import (
     report,
     rules_here,
     rules_in,
+    slots_of,
     surgery,
     version_named,
 )
@@ -46,11 +47,11 @@ def of_run(run: str) -> None:
     st.text(f"{record.get('stage')}, {record.get('status')}, begun {when(record.get('started'))}")
     link("run", "Losses, speed and events of this run", run=run)
     link("experts", "Experts of the registered versions")
-    rules = rules_here()
+    rules, slots = rules_here(), slots_of(record)
     if record.get("status") == "running" and routing.still_s(run, time.time()) < _MOVES_S:
-        live(_EVERY_S)(in_training)(run, rules, ())
+        live(_EVERY_S)(in_training)(run, rules, slots)
     else:
-        in_training(run, rules, ())
+        in_training(run, rules, slots)
     for said in routing.alarms(run):
         st.warning(plain(said), icon=":material/notifications:")
 

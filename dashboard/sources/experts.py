@@ -59,6 +59,28 @@ def surgery(layout: Layout, number: int) -> Surgery | None:
     return None if not isinstance(told, dict) else _in_short(told)
 
 
+def slots_of(record: dict[str, Any]) -> tuple[str, ...]:
+    """Return the names of the experts that a run trained: of the version that came of it.
+
+    Of a run that is at work they are those of the mixture that lies in the workspace.
+    """
+    from dashboard.sources.models import models
+
+    made = set((record.get("artifacts") or {}).values())
+    version = next((one for one in models() if one.model in made), None)
+    if version is not None:
+        found = surgery(version.number)
+        return found.slots if found is not None else ()
+    return assembled_slots() if record.get("status") == "running" else ()
+
+
+@remembered
+def assembled_slots(layout: Layout) -> tuple[str, ...]:
+    """Return the names of the experts of the mixture in the workspace; none without one."""
+    told = json_file(layout.assembled / _RECEIPT)
+    return _in_short(told).slots if isinstance(told, dict) else ()
+
+
 def _in_short(receipt: dict[str, Any]) -> Surgery:
     slots = tuple(str(one) for one in receipt.get("slots") or ())
     operations: list[str] = []

@@ -64,7 +64,8 @@ def filler(layout: Layout) -> Engine:
 
     Where its process dies, the file is broken. The next writer makes it durable again.
     """
-    return _engine(_chosen(None, str(layout.registry)), "BEGIN IMMEDIATE", _AT_ONCE, "SERIALIZABLE")
+    address = _chosen(None, str(layout.registry))
+    return _engine(address, "BEGIN IMMEDIATE", _AT_ONCE, "SERIALIZABLE", {})
 
 
 @contextmanager

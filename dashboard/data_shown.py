@@ -13,12 +13,13 @@ from dashboard.showing import chart, nothing
 from dashboard.site import link
 from dashboard.sources import data as source
 from dashboard.sources.data import Generation
-from dashboard.words import percent, plain
+from dashboard.words import percent
 from uni_moe.records import MODALITIES
 from uni_moe.registry.generations import Member
 from uni_moe.registry.read import Version
 
 Counts = dict[str, Any]
+_BARS = 60
 _DRIFTS = 6  # versions whose data are compared with those before
 _SAMPLES = ("seen", "held_out", "truncated_to_nothing", "not_reached", "quarantined", "removed")
 _TOKENS = ("seen", "held_out", "truncated", "truncated_to_nothing", "not_reached")
@@ -139,32 +140,32 @@ def seen(data: Generation) -> None:
         "Each listed sample is counted once, in one column: listed = seen + held out + truncated "
         "to nothing + not reached + quarantined + removed."
     )
-    for one in data.phases:
-        phase(one)
-
-
-def phase(one: Member) -> None:
-    """Show one phase's account."""
-    accounts = list(exposures(one))
-    names = [name.replace("_", " ") for name in _TOKENS]
+    accounts = [row for one in data.phases for row in exposures(one)]
+    fates = [name.replace("_", " ") for name in _TOKENS]
     parts = [
-        {"what": f"{row['source']}, {row['modality']}", "fate": fate, "count": count, "place": n}
-        for row in accounts
-        for n, (fate, count) in enumerate(zip(names, row["_tokens"], strict=True))
+        {
+            "what": f"{row['phase']}: {row['source']}, {row['modality']}",
+            "fate": fate,
+            "count": count,
+            "place": n,
+        }
+        for row in accounts[:_BARS]
+        for n, (fate, count) in enumerate(zip(fates, row["_tokens"], strict=True))
         if count
     ]
     rows = [{key: value for key, value in row.items() if key[0] != "_"} for row in accounts]
-    st.subheader(plain(one.stage), anchor=False)
     chart(
-        stacked(parts, across="what", unit="loss-bearing tokens, each once", order=names),
+        stacked(parts, across="what", unit="loss-bearing tokens, each once", order=fates),
         rows,
-        title="Tokens that bear loss, by what became of them",
+        title="Tokens that bear loss, by phase, source and modality",
         look_for="Tokens that were not reached, or truncated: more steps or longer rows would "
         "use them.",
-        key=f"data-seen-{one.name}",
+        key="data-seen",
     )
-    st.dataframe(rows, hide_index=True, key=f"data-seen-rows-{one.name}", alt="Samples by fate.")
-    link("lineage", f"{one.name} in the lineage", artifact=one.id)
+    st.dataframe(rows, hide_index=True, key="data-seen-rows", alt="Samples of each phase by fate.")
+    strays = sum(row["strays"] or 0 for row in rows)
+    if strays:
+        st.warning(f"{strays:,} draws are of conversations that nobody may draw: a defect.")
 
 
 def exposures(one: Member) -> Iterator[Counts]:
@@ -173,6 +174,7 @@ def exposures(one: Member) -> Iterator[Counts]:
         for modality, told in sorted(modalities.items()):
             samples, tokens = told["samples"], told["tokens"]
             yield {
+                "phase": one.stage,
                 "source": name,
                 "modality": modality,
                 "listed": samples.get("listed"),

@@ -21,7 +21,7 @@ from uni_moe.registry.tables import ArtifactRow, EdgeRow
 
 Way = Literal["up", "down", "both"]
 SHOWN = 60  # artifacts that a person can look at
-WALKED = 1_000  # artifacts of one direction that a walk visits
+WALKED = 600  # artifacts of one direction that a walk visits
 COUNTED = 20_000  # edges that are counted before it is only said that there are more
 _MOST = 500  # values that one statement names
 _EDGES: Any = EdgeRow.__table__

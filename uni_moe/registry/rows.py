@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -65,15 +66,14 @@ def refused_page(layout: Layout, data: Generation, reason: str | None, page: int
         if file is None:
             lost.append(modality)
             continue
-        places = []
-        for place, codes in enumerate(_column(file, "reasons")):
-            own = codes.split(",") if codes else []
-            counted.update(own)
-            if reason is None or reason in own:
-                places.append(place)
+        told, codes = _coded(file, "reasons")
+        each = [text.split(",") if text else [] for text in told]
+        for own, count in zip(each, np.bincount(codes, minlength=len(told)).tolist(), strict=True):
+            counted.update(dict.fromkeys(own, count))
+        asked = [n for n, own in enumerate(each) if reason is None or reason in own]
+        places = np.flatnonzero(np.isin(codes, asked))
         first = max(0, skip - total)
-        wanted = places[first : first + PAGE - len(rows)] if total + len(places) > skip else []
-        rows += _rows(file, wanted)
+        rows += _rows(file, places[first : first + PAGE - len(rows)].tolist())
         total += len(places)
     return RefusedPage(total, dict(counted.most_common()), tuple(rows), tuple(lost))
 
@@ -101,12 +101,17 @@ def _file(layout: Layout, member: Member, name: str) -> Path | None:
     return file if file is not None and file.is_file() else None
 
 
-def _column(file: Path, name: str) -> list[str | None]:
+def _coded(file: Path, name: str) -> tuple[list[str], Any]:
+    """Return a column's different values, and the place of each row's value among them."""
     try:
-        read: list[str | None] = pq.read_table(file, columns=[name]).column(name).to_pylist()
+        with pq.ParquetFile(file, read_dictionary=[name]) as table:
+            read = table.read(columns=[name]).unify_dictionaries().combine_chunks().column(name)
     except (OSError, ValueError, KeyError) as error:
         raise _unreadable(file, error) from error
-    return read
+    if not len(read):
+        return [], np.zeros(0, np.int32)
+    values: list[str] = read.chunk(0).dictionary.to_pylist()
+    return values, np.frombuffer(read.chunk(0).indices.buffers()[1], np.int32)[: len(read)]
 
 
 def _place(file: Path, key: str) -> int:

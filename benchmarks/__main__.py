@@ -32,6 +32,7 @@ QUESTIONS = {
     "kills": "stages killed at random instants: do they end in the same bytes",
     "registry": "the index beside MLflow's store, as durable as that",
     "points": "an index of many metric points: filling it, and questions to it",
+    "dashboard": "pages of ten thousand runs in a browser, beside those of MLflow",
 }
 ROUNDS = 9
 MISSED = 1

@@ -1,8 +1,7 @@
 """A graph of retrainings as they come about, and ledgers of theirs, written into an index.
 
-A retraining is nearly always for one modality: its samples are ingested anew, and what rests on
-them is made again; the rest is what earlier ones made. Some are for all modalities, some start from
-the champion, some models are exported. Ids, names and edges are as the road's.
+What a retraining makes is `uni_moe.registry.example.road`'s; here each model is registered, and
+some are exported.
 
 Each modality has as many samples as a ledger has draws: a connector's and an expert's ledger saw
 all of theirs, a tuned model's saw as many of all modalities together.
@@ -21,13 +20,13 @@ from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
 from uni_moe.records import MODALITIES
+from uni_moe.registry.example.road import Made, Road
 from uni_moe.registry.holdings import SPAN, Holding, Numbers, listing
 from uni_moe.registry.importing_data import write_holding
 from uni_moe.registry.tables import ArtifactRow, EdgeRow, VersionRow
 from uni_moe.registry.tables_data import SampleRow
 
-SEES = {"image": "image", "video": "image", "audio": "audio", "speech": "speech"}
-FULL, CHAINED, EXPORTED = 0.05, 0.1, 0.02  # shares of retrainings
+EXPORTED = 0.02  # share of models
 _BATCH = 20_000  # rows of one statement
 
 
@@ -42,71 +41,37 @@ class Graph:
     phases: list[tuple[str, str | None]] = field(default_factory=list)  # the same, or all
 
 
-class Road:
-    """Makes retrainings, one after the other; `rows` are those that were not written yet."""
+class Rows:
+    """Makes retrainings into rows; they are those that were not written yet."""
 
     def __init__(self, seed: int) -> None:
         self.graph, self._dice = Graph(), random.Random(seed)
-        self._now: dict[str, str] = {}
+        self._road = Road(self._dice)
         self.artifacts: list[dict[str, Any]] = []
         self.edges: list[dict[str, str]] = []
         self.versions: list[dict[str, Any]] = []
 
     def retrain(self) -> None:
         """Make what one retraining makes."""
-        whole = not self._now or self._dice.random() < FULL
-        touched = MODALITIES if whole else (self._dice.choice(MODALITIES),)
-        for kind in touched:
-            self._data(kind)
-        self._foundations(touched)
-        for kind in touched:
-            if kind in SEES:
-                made = self._made(f"experts/{kind}", f"experts@{kind}", "expert", _expert(kind))
-                self.graph.phases.append((made, kind))
-        parts = [name for name in self._now if name.startswith(("foundation/", "align/", "exp"))]
-        self._made("assembled", "assemble", "model", parts)
-        self._model()
-
-    def _data(self, kind: str) -> None:
-        self._made(f"samples/{kind}", "ingest", "samples", ())
-        made = self._made(f"validated/{kind}", "validate", "validated", [f"samples/{kind}"])
-        self.graph.validated.append((made, kind))
-        above = [f"samples/{kind}", f"validated/{kind}"]
-        self._made(f"corpus/{kind}", f"prepare@{kind}", "corpus", above)
-
-    def _foundations(self, touched: tuple[str, ...]) -> None:
-        if "text" in touched:
-            self._made("foundation/language", "foundation@language", "foundation", ["corpus/text"])
-        for part in dict.fromkeys(SEES[kind] for kind in touched if kind in SEES):
-            self._made(f"foundation/{part}", f"foundation@{part}", "foundation", [f"corpus/{part}"])
-            above = [f"corpus/{part}", f"foundation/{part}", "foundation/language"]
-            made = self._made(f"align/{part}", f"align@{part}", "connector", above)
-            self.graph.phases.append((made, part))
-
-    def _model(self) -> None:
-        above = ["assembled", *(f"corpus/{kind}" for kind in MODALITIES)]
-        if "model" in self._now and self._dice.random() < CHAINED:
-            above.append("model")
-        model = self._made("model", "tune", "model", above)
-        self.graph.phases.append((model, None))
-        self.graph.models.append(model)
-        report = self._made("report", "evaluate", "report", ["model", *above[1:6]])
-        self._register(model, report)
+        made = [self._add(one) for one in self._road.retrain(self._road.choose())]
+        model, report = made[-2:]
+        self.graph.models.append(model.id)
+        self._register(model.id, report.id)
         if self._dice.random() < EXPORTED:
-            self._made(f"exports/{len(self.graph.models)}", "export-official", "export", ["model"])
-            del self._now[f"exports/{len(self.graph.models)}"]
+            number = len(self.graph.models)
+            self._add(self._road.make(f"exports/{number}", "export-official", "export", ["model"]))
 
-    def _made(self, name: str, stage: str, kind: str, above: Any) -> str:  # noqa: ANN401 - names
-        number = self.graph.nodes
-        made = hashlib.sha256(f"{name} {number}".encode()).hexdigest()
-        told = {"id": made, "name": f"artifacts/{name}", "stage": stage, "kind": kind, "code": "c"}
+    def _add(self, one: Made) -> Made:
+        told = {"id": one.id, "name": one.name, "stage": one.stage, "kind": one.kind, "code": "c"}
         self.artifacts.append({**told, "params": {}, "results": {}})
-        for parent in above:
-            edge = {"child": made, "name": f"artifacts/{parent}", "parent": self._now[parent]}
-            self.edges.append(edge)
-        self.graph.nodes, self.graph.edges = number + 1, self.graph.edges + len(above)
-        self._now[name] = made
-        return made
+        self.edges += [{"child": one.id, "name": name, "parent": id_} for name, id_ in one.parents]
+        self.graph.nodes += 1
+        self.graph.edges += len(one.parents)
+        if one.kind == "validated" and one.modality is not None:
+            self.graph.validated.append((one.id, one.modality))
+        if one.kind in ("connector", "expert") or one.stage == "tune":
+            self.graph.phases.append((one.id, one.modality))
+        return one
 
     def _register(self, model: str, report: str) -> None:
         number = len(self.graph.models)
@@ -115,15 +80,9 @@ class Road:
         self.versions.append({**told, "model": model, "report": report, **about})
 
 
-def _expert(kind: str) -> list[str]:
-    part = SEES[kind]
-    above = [f"corpus/{kind}", "foundation/language", f"foundation/{part}", f"align/{part}"]
-    return [*above, "foundation/image", "align/image"] if kind == "speech" else above
-
-
 def write_graph(session: Session, seed: int, *, nodes: int = 0, phases: int = 0) -> Graph:
     """Write retrainings until there are so many artifacts, and so many phases among them."""
-    road, is_enough = Road(seed), False
+    road, is_enough = Rows(seed), False
     while not is_enough:
         road.retrain()
         is_enough = road.graph.nodes >= nodes and len(road.graph.phases) >= phases

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ from benchmarks.rounds import Burst
 from uni_moe.errors import ConfigError, StageError
 
 PACKAGES = ("mlflow-skinny==3.17.2", "SQLAlchemy==2.0.58", "alembic==1.20.1")
+UI_PACKAGES = ("mlflow==3.17.2", *PACKAGES[1:])  # the same with its browser pages
 NAME = "MLflow"
 _PROGRAM = Path(__file__).with_name("mlflow_side.py")
 _WHOLE = "whole"  # a file that says that everything was installed
@@ -93,20 +94,20 @@ def mlflow(python: Path, file: Path, journal: str | None) -> Iterator[MlflowProc
         process.close()
 
 
-def mlflow_python() -> Path:
-    """Return the interpreter of MLflow's environment; it is made where there is none.
+def mlflow_python(packages: Sequence[str] = PACKAGES) -> Path:
+    """Return the interpreter of an environment with MLflow; it is made where there is none.
 
     Raises:
         ConfigError: it cannot be made.
     """
     kept = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = kept / "uni-moe" / "peers" / PACKAGES[0].replace("==", "-")
+    folder = kept / "uni-moe" / "peers" / packages[0].replace("==", "-")
     python = folder / "bin" / "python"
     if not (folder / _WHOLE).is_file():
-        print(f"making {folder} for {', '.join(PACKAGES)}", file=sys.stderr, flush=True)  # noqa: T201
+        print(f"making {folder} for {', '.join(packages)}", file=sys.stderr, flush=True)  # noqa: T201
         _do([sys.executable, "-m", "venv", "--clear", str(folder)])
-        _do([str(python), "-m", "pip", "--disable-pip-version-check", "install", "-q", *PACKAGES])
-        (folder / _WHOLE).write_text("\n".join(PACKAGES) + "\n", encoding="utf-8")
+        _do([str(python), "-m", "pip", "--disable-pip-version-check", "install", "-q", *packages])
+        (folder / _WHOLE).write_text("\n".join(packages) + "\n", encoding="utf-8")
     return python
 
 

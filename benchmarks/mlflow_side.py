@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -43,6 +44,7 @@ class Side:
             "best": self._best,
             "statistics": self._statistics,
             "burst": self._burst,
+            "told": self._told,
         }
         return words[asked.pop("word")](**asked)
 
@@ -84,6 +86,27 @@ class Side:
             connection.execute("ANALYZE")
         return {}
 
+    def _told(self, file: str) -> dict[str, Any]:
+        """Write runs that a file tells of, a line each; return the names that it gave them.
+
+        A run's numbers are key -> (step, value) pairs.
+        """
+        first = self._client.create_run(self._filled, run_name="first").info.run_id
+        self._client.log_metric(first, "loss", 0.0, step=1)
+        self._client.log_param(first, "stage", "tune")
+        names: dict[str, str] = {}
+        with closing(sqlite3.connect(self._file)) as connection, connection:
+            rows = {table: _row(connection, table, first) for table in _TABLES}
+            for table in _TABLES:
+                connection.execute(f"DELETE FROM {table} WHERE run_uuid = ?", (first,))
+            with Path(file).open(encoding="utf-8") as lines:
+                for line in lines:
+                    told = json.loads(line)
+                    names[told["name"]] = uuid.uuid4().hex
+                    _put_run(connection, rows, told, names[told["name"]])
+            connection.execute("ANALYZE")
+        return {"names": names, "experiment": self._filled}
+
     def _burst(self, what: str, first: int, calls: int) -> dict[str, Any]:
         ready = [self._call(what, index) for index in range(first, first + calls)]
         seconds = []
@@ -107,6 +130,41 @@ class Side:
             for key in range(KEYS)
         ]
         return lambda: client.log_batch(run, metrics=batch)
+
+
+_TABLES = ("runs", "tags", "params", "metrics", "latest_metrics")
+
+
+def _row(connection: sqlite3.Connection, table: str, run: str) -> dict[str, Any]:
+    """Return a row of a run as a pattern for others."""
+    found = connection.execute(f"SELECT * FROM {table} WHERE run_uuid = ?", (run,))
+    columns = [column[0] for column in found.description]
+    return dict(zip(columns, found.fetchone(), strict=True))
+
+
+def _put_run(
+    connection: sqlite3.Connection, rows: dict[str, dict[str, Any]], told: dict[str, Any], run: str
+) -> None:
+    own = {name: told[name] for name in ("name", "status", "start_time", "end_time")}
+    _put(connection, "runs", [{**rows["runs"], **own, "user_id": told["user"], "run_uuid": run}])
+    for table, words in (("tags", told["tags"]), ("params", told["params"])):
+        pairs = [{"key": key, "value": value, "run_uuid": run} for key, value in words.items()]
+        _put(connection, table, [{**rows[table], **pair} for pair in pairs])
+    at = told["end_time"] or told["start_time"]
+    for table, last in (("metrics", False), ("latest_metrics", True)):
+        points = [
+            {"key": key, "step": step, "value": value, "timestamp": at, "run_uuid": run}
+            for key, pairs in told["metrics"].items()
+            for step, value in (pairs[-1:] if last else pairs)
+        ]
+        _put(connection, table, [{**rows[table], **point} for point in points])
+
+
+def _put(connection: sqlite3.Connection, table: str, rows: list[dict[str, Any]]) -> None:
+    if rows:
+        marks = ", ".join(f":{name}" for name in rows[0])
+        words = f"INSERT INTO {table} ({', '.join(rows[0])}) VALUES ({marks})"
+        connection.executemany(words, rows)
 
 
 def _copy(connection: sqlite3.Connection, table: str, run: str, values: dict[str, float]) -> None:

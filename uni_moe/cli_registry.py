@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from uni_moe.artifacts import Layout
@@ -40,6 +41,16 @@ def add_words(command: Command) -> None:
     upgrade.set_defaults(call=_upgrade)
     rebuild = words.add_parser("rebuild", help="make it again from cards and run folders")
     rebuild.set_defaults(call=_rebuild)
+    example = words.add_parser("example", help="make a workspace of runs that nobody trained")
+    example.set_defaults(call=_example)
+    example.add_argument("folder", type=Path)
+    example.add_argument("--runs", type=int, default=1_000, help="default: %(default)s")
+    example.add_argument("--points", type=int, default=1_000_000, help="default: %(default)s")
+    example.add_argument("--nodes", type=int, help="artifacts; default: those that the runs make")
+    example.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    example.add_argument(
+        "--running", action="store_true", help="let one more run go on until it is interrupted"
+    )
 
 
 def _ask(arguments: argparse.Namespace) -> None:
@@ -130,6 +141,22 @@ def _upgrade(arguments: argparse.Namespace) -> None:
     from uni_moe.registry.indexing import upgrade
 
     print(upgrade(_layout(arguments)).text())
+
+
+def _example(arguments: argparse.Namespace) -> None:
+    from datetime import UTC, datetime
+
+    from uni_moe.registry.example.making import Sizes, make_example
+    from uni_moe.registry.example.running import keep_running
+
+    folder = arguments.folder.resolve()
+    sizes = Sizes(arguments.runs, arguments.points, arguments.nodes, arguments.seed)
+    _tell(make_example(folder, sizes, datetime.now(UTC), lambda text: print(text, flush=True)))
+    print(f"\nNext:\n  uni-moe --workspace {folder} dashboard")
+    if arguments.running:
+        print("one run goes on, a step a second; interrupt this command to end it", flush=True)
+        with suppress(KeyboardInterrupt):
+            keep_running(Layout(folder), seed=arguments.seed)
 
 
 def _show(arguments: argparse.Namespace) -> None:

@@ -13,7 +13,7 @@ PATIENCE_S = 30
 DATABASE = None  # the address of a server, where a test has one
 
 
-def opened(monkeypatch, root, page="home", **query):
+def opened(monkeypatch, root, page="home", /, **query):
     """Open a page of a workspace; what it shows stands in the answer."""
     monkeypatch.setenv(WORKSPACE, str(root))
     monkeypatch.delenv("UNI_MOE_DATABASE_URL", raising=False)

@@ -27,6 +27,7 @@ PATIENCE_S = 600  # a writer waits so long for its turn: an import of much takes
 READER_S = 5  # a reader waits for none of our writers, only for who keeps the file to himself
 _READ_ONLY = "-cdefault_transaction_read_only=on"  # whatever role a reader was given
 _DURABLE = ("journal_mode=WAL", "synchronous=FULL")
+_AT_ONCE = ("journal_mode=OFF", "synchronous=OFF", "cache_size=-786432", "foreign_keys=OFF")
 
 
 def reader(layout: Layout, url: str | None = None) -> Engine:
@@ -56,6 +57,14 @@ def writer(layout: Layout, url: str | None = None, *, foreign_keys: bool = True)
     address = _chosen(url or os.environ.get(VARIABLE), str(layout.registry))
     options = {"options": _SEARCHED}
     return _engine(address, "BEGIN IMMEDIATE", pragmas, "READ COMMITTED", options)
+
+
+def filler(layout: Layout) -> Engine:
+    """Return an engine for a new index in a file that nobody reads yet: fast, and not durable.
+
+    Where its process dies, the file is broken. The next writer makes it durable again.
+    """
+    return _engine(_chosen(None, str(layout.registry)), "BEGIN IMMEDIATE", _AT_ONCE, "SERIALIZABLE")
 
 
 @contextmanager

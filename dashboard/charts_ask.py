@@ -6,7 +6,7 @@ import altair as alt
 
 from dashboard.charts import Drawn, Rows
 
-_CELL_PX, _NARROW_PX = 26, 22
+_CELL_PX, _HIGH_PX = 26, 30
 _DARK_FROM = 0.6  # of a share: letters on it are white
 
 
@@ -36,7 +36,7 @@ def token_visits(rows: Rows) -> Drawn:
     )
     return alt.layer(cells, _numbers(base, "expert:O", None)).properties(
         width=max(260, _CELL_PX * len(places)),
-        height=alt.Step(_NARROW_PX),
+        height=alt.Step(_HIGH_PX),
     )
 
 

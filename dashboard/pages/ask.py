@@ -40,28 +40,25 @@ def chosen(known: dict[str, Version]) -> dict[str, Version]:
     champion = next((n for n, one in known.items() if one.is_champion), None)
     numbers = list(known)
     left, right = st.columns(2)
-    first = left.selectbox(
-        "Ask",
+    first = left.selectbox(  # options as they stand in the address
+        "Ask version",
         numbers,
         index=numbers.index(champion or numbers[-1]),
-        format_func=lambda number: named(known[number]),
         key="version",
         bind="query-params",
     )
     second = right.selectbox(
-        "and beside it",
-        [NOBODY, *numbers],
-        format_func=lambda number: NOBODY if number == NOBODY else named(known[number]),
-        key="against",
-        bind="query-params",
+        "and beside it version", [NOBODY, *numbers], key="against", bind="query-params"
     )
+    for place, number in ((left, first), (right, second)):
+        place.caption(named(known[number]) if number in known else "one version alone")
     return {number: known[number] for number in dict.fromkeys((first, second)) if number in known}
 
 
 def named(version: Version) -> str:
-    """Return how a version is called here."""
+    """Return what a version is, in a line."""
     said = "the champion" if version.is_champion else version.verdict
-    return f"version {version.number} ({plain(said)}, {short(version.model)})"
+    return f"{plain(said)}, {short(version.model)}: {plain(version.reason, 80)}"
 
 
 def may_ask(versions: dict[str, Version]) -> bool:
@@ -143,7 +140,8 @@ def shown(job: Job) -> None:
             with place:
                 one_answer(label, read(told))
     if job.error is not None:
-        raise job.error
+        st.error(plain(job.error.what.partition("\n")[0]), icon=":material/error:")
+        st.text(str(job.error).partition("\n")[2])
 
 
 def one_answer(label: str, answer: Answer) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
+import pandas as pd  # noqa: F401 - whole before a second session's thread looks for it
 
 Drawn = alt.Chart | alt.LayerChart | alt.FacetChart | alt.VConcatChart | alt.HConcatChart
 Rows = Sequence[Mapping[str, Any]]
@@ -37,15 +38,15 @@ def scores(rows: Rows) -> Drawn:
         rows: `name`, `score`, `low`, `high` and `chance`, each a share.
     """
     base = alt.Chart(alt.InlineData(values=list(rows))).encode(
-        y=alt.Y("name:N", title=None, sort=None),
+        y=alt.Y("name:N", title=None, sort=None, axis=alt.Axis(labelOverlap=False)),
     )
     share = alt.Scale(domain=[0, 1])
     axis = alt.Axis(format="%")
-    bars = base.mark_rule(strokeWidth=3).encode(
+    bars = base.mark_rule(strokeWidth=4, color="#0072B2").encode(
         x=alt.X("low:Q", title="share of answers that are right", scale=share, axis=axis),
         x2="high:Q",
     )
-    points = base.mark_point(filled=True, size=90).encode(
+    points = base.mark_point(filled=True, size=60).encode(
         x=alt.X("score:Q", scale=share, axis=axis),
         tooltip=["name:N", *(alt.Tooltip(f"{one}:Q", format=".1%") for one in _SHARES)],
     )

@@ -3,27 +3,76 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from ipaddress import ip_address
 from pathlib import Path
 
 PORT = 8501
 ADDRESS = "127.0.0.1"
 UPLOAD_MB = 50
+ASK = ("auto", "on", "off")  # whether models answer; auto: where they fit into memory
+SECRETS = Path(".streamlit") / "secrets.toml"  # in a workspace; [auth] there asks for a log-in
+_LOOPBACK = ("localhost", "127.0.0.1", "[::1]", "::1")
 _SETTINGS = {
     "server.headless": "true",  # opens no browser
     "server.fileWatcherType": "none",
     "server.maxUploadSize": str(UPLOAD_MB),
+    "server.enableXsrfProtection": "true",
+    "server.enableCORS": "true",  # no page of another origin may talk to it
+    "server.enableStaticServing": "false",
+    "server.enableAgentApi": "false",
     "browser.gatherUsageStats": "false",  # asks nobody outside
+    "client.allowedOrigins": "",  # no page that frames it may steer it
     "client.toolbarMode": "minimal",
     "client.showErrorDetails": "none",  # a page tells cause and remedy itself
+    "client.showErrorLinks": "false",
     "runner.magicEnabled": "false",
     "theme.light.primaryColor": "#0b5cad",  # 6.6 : 1 on white
     "theme.dark.primaryColor": "#7ab8ff",
 }
 
 
-def command(workspace: Path, *, port: int = PORT, address: str = ADDRESS) -> list[str]:
-    """Return the command that serves a workspace's dashboard until it is ended."""
+def command(
+    workspace: Path,
+    *,
+    port: int = PORT,
+    address: str = ADDRESS,
+    hosts: Sequence[str] = (),
+    ask: str = ASK[0],
+) -> list[str]:
+    """Return the command that serves a workspace's dashboard until it is ended.
+
+    Args:
+        workspace: which one.
+        port: to listen on.
+        address: to listen on.
+        hosts: further names by which browsers may call it, as behind a proxy. On loopback all
+            others are refused, so that no page from elsewhere reaches it by a name of its own.
+        ask: whether models answer, one of `ASK`.
+    """
     settings = {"server.port": str(port), "server.address": address, **_SETTINGS}
     options = [f"--{name}={value}" for name, value in settings.items()]
-    script = str(Path(__file__).parent / "app.py")
-    return [sys.executable, "-m", "streamlit", "run", *options, script, "--", str(workspace)]
+    named = (*_LOOPBACK, *hosts) if is_loopback(address) else tuple(hosts)
+    options += [f"--server.allowedHosts={host}" for host in named]
+    options += [f"--secrets.files={place / SECRETS}" for place in (Path.home(), workspace)]
+    script = str(Path(__file__).parent / "entry" / "app.py")
+    return [sys.executable, "-m", "streamlit", "run", *options, script, "--", str(workspace), ask]
+
+
+def is_loopback(address: str) -> bool:
+    """Say whether an address is reached from this machine alone."""
+    try:
+        return ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"
+
+
+def warning(workspace: Path, address: str) -> str | None:
+    """Return what a person should know before others reach the dashboard."""
+    if is_loopback(address) or (workspace / SECRETS).is_file():
+        return None
+    return (
+        f"warning: everyone who reaches {address} sees this workspace, its data and its models, "
+        f"and may ask them. Put a proxy with TLS before it, and a log-in into "
+        f"{workspace / SECRETS}: README, See it."
+    )

@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 LONGEST = 300  # letters of a label
 _MARKS = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~:$^=&\"'/@])")
 _UNSEEN = re.compile(r"[\x00-\x1f\x7f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_ADDRESSES = re.compile(r"(?<=://)|(?<=www)(?=\.)|(?<=@)", re.IGNORECASE)
+_JOINER = "\u2060"  # is not seen, and no address goes on behind it
 ABSENT = "-"
 
 
@@ -22,7 +24,8 @@ def plain(text: object, longest: int = LONGEST) -> str:
     flat = _UNSEEN.sub(" ", str(text))
     if len(flat) > longest:
         flat = flat[: longest - 1] + "…"
-    return _MARKS.sub(r"\\\1", flat)
+    # Addresses are made links where nothing marks them as one, escaped or not.
+    return _MARKS.sub(r"\\\1", _ADDRESSES.sub(_JOINER, flat))
 
 
 def when(moment: str | None) -> str:

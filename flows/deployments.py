@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,15 +17,18 @@ from prefect.states import Completed
 from flows.apart import apart
 from flows.dvc import plan_stages
 from flows.embedded import quiet_logs
+from flows.failures import forget, is_known
 from flows.notify import notify, of_error, of_verdict
-from flows.pipeline import RUNNER, ended, road
+from flows.pipeline import RUNNER, ended, road, send
 from flows.plan import Plan
+from flows.unsent import is_unsent
 from uni_moe.alone import end_with_starter
 from uni_moe.artifacts import Layout
 from uni_moe.config import load_params
 from uni_moe.errors import UniMoeError
 from uni_moe.registry.database import check
 from uni_moe.registry.gate import Verdict
+from uni_moe.registry.indexing import index
 from uni_moe.registry.known import is_judged
 from uni_moe.registry.read import find
 from uni_moe.runs import start_run
@@ -46,14 +50,19 @@ def retrain_apart(
     end_with_starter(launched="PREFECT__FLOW_RUN_ID" in os.environ)
     quiet_logs()
     layout, told = Layout(Path(home)), get_run_logger().warning
+    asked = {"start": start, "changes": changes or {}}
     try:
         check(layout)  # before hours of training
         others = {**_begin(layout, start), **(changes or {})}
-        with apart(layout, others) as space:
+        with apart(layout, others) as space, _indexed(space):
             verdict = _whatever_is_new(space, reason, others)
     except UniMoeError as error:
-        notify(layout.root, of_error(error, home, reason), told)
+        if is_known(layout, asked, error):
+            told("still failing, and nothing has changed: people were told when it began")
+        else:
+            notify(layout.root, of_error(error, home, reason), told)
         return ended(error)
+    forget(layout, asked)
     if verdict is None:
         return Completed(message=NOTHING)
     notify(layout.root, of_verdict(verdict, home, reason), told)
@@ -78,6 +87,8 @@ def _whatever_is_new(space: Layout, reason: str, changes: Mapping[str, Any]) -> 
     plan = plan_stages(space.root)
     get_run_logger().info(plan.text())
     if plan.empty and is_judged(space, load_params(space.params).gate):
+        if is_unsent(space):  # an earlier flow was killed, or its remote was away
+            send(str(space.root))
         return None
     told = {"reason": _why(reason, plan), "flow_run": str(flow_run.get_id())}
     with start_run(space, "retrain", {"changes": dict(changes)}, **told) as run:
@@ -87,6 +98,18 @@ def _whatever_is_new(space: Layout, reason: str, changes: Mapping[str, Any]) -> 
         finally:
             for name in _KEPT:
                 _keep(space.root / name, run.folder / name)
+
+
+@contextmanager
+def _indexed(space: Layout) -> Iterator[None]:
+    """Let the index know at the end what an earlier flow did not tell it, and how runs ended."""
+    try:
+        yield
+    finally:
+        try:
+            index(space)
+        except UniMoeError as error:  # the next import knows as well
+            get_run_logger().warning("the index does not know yet what has ended: %s", error.what)
 
 
 def _keep(file: Path, place: Path) -> None:

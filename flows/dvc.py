@@ -98,6 +98,22 @@ def keep_remote(root: Path, name: str, options: Mapping[str, str]) -> None:
         ) from error
 
 
+def cache_folder(root: Path) -> Path:
+    """Return where DVC keeps a workspace's data, which may be shared and lie anywhere.
+
+    Raises:
+        ConfigError: the folder is no workspace, or its config has a mistake.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo(str(root)) as repo:
+            return Path(repo.cache.local_cache_dir).absolute()
+    except DvcException as error:
+        raise _no_graph(root, error) from error
+
+
 def share_cache(home: Path, root: Path) -> None:
     """Let a workspace keep its data in the cache of another; files are linked, not copied.
 
@@ -106,11 +122,9 @@ def share_cache(home: Path, root: Path) -> None:
     """
     from dvc.config import Config
     from dvc.exceptions import DvcException
-    from dvc.repo import Repo
 
+    cache = str(cache_folder(home))
     try:
-        with Repo(str(home)) as repo:
-            cache = str(Path(repo.cache.local_cache_dir).absolute())
         with Config(dvc_dir=str(root / ".dvc"), validate=True).edit("repo") as config:
             config["cache"] |= {"dir": cache, "type": ["reflink", "hardlink", "copy"]}
     except (DvcException, OSError) as error:

@@ -15,6 +15,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows.dvc import begin_stages, plan_stages, stop_stages
 from flows.plan import Plan
 from flows.tasks import index, judge_champion, promote_if_better, push, register, run_one
+from flows.unsent import expect_push
 from uni_moe.alone import in_turn
 from uni_moe.artifacts import Layout
 from uni_moe.errors import StageError, StoreError, UniMoeError, bullets
@@ -45,7 +46,9 @@ def road(plan: Plan, workspace: str, reason: str) -> Verdict:
     failures = run_stages(plan, workspace, reason)
     if failures:
         raise failed(failures)
-    with in_turn(Layout(Path(workspace)).home, "landing"):  # one at a time registers and pushes
+    layout = Layout(Path(workspace))
+    with in_turn(layout.home, "landing"):  # one at a time registers and pushes
+        expect_push(layout)
         candidate = register(workspace, reason)
         judge_champion(workspace, reason, candidate)
         verdict = promote_if_better(workspace, reason, candidate)
@@ -55,6 +58,19 @@ def road(plan: Plan, workspace: str, reason: str) -> Verdict:
     if isinstance(trouble, Exception):
         raise not_pushed(trouble, verdict) if isinstance(trouble, UniMoeError) else trouble
     return verdict
+
+
+def send(workspace: str) -> None:
+    """Copy to the remote what an earlier flow made and did not send, inside a flow.
+
+    Raises:
+        UniMoeError: the copy did not arrive.
+    """
+    with in_turn(Layout(Path(workspace)).home, "landing"):
+        pushed = push(workspace, return_state=True)
+    trouble: object = pushed.result(raise_on_failure=False)
+    if isinstance(trouble, Exception):
+        raise trouble
 
 
 def ended(error: UniMoeError) -> State[Verdict]:

@@ -1,4 +1,4 @@
-"""What `uni-moe up` looks after: its server, its worker, runs that died, data that is new.
+"""What `uni-moe up` looks after: its server, worker and dashboard, runs that died, new data.
 
 What dies is started again. A flow run whose process is gone is told to the server, and to people.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 from httpx import HTTPError
 
 from flows import orchestrator
+from flows.beside import Beside
 from flows.embedded import Server
 from flows.notify import News, notify
 from flows.schedule import Schedule
@@ -45,11 +46,17 @@ def is_dead(run: orchestrator.Working) -> bool:
 class Standing:
     """The server and the worker of a workspace; `server` is None where it is somebody else's."""
 
-    def __init__(
-        self, layout: Layout, schedule: Schedule, server: Server | None, folder: Path, say: Say
+    def __init__(  # noqa: PLR0913 - what it stands for, each by name
+        self,
+        layout: Layout,
+        schedule: Schedule,
+        server: Server | None,
+        folder: Path,
+        say: Say,
+        beside: Beside | None = None,
     ) -> None:
         self.layout, self.schedule, self.server, self.say = layout, schedule, server, say
-        self.log = folder / "worker.log"
+        self.log, self.beside = folder / "worker.log", beside
         self.worker: subprocess.Popen[str] | None = None
         self.watch = Watch(folder / "seen.json", schedule.settle_s)
         self._deaths: list[float] = []
@@ -60,6 +67,8 @@ class Standing:
         self._sweep()  # nothing of an earlier one is alive
         if self.schedule.pool.type == "process":
             self._start_worker()
+        if self.beside is not None:
+            self.beside.begin()
 
     def facts(self) -> dict[str, object]:
         """Return where everything is, for a person and for other commands."""
@@ -69,6 +78,7 @@ class Standing:
         return {
             "api": api,
             "page": api.removesuffix("/api"),
+            **(self.beside.facts() if self.beside is not None else {}),
             "server": server and server.pid,
             "worker": self.worker.pid if self.worker else f"none here; start it by `{start}`",
             "server log": self.server and str(self.server.log),
@@ -91,6 +101,8 @@ class Standing:
             self._count_death("the worker", self.log)
             self._end_worker()
             self._start_worker()
+        if self.beside is not None:
+            self.beside.look_after()
         for due, at_s in self._next.items():
             if time.monotonic() >= at_s:
                 try:
@@ -102,6 +114,8 @@ class Standing:
 
     def end(self) -> None:
         """End the worker and the runs that it has at work; the next start goes on with them."""
+        if self.beside is not None:
+            self.beside.end()
         self._end_worker()
 
     def _start_worker(self) -> None:

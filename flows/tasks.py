@@ -20,6 +20,7 @@ from flows.dvc import run_module, run_stage
 from flows.plan import PlannedStage
 from flows.remote import push_if_set
 from flows.seats import told_of, workers
+from flows.unsent import has_arrived
 from uni_moe.artifacts import Layout
 from uni_moe.config import load_params
 from uni_moe.errors import StageError, UnreachableError
@@ -130,3 +131,4 @@ def _is_outside(task: object, task_run: object, state: State[None]) -> bool:  # 
 def push(workspace: str) -> None:
     """Copy data, models and records to the remote, if one is set."""
     push_if_set(Path(workspace), get_run_logger().info)
+    has_arrived(Layout(Path(workspace)))

@@ -1,4 +1,4 @@
-"""`uni-moe up`: a Prefect server and a worker on this machine, for as long as it stands.
+"""`uni-moe up`: Prefect's server, a worker and the dashboard, for as long as it stands.
 
 All of it ends with this process, also where it is killed.
 """
@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from flows.beside import Beside, Program
 from flows.embedded import Server, port_is_free, prepare
 from flows.schedule import load_schedule
 from uni_moe.alone import is_at, one_standing
@@ -42,8 +43,8 @@ def where(layout: Layout) -> dict[str, object] | None:
     return found
 
 
-def up(layout: Layout, port: int, say: Say) -> None:
-    """Stand until a person or the system ends it.
+def up(layout: Layout, port: int, say: Say, program: Program | None = None) -> None:
+    """Stand until a person or the system ends it, with a program beside it where one is given.
 
     Raises:
         ConfigError: a file of the workspace has a mistake, or the port is taken.
@@ -64,7 +65,8 @@ def up(layout: Layout, port: int, say: Say) -> None:
             from flows.standing import Standing
 
             set_up(layout, schedule, machine)
-            standing = Standing(layout, schedule, server, folder(layout), say)
+            beside = Beside(program, layout.root, folder(layout), say) if program else None
+            standing = Standing(layout, schedule, server, folder(layout), say, beside)
             try:
                 standing.begin()
                 _tell(layout, standing.facts(), say)

@@ -79,12 +79,14 @@ def _show(plan: Plan, *, as_json: bool, done: bool) -> None:
 
 
 def _disk(arguments: argparse.Namespace) -> None:
+    from flows.dvc import cache_folder
     from uni_moe.housekeeping.disk import disk_here, disk_text, disk_there
     from uni_moe.storage.dvc_data import data_of
     from uni_moe.storage.remote import STORE, check_folder, objects_of, read_remote
 
     layout = Layout(arguments.workspace.resolve())
-    uses = disk_here(layout, load_machine(layout.root))
+    cache = cache_folder(layout.root) if (layout.root / ".dvc").is_dir() else None
+    uses = disk_here(layout, load_machine(layout.root), cache)
     remote = read_remote(layout.root)
     if remote is not None:
         check_folder(remote)

@@ -6,7 +6,9 @@ Heavy imports happen inside, so that help and errors come at once.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
@@ -16,11 +18,22 @@ from uni_moe.config import load_params
 from uni_moe.errors import ConfigError
 from uni_moe.yaml_text import parse_yaml
 
+if TYPE_CHECKING:  # Prefect is not imported for a word of help
+    from flows.beside import Program
+
 
 def add_words(command: Command) -> None:
     """Add the words to the parser; `command` makes one."""
-    up = command("up", _up, "stand as a Prefect server and worker, and retrain by schedule.yaml")
+    from dashboard.serving import PORT
+
+    up = command(
+        "up", _up, "stand as a Prefect server, worker and dashboard, and retrain by schedule.yaml"
+    )
     up.add_argument("--port", type=int, default=4200, help="of the server, on 127.0.0.1")
+    up.add_argument(
+        "--dashboard-port", type=int, default=PORT, help="of the dashboard; default: %(default)s"
+    )
+    up.add_argument("--no-dashboard", action="store_true", help="leave the dashboard out")
     again = command("retrain", _retrain, "retrain in a workspace apart, as the schedule does")
     again.add_argument("--reason", default="by hand", help="why; kept with every run")
     again.add_argument(
@@ -57,7 +70,22 @@ def _restore(arguments: argparse.Namespace) -> None:
 def _up(arguments: argparse.Namespace) -> None:
     from flows.up import up
 
-    up(_ready(arguments), arguments.port, _say)
+    layout = _ready(arguments)
+    up(layout, arguments.port, _say, _dashboard(arguments, layout))
+
+
+def _dashboard(arguments: argparse.Namespace, layout: Layout) -> Program | None:
+    """Return what serves the dashboard, None where it is left out or not installed."""
+    from dashboard.serving import command
+    from flows.beside import Program
+
+    if arguments.no_dashboard:
+        return None
+    if importlib.util.find_spec("streamlit") is None:
+        _say("the dashboard is left out: `pip install 'uni-moe-platform[dashboard]'` brings it")
+        return None
+    _, _, module, *words = command(layout.root.resolve(), port=arguments.dashboard_port)
+    return Program("dashboard", module, words, arguments.dashboard_port)
 
 
 def _retrain(arguments: argparse.Namespace) -> None:

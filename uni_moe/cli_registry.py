@@ -28,6 +28,7 @@ def add_words(command: Command) -> None:
     for kind in MEDIA_KINDS:
         ask.add_argument(f"--{kind}", type=Path, action="append", default=[], metavar="FILE")
     ask.add_argument("--json", action="store_true", help="as JSON")
+    command("answer-worker", _answer_worker, "answer questions given as JSON lines, one by one")
     models = command("models", _models, "list registered models and the champion")
     models.add_argument("--json", action="store_true", help="as JSON")
     command("index", _index, "import cards and run folders into the database")
@@ -69,6 +70,13 @@ def _ask(arguments: argparse.Namespace) -> None:
         max_new_tokens=arguments.max_new_tokens or most,
     )
     print(json.dumps({"model": name, "answer": said}) if arguments.json else said)
+
+
+def _answer_worker(arguments: argparse.Namespace) -> None:
+    quiet(load_params(_layout(arguments).params))
+    from uni_moe.evaluate.answer_worker import serve
+
+    serve()
 
 
 def _champion(arguments: argparse.Namespace) -> tuple[Path, str, int]:

@@ -90,7 +90,9 @@ def _run(arguments: argparse.Namespace) -> int:
     print(plan.text(), flush=True)
     if plan.empty and is_judged(layout, rules):
         from flows.remote import push_if_set
+        from uni_moe.registry.indexing import index
 
+        index(layout)  # an earlier run may have ended before it
         push_if_set(layout.root, lambda line: print(line, flush=True))  # one may have failed
         return _closing(layout)
     _share(layout)

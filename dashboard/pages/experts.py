@@ -1,7 +1,114 @@
-"""Experts."""
+"""Experts: which one does what, where each comes from, and which is dead."""
 
 from __future__ import annotations
 
-from dashboard.showing import head
+import time
+
+import streamlit as st
+
+from dashboard import experts_shown as part
+from dashboard.showing import head, live, nothing
+from dashboard.site import asked, link
+from dashboard.sources import routing
+from dashboard.sources.experts import (
+    origins,
+    params_of,
+    report,
+    rules_here,
+    rules_in,
+    slots_of,
+    surgery,
+    version_named,
+)
+from dashboard.sources.models import models
+from dashboard.words import plain, short, when
+from uni_moe.config import RouterAlarms
+from uni_moe.registry.read import Version
+
+_EVERY_S = 5.0
+_MOVES_S = 300.0  # a run whose routing was still so long is not watched any more
+
+
+def kept_of(run: str) -> routing.Kept:
+    """Return what was read of a run's routing, with what came since."""
+    name = f"routing-{run}"
+    kept: routing.Kept = st.session_state.get(name) or routing.Kept()
+    st.session_state[name] = kept = routing.read_on(run, kept)
+    return kept
+
+
+def of_run(run: str) -> None:
+    """Show the experts of a training, live while it runs."""
+    record = routing.record(run)
+    if record is None:
+        nothing("There is no run of this name here.", "Choose one on the page Runs.")
+        link("runs", "Runs")
+        return
+    st.text(f"{record.get('stage')}, {record.get('status')}, begun {when(record.get('started'))}")
+    link("run", "Losses, speed and events of this run", run=run)
+    link("experts", "Experts of the registered versions")
+    rules, slots = rules_here(), slots_of(record)
+    if record.get("status") == "running" and routing.still_s(run, time.time()) < _MOVES_S:
+        live(_EVERY_S)(in_training)(run, rules, slots)
+    else:
+        in_training(run, rules, slots)
+    for said in routing.alarms(run):
+        st.warning(plain(said), icon=":material/notifications:")
+
+
+def in_training(run: str, rules: RouterAlarms | None, slots: tuple[str, ...]) -> None:
+    """Show what a training's routers did: the last steps, then all the time."""
+    kept = kept_of(run)
+    if not kept.steps:
+        part.no_routing(run)
+        return
+    part.of_last_steps(kept, rules, slots)
+    part.over_time(kept, slots)
+
+
+def of_version(version: Version, known: list[Version]) -> None:
+    """Show the experts of a registered model."""
+    numbers = [str(one.number) for one in reversed(known)]
+    st.selectbox(
+        "Version",
+        numbers,
+        index=numbers.index(str(version.number)),
+        key="version",
+        bind="query-params",
+        width=200,
+    )
+    champion = ", the champion" if version.is_champion else ""
+    st.text(f"version {version.number}{champion}, {short(version.model)}: {version.reason}")
+    told, params = report(version.number, version.report), params_of(version.number)
+    receipt = surgery(version.number)
+    slots = tuple(told.slots) or (receipt.slots if receipt else ())
+    rules = rules_in(params) or rules_here()
+    part.judged(told, rules, slots, params)
+    made = origins(version.model)
+    run = made[_MODEL].run if _MODEL in made else None
+    part.came_from(receipt, slots, made)
+    part.changed(made, params, version)
+    part.knocked_out(told, slots)
+    st.subheader("In training", anchor=False)
+    if run is None or routing.record(run) is None:
+        nothing("The run that trained this model is not here.", "`uni-moe pull` brings records.")
+        return
+    link("experts", f"The training alone: {run}", run=run)
+    in_training(run, rules, slots)
+
+
+_MODEL = "artifacts/model"
 
 head("experts")
+run, number = asked("run"), asked("version")
+if run is not None:
+    of_run(run)
+elif not models():
+    nothing("No model is registered.", "`uni-moe run` trains, judges and registers one.")
+else:
+    version = version_named(number)
+    if version is None:
+        nothing("There is no version of this number.", "Choose one below.")
+        version = version_named(None)
+    if version is not None:
+        of_version(version, models())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import fmean
+
 from dashboard.sources.workspace import remembered
 from uni_moe.artifacts import Layout
 from uni_moe.records import Score
@@ -30,3 +32,10 @@ def decisions(layout: Layout) -> list[read.Decision]:
 def scores(layout: Layout, report: str) -> dict[str, Score]:
     """Return modality -> score of a report; nothing of one that the index does not know."""
     return read.scores(layout).get(report, {})
+
+
+@remembered
+def means(layout: Layout) -> dict[str, float]:
+    """Return report -> mean score over modalities, of every report that the index knows."""
+    found = read.scores(layout)
+    return {one: fmean(score.score for score in told.values()) for one, told in found.items()}

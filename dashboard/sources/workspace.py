@@ -10,16 +10,18 @@ from functools import wraps
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+import pandas as pd  # whole, before keys are hashed: Streamlit looks into it while another loads it
 import streamlit as st
 
 from uni_moe.artifacts import Layout
 
+assert pd.Timestamp
 Given = ParamSpec("Given")
 Answer = TypeVar("Answer")
 WORKSPACE = "UNI_MOE_DASHBOARD_WORKSPACE"
 _DATABASE = "UNI_MOE_DATABASE_URL"
 _SERVER_S = 5.0  # so long an answer of a database server counts as new
-_KEPT = 128  # answers of one question
+_KEPT = 1024  # answers of all questions
 
 
 def workspace() -> Layout:
@@ -43,7 +45,7 @@ def state(layout: Layout) -> tuple[object, ...]:
         layout.artifacts,
     )
     server = (int(time.time() / _SERVER_S),) if os.environ.get(_DATABASE) else ()
-    return (*(_stamp(file) for file in files), *server)
+    return (*(stamp(file) for file in files), *server)
 
 
 def remembered(ask: Callable[..., Answer]) -> Callable[..., Answer]:
@@ -53,19 +55,24 @@ def remembered(ask: Callable[..., Answer]) -> Callable[..., Answer]:
     """
 
     @st.cache_data(max_entries=_KEPT, show_spinner=False)
-    def kept(root: str, now: tuple[object, ...], *given: object, **named: object) -> Answer:
-        del now  # part of the key alone
+    def kept(
+        question: str, root: str, now: tuple[object, ...], *given: object, **named: object
+    ) -> Answer:
+        del question, now  # parts of the key alone: all questions share one cache
         return ask(Layout(Path(root)), *given, **named)
+
+    question = f"{ask.__module__}.{ask.__qualname__}"
 
     @wraps(ask)
     def asked(*given: object, **named: object) -> Answer:
         layout = workspace()
-        return kept(str(layout.root), state(layout), *given, **named)
+        return kept(question, str(layout.root), state(layout), *given, **named)
 
     return asked
 
 
-def _stamp(file: Path) -> tuple[int, int] | None:
+def stamp(file: Path) -> tuple[int, int] | None:
+    """Return what differs when a file was written to; None where it is not there."""
     try:
         found = file.stat()
     except OSError:

@@ -171,6 +171,22 @@ def test_people_are_told_of_a_refused_model_and_no_log_holds_the_secret(home):
     assert not [file for file in files if secret.encode() in file.read_bytes()]
 
 
+def test_people_are_told_once_of_a_retraining_that_fails_again_as_before(up, home):
+    with webhook() as (address, came):
+        (home.root / "notify.yaml").write_text(f"webhook: http://{address}\n")
+        (home.root / "data" / "raw.json").write_text("{}")  # the stage finds nothing in it
+        until(lambda: came, "a message")
+        until(lambda: not up.runs("RUNNING", "PENDING", "SCHEDULED"), "its end")
+        command(home.root, "retrain", "again", "--wait", code=6)
+        assert [body["kind"] for _, body in came] == ["failure"]
+    (home.root / "notify.yaml").unlink()
+    other_data(home)
+    until(
+        lambda: up.runs("COMPLETED")[-1]["start_time"] > up.runs("FAILED")[-1]["start_time"], "it"
+    )
+    assert not up.runs("RUNNING")
+
+
 def test_a_home_says_where_it_stands_refuses_a_second_start_and_runs_by_cron(tmp_path):
     home = make_home(tmp_path / "home")
     (home.root / "schedule.yaml").write_text("cron: '* * * * *'\n")

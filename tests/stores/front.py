@@ -1,11 +1,12 @@
 """A door before an S3 server that lets everything through until a test asks for a fault."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Literal
 from urllib.parse import urlsplit
 
 from tests.stores.servers import Server
@@ -24,6 +25,10 @@ class Front:
         self.busy = 0  # so many answers say 503 first
         self.flipped = ""  # the end of the path whose object is read with a changed first byte
         self.cut = 0  # so many objects break off in the middle when they are read
+        self.kill: Callable[[], None] | None = None  # what ends the server, once
+        self.kill_at = ""  # part of the path at whose sending it is called
+        self.kill_when: Literal["before", "after"] = "before"  # the server has it
+        self._one = threading.RLock()
 
     def refuses(self, word: str) -> tuple[int, str] | None:
         """Return the status and code by which a request is refused, None where it is not."""
@@ -36,6 +41,30 @@ class Front:
         self.puts.append(path)
         if self.puts_left is not None:
             self.puts_left -= 1
+
+    @contextmanager
+    def deadly(self, word: str, path: str) -> Iterator[None]:
+        """Send one thing at a time, and kill the server before or after a planned one.
+
+        Raises:
+            ConnectionError: it is dead, so nobody is told.
+        """
+        if word != "PUT":
+            yield
+            return
+        with self._one:
+            is_it = self.kill is not None and self.kill_at in path
+            if is_it and self.kill_when == "before":
+                self._kill()
+            yield
+            if is_it and self.kill_when == "after":
+                self._kill()
+
+    def _kill(self) -> None:
+        kill, self.kill = self.kill, None
+        assert kill is not None
+        kill()
+        raise ConnectionError
 
     def spoilt(self, path: str, data: bytes) -> bytes:
         """Return what a reader of an object gets."""
@@ -65,11 +94,16 @@ class _Handler(BaseHTTPRequestHandler):
             said = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>no</Message></Error>"
             self._answer(status, {"content-type": "application/xml"}, said.encode())
             return
-        link = HTTPConnection(urlsplit(self.front.server.endpoint).netloc, timeout=60)
-        link.request(self.command, self.path, body, dict(self.headers))
-        answer = link.getresponse()
-        data = answer.read()
-        link.close()
+        try:
+            with self.front.deadly(self.command, urlsplit(self.path).path):
+                link = HTTPConnection(urlsplit(self.front.server.endpoint).netloc, timeout=60)
+                link.request(self.command, self.path, body, dict(self.headers))
+                answer = link.getresponse()
+                data = answer.read()
+                link.close()
+        except (ConnectionError, HTTPException):  # the server is away
+            self.close_connection = True
+            return
         if self.command == "PUT":
             self.front.passed(urlsplit(self.path).path)
         headers = {name.lower(): value for name, value in answer.getheaders()}

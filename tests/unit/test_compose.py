@@ -87,3 +87,17 @@ def test_ours_is_the_version_that_is_here(compose):
     ours = [one["image"] for one in compose["services"].values() if "build" in one]
     assert set(ours) == {f"uni-moe:{version[1]}"}
     assert (DEPLOY / "Dockerfile").is_file()
+
+
+def test_the_dashboard_reads_alone(compose):
+    service = compose["services"]["dashboard"]
+    address = service["environment"]["UNI_MOE_DATABASE_URL"]
+    assert "://uni_moe_reader:${READER_PASSWORD}@postgres:" in address
+    assert all(volume.endswith(":ro") for volume in service["volumes"])
+    assert service["read_only"] is True
+    assert "AWS_SECRET_ACCESS_KEY" not in service["environment"]
+    assert "dashboard" in re.search(r"\[([\w,]+)\]\"", (DEPLOY / "Dockerfile").read_text())[1]
+
+
+def test_only_one_dashboard_is_started(compose):
+    assert "--no-dashboard" in compose["services"]["worker"]["command"]

@@ -17,6 +17,7 @@ from uni_moe.runs import HEARTBEAT_S
 
 DEAD_AFTER_S = 30.0  # without a heartbeat, for one who is on another machine or has no time
 GONE_AFTER_S = 2 * HEARTBEAT_S  # where its process is known to have ended
+RECORD = "run.json"
 CARDS, REPORT, ANSWERS = "cards", "report.json", "answers.jsonl"
 _BEATS_BYTES = 4096  # at the end of a file of heartbeats: the last one is among them
 
@@ -165,12 +166,22 @@ def all_runs(layout: Layout, but: Container[str] = ()) -> list[tuple[Path, dict[
     """
     found = []
     for file in layout.runs.glob("*/run.json"):
-        record = json_file(file) if file.parent.name not in but else None
+        record = run_record(file.parent) if file.parent.name not in but else None
         if record is not None:
-            if record["status"] == "running" and _is_dead(file.parent, record):
-                record["status"] = "died"
             found.append((file.parent, record))
     return sorted(found, key=lambda run: (run[1]["started"], run[1]["id"]))
+
+
+def run_record(folder: Path) -> dict[str, Any] | None:
+    """Return a run's record with its status of this moment, None where there is none.
+
+    Raises:
+        LineageError: the record cannot be read.
+    """
+    record: dict[str, Any] | None = json_file(folder / RECORD)
+    if record is not None and record["status"] == "running" and _is_dead(folder, record):
+        record["status"] = "died"
+    return record
 
 
 def json_lines(file: Path) -> Iterator[dict[str, Any]]:

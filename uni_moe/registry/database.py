@@ -117,15 +117,28 @@ def reading(
         ConfigError: the database is of another version or workspace or of somebody else, or
             cannot be reached or read.
     """
-    engine = engines.reader(layout, url)
-    with engines.reached(engine):
-        if _is_there(engine):
-            with engine.connect() as connection:
-                if usable(connection, layout):
-                    with Session(connection) as session:
-                        yield session
-                    return
+    with _opened(layout, url) as session:
+        if session is not None:
+            yield session
+            return
     with _in_memory(layout, metrics=metrics, data=data) as session:
+        yield session
+
+
+@contextmanager
+def indexed(layout: Layout, url: str | None = None) -> Iterator[Session]:
+    """Give a session to the index as it stands; where there is none, to an empty one.
+
+    For who looks into run folders himself, where `reading` would open every one of them.
+
+    Raises:
+        ConfigError: as `reading`.
+    """
+    with _opened(layout, url) as session:
+        if session is not None:
+            yield session
+            return
+    with _empty() as session:
         yield session
 
 
@@ -140,6 +153,20 @@ def check(layout: Layout, url: str | None = None) -> None:
         if _is_there(engine):
             with engine.connect() as connection:
                 usable(connection, layout)
+
+
+@contextmanager
+def _opened(layout: Layout, url: str | None) -> Iterator[Session | None]:
+    """Give a session to the index, None where there is none."""
+    engine = engines.reader(layout, url)
+    with engines.reached(engine):
+        if _is_there(engine):
+            with engine.connect() as connection:
+                if usable(connection, layout):
+                    with Session(connection) as session:
+                        yield session
+                    return
+    yield None
 
 
 def usable(connection: Connection, layout: Layout) -> bool:
@@ -242,14 +269,20 @@ def _move_aside(layout: Layout, url: str | None) -> None:
 
 @contextmanager
 def _in_memory(layout: Layout, *, metrics: bool, data: bool) -> Iterator[Session]:
+    with _empty() as session:
+        import_graph(session, layout, data=data)
+        waiting = deque(unread(session, layout) if metrics else ())
+        while waiting:
+            read_on(session, waiting)
+        yield session
+
+
+@contextmanager
+def _empty() -> Iterator[Session]:
     engine = create_engine("sqlite://")
     METADATA.create_all(engine)  # a test holds it to what migrations make, which take longer
     try:
         with Session(engine) as session:
-            import_graph(session, layout, data=data)
-            waiting = deque(unread(session, layout) if metrics else ())
-            while waiting:
-                read_on(session, waiting)
             yield session
     finally:
         engine.dispose()

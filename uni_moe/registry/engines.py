@@ -22,7 +22,10 @@ from uni_moe.errors import ConfigError, full_disk, is_full
 from uni_moe.registry.versions import VARIABLE
 
 SCHEMA = "uni_moe"  # of PostgreSQL
+_SEARCHED = f"-csearch_path={SCHEMA}"
 PATIENCE_S = 600  # a writer waits so long for its turn: an import of much takes minutes
+READER_S = 5  # a reader waits for none of our writers, only for who keeps the file to himself
+_READ_ONLY = "-cdefault_transaction_read_only=on"  # whatever role a reader was given
 _DURABLE = ("journal_mode=WAL", "synchronous=FULL")
 _AT_ONCE = ("journal_mode=OFF", "synchronous=OFF", "cache_size=-786432", "foreign_keys=OFF")
 
@@ -39,7 +42,9 @@ def reader(layout: Layout, url: str | None = None) -> Engine:
 @lru_cache(maxsize=64)
 def _reader(url: str | None, file: str) -> Engine:
     address = _chosen(url, file)
-    return _engine(address, "BEGIN", ("query_only=ON",), "REPEATABLE READ", poolclass=NullPool)
+    pragmas = ("query_only=ON", f"busy_timeout={READER_S * 1000}")
+    more = {"connect_timeout": READER_S, "options": f"{_SEARCHED} {_READ_ONLY}"}
+    return _engine(address, "BEGIN", pragmas, "REPEATABLE READ", more, poolclass=NullPool)
 
 
 def writer(layout: Layout, url: str | None = None, *, foreign_keys: bool = True) -> Engine:
@@ -47,9 +52,11 @@ def writer(layout: Layout, url: str | None = None, *, foreign_keys: bool = True)
 
     A migration copies tables, for which SQLite must not look at them.
     """
-    pragmas = (*_DURABLE, f"foreign_keys={'ON' if foreign_keys else 'OFF'}")
+    keys = f"foreign_keys={'ON' if foreign_keys else 'OFF'}"
+    pragmas = (f"busy_timeout={PATIENCE_S * 1000}", *_DURABLE, keys)
     address = _chosen(url or os.environ.get(VARIABLE), str(layout.registry))
-    return _engine(address, "BEGIN IMMEDIATE", pragmas, "READ COMMITTED")
+    options = {"options": _SEARCHED}
+    return _engine(address, "BEGIN IMMEDIATE", pragmas, "READ COMMITTED", options)
 
 
 def filler(layout: Layout) -> Engine:
@@ -78,9 +85,8 @@ def reached(engine: Engine) -> Iterator[None]:
             raise
         raise ConfigError(
             f"The index {engine.url!r} cannot be used: {str(error.orig).strip()}",
-            cause="the file is broken or not ours to write, or another process has been writing "
-            f"for {PATIENCE_S // 60} minutes, or the database server cannot be reached or refuses "
-            "us.",
+            cause="the file is broken or not ours to write, or another process keeps it to "
+            "itself, or the database server cannot be reached or refuses us.",
             remedy=f"look at the server that {VARIABLE} names; a broken file is made anew by "
             "`uni-moe registry rebuild`: it holds nothing that cards and run folders do not.",
         ) from error
@@ -91,11 +97,12 @@ def sqlite_file(engine: Engine) -> Path | None:
     return Path(engine.url.database or "") if engine.dialect.name == "sqlite" else None
 
 
-def _engine(
+def _engine(  # noqa: PLR0913 - what differs between a reader and a writer
     url: URL,
     begin: str,
     pragmas: tuple[str, ...],
     isolation: str,
+    options: dict[str, Any],
     poolclass: type[Pool] | None = None,
 ) -> Engine:
     """Make an engine. `begin` is said by us: the driver begins late, after DDL and SELECT."""
@@ -104,7 +111,6 @@ def _engine(
         event.listen(engine, "connect", _settling(pragmas))
         event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
         return engine
-    options = {"options": f"-csearch_path={SCHEMA}"}
     return create_engine(url, poolclass=poolclass, isolation_level=isolation, connect_args=options)
 
 
@@ -126,7 +132,7 @@ def _chosen(url: str | None, file: str) -> URL:
 def _settling(pragmas: tuple[str, ...]) -> Callable[[Any, object], None]:
     def settle(connection: Any, _: object) -> None:  # noqa: ANN401 - a DBAPI connection
         connection.isolation_level = None
-        for pragma in (f"busy_timeout={PATIENCE_S * 1000}", *pragmas):
+        for pragma in pragmas:
             connection.execute(f"PRAGMA {pragma}")
 
     return settle

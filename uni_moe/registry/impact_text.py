@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from uni_moe.registry.impact import Impact, Touched
 
-_SAID = {
+SAID = {
     "listed": "lists it",
     "refused": "refused it",
     "accepted": "holds it",
@@ -39,7 +39,7 @@ def _more(found: Impact) -> str:
 
 
 def _line(one: Touched) -> str:
-    said = _SAID[one.how]
+    said = SAID[one.how]
     if one.draws is not None:
         steps = f"steps {one.draws.first_step} to {one.draws.last_step}"
         said += f": {one.draws.draws} draw(s), {steps}, {one.draws.tokens} tokens"

@@ -141,15 +141,16 @@ def _beside(node: Node | None, *, again: bool) -> str:
         return "(shown above)"
     if node is None or node.stage is None:
         return "(its card is gone: it was made again and never registered)"
-    facts = (f"{name}: {_fact(value)}" for name, value in node.facts.items())
+    facts = (f"{name}: {fact(value)}" for name, value in node.facts.items())
     numbers = [f"version {number}" for number in node.versions]
     return "  ".join((f"[{node.stage}]", *numbers, *facts))
 
 
-def _fact(value: object) -> str:
+def fact(value: object) -> str:
+    """Return a fact of a card in words."""
     if isinstance(value, Mapping):
         return ", ".join(
-            f"{key} ({_fact(item)})" if isinstance(item, Mapping) else f"{key} {_fact(item)}"
+            f"{key} ({fact(item)})" if isinstance(item, Mapping) else f"{key} {fact(item)}"
             for key, item in value.items()
         )
     if isinstance(value, list):
@@ -158,7 +159,7 @@ def _fact(value: object) -> str:
 
 
 def _nodes(session: Session, artifacts: Mapping[str, Artifact]) -> dict[str, Node]:
-    facts = _facts_of(session, artifacts)
+    facts = facts_of(session, artifacts)
     numbers = versions_of(session, artifacts)
     return {
         one.id: Node(
@@ -173,7 +174,7 @@ def _nodes(session: Session, artifacts: Mapping[str, Artifact]) -> dict[str, Nod
     }
 
 
-def _facts_of(session: Session, ids: Collection[str]) -> dict[str, dict[str, Any]]:
+def facts_of(session: Session, ids: Collection[str]) -> dict[str, dict[str, Any]]:
     """Return what a person wants beside an artifact's name, where its stage counted it."""
     wanted, found = list(ids), {}
     for start in range(0, len(wanted), _MOST):

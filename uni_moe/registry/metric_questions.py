@@ -150,6 +150,18 @@ def curve(
         return _thinned(session, series, inside, at_most)
 
 
+def not_finite(layout: Layout, run: str, key: str) -> dict[str, int]:
+    """Return how many of a run's numbers under a key were nan, inf or -inf."""
+    asked = (
+        select(NotFiniteRow.kind, func.count())
+        .join(SeriesRow, SeriesRow.id == NotFiniteRow.series)
+        .where(SeriesRow.run == run, SeriesRow.key == key)
+        .group_by(NotFiniteRow.kind)
+    )
+    with reading(layout, metrics=True) as session:
+        return dict(session.execute(asked).tuples().all())
+
+
 def metrics(layout: Layout, run: str) -> dict[str, list[tuple[int, float | None]]]:
     """Return key -> (step, value) of a run, from its folder: the index may be behind.
 

@@ -23,7 +23,16 @@ from uni_moe.registry.metric_questions import (
     curve,
     metric_keys,
     metrics,
+    not_finite,
     top_runs,
+)
+from uni_moe.registry.run_lines import RunLine
+from uni_moe.registry.run_questions import (
+    RunFilter,
+    RunOrder,
+    RunPage,
+    run_choices,
+    run_page,
 )
 from uni_moe.registry.tables import IN_ORDER, EvaluationRow, VerdictRow, VersionRow, champion_id
 from uni_moe.storage.blobs import LocalFolder
@@ -34,7 +43,11 @@ __all__ = [
     "Node",
     "Point",
     "Reign",
+    "RunFilter",
+    "RunLine",
     "RunNumber",
+    "RunOrder",
+    "RunPage",
     "RunState",
     "Series",
     "Version",
@@ -50,6 +63,9 @@ __all__ = [
     "models_text",
     "next_number",
     "next_sequence",
+    "not_finite",
+    "run_choices",
+    "run_page",
     "runs",
     "scores",
     "top_runs",

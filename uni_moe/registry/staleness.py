@@ -79,9 +79,7 @@ def staleness(layout: Layout, planned: Mapping[str, str]) -> Staleness:
     Raises:
         LineageError: a card cannot be read.
     """
-    cards = {layout.name_of(one): read_card(one) for one in artifact_folders(layout.artifacts)}
-    inputs = {**_beside(layout, cards), **cards}
-    parted = {name: why for name, card in cards.items() if (why := _parted(card, inputs))}
+    cards, parted = _parted_here(layout)
     stages = {**{cards[name].stage: why for name, why in parted.items()}, **planned}
     found = tuple(
         StaleArtifact(
@@ -100,6 +98,28 @@ def staleness(layout: Layout, planned: Mapping[str, str]) -> Staleness:
         champion, drifts = _drifts(session, cards)
     waiting = tuple(name for name in planned if name not in made)
     return Staleness(tuple(sorted(found, key=lambda one: one.name)), waiting, champion, drifts)
+
+
+def staleness_by_cards(layout: Layout) -> Staleness:
+    """Return what cards alone tell: inputs that were made again since, and the champion's data.
+
+    Not covered: params, code and raw files that were changed, for which the graph must be asked.
+
+    Raises:
+        LineageError: a card cannot be read.
+    """
+    cards, parted = _parted_here(layout)
+    found = (StaleArtifact(n, cards[n].id, cards[n].stage, why, ()) for n, why in parted.items())
+    with reading(layout, data=True) as session:
+        champion, drifts = _drifts(session, cards)
+    return Staleness(tuple(sorted(found, key=lambda one: one.name)), (), champion, drifts)
+
+
+def _parted_here(layout: Layout) -> tuple[dict[str, Card], dict[str, str]]:
+    """Return the cards of artifacts here by name, and of which the inputs are others, and why."""
+    cards = {layout.name_of(one): read_card(one) for one in artifact_folders(layout.artifacts)}
+    inputs = {**_beside(layout, cards), **cards}
+    return cards, {name: why for name, card in cards.items() if (why := _parted(card, inputs))}
 
 
 def _beside(layout: Layout, cards: Mapping[str, Card]) -> dict[str, Card]:

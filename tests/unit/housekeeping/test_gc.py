@@ -375,6 +375,22 @@ def test_disk_counts_every_byte_once(here, capsys):
     assert "weights of registered versions" in capsys.readouterr().out
 
 
+def test_disk_counts_a_cache_that_lies_elsewhere(here, tmp_path, capsys):
+    from uni_moe.cli import main
+
+    def told():
+        assert main(["--workspace", str(here.root), "disk", "--json"]) == 0
+        found = {one["kind"]: one for one in json.loads(capsys.readouterr().out)}
+        return found["dvc"]["size_bytes"], found["dvc"]["files"]
+
+    before = told()
+    elsewhere = shutil.move(here.root / ".dvc" / "cache", tmp_path / "elsewhere")
+    with (here.root / ".dvc" / "config").open("a") as file:
+        file.write(f"[cache]\n    dir = {elsewhere}\n")
+    assert told() == before
+    assert before[1] > 0
+
+
 @pytest.mark.operate
 def test_days_count_from_when_a_version_was_registered(here):
     plan = plan_gc(here.root, machine(0, days=1.0), remote=False)

@@ -5,11 +5,12 @@ import shutil
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import create_engine, text
+from sqlalchemy import inspect, text
 
 from uni_moe.artifacts import Layout, parent_ids, write_artifact, write_json
 from uni_moe.config import Gate
 from uni_moe.records import EvalReport, Score
+from uni_moe.registry.engines import reader
 from uni_moe.registry.holdings import block_of, holder_of, unpack
 
 RULES = Gate(margin=0.03, min_over_chance=0.25, confidence=0.95, power=0.8, approvals=0)
@@ -93,11 +94,10 @@ def tables(layout):
 
     Numbers that only connect rows follow from the order of import: what they connect is told.
     """
-    engine = create_engine(f"sqlite:///{layout.registry}")
+    engine = reader(layout)
     with engine.connect() as connection:
-        names = connection.scalars(text("select name from sqlite_master where type = 'table'"))
         found = {}
-        for name in set(names) - {"alembic_version"}:
+        for name in set(inspect(connection).get_table_names()) - {"alembic_version"}:
             said = "select * from " + name
             if name in ("points", "not_finite"):
                 said = f"select s.run, s.key, x.* from {name} x join series s on s.id = x.series"

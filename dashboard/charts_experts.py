@@ -1,0 +1,144 @@
+"""Charts of experts: heat maps of layers by experts, loads and entropies over time. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import altair as alt
+
+from dashboard.charts import COLOURS, Drawn, Rows
+
+Ink = Any  # a condition; Altair's own type of it is not public
+_DASHES = ([1, 0], [6, 2], [2, 2], [8, 2, 2, 2], [4, 4], [10, 3], [1, 2], [6, 2, 1, 2])
+_TINTS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#777777", "#E69F00", "#56B4E9", "#8A6D00")
+LINES = 8  # more experts than these are shown as a map over time
+_CELLS, _ACROSS = 150, 8  # with a number in each; more would not be read
+_WIDTH, _MAPS = 840, 3  # of a row of maps, and how many stand in it
+
+
+def heat(rows: Rows) -> Drawn:
+    """Draw a map a modality: a column an expert, a row a layer, the share of visits as colour.
+
+    Args:
+        rows: `modality`, `layer`, `expert` and `share`.
+    """
+    most = max((row["share"] or 0.0 for row in rows), default=1.0)
+    colour = alt.Color(
+        "share:Q",
+        title="share of visits",
+        scale=alt.Scale(scheme="cividis", domain=[0, most]),
+        legend=_SHARES,
+    )
+    ink = alt.condition(f"datum.share < {most / 2}", alt.value("white"), alt.value("black"))
+    return _maps(rows, "share:Q", colour, ink)
+
+
+def knock_outs(rows: Rows) -> Drawn:
+    """Draw what the absence of each expert costs, a map a modality.
+
+    Args:
+        rows: `modality`, `layer`, `expert` and `drop`.
+    """
+    most = max((abs(row["drop"] or 0.0) for row in rows), default=1.0) or 1.0
+    colour = alt.Color(
+        "drop:Q",
+        title="right answers lost",
+        scale=alt.Scale(scheme="purpleorange", domain=[most, -most]),
+        legend=_SHARES,
+    )
+    is_strong = f"abs(datum.drop) > {0.6 * most}"
+    ink = alt.condition(is_strong, alt.value("white"), alt.value("black"))
+    return _maps(rows, "drop:Q", colour, ink)
+
+
+_SHARES = alt.Legend(format=".0%", orient="bottom")
+
+
+def _maps(rows: Rows, field: str, colour: alt.Color, ink: Ink) -> Drawn:
+    """Draw cells with their numbers inside, as long as these can be read."""
+    layers, experts = (len({row[name] for row in rows}) for name in ("layer", "expert"))
+    kinds = list(dict.fromkeys(row["modality"] for row in rows))
+    base = alt.Chart().encode(
+        x=alt.X("expert:N", title="expert", sort=None, axis=alt.Axis(labelAngle=-35)),
+        y=alt.Y("layer:N", title="layer", sort=None),
+        tooltip=["modality:N", "layer:N", "expert:N", alt.Tooltip(field, format=".2%")],
+    )
+    cells = base.mark_rect(stroke="#888888", strokeWidth=0.5).encode(color=colour)
+    drawn = alt.layer(cells)
+    if layers * experts <= _CELLS and experts <= _ACROSS:
+        drawn = alt.layer(
+            cells, base.mark_text(fontSize=12).encode(text=alt.Text(field, format=".0%"), color=ink)
+        )
+    across = min(_MAPS if experts > 5 else 5, max(1, len(kinds)))
+    sized = drawn.properties(width=_WIDTH // across, height=min(600, max(70, 36 * layers)))
+    return sized.facet(
+        facet=alt.Facet("modality:N", sort=kinds, header=_HEADER),
+        columns=across,
+        data=alt.InlineData(values=[dict(row) for row in rows]),
+    )
+
+
+_HEADER = alt.Header(title=None, labelFontSize=14)
+
+
+def loads(rows: Rows) -> Drawn:
+    """Draw the load of a layer's experts over time: lines, or a map where they are many.
+
+    Args:
+        rows: `step`, `expert` and `share`.
+    """
+    names = list(dict.fromkeys(row["expert"] for row in rows))
+    base = alt.Chart(alt.InlineData(values=[dict(row) for row in rows]))
+    tip = ["step:Q", "expert:N", alt.Tooltip("share:Q", format=".1%")]
+    if len(names) > LINES:
+        return base.mark_rect().encode(
+            x=alt.X("step:O", title="step", axis=alt.Axis(labelOverlap=True)),
+            y=alt.Y("expert:N", sort=None),
+            color=alt.Color("share:Q", title="share of visits", scale=alt.Scale(scheme="cividis")),
+            tooltip=tip,
+        )
+    return base.mark_line(strokeWidth=2).encode(
+        x=alt.X("step:Q", title="step"),
+        y=alt.Y("share:Q", title="share of visits", axis=alt.Axis(format="%")),
+        color=alt.Color("expert:N", sort=None, scale=_tints(names), legend=_LINES),
+        strokeDash=alt.StrokeDash("expert:N", sort=None, scale=_dashes(names), legend=_LINES),
+        tooltip=tip,
+    )
+
+
+_LINES = alt.Legend(symbolType="stroke", symbolSize=400, symbolStrokeWidth=2, labelLimit=200)
+
+
+def entropies(rows: Rows) -> Drawn:
+    """Draw a router's entropy over time, a line a modality.
+
+    Args:
+        rows: `step`, `modality` and `entropy share`.
+    """
+    names = list(dict.fromkeys(row["modality"] for row in rows))
+    tints = [COLOURS.get(name, _TINTS[0]) for name in names]
+    colour = alt.Scale(domain=names, range=tints)
+    return (
+        alt.Chart(alt.InlineData(values=[dict(row) for row in rows]))
+        .mark_line(strokeWidth=2)
+        .encode(
+            x=alt.X("step:Q", title="step"),
+            y=alt.Y(
+                "entropy share:Q",
+                title="share of an even choice's entropy",
+                scale=alt.Scale(zero=False, domainMax=1),
+                axis=alt.Axis(format="%"),
+            ),
+            color=alt.Color("modality:N", sort=None, scale=colour, legend=_LINES),
+            strokeDash=alt.StrokeDash("modality:N", sort=None, scale=_dashes(names), legend=_LINES),
+            tooltip=["step:Q", "modality:N", alt.Tooltip("entropy share:Q", format=".1%")],
+        )
+    )
+
+
+def _tints(names: list[str]) -> alt.Scale:
+    return alt.Scale(domain=names, range=list(_TINTS[: len(names)]))
+
+
+def _dashes(names: list[str]) -> alt.Scale:
+    return alt.Scale(domain=names, range=[_DASHES[i % len(_DASHES)] for i in range(len(names))])

@@ -1,0 +1,242 @@
+"""The parts of the page Home."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import streamlit as st
+
+from dashboard import charts
+from dashboard.showing import chart, live, nothing, told
+from dashboard.site import link
+from dashboard.sources import audit, lately, versions
+from dashboard.sources.models import models, reigns, scores
+from dashboard.words import ago, lasting, percent, plain, short, when
+from uni_moe.registry.lately import Lately, Progress
+from uni_moe.registry.read import Version
+
+_LIVE_S = 4.0
+_MOST_RUNNING, _MOST_LINES = 5, 3
+_MARKS = {
+    "done": (":material/check_circle:", "green"),
+    "promoted": (":material/check_circle:", "green"),
+    "running": (":material/play_circle:", "blue"),
+    "refused": (":material/block:", "orange"),
+    "failed": (":material/error:", "red"),
+    "died": (":material/heart_broken:", "red"),
+}
+
+
+def live_now() -> None:
+    """Show the champion, since when it is live, and how good it is."""
+    version = versions.champion()
+    if version is None:
+        _title("No model is live")
+        nothing("Nothing was promoted yet.", "`uni-moe run` trains, judges and registers a model.")
+        return
+    since = next((one.since for one in reversed(reigns()) if one.model == version.model), None)
+    found = scores(version.report)
+    _title(f"Version {version.number} is live")
+    mean = sum(one.score for one in found.values()) / len(found) if found else None
+    st.markdown(f"mean score **{plain(percent(mean))}**, since {plain(_since(since))}")
+    rows = [
+        {"name": name, "score": s.score, "low": s.low, "high": s.high, "chance": s.chance}
+        for name, s in found.items()
+    ]
+    if rows:
+        chart(
+            charts.scores(rows).properties(height=70 + 26 * len(rows)),
+            rows,
+            title="Right answers by modality",
+            look_for="A line is a score's interval. One that reaches the orange tick only guesses.",
+            key="live-scores",
+        )
+    st.caption(f"model {short(version.model)}, {plain(version.reason, 80)}")
+    link("models", "Evidence and passport", version=version.number)
+
+
+def retrained() -> None:
+    """Show the last retraining, what the gate said of it, and why."""
+    _title("Last retraining")
+    if not models():
+        st.caption("No model was registered yet.")
+        return
+    newest = max(models(), key=lambda one: (one.at, one.number))
+    found = versions.decisions_about(newest.model)
+    word = versions.verdict_word(found[-1]) if found else "not judged by the gate"
+    with st.container(horizontal=True, gap="small", vertical_alignment="center"):
+        link("models", f"Version {newest.number}", version=newest.number)
+        _badge(word)
+        st.caption(plain(ago(newest.at)))
+    if not newest.model_folder.is_dir():
+        st.caption(plain(versions.removed().get(newest.model, "its weights are kept elsewhere")))
+    if found and found[-1].verdict.reasons:
+        st.markdown(plain(found[-1].verdict.reasons[0], 220))
+    last = versions.last_decision()
+    if last is not None and last.verdict.candidate != newest.model:
+        number = next((m.number for m in models() if m.model == last.verdict.candidate), None)
+        name = short(last.verdict.candidate) if number is None else f"version {number}"
+        said = f"{versions.verdict_word(last)} {name}, {ago(last.at)}"
+        st.caption(plain(f"Since then: {said}"))
+
+
+def broken() -> None:
+    """Show what is stale, broken or alarming, or that nothing is known to be."""
+    _title("Stale, broken, alarms")
+    shown = [line() for line in (_audit, _contract, _troubles, _stale, _alarms)]
+    if not any(shown):
+        st.markdown(
+            ":material/check_circle: Nothing known: runs, cards and the audit log are in order."
+        )
+    st.caption("Changed params, code or raw files: `uni-moe stale` asks the graph.")
+
+
+@live(_LIVE_S)
+def running() -> None:
+    """Show what runs now, and how the runs of the last 24 hours ended."""
+    _title("Runs now")
+    open_now = [one for one in lately.open_runs() if one.status == "running"]
+    if not open_now:
+        st.caption("Nothing runs.")
+    for one in open_now[:_MOST_RUNNING]:
+        _run(one, lately.progress(one.id))
+    if len(open_now) > _MOST_RUNNING:
+        link("runs", f"and {len(open_now) - _MOST_RUNNING} more", status="running")
+    _title("Last 24 hours")
+    counts = lately.outcomes()
+    with st.container(horizontal=True, gap="small", vertical_alignment="center"):
+        for status in ("done", "failed", "died", "running"):
+            if counts.get(status):
+                _badge(status, f"{counts[status]} {status}")
+    if not counts:
+        st.caption("No run began.")
+    link("runs", "All runs of the last 24 hours", since="24h")
+
+
+def ten_questions() -> None:
+    """Show the questions that people ask, each with the page where its answer stands."""
+    _title("Questions people ask")
+    columns = st.columns([19, 21], gap="small")
+    found = list(_questions())
+    for place, (question, page, query) in enumerate(found):
+        with columns[2 * place // len(found)]:
+            link(page, question, icon=None, **query)
+
+
+def _questions() -> Iterator[tuple[str, str, dict[str, object]]]:
+    now, before = _champions()
+    last = max(models(), key=lambda one: (one.at, one.number), default=None)
+    refused = versions.last_refused()
+    known = {one.model: one.number for one in models()}
+    number = None if now is None else now.number
+    difference: dict[str, object] = {"view": "difference", "a": before, "b": number}
+    yield "What made this model?", "lineage", {"artifact": number}
+    yield "What changed since the champion before?", "lineage", difference
+    yield (
+        "Why was the last challenger rejected?",
+        "models",
+        {"version": known.get(refused or ""), "view": "verdicts"},
+    )
+    newest = number if last is None else last.number
+    yield "Why is it worse on audio?", "evaluation", {"version": newest, "modality": "audio"}
+    yield "Which expert is dead?", "experts", {"version": number}
+    yield "Which samples were refused, and why?", "data", {"view": "quarantine"}
+    yield "What ran last night?", "runs", {"since": "24h"}
+    yield "What was live on a date?", "models", {"at": f"{datetime.now(UTC):%Y-%m-%d}"}
+    yield "Can this sample be removed, and what follows?", "data", {"view": "sample"}
+    yield "Is it reproducible?", "models", {"version": number, "view": "reproducible"}
+
+
+def _champions() -> tuple[Version | None, int | None]:
+    """Return the champion, and the number of the one before it."""
+    now = versions.champion()
+    others = [one.number for one in reigns() if now and one.model != now.model and one.number]
+    return now, others[-1] if others else None
+
+
+def _run(one: Lately, far: Progress) -> None:
+    link("run", one.stage, icon=_MARKS["running"][0], run=one.id)
+    said = [f"since {lasting(_seconds(one.started))}"]
+    if far.step is not None:
+        said.append(f"step {far.step} of {far.steps}" if far.steps else f"step {far.step}")
+    if far.loss is not None:
+        said.append(f"loss {far.loss:.4g}")
+    st.caption(plain(", ".join(said)))
+    if far.step is not None and far.steps:
+        st.progress(min(1.0, max(0.0, far.step / far.steps)))
+
+
+def _audit() -> bool:
+    found = audit.chain()
+    if found.problem is None:
+        return False
+    _line(f"The audit log is broken: {found.problem}", "red")
+    link("audit", "Where it is broken")
+    return True
+
+
+def _contract() -> bool:
+    found = lately.contract()
+    if found is None or found.kept:
+        return False
+    said = "; ".join(found.breaches) or "a rule of a table is not kept"
+    _line(f"The contract {found.name} {found.version} is broken: {said}", "red")
+    link("data", "The contract's verdict", view="contracts")
+    return True
+
+
+def _troubles() -> bool:
+    found = lately.troubles()
+    for one in found[:_MOST_LINES]:
+        why = one.error or "its heartbeat stopped without an end"
+        _line(f"{one.stage} {one.status} {ago(one.started)}: {why}", "red")
+    if found:
+        link("runs", f"{len(found)} failed or died in 7 days", status="failed")
+    return bool(found)
+
+
+def _stale() -> bool:
+    with told():
+        found = lately.stale()
+        if found and any(one.status == "running" for one in lately.open_runs()):
+            st.caption("Runs are at work: what they make anew is stale until they end.")
+        for one in found.artifacts[:_MOST_LINES]:
+            _line(f"stale: {one.name}: {one.why}", "orange")
+        if len(found.artifacts) > _MOST_LINES:
+            st.caption(f"and {len(found.artifacts) - _MOST_LINES} more artifacts")
+        if found.drifts:
+            names = ", ".join(one.name.removeprefix("artifacts/") for one in found.drifts)
+            _line(f"version {found.champion} was made from other data: {names}", "orange")
+        return bool(found)
+    return True  # that it cannot be said stands there
+
+
+def _alarms() -> bool:
+    found = lately.alarms()
+    for one in found[:_MOST_LINES]:
+        _line(f"alarm of {one.stage}: {one.text or one.kind}", "orange")
+        link("run", f"{one.stage}, {ago(one.at)}", run=one.run)
+    return bool(found)
+
+
+def _line(text: str, colour: str) -> None:
+    icon = ":material/error:" if colour == "red" else ":material/warning:"
+    st.markdown(f":{colour}[{icon}] {plain(text, 140)}")
+
+
+def _badge(word: str, label: str | None = None) -> None:
+    icon, colour = _MARKS.get(word, (":material/info:", "gray"))
+    st.badge(plain(label or word), icon=icon, color=colour)  # type: ignore[arg-type] # a literal
+
+
+def _title(text: str) -> None:
+    st.markdown(f"**{text}**")
+
+
+def _since(moment: str | None) -> str:
+    return f"{when(moment)} ({ago(moment)})"
+
+
+def _seconds(started: str) -> float:
+    return (datetime.now(UTC) - datetime.fromisoformat(started)).total_seconds()

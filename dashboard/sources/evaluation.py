@@ -1,0 +1,188 @@
+"""Scores of versions, what each item was answered, and the samples that were asked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import streamlit as st
+
+from dashboard.exams import Difference, Item, Pair, pairs_of
+from dashboard.exams import differences as differences_of
+from dashboard.sources.workspace import remembered, workspace
+from uni_moe.artifacts import Layout
+from uni_moe.config import load_params
+from uni_moe.errors import LineageError, UniMoeError
+from uni_moe.records import MODALITIES, Sample, Score
+from uni_moe.registry import read, score_questions
+from uni_moe.registry.cards import ANSWERS
+
+_MOST_BYTES = 200_000_000  # of a file of answers
+_CONFIDENCE, _POWER = 0.95, 0.8  # where no params say others
+
+
+@remembered
+def scores_of(
+    layout: Layout, reports: tuple[str, ...], scope: Literal["modality", "task"]
+) -> dict[str, dict[str, Score]]:
+    """Return report -> modality or task -> score."""
+    return score_questions.scores_of(layout, reports, scope)
+
+
+@remembered
+def certainty(layout: Layout) -> tuple[float, float]:
+    """Return with which confidence and power the gate of this workspace compares."""
+    try:
+        gate = load_params(layout.params).gate
+    except (UniMoeError, OSError):
+        return _CONFIDENCE, _POWER
+    return gate.confidence, gate.power
+
+
+@dataclass(frozen=True)
+class Exam:
+    """Two versions on their items, or one alone: the pairs, and how many items either has."""
+
+    pairs: tuple[Pair, ...]
+    most: int
+
+
+def exam(first: read.Version, other: read.Version | None) -> Exam:
+    """Return the items that both versions were asked, without the texts.
+
+    Raises:
+        LineageError: the answers of one are not here, or too many.
+    """
+    return _exam(_file(first), None if other is None else _file(other))
+
+
+def differences(
+    first: read.Version, other: read.Version, scope: Literal["modality", "task"]
+) -> list[Difference]:
+    """Return how the first version differs by modality or by task, the worst first.
+
+    Raises:
+        LineageError: the answers of one are not here, or too many.
+    """
+    return _differences(_file(first), _file(other), scope, certainty())
+
+
+File = tuple[str, int]
+"""Where answers lie, and when they were written: what is kept of them goes with it."""
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)  # immutable, and large: shared, not copied
+def _exam(first: File, other: File | None) -> Exam:
+    mine, theirs = _items(*first), None if other is None else _items(*other)
+    return Exam(tuple(pairs_of(mine, theirs)), max(len(mine), len(theirs or ())))
+
+
+@st.cache_data(max_entries=32, show_spinner=False)
+def _differences(
+    first: File, other: File, scope: Literal["modality", "task"], certain: tuple[float, float]
+) -> list[Difference]:
+    return differences_of(_exam(first, other).pairs, scope, *certain)
+
+
+def _file(version: read.Version) -> File:
+    file = version.report_folder / ANSWERS
+    try:
+        found = file.stat()
+    except OSError as error:
+        raise LineageError(
+            f"The answers of version {version.number} are not here.",
+            cause="its report was removed, is kept elsewhere, or never had them.",
+            remedy="`uni-moe pull` brings it, `uni-moe judge` judges the model again.",
+        ) from error
+    if found.st_size > _MOST_BYTES:
+        raise LineageError(
+            f"The answers of version {version.number} fill {found.st_size:,} bytes.",
+            cause=f"a page looks through at most {_MOST_BYTES:,}.",
+            remedy=f"read {ANSWERS} in its report's folder with a program of yours.",
+        )
+    return str(file), found.st_mtime_ns
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _items(file: str, stamp: int) -> list[Item]:
+    del stamp  # part of the key alone
+    found, at = [], 0
+    with Path(file).open("rb") as lines:
+        for line in lines:
+            item = _item(line, at)
+            found += [] if item is None else [item]
+            at += len(line)
+    return found
+
+
+def _item(line: bytes, at: int) -> Item | None:
+    try:
+        row = json.loads(line)
+        return Item(
+            str(row["id"]),
+            str(row["key"]),
+            str(row["modality"]),
+            str(row.get("task") or ""),
+            row.get("group"),
+            float(row["score"]),
+            at,
+        )
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def answers(version: read.Version, chosen: Sequence[Item]) -> list[dict[str, Any]]:
+    """Return the whole lines of some items, as they were judged; nothing of one that is gone."""
+    found = []
+    with (version.report_folder / ANSWERS).open("rb") as lines:
+        for item in chosen:
+            lines.seek(item.at)
+            try:
+                row = json.loads(lines.readline())
+            except ValueError:
+                row = None
+            found.append(row if isinstance(row, dict) else {})
+    return found
+
+
+def sample(item: Item, split: str = "test") -> Sample | None:
+    """Return the sample that an item asks about; None where the corpus holds it no more.
+
+    Lines of a corpus are sorted by key, so a few of them are read.
+    """
+    if item.modality not in MODALITIES:
+        return None
+    file = workspace().corpus(item.modality) / f"{split}.jsonl"
+    try:
+        found = _searched(file, item.key)
+        one = None if found is None else Sample.from_json(found)
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return one if one is not None and one.id == item.id else None
+
+
+def _searched(file: Path, key: str) -> dict[str, Any] | None:
+    """Return the line with a key, by halving the file."""
+    with file.open("rb") as lines:
+        low, high = 0, file.stat().st_size
+        while low < high:
+            middle = (low + high) // 2
+            row = _line_from(lines, middle)
+            if row is not None and str(row["key"]) < key:
+                low = middle + 1
+            else:
+                high = middle
+        row = _line_from(lines, low)
+    return row if row is not None and row["key"] == key else None
+
+
+def _line_from(lines: BinaryIO, at: int) -> dict[str, Any] | None:
+    """Return the first line that begins at a byte or behind it; None at the end."""
+    lines.seek(max(0, at - 1))
+    if at:
+        lines.readline()  # ends a line that began before
+    line = lines.readline()
+    return dict(json.loads(line)) if line else None

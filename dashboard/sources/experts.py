@@ -1,0 +1,123 @@
+"""What is known of a model's experts: how they were judged, where they come from, which rules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from dashboard.sources.workspace import remembered
+from uni_moe.artifacts import CARD, Layout
+from uni_moe.config import RouterAlarms, load_params
+from uni_moe.errors import UniMoeError
+from uni_moe.records import EvalReport
+from uni_moe.registry import read
+from uni_moe.registry.cards import json_file, read_report
+from uni_moe.registry.origins import Made, weights_of
+
+_RECEIPT = "receipt.json"
+_LONGEST = 100  # operations that are told
+
+
+@dataclass(frozen=True)
+class Surgery:
+    """A receipt in short: a name for each slot, the layers, and what was done, the first first."""
+
+    slots: tuple[str, ...]
+    layers: tuple[str, ...]
+    operations: tuple[str, ...]
+
+
+def version_named(name: str | None) -> read.Version | None:
+    """Return a version by its number; None means the champion, or else the newest."""
+    from dashboard.sources.models import models
+
+    known = models()
+    if name is None:
+        return next((one for one in known if one.is_champion), known[-1] if known else None)
+    return next((one for one in known if str(one.number) == name), None)
+
+
+@remembered
+def report(layout: Layout, number: int, report_id: str) -> EvalReport:
+    """Return the report that judged a version.
+
+    Raises:
+        LineageError: it is absent or of another version of this code.
+    """
+    del report_id  # part of the key alone
+    return read_report(read.find(layout, str(number)).report_folder)
+
+
+@remembered
+def surgery(layout: Layout, number: int) -> Surgery | None:
+    """Return what the receipt beside a version's weights says; None where it is not here.
+
+    Raises:
+        LineageError: it is broken.
+    """
+    told = json_file(read.find(layout, str(number)).model_folder / _RECEIPT)
+    return None if not isinstance(told, dict) else _in_short(told)
+
+
+def slots_of(record: dict[str, Any]) -> tuple[str, ...]:
+    """Return the names of the experts that a run trained: of the version that came of it.
+
+    Of a run that is at work they are those of the mixture that lies in the workspace.
+    """
+    from dashboard.sources.models import models
+
+    made = set((record.get("artifacts") or {}).values())
+    version = next((one for one in models() if one.model in made), None)
+    if version is not None:
+        found = surgery(version.number)
+        return found.slots if found is not None else ()
+    return assembled_slots() if record.get("status") == "running" else ()
+
+
+@remembered
+def assembled_slots(layout: Layout) -> tuple[str, ...]:
+    """Return the names of the experts of the mixture in the workspace; none without one."""
+    told = json_file(layout.assembled / _RECEIPT)
+    return _in_short(told).slots if isinstance(told, dict) else ()
+
+
+def _in_short(receipt: dict[str, Any]) -> Surgery:
+    slots = tuple(str(one) for one in receipt.get("slots") or ())
+    operations: list[str] = []
+    layers: tuple[str, ...] = ()
+    one: Any = receipt
+    while isinstance(one, dict) and len(operations) < _LONGEST:
+        operations.append(str((one.get("operation") or {}).get("name") or "unknown"))
+        layers = layers or tuple(str(layer) for layer in one.get("sparse_layers") or ())
+        one = one.get("earlier")
+    return Surgery(slots, layers, tuple(reversed(operations)))
+
+
+@remembered
+def params_of(layout: Layout, number: int) -> dict[str, Any]:
+    """Return the params in a version's card; none where the card is not here."""
+    card = json_file(read.find(layout, str(number)).model_folder / CARD)
+    return dict(card["params"]) if isinstance(card, dict) and "params" in card else {}
+
+
+@remembered
+def origins(layout: Layout, model: str) -> dict[str, Made]:
+    """Return name -> what a model was made from that holds weights, with the run that made it."""
+    return weights_of(layout, model)
+
+
+def rules_in(params: dict[str, Any]) -> RouterAlarms | None:
+    """Return when routing is an alarm, as a card's params say; None where they do not."""
+    try:
+        return RouterAlarms(**params["telemetry"]["router"])
+    except (KeyError, TypeError):
+        return None
+
+
+@remembered
+def rules_here(layout: Layout) -> RouterAlarms | None:
+    """Return when routing is an alarm, as params.yaml of the workspace says; None without one."""
+    try:
+        return load_params(layout.params).telemetry.router
+    except (UniMoeError, OSError):
+        return None

@@ -1,0 +1,52 @@
+"""What made an artifact and what came of it, what differs, and what samples are in."""
+
+from __future__ import annotations
+
+from dashboard.sources.workspace import remembered
+from uni_moe.artifacts import Layout
+from uni_moe.differing import Difference
+from uni_moe.registry import impact as impacts
+from uni_moe.registry import naming, sample_facts
+from uni_moe.registry import neighbourhood as neighbours
+from uni_moe.registry.artifact_card import ArtifactCard, artifact_card
+from uni_moe.registry.asked import Asked
+
+
+@remembered
+def meant(layout: Layout, said: str | None) -> list[naming.Meant]:
+    """Return the artifacts that a name, a number or the beginning of an id may mean."""
+    return naming.meant(layout, said)
+
+
+@remembered
+def neighbourhood(
+    layout: Layout, centre: str, way: neighbours.Way, steps: int, kind: str | None
+) -> neighbours.Neighbourhood:
+    """Return what stands around an artifact."""
+    return neighbours.neighbourhood(layout, centre, way=way, steps=steps, kind=kind)
+
+
+@remembered
+def card(layout: Layout, artifact: str) -> ArtifactCard | None:
+    """Return all that is known of one artifact."""
+    return artifact_card(layout, artifact)
+
+
+@remembered
+def difference(layout: Layout, a: int, b: int) -> Difference:
+    """Return what differs between two versions, their weights aside."""
+    from uni_moe.differing import difference as differing
+
+    return differing(layout, str(a), str(b), weights=False)
+
+
+@remembered
+def impact(layout: Layout, asked: Asked) -> impacts.Impact:
+    """Return what samples are in."""
+    return impacts.impact(layout, asked)
+
+
+@remembered
+def samples(layout: Layout, asked: Asked) -> sample_facts.SampleFacts:
+    """Return what the index knows of the first samples that are meant."""
+    return sample_facts.sample_facts(layout, asked)

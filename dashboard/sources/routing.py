@@ -1,0 +1,128 @@
+"""The routing that a run keeps, read within bounds: a long one is looked at here and there.
+
+What was read before stays with the page, so a live run costs its new lines alone.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dashboard.routing import Step, step_of
+from dashboard.sources.workspace import remembered, workspace
+from uni_moe.artifacts import Layout
+from uni_moe.registry.cards import json_file, lines_from
+
+FILE, REMOVED = "routing.jsonl", "removed.json"
+MOST_BYTES = 4_000_000  # read for one look
+KEPT = 400  # steps that are kept of all
+LAST = 20  # steps that are kept whole at the end
+_ALARMS = ("collapse", "low_entropy", "dead_expert")
+_EVENT_BYTES = 1_000_000
+
+
+@dataclass
+class Kept:
+    """What was read of a run's routing: some of all steps, and all of the last ones.
+
+    `is_part` says that not every step was read.
+    """
+
+    steps: list[Step] = field(default_factory=list)
+    last: deque[Step] = field(default_factory=lambda: deque(maxlen=LAST))
+    position: int = 0
+    is_part: bool = False
+
+    def add(self, lines: Iterable[dict[str, Any]]) -> None:
+        """Take lines in; every second step goes when too many are kept."""
+        for line in lines:
+            step = step_of(line)
+            if step is not None:
+                self.steps.append(step)
+                self.last.append(step)
+        while len(self.steps) > KEPT:
+            self.steps, self.is_part = self.steps[::2], True
+
+
+@remembered
+def run_names(layout: Layout) -> frozenset[str]:
+    """Return the names of all run folders."""
+    there = layout.runs.iterdir() if layout.runs.is_dir() else ()
+    return frozenset(one.name for one in there)
+
+
+def record(run: str) -> dict[str, Any] | None:
+    """Return a run's record of this moment; None of a run that is not here.
+
+    Raises:
+        LineageError: it cannot be read.
+    """
+    if run not in run_names():
+        return None
+    told = json_file(workspace().runs / run / "run.json")
+    return told if isinstance(told, dict) else None
+
+
+def was_removed(run: str) -> bool:
+    """Say whether housekeeping took the routing of a run that is here."""
+    if run not in run_names():
+        return False
+    told = json_file(workspace().runs / run / REMOVED)
+    return isinstance(told, dict) and FILE in (told.get("files") or {})
+
+
+def read_on(run: str, kept: Kept) -> Kept:
+    """Return what is kept of a run's routing, with what was written since."""
+    file = workspace().runs / run / FILE
+    if run not in run_names() or not file.is_file():
+        return Kept()
+    size = file.stat().st_size
+    if size < kept.position:
+        kept = Kept()
+    if size - kept.position > MOST_BYTES:
+        return _here_and_there(file, size)
+    while kept.position < size:
+        lines, position = lines_from(file, kept.position, MOST_BYTES)
+        if position == kept.position:
+            break
+        kept.add(lines)
+        kept.position = position
+    return kept
+
+
+def _here_and_there(file: Path, size: int) -> Kept:
+    """Look at lines at even distances, and at the end."""
+    _, line = lines_from(file, 0, 1)
+    line = max(1, line)
+    kept = Kept(is_part=True)
+    looks = max(2, min(KEPT // 2, MOST_BYTES // (4 * line)))
+    for look in range(looks):
+        lines, _ = lines_from(file, size * look // looks, 2 * line)
+        kept.add(lines[:1])
+    start = max(0, size - min(MOST_BYTES // 2, 2 * LAST * line))
+    lines, kept.position = lines_from(file, start, size - start)
+    kept.add(lines)
+    return kept
+
+
+def alarms(run: str) -> list[str]:
+    """Return what a run's router alarms say, the latest last."""
+    file = workspace().runs / run / "events.jsonl"
+    if run not in run_names() or not file.is_file():
+        return []
+    start = max(0, file.stat().st_size - _EVENT_BYTES)
+    lines, _ = lines_from(file, start, _EVENT_BYTES)
+    told = [one for one in lines if one.get("event") == "alarm" and one.get("kind") in _ALARMS]
+    return [f"step {one.get('step')}: {one.get('text')}" for one in told[-20:]]
+
+
+def still_s(run: str, now: float) -> float:
+    """Return for how long nothing was written to a run's routing, or to its record without one."""
+    folder = workspace().runs / run
+    for name in (FILE, "run.json"):
+        if run in run_names() and (folder / name).is_file():
+            return now - (folder / name).stat().st_mtime
+    return float("inf")

@@ -1,0 +1,197 @@
+"""One registered model: its verdicts with their evidence, its passport, how it can be verified."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from dashboard.sources import audit
+from dashboard.sources.models import models
+from dashboard.sources.workspace import remembered, state, workspace
+from uni_moe.artifacts import Layout
+from uni_moe.audit import Entry
+from uni_moe.registry import read
+from uni_moe.registry.cards import CARDS, kept_family
+from uni_moe.registry.live import Live, live
+from uni_moe.registry.removals import removals
+from uni_moe.verify.family import STATES
+from uni_moe.verify.verdict import GRADES as GRADES  # shown beside the commands
+
+SHORTEST = 4  # letters of an id that name a model
+VERIFICATION = "verification"
+_WORDS = {
+    "rollback": "rolled back to",
+    "waiver": "promoted against the gate",
+    "promotion": "promoted",
+}
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training that a model came from, and how many of its training states are kept here."""
+
+    stage: str
+    name: str
+    steps: int | None
+    kept: int
+
+
+def called(name: str) -> read.Version | None:
+    """Return the version of a number or of the beginning of an id; None where it names not one."""
+    known = models()
+    found = [one for one in known if str(one.number) == name]
+    if not found and len(name) >= SHORTEST:
+        found = [one for one in known if one.model.startswith(name)]
+    return found[0] if len(found) == 1 else None
+
+
+def champion() -> read.Version | None:
+    """Return the version that is live."""
+    return next((one for one in models() if one.is_champion), None)
+
+
+def decisions_about(model: str) -> list[read.Decision]:
+    """Return the gate's decisions about a model, oldest first."""
+    return [one for one in _decisions() if one.verdict.candidate == model]
+
+
+def last_decision() -> read.Decision | None:
+    """Return the last decision of the gate."""
+    return next(iter(reversed(_decisions())), None)
+
+
+def last_refused() -> str | None:
+    """Return the model that the gate refused last."""
+    refused = (one for one in reversed(_decisions()) if verdict_word(one) == "refused")
+    return next((one.verdict.candidate for one in refused), None)
+
+
+@remembered
+def live_at(layout: Layout, at: str) -> Live:
+    """Return who was the champion on a day, or at a moment."""
+    return live(layout, at)
+
+
+def removed() -> dict[str, str]:
+    """Return model -> by whom and when its weights went."""
+    return removals(audit.every())
+
+
+def verdict_word(one: read.Decision) -> str:
+    """Say in a word or two what a decision did."""
+    entry = audit.deciders().get(one.run)
+    if entry is not None and entry.event in _WORDS:
+        return _WORDS[entry.event]
+    if one.verdict.evidence.get("rollback"):
+        return _WORDS["rollback"]
+    if one.verdict.promoted:
+        return _WORDS["promotion"]
+    return "waits for approvals" if one.verdict.evidence.get("waits") else "refused"
+
+
+def words() -> dict[str, str]:
+    """Return model -> what the last decision about it did."""
+    return {one.verdict.candidate: verdict_word(one) for one in _decisions()}
+
+
+def differences(one: read.Decision) -> list[dict[str, Any]]:
+    """Return modality by modality what the gate compared, in points; absent numbers are None."""
+    told = one.verdict.evidence.get("modalities")
+    return [_row(str(n), f) for n, f in _dict(told).items() if isinstance(f, dict)]
+
+
+def margin(one: read.Decision) -> float | None:
+    """Return how many points the gate lets a modality lose."""
+    return _points(_dict(one.verdict.evidence.get("rules")).get("margin"))
+
+
+def verifications(model: str) -> list[Entry]:
+    """Return what verifications of a model found, newest first, as the audit log tells it."""
+    return [one for one in reversed(audit.about(model)) if one.event == VERIFICATION]
+
+
+@remembered
+def trainings(layout: Layout, version: read.Version) -> list[Training]:
+    """Return the trainings that a version came from, with the states that are kept of each stage.
+
+    Raises:
+        LineageError: its kept cards are not whole.
+    """
+    family = kept_family(version.folder / CARDS, version.model)
+    return [
+        Training(card.stage, name, _count(card.results.get("steps")), _kept(layout, card.stage))
+        for name, card in family
+        if STATES in card.files
+    ]
+
+
+def passport(number: int) -> str:
+    """Return the passport of a version as a page; every byte that is kept of it is read.
+
+    Raises:
+        LineageError: what is kept of it was changed or is gone, or the audit log is broken.
+    """
+    from uni_moe.passport import passport as made
+
+    return made(workspace(), str(number))
+
+
+def _decisions() -> tuple[read.Decision, ...]:
+    layout = workspace()
+    return _verdicts(str(layout.root), state(layout))
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _verdicts(root: str, now: tuple[object, ...]) -> tuple[read.Decision, ...]:
+    """Read the verdicts once for each state of the workspace; frozen, they are shared."""
+    del now
+    return tuple(read.verdicts(Layout(Path(root))))
+
+
+def _row(name: str, told: Mapping[str, Any]) -> dict[str, Any]:
+    paired = _dict(told.get("paired"))
+    return {
+        "name": name,
+        "candidate": _points(told.get("candidate")),
+        "champion": _points(told.get("champion")),
+        "guessing": _points(told.get("guessing")),
+        "difference": _points(paired.get("difference")),
+        "low": _points(paired.get("low")),
+        "high": _points(paired.get("high")),
+        "surely": _points(paired.get("surely")),
+        "detectable": _points(paired.get("detectable")),
+        "items": _count(told.get("n")),
+        "better": _count(paired.get("better")),
+        "worse": _count(paired.get("worse")),
+    }
+
+
+def _kept(layout: Layout, stage: str) -> int:
+    """Count the states that lie here of trainings of a stage."""
+    try:
+        folders = [one for one in os.scandir(layout.state) if one.name.rpartition("-")[0] == stage]
+        return sum(
+            step.name.startswith("step-") for folder in folders for step in os.scandir(folder)
+        )
+    except OSError:
+        return 0
+
+
+def _dict(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _points(share: object) -> float | None:
+    if isinstance(share, bool) or not isinstance(share, int | float) or not math.isfinite(share):
+        return None
+    return round(100 * share, 3)
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

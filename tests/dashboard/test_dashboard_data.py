@@ -1,0 +1,196 @@
+"""Data: sources, contracts, quarantine with media, shares, what phases saw, one sample."""
+
+import json
+import shutil
+
+import pytest
+
+from tests.dashboard.pages import opened, said
+from tests.unit.data.workspace import ingested, small_playground
+from tests.unit.registry import data_workspace
+from uni_moe.artifacts import Layout, parent_ids, write_artifact
+from uni_moe.data.manifest import read_manifest
+from uni_moe.data.validated import write_accepted, write_quarantine
+from uni_moe.registry.promoting import promote_if_better
+from uni_moe.registry.write import register
+
+VIEWS = ("sources", "contracts", "quarantine", "shares", "seen", "sample")
+HOSTILE = "<script>alert(1)</script> ![x](http://evil) \u202e" + "y" * 5_000
+
+
+@pytest.fixture(scope="module")
+def layout(tmp_path_factory):
+    """Two versions; the second lost a sample."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("UNI_MOE_DATABASE_URL", raising=False)
+        made = Layout(tmp_path_factory.mktemp("two"))
+        data_workspace.registered(made)
+        data_workspace.ingest(made, "image", data_workspace.pictures()[1:])
+        data_workspace.judge_data(made)
+        data_workspace.train(made, seen=("mine/2",))
+        data_workspace.judge(made, 0.9)
+        known = register(made, reason="better", who="ada", flow_run="2")
+        promote_if_better(made, known, data_workspace.RULES, reason="better", flow_run="2")
+    return made
+
+
+@pytest.fixture(scope="module")
+def playground(tmp_path_factory):
+    """Ingested samples with media; of the pictures some are refused, for several reasons."""
+    made = ingested(tmp_path_factory.mktemp("played"), small_playground())
+    rows = read_manifest(made.samples("image"))
+    rows[1]["media"] = json.dumps([json.loads(rows[1]["media"])[0] | {"members": ["gone.png"]}])
+    rows[2]["caption"] = HOSTILE
+    rows[2]["conversation"] = "not a conversation"
+    refused = [rows[n % len(rows)] | {"key": f"playground/r{n:02}"} for n in range(13)]
+    codes = [["short_sound", "low_rate"], ["low_rate"], [HOSTILE.replace(",", "")]]
+    with write_artifact(
+        made.validated("image"),
+        stage="validate",
+        kind="validated",
+        params={},
+        parents=parent_ids(made, made.samples("image")),
+    ) as draft:
+        write_accepted(draft.folder, rows)
+        write_quarantine(draft.folder, refused, [codes[n % 3] for n in range(13)])
+        draft.results.update(accepted=len(rows), quarantined=13, listed=len(rows) + 13)
+    return made
+
+
+def frames(app):
+    return [json.loads(one.value.to_json(orient="records")) for one in app.dataframe]
+
+
+def images(app):
+    """Return the pictures, which the test runner knows by their element alone."""
+
+    def inside(block):
+        for one in block.children.values():
+            yield from inside(one) if hasattr(one, "children") else [one]
+
+    return [one for one in inside(app.main) if one.type in ("image", "imgs")]
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_an_empty_workspace_says_what_to_do_next(tmp_path, monkeypatch, view):
+    app = opened(monkeypatch, tmp_path, "data", view=view)
+    assert not app.exception
+    assert "uni-moe run" in said(app) or "Write a key" in said(app)
+
+
+@pytest.mark.parametrize("version", ["1", "2", "99"])
+@pytest.mark.parametrize("view", VIEWS)
+def test_every_view_of_every_version_opens(layout, monkeypatch, view, version):
+    app = opened(monkeypatch, layout.root, "data", view=view, version=version)
+    assert not app.exception
+    assert not app.error
+
+
+def test_sources_are_counted_and_what_changed_between_versions_is_told(layout, monkeypatch):
+    app = opened(monkeypatch, layout.root, "data")
+    told = frames(app)
+    assert {"source": "mine", "modality": "audio", "listed": 3}.items() <= told[0][0].items()
+    assert told[1][0]["change"] == "removed"
+    assert (told[1][0]["from"], told[1][0]["to"], told[1][0]["samples"]) == (1, 2, 1)
+
+
+def test_nothing_is_said_of_changes_where_there_is_one_version(tmp_path, monkeypatch):
+    data_workspace.registered(Layout(tmp_path))
+    app = opened(monkeypatch, tmp_path, "data")
+    assert not app.exception
+    assert "What changed" not in said(app)
+
+
+def test_contracts_tell_each_rule_with_why_and_remedy_and_over_versions(layout, monkeypatch):
+    app = opened(monkeypatch, layout.root, "data", view="contracts")
+    rules, versions = frames(app)
+    assert (rules[0]["rule"], rules[0]["failed"], rules[0]["checked"]) == ("short_sound", 1, 4)
+    assert (rules[0]["why"], rules[0]["remedy"]) == ("why", "remedy")
+    assert [row["version"] for row in versions] == [2, 1]
+    assert {row["verdict"] for row in versions} == {"kept"}
+
+
+def test_a_quarantine_shows_samples_by_reason_with_their_media(playground, monkeypatch):
+    app = opened(monkeypatch, playground.root, "data", view="quarantine")
+    assert not app.exception
+    counts = {row["reason"]: row["samples"] for row in frames(app)[0]}
+    assert (counts["short_sound"], counts["low_rate"]) == (5, 9)
+    assert "13 samples, page 1 of 2" in said(app)
+    assert len(images(app)) >= 5
+    told = said(app)
+    assert "y" * 1_500 not in told
+    assert "refused: short_sound,low_rate" in told
+
+
+def test_a_reason_and_a_page_stand_in_the_address(playground, monkeypatch):
+    one = opened(monkeypatch, playground.root, "data", view="quarantine", reason="short_sound")
+    assert "5 samples, page 1 of 1" in said(one)
+    assert "refused: low_rate" not in said(one)
+    two = opened(monkeypatch, playground.root, "data", view="quarantine", at=2)
+    assert "13 samples, page 2 of 2" in said(two)
+    assert "playground/r00" not in said(two).replace("\\", "")
+
+
+def test_a_broken_medium_is_told_and_the_rest_of_the_page_stays(playground, monkeypatch):
+    app = opened(monkeypatch, playground.root, "data", view="quarantine", reason="low_rate")
+    assert not app.exception
+    assert any("cannot be shown" in one.value for one in app.warning)
+
+
+def test_a_lost_quarantine_is_told(playground, monkeypatch, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(playground.root, copy, symlinks=True)
+    (copy / "artifacts" / "validated" / "image" / "quarantine.parquet").unlink()
+    app = opened(monkeypatch, copy, "data", view="quarantine")
+    assert not app.exception
+    assert "quarantine of image is not kept here" in said(app)
+
+
+def test_a_broken_table_is_told_with_a_remedy(playground, monkeypatch, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(playground.root, copy, symlinks=True)
+    (copy / "artifacts" / "validated" / "image" / "quarantine.parquet").write_bytes(b"torn")
+    app = opened(monkeypatch, copy, "data", view="quarantine")
+    assert not app.exception
+    assert "remedy: let its stage run again" in said(app)
+
+
+def test_what_phases_saw_is_the_account_of_their_ledgers(tmp_path, monkeypatch):
+    made = Layout(tmp_path)
+    data_workspace.ingest(made, "image", data_workspace.pictures())
+    samples = {"listed": 4, "seen": 2, "held_out": 1, "not_reached": 1}
+    tokens = {"accepted": 40, "seen": 20, "truncated": 5, "held_out": 5, "not_reached": 10}
+    account = {"samples": samples, "tokens": tokens, "draws": 6, "tokens_learned": 60, "strays": 0}
+    with write_artifact(
+        made.expert("image"), stage="experts@image", kind="expert", params={}, parents={}
+    ) as draft:
+        (draft.folder / "x").write_text("")
+        draft.results["exposure"] = {"mine": {"image": account}}
+    app = opened(monkeypatch, tmp_path, "data", view="seen")
+    assert not app.exception
+    row = frames(app)[0][0]
+    assert (row["listed"], row["seen"], row["held out"], row["not reached"]) == (4, 2, 1, 1)
+    assert (row["draws"], row["tokens learned, all draws"]) == (6, 60)
+
+
+def test_a_sample_is_shown_with_its_conversation_and_what_it_is_in(layout, monkeypatch):
+    app = opened(monkeypatch, layout.root, "data", sample="mine/2")
+    assert not app.exception
+    told = said(app)
+    assert "uni-moe remove mine/2" in told
+    assert "source mine" in told
+    assert frames(app)[0][0]["license"] == "CC0-1.0"
+
+
+def test_a_sample_with_a_picture_shows_it(playground, monkeypatch):
+    key = read_manifest(playground.samples("image"))[0]["key"]
+    app = opened(monkeypatch, playground.root, "data", view="sample", sample=key)
+    assert not app.exception
+    assert len(images(app)) == 1
+    assert f"uni-moe remove {key}" in said(app)
+
+
+def test_an_unknown_sample_is_told(playground, monkeypatch):
+    app = opened(monkeypatch, playground.root, "data", sample="../../x")
+    assert not app.exception
+    assert "remedy:" in said(app)

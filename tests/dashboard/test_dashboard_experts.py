@@ -1,0 +1,165 @@
+"""Experts: loads, the dead, origins; live, removed, broken and hostile states."""
+
+import json
+import math
+
+import pytest
+
+from dashboard import routing as pure
+from dashboard.sources import routing as source
+from dashboard.sources.workspace import WORKSPACE
+from tests.dashboard.judged_workspace import LOAD, routing, step, version
+from tests.dashboard.pages import opened, said
+from uni_moe.artifacts import Layout, write_json
+from uni_moe.train.alarms import LayerFacts
+
+RUN = "20260101T000000-tune-abcdef"
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory):
+    root = tmp_path_factory.mktemp("judged")
+    version(root, "one", 8)
+    return root
+
+
+def texts(app):
+    kinds = ("success", "error", "warning", "info", "text")
+    return said(app) + "\n".join(str(one.value) for kind in kinds for one in getattr(app, kind))
+
+
+def test_a_dead_expert_is_named_with_its_layer_and_modalities(judged, monkeypatch):
+    app = opened(monkeypatch, judged, "experts", version=1)
+    assert not app.exception
+    assert "1 expert is dead" in texts(app)
+    assert r"layer 2, expert 2 video \(0\.03%, by tokens of image, audio\)" in texts(app)
+    assert "less than 0.3 % of a layer's visits, 1.0 % of an even load" in texts(app)
+
+
+def test_a_healthy_model_says_that_no_expert_is_dead(tmp_path, monkeypatch):
+    version(tmp_path, "one", 8, load={"image": {"0": [0.5, 0.3, 0.2]}})
+    app = opened(monkeypatch, tmp_path, "experts")
+    assert "No expert is dead among the judged items" in texts(app)
+    assert "receipt beside the weights is not here" in texts(app)
+    assert "run that trained this model is not here" in texts(app)
+
+
+def test_loads_that_are_no_number_are_told(tmp_path, monkeypatch):
+    version(tmp_path, "one", 8, load={"image": {"0": [math.nan, 0.3, math.inf]}})
+    app = opened(monkeypatch, tmp_path, "experts")
+    assert not app.exception
+    assert "2 loads are no number" in texts(app)
+    assert "No expert is dead" not in texts(app)
+
+
+def test_a_version_that_is_not_there_is_told(judged, monkeypatch):
+    app = opened(monkeypatch, judged, "experts", version=99)
+    assert not app.exception
+    assert "no version of this number" in texts(app)
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "nothing", "<script>"])
+def test_a_run_that_is_not_there_is_told(judged, monkeypatch, name):
+    app = opened(monkeypatch, judged, "experts", run=name)
+    assert not app.exception
+    assert "no run of this name" in texts(app)
+
+
+def test_a_training_shows_its_last_steps_and_its_course(tmp_path, monkeypatch):
+    routing(Layout(tmp_path), RUN, [step(n) for n in range(1, 60)])
+    app = opened(monkeypatch, tmp_path, "experts", run=RUN)
+    assert not app.exception
+    assert "Load of layer 0 over time" in texts(app)
+    assert "in steps 40 to 59" in texts(app)
+    assert "layer 0, expert 2" in texts(app)
+
+
+def test_routing_that_housekeeping_removed_is_told(tmp_path, monkeypatch):
+    folder = routing(Layout(tmp_path), RUN, None)
+    write_json(folder / "removed.json", {"files": {"routing.jsonl": {"size_bytes": 7}}})
+    app = opened(monkeypatch, tmp_path, "experts", run=RUN)
+    assert not app.exception
+    assert "Housekeeping removed the routing" in texts(app)
+
+
+def test_a_run_without_routing_says_which_runs_have_one(tmp_path, monkeypatch):
+    routing(Layout(tmp_path), RUN, None)
+    assert "keeps no routing" in texts(opened(monkeypatch, tmp_path, "experts", run=RUN))
+
+
+def test_broken_lines_and_numbers_of_routing_break_nothing(tmp_path, monkeypatch):
+    broken = [{"step": "x"}, {"step": 3, "layers": {"0": {"image": {"tokens": None}}}}]
+    lines = [*broken, step(4, entropy=math.nan), step(5, visits=(math.nan, 1, 1)), step(6)]
+    routing(Layout(tmp_path), RUN, lines)
+    app = opened(monkeypatch, tmp_path, "experts", run=RUN)
+    assert not app.exception
+    assert "no number" in texts(app)
+
+
+def test_a_long_record_is_read_here_and_there_and_its_end_is_whole(tmp_path, monkeypatch):
+    monkeypatch.setenv(WORKSPACE, str(tmp_path))
+    monkeypatch.setattr(source, "MOST_BYTES", 40_000)
+    routing(Layout(tmp_path), RUN, [step(n) for n in range(1, 5000)])
+    kept = source.read_on(RUN, source.Kept())
+    assert kept.is_part
+    assert len(kept.steps) <= source.KEPT
+    assert kept.steps[0].step < 10
+    assert [one.step for one in kept.last] == list(range(4980, 5000))
+
+
+def test_a_runs_experts_have_the_names_of_the_version_that_came_of_it(tmp_path, monkeypatch):
+    layout, known = version(tmp_path, "one", 8)
+    receipt = {"operation": {"name": "upcycle"}, "slots": ["base", "image", "video"]}
+    write_json(layout.store / known.model / "model" / "receipt.json", receipt)
+    folder = routing(layout, RUN, [step(n) for n in range(1, 30)])
+    record = json.loads((folder / "run.json").read_text())
+    write_json(folder / "run.json", {**record, "artifacts": {"artifacts/model": known.model}})
+    app = opened(monkeypatch, tmp_path, "experts", run=RUN)
+    assert "layer 0, expert 2 video" in texts(app)
+    app = opened(monkeypatch, tmp_path, "experts", version=1)
+    assert "What was done, in order: upcycle." in texts(app)
+
+
+def test_a_run_at_work_shows_what_it_has_and_its_alarms(tmp_path, monkeypatch):
+    folder = routing(Layout(tmp_path), RUN, [step(1)], status="running")
+    alarm = {"event": "alarm", "kind": "dead_expert", "step": 1, "text": "layer 0: <b>dead</b>"}
+    (folder / "events.jsonl").write_text(json.dumps(alarm) + "\n")
+    app = opened(monkeypatch, tmp_path, "experts", run=RUN)
+    assert not app.exception
+    assert "in steps 1 to 1" in texts(app)
+    assert r"layer 0\: \<b\>dead" in texts(app)
+
+
+def test_what_comes_later_is_read_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv(WORKSPACE, str(tmp_path))
+    folder = routing(Layout(tmp_path), RUN, [step(1)])
+    kept = source.read_on(RUN, source.Kept())
+    with (folder / "routing.jsonl").open("a") as file:
+        file.write(json.dumps(step(2)) + "\n" + '{"step": 3, "lay')
+    kept = source.read_on(RUN, kept)
+    assert [one.step for one in kept.steps] == [1, 2]
+    for number in range(3, 5):
+        with (folder / "routing.jsonl").open("a") as file:
+            file.write("\n" + json.dumps(step(number)) + "\n")
+        kept = source.read_on(RUN, kept)
+    assert [one.step for one in kept.steps] == [1, 2, 3, 4]
+
+
+def test_who_is_dead_is_what_the_alarms_of_training_say():
+    for load in ([0.5, 0.499, 0.001], [1.0, 0.0, 0.0], [0.4, 0.3, 0.3]):
+        facts = LayerFacts(1, tuple(load), max(load), 0.5)
+        assert pure.dead(load, 0.01) == facts.dead(0.01)
+
+
+def test_steps_join_by_tokens():
+    one, two = (pure.step_of(step(n, visits=(n, 0, 0), entropy=n)) for n in (1, 3))
+    seen = pure.joined([one, two]).layers["0"]["image"]
+    assert (seen.tokens, seen.visits, seen.entropy) == (10, (4, 0, 0), 2)
+
+
+def test_an_expert_that_one_modality_shuns_is_alive():
+    found = pure.quiet_ones(pure.with_all(LOAD), 0.01)
+    assert [(one.layer, one.slot, one.is_dead) for one in found] == [("2", 2, True)]
+    shunned = {"image": {"0": [0.5, 0.5]}, "audio": {"0": [1.0, 0.0]}}
+    (one,) = pure.quiet_ones(pure.with_all(shunned), 0.01)
+    assert (one.is_dead, one.modalities) == (False, ("audio",))

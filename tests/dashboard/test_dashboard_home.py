@@ -1,0 +1,118 @@
+"""Home: one look at what is live, what runs, what is broken, and the questions people ask."""
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from tests.dashboard.pages import opened, said
+from tests.dashboard.registered import HOSTILE, break_log, marked, of_many, of_one
+from tests.unit.registry.workspace import write_run
+from uni_moe.artifacts import Layout, read_json, write_json
+
+QUESTIONS = (
+    "What made this model?",
+    "What changed since the champion before?",
+    "Why was the last challenger rejected?",
+    "Why is it worse on audio?",
+    "Which expert is dead?",
+    "Which samples were refused, and why?",
+    "What ran last night?",
+    "What was live on a date?",
+    "Can this sample be removed, and what follows?",
+    "Is it reproducible?",
+)
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    root = tmp_path_factory.mktemp("many")
+    of_many(root)
+    return root
+
+
+def links(app):
+    return {one.proto.label.replace("\\", ""): one.proto for one in app.get("page_link")}
+
+
+def test_an_empty_workspace_says_what_to_do_and_lists_the_questions(tmp_path, monkeypatch):
+    app = opened(monkeypatch, tmp_path)
+    assert not app.exception
+    assert "No model is live" in said(app)
+    assert "Nothing runs." in said(app)
+    assert set(QUESTIONS) <= links(app).keys()
+
+
+def test_one_version_is_live_with_its_score_and_its_verdict(tmp_path, monkeypatch):
+    of_one(tmp_path)
+    app = opened(monkeypatch, tmp_path)
+    assert not app.exception
+    for words in ("Version 1 is live", "60\\.0 %", "promoted", "Nothing known:"):
+        assert words in said(app)
+
+
+def test_after_a_rollback_home_tells_both_the_last_retraining_and_the_way_back(many, monkeypatch):
+    app = opened(monkeypatch, many)
+    assert not app.exception
+    shown = said(app).replace("\\", "")
+    assert "Version 1 is live" in shown
+    assert "not judged by the gate" in shown  # version 4
+    assert "forgotten by bob" in shown
+    assert "rolled back to version 1" in shown
+
+
+def test_the_questions_lead_to_the_versions_that_they_are_about(many, monkeypatch):
+    asked = {name: one.query_string for name, one in links(opened(monkeypatch, many)).items()}
+    assert asked["Why was the last challenger rejected?"] == "version=2&view=verdicts"
+    assert asked["What changed since the champion before?"] == "view=difference&a=3&b=1"
+    assert asked["Is it reproducible?"] == "version=1&view=reproducible"
+    assert asked["What ran last night?"] == "since=24h"
+
+
+def test_runs_show_their_true_state_and_how_far_they_are(tmp_path, monkeypatch):
+    layout = Layout(tmp_path)
+    row = json.dumps({"step": 7, "loss": 0.25}) + "\n"
+    folder = write_run(layout, "20260101T000000-tune-1", metrics=row)
+    (folder / "events.jsonl").write_text(json.dumps({"event": "training", "steps": 10}) + "\n")
+    write_run(layout, "20260101T000001-tune-2", silent_s=300)
+    app = opened(monkeypatch, tmp_path)
+    assert not app.exception
+    shown = said(app).replace("\\", "")
+    assert "step 7 of 10, loss 0.25" in shown
+    assert "tune died" in shown
+    assert "1 running" in shown
+    assert "1 died" in shown
+
+
+def test_failures_and_alarms_of_the_last_days_stand_there_harmless(tmp_path, monkeypatch):
+    layout = Layout(tmp_path)
+    folder = write_run(layout, "20260101T000000-tune-1", status="failed")
+    record = read_json(folder / "run.json") | {"error": HOSTILE}
+    write_json(folder / "run.json", record)
+    alarm = {"event": "alarm", "kind": "spike", "step": 3, "text": HOSTILE, "time": None}
+    alarm["time"] = datetime.now(UTC).isoformat()
+    (folder / "events.jsonl").write_text(json.dumps(alarm) + "\n")
+    app = opened(monkeypatch, tmp_path)
+    assert not app.exception
+    shown = said(app)
+    assert "tune failed" in shown
+    assert "alarm of tune" in shown
+    assert "<script>" not in marked(app)
+    assert "](http" not in marked(app)
+
+
+def test_a_broken_audit_log_is_told_on_home(tmp_path, monkeypatch):
+    break_log(of_one(tmp_path))
+    app = opened(monkeypatch, tmp_path)
+    assert not app.exception
+    assert "The audit log is broken" in said(app)
+
+
+def test_a_run_folder_that_cannot_be_read_hides_no_other(tmp_path, monkeypatch):
+    layout = Layout(tmp_path)
+    write_run(layout, "20260101T000000-tune-1")
+    broken = write_run(layout, "20260101T000001-tune-2")
+    (broken / "run.json").write_text('{"id": 3')
+    (layout.runs / "notes.txt").write_text("mine")
+    app = opened(monkeypatch, tmp_path)
+    assert not app.exception

@@ -1,0 +1,91 @@
+"""What data or an address says becomes no program, no picture from elsewhere, no traceback."""
+
+from urllib.parse import quote
+
+import pytest
+
+from dashboard.site import PLACES
+from tests.dashboard.conftest import serving
+from tests.dashboard.hostile import MARKDOWN, SCRIPT, TURNED, hostile
+from tests.dashboard.pages import opened, said
+from uni_moe.artifacts import Layout
+from uni_moe.registry import read
+
+NAMES = ("version", "against", "run", "runs", "model", "artifact", "sample", "source", "key", "a")
+BAD = (SCRIPT, MARKDOWN, TURNED, "../../../../etc/passwd", "1e999", "-1", "x" * 5_000)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return hostile(Layout(tmp_path_factory.mktemp("hostile")))
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_every_page_stands_before_hostile_data(root, monkeypatch, name):
+    app = opened(monkeypatch, root, name)
+    assert not app.exception, app.exception
+    assert PLACES[name].question in said(app)
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_every_page_stands_where_it_is_asked_for_what_is_there(root, monkeypatch, name):
+    app = opened(monkeypatch, root, name, **known(root))
+    assert not app.exception, app.exception
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_every_page_stands_before_a_hostile_address(root, monkeypatch, name):
+    for turn in (0, 3):
+        app = opened(monkeypatch, root, name, **{n: BAD[turn + i % 4] for i, n in enumerate(NAMES)})
+        assert not app.exception, (turn, app.exception)
+        assert "root:x:0" not in said(app)
+
+
+def known(root):
+    """Return an address' words that name what is there."""
+    layout = Layout(root)
+    (version,) = read.models(layout)
+    run = next(iter(sorted(layout.runs.iterdir()))).name
+    own = {"version": version.number, "against": version.number, "run": run, "runs": run}
+    return own | {"model": version.model, "artifact": version.model}
+
+
+def test_a_browser_that_visits_every_page_runs_nothing_and_asks_nobody_else(root, browser):
+    asked, spoken = [], []
+    with serving(root) as address:
+        page = browser.new_page()
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("dialog", lambda dialog: (spoken.append(dialog.message), dialog.dismiss()))
+        words = "&".join(f"{name}={quote(str(value))}" for name, value in known(root).items())
+        bad = "&".join(f"{name}={quote(SCRIPT + MARKDOWN)}" for name in NAMES)
+        for name in PLACES:
+            for query in (words, bad):
+                page.goto(f"{address}/{name}?{query}")
+                page.get_by_role("heading", name=PLACES[name].title, exact=True).wait_for(
+                    timeout=60_000
+                )
+                still(page)
+                assert page.evaluate("window.__hacked") is None, (name, query)
+                assert not foreign(page), (name, query)
+                text = page.inner_text("body")
+                assert "Traceback" not in text, (name, query)
+                assert "Error running app" not in text, (name, query)
+        page.close()
+    ours = (address, address.replace("http", "ws"), "data:", "blob:")
+    assert not [url for url in asked if not url.startswith(ours)]
+    assert not spoken
+
+
+def still(page):
+    """Wait until a page has shown all."""
+    page.locator("[data-testid=stStatusWidget]").wait_for(state="detached", timeout=60_000)
+    page.wait_for_timeout(250)
+
+
+def foreign(page):
+    """Return what a page shows or links to from elsewhere, or as a program."""
+    return page.evaluate(
+        """() => [...document.querySelectorAll("img,iframe,script,a,link,source,video,audio")]
+            .map(one => String(one.src || one.href || location.origin))
+            .filter(url => !url.startsWith(location.origin) && !/^(data:image|blob:)/.test(url))"""
+    )

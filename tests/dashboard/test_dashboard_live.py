@@ -1,0 +1,202 @@
+"""What runs is read on from its folder: nothing twice, in a room that does not grow."""
+
+import json
+import math
+import random
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from dashboard.sources.tailing import Tail
+from dashboard.sources.thinned import Thinned
+from tests.dashboard.conftest import serving
+from tests.dashboard.run_folders import append, happened, layout_of, metric, now_running
+from uni_moe.registry.read import Point
+
+REFRESHES = 14_400  # of 8 hours, one every 2 seconds
+KEYS = ("loss", "loss/audio", "loss_of_source/playground", "learning_rate", "tokens_per_s")
+FLAT = 1.05  # so much of a curve's parts come and go while two become one
+VISIBLE_S = 5.0
+
+
+def size_of(tail):
+    """Return the bytes of all that a tail keeps."""
+    seen, waiting, total = set(), [tail], 0
+    while waiting:
+        one = waiting.pop()
+        if id(one) in seen or isinstance(one, type):
+            continue
+        seen.add(id(one))
+        total += sys.getsizeof(one)
+        if isinstance(one, dict):
+            waiting += [*one.keys(), *one.values()]
+        elif isinstance(one, list | tuple | set) or hasattr(one, "popleft"):
+            waiting += list(one)
+        else:
+            waiting += [
+                getattr(one, name)
+                for name in (*getattr(one, "__slots__", ()), *getattr(one, "__dict__", ()))
+            ]
+    return total
+
+
+def test_eight_hours_of_refreshes_leave_memory_flat_and_show_the_last_point(tmp_path):
+    layout = layout_of(tmp_path)
+    folder = layout.runs / now_running(layout)
+    tail, sizes = Tail(folder.name), []
+    with (
+        (folder / "metrics.jsonl").open("a") as metrics,
+        (folder / "events.jsonl").open("a") as events,
+    ):
+        for refresh in range(REFRESHES):
+            row = {key: math.sin(refresh / 90) + place for place, key in enumerate(KEYS)}
+            told = {"time": "2026-03-01T00:00:00+00:00", "step": refresh, **row}
+            metrics.write(json.dumps(told) + "\n")
+            events.write('{"time": "", "event": "alarm", "step": 1, "text": "a leap"}\n')
+            metrics.flush(), events.flush()
+            tail.read(folder)
+            if refresh % 1200 == 1199:
+                sizes.append(size_of(tail))
+    half = len(sizes) // 2
+    assert max(sizes[half:]) <= FLAT * max(sizes[:half])
+    assert max(sizes) < 3_000_000
+    assert tail.last_step == REFRESHES - 1
+    assert tail.position == (folder / "metrics.jsonl").stat().st_size
+    assert tail.counts["alarm"] == REFRESHES
+    for place, key in enumerate(KEYS):
+        points = tail.points(key)
+        assert len(points) <= 1000
+        assert points[-1] == Point(REFRESHES - 1, math.sin((REFRESHES - 1) / 90) + place)
+
+
+def test_a_thinned_curve_keeps_the_extremes_of_all_its_points():
+    dice = random.Random(5)
+    curve, told = Thinned(50), {}
+    for step in range(0, 30_000, 3):
+        told[step] = dice.gauss(0, 1)
+        curve.add(step, told[step])
+    points = curve.points()
+    assert len(points) <= 101
+    assert [point.step for point in points] == sorted({point.step for point in points})
+    assert all(told[point.step] == point.value for point in points)
+    values = [point.value for point in points]
+    assert max(values) == max(told.values())
+    assert min(values) == min(told.values())
+
+
+def test_few_points_are_all_kept_in_their_order():
+    curve = Thinned(50)
+    for step in (1, 2, 10, 11):
+        curve.add(step, float(step))
+    assert curve.points() == [Point(step, float(step)) for step in (1, 2, 10, 11)]
+
+
+def test_a_training_that_goes_back_tells_its_steps_again(tmp_path):
+    layout = layout_of(tmp_path)
+    run = now_running(layout)
+    for step in range(1, 2001):
+        metric(layout, run, step, loss=float(step), gradient_norm=1.0)
+    tail = Tail(run)
+    tail.read(layout.runs / run)
+    for step in range(1500, 1503):
+        metric(layout, run, step, loss=-1.0)
+    tail.read(layout.runs / run)
+    points = tail.points("loss")
+    again = [point for point in points if point.step >= 1500]
+    assert again[0] == Point(1500, -1.0)
+    assert again[-1] == Point(1502, -1.0)
+    assert all(point.value in (-1.0, point.step) for point in points)
+    assert all(point.value == -1.0 for point in again)
+    assert tail.points("gradient_norm")[-1].step < 1500
+
+
+def test_numbers_that_are_not_finite_stay_and_are_counted(tmp_path):
+    layout = layout_of(tmp_path)
+    run = now_running(layout)
+    for step in range(5000):
+        metric(layout, run, step, loss=float("nan") if step == 77 else 1.0)
+    tail = Tail(run)
+    tail.read(layout.runs / run, patience_s=60)
+    assert [point.step for point in tail.points("loss") if math.isnan(point.value)] == [77]
+    assert tail.odd("loss") == {"nan": 1}
+
+
+def test_a_half_written_line_waits_for_its_end(tmp_path):
+    layout = layout_of(tmp_path)
+    run = now_running(layout, steps=2)
+    file = layout.runs / run / "metrics.jsonl"
+    with file.open("a") as stream:
+        stream.write('{"step": 3, "lo')
+    tail = Tail(run)
+    tail.read(layout.runs / run)
+    assert tail.last_step == 2
+    with file.open("a") as stream:
+        stream.write('ss": 0.5}\n')
+    tail.read(layout.runs / run)
+    assert tail.points("loss")[-1] == Point(3, 0.5)
+
+
+def test_a_file_that_another_took_the_place_of_is_read_from_its_beginning(tmp_path):
+    layout = layout_of(tmp_path)
+    run = now_running(layout, steps=50)
+    tail = Tail(run)
+    tail.read(layout.runs / run)
+    (layout.runs / run / "metrics.jsonl").unlink()
+    tail.read(layout.runs / run)
+    metric(layout, run, 1, loss=0.5)
+    tail.read(layout.runs / run)
+    assert tail.points("loss") == [Point(1, 0.5)]
+
+
+def test_events_are_bounded_and_cut(tmp_path):
+    layout = layout_of(tmp_path)
+    run = now_running(layout)
+    for number in range(1000):
+        happened(layout, run, f"kind {number}", step=number, said={"a": ["x" * 500] * 9})
+    append(layout.runs / run / "events.jsonl", {"event": "e" * 10**5, "text": "t" * 10**5})
+    tail = Tail(run)
+    tail.read(layout.runs / run, patience_s=60)
+    assert len(tail.events) == 200
+    assert sum(len(one.text) + len(one.event) for one in tail.events) < 200 * 700
+    assert len(tail.counts) <= 128
+
+
+@contextmanager
+def beating(folder):
+    """Let a run's heart beat."""
+    stop = threading.Event()
+
+    def beat():
+        while not stop.wait(1):
+            append(folder / "heartbeat.jsonl", {"time": datetime.now(UTC).isoformat()})
+
+    heart = threading.Thread(target=beat)
+    heart.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        heart.join()
+
+
+def test_new_points_are_visible_within_five_seconds_and_the_rest_stays(tmp_path, browser):
+    layout = layout_of(tmp_path)
+    run = now_running(layout, steps=5)
+    happened(layout, run, "training", step=0, steps=1000)
+    with beating(layout.runs / run), serving(layout.root) as address:
+        page = browser.new_page()
+        page.goto(address)
+        page.get_by_role("heading", name="Home").wait_for()
+        page.goto(f"{address}/run?run={run}&charts=Loss")
+        page.get_by_text("step 5 of 1,000").wait_for()
+        page.locator("canvas, svg.marks").first.wait_for()
+        page.evaluate("document.querySelector('h1').dataset.same = 'yes'")
+        for step in range(6, 40, 11):
+            metric(layout, run, step, loss=0.1)
+            began = time.monotonic()
+            page.get_by_text(f"step {step} of 1,000").wait_for(timeout=1000 * VISIBLE_S)
+            assert time.monotonic() - began < VISIBLE_S
+        assert page.evaluate("document.querySelector('h1').dataset.same") == "yes"
+        page.close()

@@ -1,0 +1,50 @@
+"""The question `dashboard` opens pages by the browser's clock; MLflow is told of the same runs."""
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from benchmarks import dashboard
+from benchmarks.browser import CHROMIUM, chromium
+from benchmarks.dashboard_beside import some_run, write_runs
+from dashboard.site import PLACES
+from uni_moe.artifacts import Layout
+from uni_moe.registry.example.making import Sizes, make_example
+
+PAGE = "data:text/html,<h1>Runs</h1><p id=it>{text}</p><a href='%23'>more</a>"
+
+
+def test_mlflow_is_told_of_every_run_and_of_one_with_its_curves(tmp_path, monkeypatch):
+    monkeypatch.delenv("UNI_MOE_DATABASE_URL", raising=False)
+    layout = Layout(tmp_path / "example")
+    until = datetime(2026, 3, 1, tzinfo=UTC)
+    make_example(layout.root, Sizes(30, 900), until, lambda _: None)
+    run = some_run(layout)
+    assert write_runs(layout, run, tmp_path / "runs.jsonl") == 30
+    told = [json.loads(line) for line in (tmp_path / "runs.jsonl").read_text().splitlines()]
+    assert {one["status"] for one in told} == {"FINISHED", "FAILED", "KILLED"}
+    points = {one["name"]: len(one["metrics"].get("loss", ())) for one in told}
+    assert points.pop(run) > 1
+    assert set(points.values()) == {0, 1}
+
+
+def test_every_page_says_what_its_content_is():
+    assert set(dashboard.CONTENT) == set(PLACES)
+
+
+def test_a_page_that_never_shows_its_content_was_not_measured():
+    assert dashboard.told("a page", [0.2, None, 0.4], 0.5, "p").value is None
+    assert dashboard.told("a page", [], 0.5, "p").value is None
+    assert dashboard.told("a page", [0.2, 0.3, 0.4], 0.5, "p").value == 0.3
+
+
+@pytest.mark.skipif(not CHROMIUM.is_file(), reason="no Chromium: `apt-get install chromium`")
+def test_the_browsers_clock_sees_content_that_is_there_and_none_that_is_not():
+    with chromium() as screen:
+        address = PAGE.format(text="of 30 runs")
+        assert screen.open(address, {"title": "Runs", "content": "#it"}) > 0
+        changed = {"text": r"of (\d+) runs", "not": "of 30 runs"}
+        assert screen.click("//a", changed, most_s=0.3) is None
+        assert screen.click("//a", {"content": "#it"}) < 5
+        assert screen.text(r"of (\d+) runs") == "of 30 runs"

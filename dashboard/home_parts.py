@@ -139,7 +139,7 @@ def _questions() -> Iterator[tuple[str, str, dict[str, object]]]:
         {"version": known.get(refused or ""), "view": "verdicts"},
     )
     newest = number if last is None else last.number
-    yield "Why is it worse on audio?", "evaluation", {"version": newest, "modality": "audio"}
+    yield "Why is it worse on audio?", "evaluation", {"version": newest, "items": "audio"}
     yield "Which expert is dead?", "experts", {"version": number}
     yield "Which samples were refused, and why?", "data", {"view": "quarantine"}
     yield "What ran last night?", "runs", {"since": "24h"}

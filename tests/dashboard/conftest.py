@@ -64,3 +64,9 @@ def wait(address, process):
         except (URLError, OSError):
             time.sleep(0.2)
     raise AssertionError("the dashboard does not answer")
+
+
+def still(page):
+    """Wait until a page has shown all."""
+    page.locator("[data-testid=stStatusWidget]").wait_for(state="detached", timeout=60_000)
+    page.wait_for_timeout(250)

@@ -6,11 +6,11 @@ import shutil
 import pytest
 
 from tests.dashboard.pages import opened, said
+from tests.dashboard.refused import refuse
 from tests.unit.data.workspace import ingested, small_playground
 from tests.unit.registry import data_workspace
-from uni_moe.artifacts import Layout, parent_ids, write_artifact
+from uni_moe.artifacts import Layout, write_artifact
 from uni_moe.data.manifest import read_manifest
-from uni_moe.data.validated import write_accepted, write_quarantine
 from uni_moe.registry.promoting import promote_if_better
 from uni_moe.registry.write import register
 
@@ -38,22 +38,7 @@ def layout(tmp_path_factory):
 def playground(tmp_path_factory):
     """Ingested samples with media; of the pictures some are refused, for several reasons."""
     made = ingested(tmp_path_factory.mktemp("played"), small_playground())
-    rows = read_manifest(made.samples("image"))
-    rows[1]["media"] = json.dumps([json.loads(rows[1]["media"])[0] | {"members": ["gone.png"]}])
-    rows[2]["caption"] = HOSTILE
-    rows[2]["conversation"] = "not a conversation"
-    refused = [rows[n % len(rows)] | {"key": f"playground/r{n:02}"} for n in range(13)]
-    codes = [["short_sound", "low_rate"], ["low_rate"], [HOSTILE.replace(",", "")]]
-    with write_artifact(
-        made.validated("image"),
-        stage="validate",
-        kind="validated",
-        params={},
-        parents=parent_ids(made, made.samples("image")),
-    ) as draft:
-        write_accepted(draft.folder, rows)
-        write_quarantine(draft.folder, refused, [codes[n % 3] for n in range(13)])
-        draft.results.update(accepted=len(rows), quarantined=13, listed=len(rows) + 13)
+    refuse(made, HOSTILE)
     return made
 
 

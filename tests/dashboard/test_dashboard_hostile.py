@@ -5,7 +5,7 @@ from urllib.parse import quote
 import pytest
 
 from dashboard.site import PLACES
-from tests.dashboard.conftest import serving
+from tests.dashboard.conftest import serving, still
 from tests.dashboard.hostile import MARKDOWN, SCRIPT, TURNED, hostile
 from tests.dashboard.pages import opened, said
 from uni_moe.artifacts import Layout
@@ -74,12 +74,6 @@ def test_a_browser_that_visits_every_page_runs_nothing_and_asks_nobody_else(root
     ours = (address, address.replace("http", "ws"), "data:", "blob:")
     assert not [url for url in asked if not url.startswith(ours)]
     assert not spoken
-
-
-def still(page):
-    """Wait until a page has shown all."""
-    page.locator("[data-testid=stStatusWidget]").wait_for(state="detached", timeout=60_000)
-    page.wait_for_timeout(250)
 
 
 def foreign(page):

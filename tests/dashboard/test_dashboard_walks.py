@@ -1,0 +1,138 @@
+"""Questions that people ask, walked from Home in a browser, and a picture of every page."""
+
+import io
+import shutil
+from datetime import UTC, datetime
+
+import pytest
+from PIL import Image
+
+from dashboard.site import PLACES
+from tests.dashboard.conftest import serving, still
+from tests.dashboard.refused import refuse
+from tests.unit.data.workspace import ingested, small_playground
+from uni_moe.artifacts import Layout
+from uni_moe.registry import read
+from uni_moe.registry.example.making import Sizes, make_example
+
+PATIENCE_MS = 60_000
+SHADES = 20  # of a page that shows something; an empty one has a few
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("walks") / "example"
+    make_example(folder, Sizes(runs=120, points=20_000), datetime.now(UTC), lambda _: None)
+    shutil.rmtree(folder / "artifacts", ignore_errors=True)
+    refuse(ingested(folder, small_playground()), "a caption")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(root):
+    with serving(root) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def page(browser):
+    page = browser.new_page(viewport={"width": 1440, "height": 900})
+    yield page
+    page.close()
+
+
+def champion(root):
+    found = read.champion(Layout(root))
+    assert found is not None
+    return found
+
+
+def before(root):
+    now = champion(root)
+    return next(
+        one.number for one in reversed(read.history(Layout(root))) if one.model != now.model
+    )
+
+
+def rejected(root):
+    numbers = {one.model: one.number for one in read.models(Layout(root))}
+    last = [one for one in read.verdicts(Layout(root)) if not one.verdict.promoted][-1]
+    return numbers[last.verdict.candidate], last.verdict.reasons[0]
+
+
+ANSWERS = {
+    "What made this model?": lambda root: [champion(root).model, "artifacts around"],
+    "What changed since the champion before?": lambda root: [
+        f"Graph around version {before(root)}",
+        f"Graph around version {champion(root).number}",
+        "Scores",
+    ],
+    "Why was the last challenger rejected?": lambda root: [
+        f"Version {rejected(root)[0]}: refused",
+        rejected(root)[1],
+    ],
+    "Why is it worse on audio?": lambda root: [
+        f"against version {champion(root).number}",
+        "Items",
+    ],
+    "Which expert is dead?": lambda _: ["is dead among the judged items"],
+    "Which samples were refused, and why?": lambda _: ["refused: short_sound,low_rate"],
+    "What ran last night?": lambda _: ["runs. Click into a row to open the run"],
+    "What was live on a date?": lambda root: [f"Version {champion(root).number}", "to today"],
+    "Is it reproducible?": lambda root: [f"version {champion(root).number} was never verified"],
+}
+
+
+def said(page):
+    """Return the text of a page, without the unseen letters that keep addresses plain."""
+    return page.locator("[data-testid=stMain]").inner_text().replace("\u2060", "")
+
+
+@pytest.mark.parametrize("question", ANSWERS)
+def test_one_click_from_home_answers(root, address, page, question):
+    page.goto(address)
+    page.get_by_role("link", name=question).click(timeout=PATIENCE_MS)
+    for answer in ANSWERS[question](root):
+        page.get_by_text(answer[:60]).first.wait_for(timeout=PATIENCE_MS)
+    still(page)
+    assert "Traceback" not in said(page)
+
+
+def test_two_steps_from_home_tell_whether_a_sample_can_be_removed(root, address, page):
+    page.goto(address)
+    question = "Can this sample be removed, and what follows?"
+    page.get_by_role("link", name=question).click(timeout=PATIENCE_MS)
+    field = page.get_by_label("Sample", exact=True)
+    field.fill(sample(root))
+    field.press("Enter")
+    page.get_by_text(f"uni-moe impact {sample(root)}").first.wait_for(timeout=PATIENCE_MS)
+    page.get_by_text("uni-moe remove").first.wait_for(timeout=PATIENCE_MS)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_page_has_its_picture_in_light_and_dark(address, browser, tmp_path, scheme):
+    context = browser.new_context(viewport={"width": 1440, "height": 900}, color_scheme=scheme)
+    shown = context.new_page()
+    for name, place in PLACES.items():
+        shown.goto(address if name == "home" else f"{address}/{name}")
+        shown.get_by_role("heading", name=place.title, exact=True).wait_for(timeout=PATIENCE_MS)
+        still(shown)
+        picture = shown.screenshot(path=tmp_path / f"{name}-{scheme}.png")
+        image = Image.open(io.BytesIO(picture)).convert("L")
+        shades = image.getcolors(256)
+        assert shades is not None
+        assert len(shades) > SHADES, name
+        back = max(shades)[1]
+        assert (back > 128) == (scheme == "light"), name
+    context.close()
+
+
+def sample(root):
+    """Return the key of a sample that the index knows."""
+    from sqlalchemy import select
+
+    from uni_moe.registry.database import reading
+    from uni_moe.registry.tables_data import SampleRow
+
+    with reading(Layout(root)) as session:
+        return session.scalars(select(SampleRow.key).order_by(SampleRow.number)).first()

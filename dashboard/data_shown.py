@@ -70,7 +70,17 @@ def by_source(data: Generation) -> Iterator[Counts]:
 
 
 def drifts(known: Sequence[Version]) -> None:
-    """Show how accepted samples changed from version to version, where they did."""
+    """Offer how accepted samples changed from version to version: whole tables are compared."""
+    if len(known) < 2:
+        return
+    with st.expander(
+        "What changed between versions", key="drift", on_change="rerun", bind="query-params"
+    ) as part:
+        if part.open:
+            _drifts(known)
+
+
+def _drifts(known: Sequence[Version]) -> None:
     pairs = list(itertools.pairwise(known))[-_DRIFTS:]
     rows = []
     for before, after in pairs:
@@ -85,8 +95,9 @@ def drifts(known: Sequence[Version]) -> None:
                     {**told, "change": word, "source": name, "samples": count}
                     for name, count in counts.items()
                 ]
-    if rows:
-        st.subheader("What changed between versions", anchor=False)
+    if not rows:
+        st.text(f"The last {len(pairs) + 1} versions accepted the same samples.")
+    else:
         st.caption("Accepted samples of a version that the one before it did not have, or lost.")
         st.dataframe(rows, hide_index=True, key="data-drift", alt="Changes between versions.")
         last = pairs[-1]

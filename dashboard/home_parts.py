@@ -11,13 +11,15 @@ from dashboard import charts
 from dashboard.showing import chart, live, nothing, told
 from dashboard.site import link
 from dashboard.sources import audit, lately, versions
-from dashboard.sources.models import models, reigns, scores
-from dashboard.words import ago, lasting, percent, plain, short, when
-from uni_moe.registry.lately import Lately, Progress
-from uni_moe.registry.read import Version
+from dashboard.sources.evaluation import scores_of
+from dashboard.sources.models import models, reigns
+from dashboard.words import ago, lasting, percent, plain, short, since_s, when
+from uni_moe.registry.read import RunLine, Version
+from uni_moe.registry.run_ends import Progress
 
-_LIVE_S = 4.0
-_MOST_RUNNING, _MOST_LINES = 5, 3
+_LIVE_S, _SLOW_S = 4.0, 30.0  # what runs, and what changes with a decision or an end
+_MOST_RUNNING, _MOST_LINES = 5, 2
+_LONGEST = 140  # letters of a line
 _MARKS = {
     "done": (":material/check_circle:", "green"),
     "promoted": (":material/check_circle:", "green"),
@@ -28,6 +30,7 @@ _MARKS = {
 }
 
 
+@live(_SLOW_S)
 def live_now() -> None:
     """Show the champion, since when it is live, and how good it is."""
     version = versions.champion()
@@ -36,7 +39,7 @@ def live_now() -> None:
         nothing("Nothing was promoted yet.", "`uni-moe run` trains, judges and registers a model.")
         return
     since = next((one.since for one in reversed(reigns()) if one.model == version.model), None)
-    found = scores(version.report)
+    found = scores_of((version.report,), "modality").get(version.report, {})
     _title(f"Version {version.number} is live")
     mean = sum(one.score for one in found.values()) / len(found) if found else None
     st.markdown(f"mean score **{plain(percent(mean))}**, since {plain(_since(since))}")
@@ -56,6 +59,7 @@ def live_now() -> None:
     link("models", "Evidence and passport", version=version.number)
 
 
+@live(_SLOW_S)
 def retrained() -> None:
     """Show the last retraining, what the gate said of it, and why."""
     _title("Last retraining")
@@ -81,10 +85,11 @@ def retrained() -> None:
         st.caption(plain(f"Since then: {said}"))
 
 
+@live(_SLOW_S)
 def broken() -> None:
     """Show what is stale, broken or alarming, or that nothing is known to be."""
     _title("Stale, broken, alarms")
-    shown = [line() for line in (_audit, _contract, _troubles, _stale, _alarms)]
+    shown = [line() for line in (_audit, _contract, _troubles, _stale, _alarms, _lag)]
     if not any(shown):
         st.markdown(
             ":material/check_circle: Nothing known: runs, cards and the audit log are in order."
@@ -96,7 +101,7 @@ def broken() -> None:
 def running() -> None:
     """Show what runs now, and how the runs of the last 24 hours ended."""
     _title("Runs now")
-    open_now = [one for one in lately.open_runs() if one.status == "running"]
+    open_now = lately.running()
     if not open_now:
         st.caption("Nothing runs.")
     for one in open_now[:_MOST_RUNNING]:
@@ -114,6 +119,7 @@ def running() -> None:
     link("runs", "All runs of the last 24 hours", since="24h")
 
 
+@live(_SLOW_S)
 def ten_questions() -> None:
     """Show the questions that people ask, each with the page where its answer stands."""
     _title("Questions people ask")
@@ -139,7 +145,12 @@ def _questions() -> Iterator[tuple[str, str, dict[str, object]]]:
         {"version": known.get(refused or ""), "view": "verdicts"},
     )
     newest = number if last is None else last.number
-    yield "Why is it worse on audio?", "evaluation", {"version": newest, "items": "audio"}
+    champion = None if newest == number else number
+    yield (
+        "Why is it worse on audio?",
+        "evaluation",
+        {"version": newest, "against": champion, "items": "audio"},
+    )
     yield "Which expert is dead?", "experts", {"version": number}
     yield "Which samples were refused, and why?", "data", {"view": "quarantine"}
     yield "What ran last night?", "runs", {"since": "24h"}
@@ -155,9 +166,9 @@ def _champions() -> tuple[Version | None, int | None]:
     return now, others[-1] if others else None
 
 
-def _run(one: Lately, far: Progress) -> None:
+def _run(one: RunLine, far: Progress) -> None:
     link("run", one.stage, icon=_MARKS["running"][0], run=one.id)
-    said = [f"since {lasting(_seconds(one.started))}"]
+    said = [f"for {lasting(since_s(one.started))}"]
     if far.step is not None:
         said.append(f"step {far.step} of {far.steps}" if far.steps else f"step {far.step}")
     if far.loss is not None:
@@ -187,24 +198,31 @@ def _contract() -> bool:
 
 
 def _troubles() -> bool:
-    found = lately.troubles()
-    for one in found[:_MOST_LINES]:
+    known = {status: lately.troubles(status) for status in ("failed", "died")}
+    newest = [one for page in known.values() for one in page.lines]
+    newest = sorted(newest, key=lambda one: one.started, reverse=True)[:_MOST_LINES]
+    for one in newest:
         why = one.error or "its heartbeat stopped without an end"
-        _line(f"{one.stage} {one.status} {ago(one.started)}: {why}", "red")
-    if found:
-        link("runs", f"{len(found)} failed or died in 7 days", status="failed")
-    return bool(found)
+        _lead(one.id, f"{one.stage} {one.status}, {ago(one.started)}: {why}", _MARKS["failed"][0])
+    span = f"{lately.DAYS}d"
+    with st.container(horizontal=True, gap="small"):
+        for status, page in known.items():
+            if page.total:
+                label = f"{page.total:,} {status} in {lately.DAYS} days"
+                link("runs", label, status=status, since=span)
+    return bool(newest)
 
 
 def _stale() -> bool:
     with told():
         found = lately.stale()
-        if found and any(one.status == "running" for one in lately.open_runs()):
+        if found and lately.running():
             st.caption("Runs are at work: what they make anew is stale until they end.")
         for one in found.artifacts[:_MOST_LINES]:
             _line(f"stale: {one.name}: {one.why}", "orange")
         if len(found.artifacts) > _MOST_LINES:
-            st.caption(f"and {len(found.artifacts) - _MOST_LINES} more artifacts")
+            more = len(found.artifacts) - _MOST_LINES
+            st.caption(f"and {more:,} more artifacts that are stale")
         if found.drifts:
             names = ", ".join(one.name.removeprefix("artifacts/") for one in found.drifts)
             _line(f"version {found.champion} was made from other data: {names}", "orange")
@@ -215,14 +233,37 @@ def _stale() -> bool:
 def _alarms() -> bool:
     found = lately.alarms()
     for one in found[:_MOST_LINES]:
-        _line(f"alarm of {one.stage}: {one.text or one.kind}", "orange")
-        link("run", f"{one.stage}, {ago(one.at)}", run=one.run)
+        said = f"alarm of {one.stage}, {ago(one.at)}: {one.text or one.kind}"
+        _lead(one.run, said, ":material/warning:")
+    if len(found) > _MOST_LINES:
+        st.caption(f"{len(found)} alarms of the last {lately.LOOKED_AT} runs")
     return bool(found)
+
+
+def _lag() -> bool:
+    """Say what neither the index nor a look into folders tells."""
+    found = lately.fresh()
+    if found.left_out:
+        _line(
+            f"The index does not know {found.unknown:,} runs; {found.left_out:,} older ones are "
+            "not looked into. uni-moe index brings them in.",
+            "orange",
+        )
+    if found.broken:
+        one, *others = found.broken
+        more = f" and {len(others)} more" if others else ""
+        _lead(one, f"cannot be read: {one}{more}", ":material/warning:")
+    return bool(found.left_out or found.broken)
+
+
+def _lead(run: str, text: str, icon: str) -> None:
+    """Show a line that leads to a run."""
+    link("run", text[:_LONGEST], icon=icon, run=run)
 
 
 def _line(text: str, colour: str) -> None:
     icon = ":material/error:" if colour == "red" else ":material/warning:"
-    st.markdown(f":{colour}[{icon}] {plain(text, 140)}")
+    st.markdown(f":{colour}[{icon}] {plain(text, _LONGEST)}")
 
 
 def _badge(word: str, label: str | None = None) -> None:
@@ -236,7 +277,3 @@ def _title(text: str) -> None:
 
 def _since(moment: str | None) -> str:
     return f"{when(moment)} ({ago(moment)})"
-
-
-def _seconds(started: str) -> float:
-    return (datetime.now(UTC) - datetime.fromisoformat(started)).total_seconds()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 import streamlit as st
@@ -16,7 +15,7 @@ from dashboard.site import link
 from dashboard.sources import runs
 from dashboard.sources.models import models
 from dashboard.sources.tailing import Tail
-from dashboard.words import ABSENT, ago, lasting, plain, short, when
+from dashboard.words import ABSENT, ago, lasting, moment_of, plain, short, since_s, when
 
 _SAID = {
     "running": "It is running: its last sign of life is less than half a minute old.",
@@ -34,8 +33,7 @@ def age_s(record: Mapping[str, Any]) -> float:
     """Return for how long a run runs, or ran."""
     if record.get("duration_s") is not None:
         return float(record["duration_s"])
-    began = datetime.fromisoformat(record["started"])
-    return max(0.0, (datetime.now(UTC) - began).total_seconds())
+    return since_s(record["started"]) or 0.0
 
 
 def head(record: Mapping[str, Any]) -> None:
@@ -98,10 +96,11 @@ def flow(record: dict[str, Any]) -> None:
 
 
 def _stages(record: Mapping[str, Any], stages: list[dict[str, Any]]) -> None:
-    first = datetime.fromisoformat(stages[0]["started"])
+    first = moment_of(stages[0]["started"])
     rows = []
     for one in stages:
-        begin = (datetime.fromisoformat(one["started"]) - first).total_seconds() / 60
+        began = moment_of(one["started"])
+        begin = (began - first).total_seconds() / 60 if began and first else 0.0
         lasted = lasting(age_s(one)) if one["status"] != "died" else "died"
         is_this = one["id"] == record["id"]
         minutes = 0.0 if one["status"] == "died" else age_s(one) / 60
@@ -181,7 +180,5 @@ def settings(record: Mapping[str, Any]) -> None:
 
 
 def _second(moment: str) -> str:
-    try:
-        return f"{datetime.fromisoformat(moment).astimezone(UTC):%H:%M:%S}"
-    except ValueError:
-        return ABSENT
+    found = moment_of(moment)
+    return ABSENT if found is None else f"{found:%H:%M:%S}"

@@ -9,7 +9,7 @@ from dashboard.reproducible import reproducible
 from dashboard.showing import chart, nothing, told
 from dashboard.site import link
 from dashboard.sources import audit, versions
-from dashboard.sources.models import scores
+from dashboard.sources.evaluation import scores_of
 from dashboard.versions_table import weights
 from dashboard.words import ago, percent, plain, when
 from uni_moe.registry.read import Decision, Version
@@ -130,7 +130,7 @@ def _says(row: dict[str, object], margin: float | None) -> str:
 
 
 def _scores(version: Version) -> None:
-    found = scores(version.report)
+    found = scores_of((version.report,), "modality").get(version.report, {})
     if not found:
         nothing("The index knows no scores of its report.", "`uni-moe index` imports them.")
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
+from statistics import fmean
 from typing import Any
 
 import streamlit as st
@@ -11,7 +12,8 @@ from dashboard import charts_models
 from dashboard.showing import chart, told
 from dashboard.site import asked, link
 from dashboard.sources import audit, versions
-from dashboard.sources.models import means, models, reigns
+from dashboard.sources.evaluation import scores_of
+from dashboard.sources.models import models, reigns
 from dashboard.words import ABSENT, plain, short, when
 from uni_moe.registry.live import Champion
 from uni_moe.registry.read import Version
@@ -86,8 +88,10 @@ def _chosen() -> None:
 
 
 def _rows() -> list[dict[str, Any]]:
-    scores, gone, decided = means(), versions.removed(), versions.words()
-    return [_row(one, scores, gone, decided) for one in reversed(models())]
+    known, gone, decided = models(), versions.removed(), versions.words()
+    found = scores_of(tuple(one.report for one in known), "modality")
+    means = {name: fmean(one.score for one in told.values()) for name, told in found.items()}
+    return [_row(one, means, gone, decided) for one in reversed(known)]
 
 
 def _row(

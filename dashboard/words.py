@@ -30,17 +30,29 @@ def plain(text: object, longest: int = LONGEST) -> str:
 
 def when(moment: str | None) -> str:
     """Return a moment as ISO text in UTC to the minute."""
-    if not moment:
-        return ABSENT
-    return f"{datetime.fromisoformat(moment).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    found = moment_of(moment)
+    return ABSENT if found is None else f"{found:%Y-%m-%d %H:%M} UTC"
 
 
 def ago(moment: str | None, now: datetime | None = None) -> str:
     """Return how long ago a moment was, in its largest unit."""
-    if not moment:
-        return ABSENT
-    seconds = ((now or datetime.now(UTC)) - datetime.fromisoformat(moment)).total_seconds()
-    return f"{lasting(max(0.0, seconds))} ago"
+    seconds = since_s(moment, now)
+    return ABSENT if seconds is None else f"{lasting(seconds)} ago"
+
+
+def since_s(moment: object, now: datetime | None = None) -> float | None:
+    """Return how many seconds ago a moment was, None of one that cannot be read."""
+    found = moment_of(moment)
+    return None if found is None else max(0.0, ((now or datetime.now(UTC)) - found).total_seconds())
+
+
+def moment_of(text: object) -> datetime | None:
+    """Return a moment of data in UTC, None where it is none; one without a zone is UTC already."""
+    try:
+        found = datetime.fromisoformat(str(text))
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
 
 
 def lasting(seconds: float | None) -> str:

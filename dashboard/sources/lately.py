@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import streamlit as st
 
+from dashboard.sources import runs
 from dashboard.sources.workspace import remembered, workspace
 from uni_moe.artifacts import Layout, read_json
 from uni_moe.records import ContractReport
-from uni_moe.registry import lately
-from uni_moe.registry.lately import Alarm, Lately, Progress
+from uni_moe.registry import run_ends
+from uni_moe.registry.read import RunFilter, RunLine, RunOrder, RunPage
+from uni_moe.registry.run_ends import Alarm, Progress
 from uni_moe.registry.staleness import Staleness, staleness_by_cards
 
 _MINUTE_S, _BREATH_S = 60.0, 1.0
-_MOST = 20  # runs whose events are looked at, and failures that are listed
-_DAYS = 7
+LOOKED_AT = 20  # runs whose alarms are sought
+DAYS = 7
+_NEWEST = RunOrder()
 
 
 @dataclass(frozen=True)
@@ -34,38 +35,36 @@ class Contract:
     refused: int
 
 
-def open_runs() -> list[Lately]:
-    """Return the runs that are not known to have ended, newest first, as their folders tell now."""
-    return _open(str(workspace().root))
+def fresh() -> runs.Fresh:
+    """Return what folders say beyond the index, looked at once for all parts of a page."""
+    return _fresh(str(workspace().root))
+
+
+def running() -> list[RunLine]:
+    """Return the runs that are at work, newest first."""
+    found = [one for one in fresh().lines if one.status == "running"]
+    return sorted(found, key=lambda one: one.started, reverse=True)
 
 
 def progress(run: str) -> Progress:
     """Return how far one of the open runs is."""
-    return lately.progress(workspace(), run)
+    return run_ends.progress(workspace(), run)
 
 
 def outcomes(hours: float = 24.0) -> dict[str, int]:
     """Return how many of the runs that began in the last hours ended how, or have not yet."""
-    since = _since(hours)
-    found = Counter(_outcomes(since))
-    found.update(run.status for run in open_runs() if run.started >= since)
-    return dict(found)
+    return runs.counts(RunFilter(since=_since(hours)), fresh().lines)
 
 
-def troubles() -> list[Lately]:
-    """Return the runs of the last days that failed or died, newest first."""
-    since = _since(_DAYS * 24)
-    told = [one for one in open_runs() if one.status in ("failed", "died") and one.started >= since]
-    found = [*told, *_failures(since, _MOST)]
-    return sorted(found, key=lambda one: one.started, reverse=True)[:_MOST]
+def troubles(status: str) -> RunPage:
+    """Return how many runs of the last days failed, or died, and the newest of them."""
+    return _page(RunFilter(status=status, since=_since(DAYS * 24)))
 
 
-def alarms(most: int = _MOST) -> list[Alarm]:
+def alarms() -> list[Alarm]:
     """Return the alarms of the last runs of the last days, the newest run's first."""
-    since = _since(_DAYS * 24)
-    runs = [*(one for one in open_runs() if one.started >= since), *_last_runs(since, _MOST)]
-    newest = sorted(runs, key=lambda one: one.started, reverse=True)[:_MOST]
-    return lately.alarms(workspace(), newest, most)
+    newest = _page(RunFilter(since=_since(DAYS * 24))).lines[:LOOKED_AT]
+    return run_ends.alarms(workspace(), newest, LOOKED_AT)
 
 
 def stale() -> Staleness:
@@ -78,30 +77,14 @@ def contract() -> Contract | None:
     return _contract(_minute())
 
 
-@st.cache_data(ttl=_BREATH_S, max_entries=4, show_spinner=False)
-def _open(root: str) -> list[Lately]:
-    """Look into the folders once for all parts of a page."""
-    return lately.open_runs(Layout(Path(root)), _ended())
+def _page(wanted: RunFilter) -> RunPage:
+    return runs.page(wanted, fresh().lines, _NEWEST, 1)
 
 
-@remembered
-def _ended(layout: Layout) -> frozenset[str]:
-    return lately.ended_runs(layout)
-
-
-@remembered
-def _outcomes(layout: Layout, since: str) -> dict[str, int]:
-    return lately.outcomes(layout, since)
-
-
-@remembered
-def _failures(layout: Layout, since: str, most: int) -> list[Lately]:
-    return lately.failures(layout, since, most)
-
-
-@remembered
-def _last_runs(layout: Layout, since: str, most: int) -> list[Lately]:
-    return lately.last_runs(layout, since, most)
+@st.cache_resource(ttl=_BREATH_S, max_entries=4, show_spinner=False)
+def _fresh(root: str) -> runs.Fresh:
+    del root  # the key alone; the answer is frozen, and shared
+    return runs.fresh()
 
 
 @remembered

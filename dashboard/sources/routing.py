@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from dashboard.routing import Step, in_parts, joined, step_of
-from dashboard.sources.workspace import remembered, workspace
-from uni_moe.artifacts import Layout
-from uni_moe.registry.cards import json_file, lines_from
+from dashboard.sources import runs
+from dashboard.sources.workspace import workspace
+from uni_moe.registry.cards import json_file, last_lines, lines_from
 
 FILE, REMOVED = "routing.jsonl", "removed.json"
 MOST_BYTES = 4_000_000  # read for one look
@@ -61,20 +61,13 @@ class Kept:
             self.steps, self.is_part = self.steps[::2], True
 
 
-@remembered
-def run_names(layout: Layout) -> frozenset[str]:
-    """Return the names of all run folders."""
-    there = layout.runs.iterdir() if layout.runs.is_dir() else ()
-    return frozenset(one.name for one in there)
-
-
 def record(run: str) -> dict[str, Any] | None:
     """Return a run's record of this moment; None of a run that is not here.
 
     Raises:
         LineageError: it cannot be read.
     """
-    if run not in run_names():
+    if not runs.has_folder(run):
         return None
     told = json_file(workspace().runs / run / "run.json")
     return told if isinstance(told, dict) else None
@@ -82,7 +75,7 @@ def record(run: str) -> dict[str, Any] | None:
 
 def was_removed(run: str) -> bool:
     """Say whether housekeeping took the routing of a run that is here."""
-    if run not in run_names():
+    if not runs.has_folder(run):
         return False
     told = json_file(workspace().runs / run / REMOVED)
     return isinstance(told, dict) and FILE in (told.get("files") or {})
@@ -91,7 +84,7 @@ def was_removed(run: str) -> bool:
 def read_on(run: str, kept: Kept) -> Kept:
     """Return what is kept of a run's routing, with what was written since."""
     file = workspace().runs / run / FILE
-    if run not in run_names() or not file.is_file():
+    if not runs.has_folder(run) or not file.is_file():
         return Kept()
     size = file.stat().st_size
     if size < kept.position:
@@ -124,11 +117,9 @@ def _here_and_there(file: Path, size: int) -> Kept:
 
 def alarms(run: str) -> list[str]:
     """Return what a run's router alarms say, the latest last."""
-    file = workspace().runs / run / "events.jsonl"
-    if run not in run_names() or not file.is_file():
+    if not runs.has_folder(run):
         return []
-    start = max(0, file.stat().st_size - _EVENT_BYTES)
-    lines, _ = lines_from(file, start, _EVENT_BYTES)
+    lines = last_lines(workspace().runs / run / "events.jsonl", _EVENT_BYTES)
     told = [one for one in lines if one.get("event") == "alarm" and one.get("kind") in _ALARMS]
     return [f"step {one.get('step')}: {one.get('text')}" for one in told[-20:]]
 
@@ -137,6 +128,6 @@ def still_s(run: str, now: float) -> float:
     """Return for how long nothing was written to a run's routing, or to its record without one."""
     folder = workspace().runs / run
     for name in (FILE, "run.json"):
-        if run in run_names() and (folder / name).is_file():
+        if runs.has_folder(run) and (folder / name).is_file():
             return now - (folder / name).stat().st_mtime
     return float("inf")

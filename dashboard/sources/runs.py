@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import time
+from bisect import bisect_left
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from dashboard.sources.workspace import remembered, workspace
+import streamlit as st
+
+from dashboard.sources.workspace import remembered, stamp, workspace
 from uni_moe.artifacts import Layout
 from uni_moe.errors import LineageError
 from uni_moe.registry import read, run_lines, run_questions, spans
@@ -28,6 +31,14 @@ class Fresh:
     unknown: int
     left_out: int
     broken: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Folders:
+    """The names of run folders, oldest first, and to look one up."""
+
+    by_time: tuple[str, ...]
+    among: frozenset[str]
 
 
 def fresh() -> Fresh:
@@ -89,9 +100,29 @@ def until(told: str | None) -> str | None:
 
 
 @remembered
-def names(layout: Layout) -> list[str]:
-    """Return the names of run folders, oldest first."""
-    return run_lines.folder_names(layout)
+def counts(
+    layout: Layout, wanted: read.RunFilter, lines: tuple[read.RunLine, ...]
+) -> dict[str, int]:
+    """Return how many runs have which status, with these lines in the places of the index's."""
+    return run_questions.run_counts(layout, wanted, lines)
+
+
+def has_folder(run: str) -> bool:
+    """Say whether a run's folder is here."""
+    return run in _folders().among
+
+
+def _folders() -> _Folders:
+    layout = workspace()
+    return _listed(str(layout.root), stamp(layout.runs))
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _listed(root: str, now: tuple[int, int] | None) -> _Folders:
+    """List the run folders once for each state of runs/; frozen, the answer is shared."""
+    del now
+    names = tuple(run_lines.folder_names(Layout(Path(root))))
+    return _Folders(names, frozenset(names))
 
 
 @remembered
@@ -108,7 +139,7 @@ def record(run: str) -> dict[str, Any] | None:
     Raises:
         LineageError: the record in the folder cannot be read.
     """
-    if run in names():
+    if has_folder(run):
         told = run_lines.record_of(workspace(), run)
         if told is not None:
             return told
@@ -126,17 +157,12 @@ def _params_of(layout: Layout, artifacts: tuple[str, ...]) -> dict[str, Any]:
     return run_questions.params_of(layout, artifacts)
 
 
-def has_folder(run: str) -> bool:
-    """Say whether a run's folder is here."""
-    return run in names()
-
-
 def flow(record: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the records of the same flow run, oldest first: its neighbours by time are asked."""
-    own, around = record.get("flow_run"), names()
-    if own is None or record["id"] not in around:
+    own, around = record.get("flow_run"), _folders().by_time
+    if own is None or not has_folder(record["id"]):
         return [record]
-    place = around.index(record["id"])
+    place = bisect_left(around, record["id"])
     near = around[max(0, place - _AROUND) : place + _AROUND + 1]
     found = (_told_of(workspace(), name) for name in near)
     return [one for one in found if one is not None and one.get("flow_run") == own]

@@ -232,6 +232,14 @@ def lines_from(file: Path, start: int, most_bytes: int) -> tuple[list[dict[str, 
     return [row for row in rows if row is not None], start + end
 
 
+def last_lines(file: Path, most_bytes: int) -> list[dict[str, Any]]:
+    """Return the whole lines in the last bytes of a live file, none where it is not there."""
+    try:
+        return lines_from(file, max(0, file.stat().st_size - most_bytes), most_bytes)[0]
+    except OSError:
+        return []
+
+
 def _whole_line(line: bytes) -> dict[str, Any] | None:
     try:
         row = json.loads(line) if line.endswith(b"\n") else None
@@ -241,11 +249,8 @@ def _whole_line(line: bytes) -> dict[str, Any] | None:
 
 
 def _silent_s(folder: Path, record: Mapping[str, Any]) -> float:
-    last = record["started"]
-    file = folder / "heartbeat.jsonl"
-    if file.is_file():
-        beats, _ = lines_from(file, max(0, file.stat().st_size - _BEATS_BYTES), _BEATS_BYTES)
-        last = beats[-1]["time"] if beats else last
+    beats = last_lines(folder / "heartbeat.jsonl", _BEATS_BYTES)
+    last = beats[-1]["time"] if beats else record["started"]
     return (datetime.now(UTC) - datetime.fromisoformat(last)).total_seconds()
 
 

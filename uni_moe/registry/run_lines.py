@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from uni_moe.artifacts import Layout
 from uni_moe.errors import LineageError
-from uni_moe.registry.cards import lines_from, run_record
+from uni_moe.registry.cards import last_lines, run_record
 from uni_moe.registry.metric_import import METRICS
 
 LOSS = "loss"
@@ -65,8 +64,8 @@ def record_of(layout: Layout, run: str) -> dict[str, Any] | None:
     try:
         record = run_record(layout.runs / run)
         if record is not None:
-            str(record["stage"]), datetime.fromisoformat(record["started"])
-    except (KeyError, TypeError, ValueError) as error:
+            _check(record)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise LineageError(
             f"The record of the run {run} cannot be read.",
             cause=f"it was changed by hand, or was written by another version: {error!r}.",
@@ -77,13 +76,15 @@ def record_of(layout: Layout, run: str) -> dict[str, Any] | None:
 
 def last_loss(layout: Layout, run: str) -> float | None:
     """Return the last loss that a run's folder tells, None where it tells none."""
-    file = layout.runs / run / METRICS
-    with suppress(OSError):
-        size = file.stat().st_size
-        lines, _ = lines_from(file, max(0, size - _TAIL_BYTES), _TAIL_BYTES)
-        told = [line[LOSS] for line in lines if isinstance(line.get(LOSS), int | float)]
-        return float(told[-1]) if told else None
-    return None
+    lines = last_lines(layout.runs / run / METRICS, _TAIL_BYTES)
+    told = [line[LOSS] for line in lines if isinstance(line.get(LOSS), int | float)]
+    return float(told[-1]) if told else None
+
+
+def _check(record: dict[str, Any]) -> None:
+    str(record["stage"])
+    if datetime.fromisoformat(record["started"]).utcoffset() is None:
+        raise ValueError(f"the moment {record['started']} tells no time zone")
 
 
 def cut(told: dict[str, Any]) -> RunLine:

@@ -7,6 +7,7 @@ such lines in place of the index's own. So no question opens every folder.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -98,7 +99,7 @@ def run_page(
     first = (max(1, page) - 1) * PAGE
     newer = {line.id: line for line in fresh}
     told = [(line.id, getattr(line, order.by)) for line in fresh if _is_wanted(line, wanted)]
-    conditions = [*_conditions(wanted), *([RunRow.id.not_in(list(newer))] if newer else [])]
+    conditions = _beside(fresh, wanted)
     count = select(func.count()).select_from(RunRow).where(*conditions)
     start = max(0, first - len(told))  # told ones before it stand before the page, too
     keys = select(RunRow.id, _COLUMN[order.by]).select_from(_place(order.by)).where(*conditions)
@@ -108,6 +109,15 @@ def run_page(
         found = _in_order([*told, *session.execute(keys).tuples()], order)
         lines = _lines(session, found[first - start : first - start + PAGE], newer)
         return RunPage(lines, total)
+
+
+def run_counts(layout: Layout, wanted: RunFilter, fresh: Sequence[RunLine] = ()) -> dict[str, int]:
+    """Return how many of the runs that are wanted have which status; arguments as of `run_page`."""
+    told = Counter(line.status for line in fresh if _is_wanted(line, wanted))
+    asked = select(RunRow.status, func.count()).where(*_beside(fresh, wanted))
+    with indexed(layout) as session:
+        told.update(dict(session.execute(asked.group_by(RunRow.status)).tuples().all()))
+    return dict(told)
 
 
 def run_choices(layout: Layout) -> RunChoices:
@@ -164,6 +174,12 @@ def _lines(session: Session, ids: Sequence[str], newer: dict[str, RunLine]) -> t
     rows = session.execute(asked.select_from(_place(LOSS)).where(RunRow.id.in_(ids)))
     found = {row["id"]: cut(dict(row)) for row in rows.mappings()} | newer
     return tuple(found[run] for run in ids)
+
+
+def _beside(fresh: Sequence[RunLine], wanted: RunFilter) -> list[ColumnElement[bool]]:
+    """Return what a row fulfils that is wanted and of which no line is newer."""
+    newer = [line.id for line in fresh]
+    return [*_conditions(wanted), *([RunRow.id.not_in(newer)] if newer else [])]
 
 
 def _conditions(wanted: RunFilter) -> Iterator[ColumnElement[bool]]:

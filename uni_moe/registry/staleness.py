@@ -6,7 +6,7 @@ What the graph says of params, code and raw files is asked of DVC by who calls; 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -36,7 +36,10 @@ class StaleArtifact:
 
 @dataclass(frozen=True)
 class Drift:
-    """Data of the champion's that are others today; `change` is None where nobody knows how."""
+    """Data of the champion's that are others today.
+
+    `change` is None where nobody knows how, or where that was not asked.
+    """
 
     name: str
     was: str
@@ -96,6 +99,7 @@ def staleness(layout: Layout, planned: Mapping[str, str]) -> Staleness:
     made = {card.stage for card in cards.values()}
     with reading(layout, data=True) as session:
         champion, drifts = _drifts(session, cards)
+        drifts = tuple(_with_change(session, one) for one in drifts)
     waiting = tuple(name for name in planned if name not in made)
     return Staleness(tuple(sorted(found, key=lambda one: one.name)), waiting, champion, drifts)
 
@@ -103,14 +107,15 @@ def staleness(layout: Layout, planned: Mapping[str, str]) -> Staleness:
 def staleness_by_cards(layout: Layout) -> Staleness:
     """Return what cards alone tell: inputs that were made again since, and the champion's data.
 
-    Not covered: params, code and raw files that were changed, for which the graph must be asked.
+    Not covered: params, code and raw files that were changed, for which the graph must be asked,
+    and which samples differ: no table of samples is read.
 
     Raises:
         LineageError: a card cannot be read.
     """
     cards, parted = _parted_here(layout)
     found = (StaleArtifact(n, cards[n].id, cards[n].stage, why, ()) for n, why in parted.items())
-    with reading(layout, data=True) as session:
+    with reading(layout) as session:
         champion, drifts = _drifts(session, cards)
     return Staleness(tuple(sorted(found, key=lambda one: one.name)), (), champion, drifts)
 
@@ -155,11 +160,15 @@ def _drifts(session: Session, cards: Mapping[str, Card]) -> tuple[int | None, tu
         for name, one in sorted(own.items())
         if one.kind in DATA and name in cards and cards[name].id != one.id
     ]
-    drifts = tuple(
-        Drift(name, was, now, data_change(session, was, now) if "/validated/" in name else None)
-        for name, was, now in pairs
-    )
+    drifts = tuple(Drift(name, was, now, None) for name, was, now in pairs)
     return (numbers[0] if numbers else None), drifts
+
+
+def _with_change(session: Session, one: Drift) -> Drift:
+    """Return a drift with the samples that differ, where it is of accepted samples."""
+    if "/validated/" not in one.name:
+        return one
+    return replace(one, change=data_change(session, one.was, one.now))
 
 
 def _lines(found: Staleness) -> Iterator[str]:

@@ -18,8 +18,8 @@ from uni_moe.registry.read import RunLine, Version
 from uni_moe.registry.run_ends import Progress
 
 _LIVE_S, _SLOW_S = 4.0, 30.0  # what runs, and what changes with a decision or an end
-_MOST_RUNNING, _MOST_LINES = 5, 2
-_LONGEST = 140  # letters of a line
+_MOST_RUNNING = 3
+_LONGEST = 100  # letters of a line, some two rows
 _MARKS = {
     "done": (":material/check_circle:", "green"),
     "promoted": (":material/check_circle:", "green"),
@@ -105,29 +105,24 @@ def running() -> None:
     if not open_now:
         st.caption("Nothing runs.")
     for one in open_now[:_MOST_RUNNING]:
-        _run(one, lately.progress(one.id))
+        _run(one, lately.progress(one.id), is_alone=len(open_now) == 1)
     if len(open_now) > _MOST_RUNNING:
         link("runs", f"and {len(open_now) - _MOST_RUNNING} more", status="running")
-    _title("Last 24 hours")
     counts = lately.outcomes()
     with st.container(horizontal=True, gap="small", vertical_alignment="center"):
         for status in ("done", "failed", "died", "running"):
             if counts.get(status):
                 _badge(status, f"{counts[status]} {status}")
-    if not counts:
-        st.caption("No run began.")
-    link("runs", "All runs of the last 24 hours", since="24h")
+    label = "Runs of the last 24 hours" if counts else "No run began in the last 24 hours"
+    link("runs", label, since="24h")
 
 
 @live(_SLOW_S)
 def ten_questions() -> None:
     """Show the questions that people ask, each with the page where its answer stands."""
     _title("Questions people ask")
-    columns = st.columns([19, 21], gap="small")
-    found = list(_questions())
-    for place, (question, page, query) in enumerate(found):
-        with columns[2 * place // len(found)]:
-            link(page, question, icon=None, **query)
+    for question, page, query in _questions():
+        link(page, question, icon=None, **query)
 
 
 def _questions() -> Iterator[tuple[str, str, dict[str, object]]]:
@@ -166,16 +161,20 @@ def _champions() -> tuple[Version | None, int | None]:
     return now, others[-1] if others else None
 
 
-def _run(one: RunLine, far: Progress) -> None:
-    link("run", one.stage, icon=_MARKS["running"][0], run=one.id)
-    said = [f"for {lasting(since_s(one.started))}"]
+def _run(one: RunLine, far: Progress, *, is_alone: bool) -> None:
+    """Show a run: one that is alone with what is known of it, others on a line each."""
+    said = []
     if far.step is not None:
         said.append(f"step {far.step} of {far.steps}" if far.steps else f"step {far.step}")
     if far.loss is not None:
         said.append(f"loss {far.loss:.4g}")
-    st.caption(plain(", ".join(said)))
-    if far.step is not None and far.steps:
-        st.progress(min(1.0, max(0.0, far.step / far.steps)))
+    said.append(f"for {lasting(since_s(one.started))}")
+    label = one.stage if is_alone else f"{one.stage}: {', '.join(said)}"
+    link("run", label, icon=_MARKS["running"][0], run=one.id)
+    if is_alone:
+        st.caption(plain(", ".join(said)))
+        if far.step is not None and far.steps:
+            st.progress(min(1.0, max(0.0, far.step / far.steps)))
 
 
 def _audit() -> bool:
@@ -199,18 +198,22 @@ def _contract() -> bool:
 
 def _troubles() -> bool:
     known = {status: lately.troubles(status) for status in ("failed", "died")}
-    newest = [one for page in known.values() for one in page.lines]
-    newest = sorted(newest, key=lambda one: one.started, reverse=True)[:_MOST_LINES]
-    for one in newest:
-        why = one.error or "its heartbeat stopped without an end"
-        _lead(one.id, f"{one.stage} {one.status}, {ago(one.started)}: {why}", _MARKS["failed"][0])
+    newest = max(
+        (one for page in known.values() for one in page.lines[:1]),
+        key=lambda one: one.started,
+        default=None,
+    )
+    if newest is None:
+        return False
+    why = newest.error or "its heartbeat stopped without an end"
+    _line(f"{newest.stage} {newest.status} {ago(newest.started)}: {why}", "red")
     span = f"{lately.DAYS}d"
     with st.container(horizontal=True, gap="small"):
         for status, page in known.items():
             if page.total:
                 label = f"{page.total:,} {status} in {lately.DAYS} days"
                 link("runs", label, status=status, since=span)
-    return bool(newest)
+    return True
 
 
 def _stale() -> bool:
@@ -218,13 +221,12 @@ def _stale() -> bool:
         found = lately.stale()
         if found and lately.running():
             st.caption("Runs are at work: what they make anew is stale until they end.")
-        for one in found.artifacts[:_MOST_LINES]:
-            _line(f"stale: {one.name}: {one.why}", "orange")
-        if len(found.artifacts) > _MOST_LINES:
-            more = len(found.artifacts) - _MOST_LINES
-            st.caption(f"and {more:,} more artifacts that are stale")
+        if found.artifacts:
+            one, *others = found.artifacts
+            count = f"{len(found.artifacts)} artifacts are stale, first " if others else "stale: "
+            _line(f"{count}{one.name}: {one.why}".replace("artifacts/", ""), "orange")
         if found.drifts:
-            names = ", ".join(one.name.removeprefix("artifacts/") for one in found.drifts)
+            names = ", ".join(sorted({one.name.rpartition("/")[2] for one in found.drifts}))
             _line(f"version {found.champion} was made from other data: {names}", "orange")
         return bool(found)
     return True  # that it cannot be said stands there
@@ -232,12 +234,13 @@ def _stale() -> bool:
 
 def _alarms() -> bool:
     found = lately.alarms()
-    for one in found[:_MOST_LINES]:
-        said = f"alarm of {one.stage}, {ago(one.at)}: {one.text or one.kind}"
-        _lead(one.run, said, ":material/warning:")
-    if len(found) > _MOST_LINES:
-        st.caption(f"{len(found)} alarms of the last {lately.LOOKED_AT} runs")
-    return bool(found)
+    if not found:
+        return False
+    one = found[0]
+    _line(f"alarm of {one.stage}, {ago(one.at)}: {one.text or one.kind}", "orange")
+    more = f"; {len(found)} of the last {lately.LOOKED_AT} runs" if len(found) > 1 else ""
+    link("run", f"The run of this alarm{more}", run=one.run)
+    return True
 
 
 def _lag() -> bool:
@@ -252,13 +255,8 @@ def _lag() -> bool:
     if found.broken:
         one, *others = found.broken
         more = f" and {len(others)} more" if others else ""
-        _lead(one, f"cannot be read: {one}{more}", ":material/warning:")
+        link("run", f"cannot be read: {one}{more}", icon=":material/warning:", run=one)
     return bool(found.left_out or found.broken)
-
-
-def _lead(run: str, text: str, icon: str) -> None:
-    """Show a line that leads to a run."""
-    link("run", text[:_LONGEST], icon=icon, run=run)
 
 
 def _line(text: str, colour: str) -> None:

@@ -72,7 +72,8 @@ def test_every_view_of_every_version_opens(layout, monkeypatch, view, version):
 
 
 def test_sources_are_counted_and_what_changed_between_versions_is_told(layout, monkeypatch):
-    app = opened(monkeypatch, layout.root, "data")
+    assert len(frames(opened(monkeypatch, layout.root, "data"))) == 1  # nothing is compared unasked
+    app = opened(monkeypatch, layout.root, "data", drift="true")
     told = frames(app)
     assert {"source": "mine", "modality": "audio", "listed": 3}.items() <= told[0][0].items()
     assert told[1][0]["change"] == "removed"

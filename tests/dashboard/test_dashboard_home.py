@@ -5,10 +5,12 @@ from datetime import UTC, datetime
 
 import pytest
 
+from dashboard.sources import runs
 from tests.dashboard.pages import opened, said
 from tests.dashboard.registered import HOSTILE, break_log, marked, of_many, of_one
 from tests.unit.registry.workspace import write_run
 from uni_moe.artifacts import Layout, read_json, write_json
+from uni_moe.registry.indexing import index
 
 QUESTIONS = (
     "What made this model?",
@@ -22,6 +24,7 @@ QUESTIONS = (
     "Can this sample be removed, and what follows?",
     "Is it reproducible?",
 )
+STARTED = '{"status": "done", "stage": "tune", "started": "2026-03-01T00:00:00"}'
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +70,7 @@ def test_the_questions_lead_to_the_versions_that_they_are_about(many, monkeypatc
     assert asked["What changed since the champion before?"] == "view=difference&a=3&b=1"
     assert asked["Is it reproducible?"] == "version=1&view=reproducible"
     assert asked["What ran last night?"] == "since=24h"
+    assert asked["Why is it worse on audio?"] == "version=4&against=1&items=audio"
 
 
 def test_runs_show_their_true_state_and_how_far_they_are(tmp_path, monkeypatch):
@@ -108,11 +112,48 @@ def test_a_broken_audit_log_is_told_on_home(tmp_path, monkeypatch):
     assert "The audit log is broken" in said(app)
 
 
-def test_a_run_folder_that_cannot_be_read_hides_no_other(tmp_path, monkeypatch):
+@pytest.mark.parametrize("text", ['{"id": 3', '{"status": "done", "stage": "tune"}', STARTED])
+def test_a_run_folder_that_cannot_be_read_is_named_and_hides_no_other(tmp_path, monkeypatch, text):
     layout = Layout(tmp_path)
     write_run(layout, "20260101T000000-tune-1")
     broken = write_run(layout, "20260101T000001-tune-2")
-    (broken / "run.json").write_text('{"id": 3')
+    (broken / "run.json").write_text(text)
     (layout.runs / "notes.txt").write_text("mine")
     app = opened(monkeypatch, tmp_path)
     assert not app.exception
+    assert "cannot be read: 20260101T000001-tune-2" in links(app)
+    assert "1 running" in said(app)
+
+
+@pytest.mark.parametrize("moment", ["never", "2026-03-01T00:00:00", 7, None, "0001-01-01T00:00+14"])
+def test_an_alarm_at_a_moment_that_nobody_can_read_breaks_nothing(tmp_path, monkeypatch, moment):
+    folder = write_run(Layout(tmp_path), "20260101T000000-tune-1")
+    alarm = {"event": "alarm", "kind": "spike", "step": 3, "text": "high", "time": moment}
+    (folder / "events.jsonl").write_text(json.dumps(alarm) + "\n")
+    app = opened(monkeypatch, tmp_path)
+    assert not app.exception
+    assert "alarm of tune" in said(app)
+
+
+def test_failures_are_counted_in_all_and_the_link_lists_those_of_the_same_days(
+    tmp_path, monkeypatch
+):
+    layout = Layout(tmp_path)
+    for number in range(23):
+        write_run(layout, f"20260101T0000{number:02}-tune-1", status="failed")
+    old = write_run(layout, "20250101T000000-tune-1", status="failed")
+    long_ago = {"started": "2025-01-01T00:00:00+00:00"}
+    write_json(old / "run.json", read_json(old / "run.json") | long_ago)
+    index(layout)
+    write_run(layout, "20260101T000100-tune-1", status="failed")  # of which the index is silent
+    asked = {name: one.query_string for name, one in links(opened(monkeypatch, tmp_path)).items()}
+    assert asked["24 failed in 7 days"] == "status=failed&since=7d"
+
+
+def test_runs_that_are_too_many_to_be_looked_into_are_told(tmp_path, monkeypatch):
+    layout = Layout(tmp_path)
+    monkeypatch.setattr(runs, "_MOST_FRESH", 2)
+    for number in range(3):
+        write_run(layout, f"20260101T0000{number:02}-tune-1", status="done")
+    shown = said(opened(monkeypatch, tmp_path)).replace("\\", "")
+    assert "does not know 3 runs; 1 older ones are not looked into" in shown

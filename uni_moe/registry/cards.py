@@ -176,12 +176,27 @@ def run_record(folder: Path) -> dict[str, Any] | None:
     """Return a run's record with its status of this moment, None where there is none.
 
     Raises:
-        LineageError: the record cannot be read.
+        LineageError: the record cannot be read, or lacks what every record says.
     """
     record: dict[str, Any] | None = json_file(folder / RECORD)
-    if record is not None and record["status"] == "running" and _is_dead(folder, record):
-        record["status"] = "died"
+    try:
+        if record is not None and _told_status(record) == "running" and _is_dead(folder, record):
+            record["status"] = "died"
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise LineageError(
+            f"The record of the run {folder.name} cannot be read.",
+            cause=f"it was changed by hand, or was written by another version: {error!r}.",
+            remedy="bring its run.json back from a copy, or move the folder out of runs/.",
+        ) from error
     return record
+
+
+def _told_status(record: Mapping[str, Any]) -> str:
+    """Return the status that a record tells, if it tells the rest that every one does."""
+    if datetime.fromisoformat(record["started"]).utcoffset() is None:
+        raise ValueError(f"the moment {record['started']} tells no time zone")
+    _, _, status = (str(record[name]) for name in ("id", "stage", "status"))
+    return status
 
 
 def json_lines(file: Path) -> Iterator[dict[str, Any]]:

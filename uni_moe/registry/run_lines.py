@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from uni_moe.artifacts import Layout
-from uni_moe.errors import LineageError
 from uni_moe.registry.cards import last_lines, run_record
 from uni_moe.registry.metric_import import METRICS
 
@@ -61,17 +59,7 @@ def record_of(layout: Layout, run: str) -> dict[str, Any] | None:
     Raises:
         LineageError: it cannot be read, or lacks what every record says.
     """
-    try:
-        record = run_record(layout.runs / run)
-        if record is not None:
-            _check(record)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise LineageError(
-            f"The record of the run {run} cannot be read.",
-            cause=f"it was changed by hand, or was written by another version: {error!r}.",
-            remedy="bring its run.json back from a copy, or move the folder out of runs/.",
-        ) from error
-    return record
+    return run_record(layout.runs / run)
 
 
 def last_loss(layout: Layout, run: str) -> float | None:
@@ -79,12 +67,6 @@ def last_loss(layout: Layout, run: str) -> float | None:
     lines = last_lines(layout.runs / run / METRICS, _TAIL_BYTES)
     told = [line[LOSS] for line in lines if isinstance(line.get(LOSS), int | float)]
     return float(told[-1]) if told else None
-
-
-def _check(record: dict[str, Any]) -> None:
-    str(record["stage"])
-    if datetime.fromisoformat(record["started"]).utcoffset() is None:
-        raise ValueError(f"the moment {record['started']} tells no time zone")
 
 
 def cut(told: dict[str, Any]) -> RunLine:

@@ -1,7 +1,9 @@
 """Questions about runs are held against a slow version that reads every folder."""
 
 import itertools
+import json
 import shutil
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -102,6 +104,12 @@ def test_without_newer_lines_the_index_alone_is_told(workspace):
     assert len(page.lines) == questions.PAGE
 
 
+@pytest.mark.parametrize("wanted", [RunFilter(), RunFilter(stage="tune", user="ada")])
+def test_runs_are_counted_by_status_as_by_hand(workspace, wanted):
+    found = questions.run_counts(workspace, wanted, fresh_lines(workspace))
+    assert found == Counter(line.status for line in by_hand(workspace, wanted, NEWEST))
+
+
 def test_what_the_index_does_not_know_to_its_end_is_named_newest_first(workspace):
     found = questions.unsettled(workspace)
     assert found.unknown == 2
@@ -153,7 +161,19 @@ def test_the_last_loss_is_read_from_the_end_of_a_long_file(tmp_path):
     assert run_lines.last_loss(layout, run) == 0.125
 
 
-@pytest.mark.parametrize("record", ["[]", "{}", '{"status": "done"}', "{"])
+BROKEN = {"status": "done", "stage": "tune", "started": BEGAN.isoformat()}
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        *("[]", "{}", '{"status": "done"}', "{"),
+        json.dumps(BROKEN | {"started": "never"}),
+        json.dumps(BROKEN | {"started": "2026-03-01T00:00:00"}),
+        json.dumps(BROKEN | {"started": 7, "status": "running"}),
+        json.dumps(BROKEN | {"started": "2026-03-01", "status": "running"}),
+    ],
+)
 def test_a_record_that_was_changed_by_hand_is_told_and_not_guessed(tmp_path, record):
     layout = layout_of(tmp_path)
     run = write_run(layout, "tune")

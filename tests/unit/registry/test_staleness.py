@@ -7,7 +7,7 @@ import pytest
 from tests.unit.registry import data_workspace as made
 from uni_moe.artifacts import Layout, read_card
 from uni_moe.registry.indexing import index
-from uni_moe.registry.staleness import staleness
+from uni_moe.registry.staleness import staleness, staleness_by_cards
 
 
 @pytest.fixture
@@ -51,6 +51,9 @@ def test_the_champion_is_held_beside_the_data_of_today(layout):
     assert drifts.keys() == {f"artifacts/{one}/image" for one in ("samples", "validated", "corpus")}
     assert drifts["artifacts/validated/image"].removed == {"mine": 1}
     assert "removed: 1 of mine (mine/1)" in found.text
+    by_cards = staleness_by_cards(layout)
+    assert {one.name for one in by_cards.drifts} == drifts.keys()
+    assert not any(one.change for one in by_cards.drifts)  # no table of samples is read
 
 
 def test_a_model_that_goes_on_from_a_registered_one_matches_while_that_is_kept(layout):

@@ -127,12 +127,26 @@ def test_every_page_has_its_picture_in_light_and_dark(address, browser, tmp_path
             shown.get_by_role("heading", name=place.title, exact=True).wait_for(timeout=PATIENCE_MS)
             still(shown)
             folder = Path(os.environ.get("DASHBOARD_PICTURES", tmp_path))
-            picture = shown.screenshot(path=folder / f"{name}-{scheme}.png")
+            picture = settled(shown)
+            (folder / f"{name}-{scheme}.png").write_bytes(picture)
             shades = Image.open(io.BytesIO(picture)).convert("L").getcolors(256)
             assert shades is not None
             assert len(shades) > SHADES, name
             assert (max(shades)[1] > 128) == (scheme == "light"), name
         context.close()
+
+
+def settled(shown):
+    """Return a picture of a page that has drawn all: two in a row are the same."""
+    shown.wait_for_function("document.querySelectorAll('[data-testid=stSkeleton]').length === 0")
+    last = b""
+    for _ in range(30):
+        picture = shown.screenshot(animations="disabled")
+        if picture == last:
+            break
+        last = picture
+        shown.wait_for_timeout(700)
+    return last
 
 
 def pictured(address):

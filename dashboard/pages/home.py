@@ -8,7 +8,7 @@ from dashboard.home_parts import broken, live_now, retrained, running, ten_quest
 from dashboard.showing import head
 
 head("home")
-left, middle, right = st.columns([20, 23, 26], gap="small")
+left, middle, right = st.columns([254, 320, 339], gap="small")
 with left.container(border=True, gap="xsmall"):
     live_now()
 with middle.container(border=True, gap="xsmall"):

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from dashboard.routing import Step, in_parts, joined, step_of
-from dashboard.sources.workspace import remembered, workspace
-from uni_moe.artifacts import Layout
+from dashboard.sources.runs import has_folder
+from dashboard.sources.workspace import workspace
 from uni_moe.registry.cards import json_file, lines_from
 
 FILE, REMOVED = "routing.jsonl", "removed.json"
@@ -50,39 +50,25 @@ class Kept:
         return self._told[0][0]
 
     def add(self, lines: Iterable[dict[str, Any]]) -> None:
-        """Take lines in; every second step goes when too many are kept."""
+        """Take lines in; every second step goes when too many are kept.
+
+        A run that was resumed takes steps again: what it did of them before counts no more.
+        """
         self._told.clear()
         for line in lines:
             step = step_of(line)
             if step is not None:
-                self.steps.append(step)
-                self.last.append(step)
+                for kept in (self.steps, self.last):
+                    while kept and kept[-1].step >= step.step:
+                        kept.pop()
+                    kept.append(step)
         while len(self.steps) > KEPT:
             self.steps, self.is_part = self.steps[::2], True
 
 
-@remembered
-def run_names(layout: Layout) -> frozenset[str]:
-    """Return the names of all run folders."""
-    there = layout.runs.iterdir() if layout.runs.is_dir() else ()
-    return frozenset(one.name for one in there)
-
-
-def record(run: str) -> dict[str, Any] | None:
-    """Return a run's record of this moment; None of a run that is not here.
-
-    Raises:
-        LineageError: it cannot be read.
-    """
-    if run not in run_names():
-        return None
-    told = json_file(workspace().runs / run / "run.json")
-    return told if isinstance(told, dict) else None
-
-
 def was_removed(run: str) -> bool:
     """Say whether housekeeping took the routing of a run that is here."""
-    if run not in run_names():
+    if not has_folder(run):
         return False
     told = json_file(workspace().runs / run / REMOVED)
     return isinstance(told, dict) and FILE in (told.get("files") or {})
@@ -91,7 +77,7 @@ def was_removed(run: str) -> bool:
 def read_on(run: str, kept: Kept) -> Kept:
     """Return what is kept of a run's routing, with what was written since."""
     file = workspace().runs / run / FILE
-    if run not in run_names() or not file.is_file():
+    if not has_folder(run) or not file.is_file():
         return Kept()
     size = file.stat().st_size
     if size < kept.position:
@@ -117,6 +103,7 @@ def _here_and_there(file: Path, size: int) -> Kept:
         lines, _ = lines_from(file, size * look // looks, 2 * line)
         kept.add(lines[:1])
     start = max(0, size - min(MOST_BYTES // 2, 2 * LAST * line))
+    kept.last.clear()  # they lie far apart
     lines, kept.position = lines_from(file, start, size - start)
     kept.add(lines)
     return kept
@@ -125,7 +112,7 @@ def _here_and_there(file: Path, size: int) -> Kept:
 def alarms(run: str) -> list[str]:
     """Return what a run's router alarms say, the latest last."""
     file = workspace().runs / run / "events.jsonl"
-    if run not in run_names() or not file.is_file():
+    if not has_folder(run) or not file.is_file():
         return []
     start = max(0, file.stat().st_size - _EVENT_BYTES)
     lines, _ = lines_from(file, start, _EVENT_BYTES)
@@ -137,6 +124,6 @@ def still_s(run: str, now: float) -> float:
     """Return for how long nothing was written to a run's routing, or to its record without one."""
     folder = workspace().runs / run
     for name in (FILE, "run.json"):
-        if run in run_names() and (folder / name).is_file():
+        if has_folder(run) and (folder / name).is_file():
             return now - (folder / name).stat().st_mtime
     return float("inf")

@@ -14,6 +14,7 @@ from tests.dashboard.hostile import MARKDOWN
 from tests.dashboard.judged_workspace import LOAD, routing, step, version
 from tests.dashboard.pages import opened, said
 from uni_moe.artifacts import Layout, write_json
+from uni_moe.registry import read
 from uni_moe.train.alarms import LayerFacts
 
 RUN = "20260101T000000-tune-abcdef"
@@ -200,8 +201,9 @@ def test_names_of_layers_and_modalities_are_no_markdown(tmp_path, monkeypatch):
 
 
 def test_a_receipt_that_comes_later_is_read(tmp_path, monkeypatch):
-    layout, known = version(tmp_path, "one", 8)
+    layout, _ = version(tmp_path, "one", 8)
     monkeypatch.setenv(WORKSPACE, str(tmp_path))
+    (known,) = read.models(layout)
     shutil.rmtree(known.model_folder, ignore_errors=True)
     assert surgery(known) is None
     known.model_folder.mkdir()

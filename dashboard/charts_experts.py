@@ -30,44 +30,46 @@ def heat(rows: Rows) -> Drawn:
         legend=_SHARES,
     )
     ink = alt.condition(f"datum.share < {most / 2}", alt.value("white"), alt.value("black"))
-    return _maps(rows, "share:Q", colour, ink)
+    return _maps(rows, "share:Q", ".0%", colour, ink)
 
 
 def knock_outs(rows: Rows) -> Drawn:
     """Draw what the absence of each expert costs, a map a modality.
 
     Args:
-        rows: `modality`, `layer`, `expert` and `drop`.
+        rows: `modality`, `layer`, `expert` and `points`.
     """
-    most = max((abs(row["drop"] or 0.0) for row in rows), default=1.0) or 1.0
+    most = max((abs(row["points"] or 0.0) for row in rows), default=1.0) or 1.0
     colour = alt.Color(
-        "drop:Q",
-        title="right answers lost",
+        "points:Q",
+        title="right answers lost, points",
         scale=alt.Scale(scheme="purpleorange", domain=[most, -most]),
-        legend=_SHARES,
+        legend=alt.Legend(orient="bottom"),
     )
-    is_strong = f"abs(datum.drop) > {0.6 * most}"
+    is_strong = f"abs(datum.points) > {0.6 * most}"
     ink = alt.condition(is_strong, alt.value("white"), alt.value("black"))
-    return _maps(rows, "drop:Q", colour, ink)
+    return _maps(rows, "points:Q", ".1f", colour, ink)
 
 
 _SHARES = alt.Legend(format=".0%", orient="bottom")
 
 
-def _maps(rows: Rows, field: str, colour: alt.Color, ink: Ink) -> Drawn:
+def _maps(rows: Rows, field: str, number: str, colour: alt.Color, ink: Ink) -> Drawn:
     """Draw cells with their numbers inside, as long as these can be read."""
     layers, experts = (len({row[name] for row in rows}) for name in ("layer", "expert"))
     kinds = list(dict.fromkeys(row["modality"] for row in rows))
+    tip = number.replace(".0", ".2")
     base = alt.Chart().encode(
         x=alt.X("expert:N", title="expert", sort=None, axis=_EXPERTS),
         y=alt.Y("layer:N", title="layer", sort=None),
-        tooltip=["modality:N", "layer:N", "expert:N", alt.Tooltip(field, format=".2%")],
+        tooltip=["modality:N", "layer:N", "expert:N", alt.Tooltip(field, format=tip)],
     )
     cells = base.mark_rect(stroke="#888888", strokeWidth=0.5).encode(color=colour)
     drawn = alt.layer(cells)
     if layers * experts <= _CELLS and experts <= _ACROSS:
         drawn = alt.layer(
-            cells, base.mark_text(fontSize=12).encode(text=alt.Text(field, format=".0%"), color=ink)
+            cells,
+            base.mark_text(fontSize=12).encode(text=alt.Text(field, format=number), color=ink),
         )
     across = min(_MAPS if experts > 5 else 5, max(1, len(kinds)))
     sized = drawn.properties(width=_WIDTH // across, height=min(600, max(70, 36 * layers)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import streamlit as st
 from dashboard.charts_data import stacked
 from dashboard.showing import chart, nothing
 from dashboard.showing_media import show as show_medium
-from dashboard.site import link
+from dashboard.site import asked, link
 from dashboard.sources import data as source
 from dashboard.sources.data import Stamp
 from dashboard.sources.media import medium, references
@@ -24,6 +25,7 @@ LEAK = "copied_content"
 _VERSIONS = 12  # whose verdicts are listed
 _LONGEST = 1_000  # letters of a text that is shown
 _MEDIA = 4  # of one sample
+_TURNS = 40  # of one conversation
 _FACTS = {
     "split": "split {}",
     "task": "task {}",
@@ -109,8 +111,10 @@ def over_versions(known: Sequence[Version]) -> None:
 def quarantine(model: str | None, lies: Stamp) -> None:
     """Show why samples were refused, and the samples of one reason or all, by page."""
     found: ContractVerdict | None = source.verdict(model, lies)
-    first: RefusedPage = source.refused(model, lies, None, 1)
-    if not first.total:
+    at = _wanted("at") or ""
+    wanted = _wanted("reason") or None, max(1, int(at)) if re.fullmatch("[0-9]{1,9}", at) else 1
+    first: RefusedPage = source.refused(model, lies, *wanted)
+    if not first.every:
         if first.lost:
             st.text(f"The quarantine of {', '.join(first.lost)} is not kept here.")
         nothing("No refused sample is known here.", "The view contracts lists every rule.")
@@ -126,16 +130,24 @@ def quarantine(model: str | None, lies: Stamp) -> None:
             key="reason",
             bind="query-params",
         )
-    chosen: RefusedPage = source.refused(model, lies, reason, 1)
-    pages = max(1, -(-chosen.total // PAGE))
+    total = first.every if reason is None else first.reasons[reason]
+    pages = max(1, -(-total // PAGE))
     with fields[1]:
         page = st.number_input("Page", 1, pages, 1, key="at", bind="query-params")
-    chosen = source.refused(model, lies, reason, int(page))
-    st.text(f"{chosen.total:,} samples, page {page} of {pages:,}")
+    chosen = first
+    if (reason, int(page)) != wanted:  # the address asks for what is not there
+        chosen = source.refused(model, lies, reason, int(page))
+    st.text(f"{total:,} samples, page {page} of {pages:,}")
     for row in chosen.rows:
         with st.container(border=True):
             sample(row)
             link("data", "What holds it, and what follows", view="sample", sample=row["key"])
+
+
+def _wanted(name: str) -> str | None:
+    """Return what the fields say before they are shown: a person's word, or else the address's."""
+    said = st.session_state[name] if name in st.session_state else asked(name)
+    return None if said is None else str(said)
 
 
 def reasons(first: RefusedPage, found: ContractVerdict | None) -> None:
@@ -184,8 +196,11 @@ def sample(row: Mapping[str, Any]) -> None:
         st.caption(f"{len(refs) - _MEDIA} more media are not shown.")
     elif named > len(refs):
         st.caption(f"{named - len(refs)} of {named} media could not be read when it came in.")
-    for role, words in turns(row.get("conversation")):
+    said = list(turns(row.get("conversation")))
+    for role, words in said[:_TURNS]:
         st.text(f"{role}: {words}")
+    if len(said) > _TURNS:
+        st.caption(f"These are the first {_TURNS} of {len(said):,} turns.")
 
 
 def facts(row: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from uni_moe.registry.paired import Paired, compare
 RIGHT = 1.0  # a full score
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Item:
     """One judged item; `at` is the byte at which its line begins in the file of answers."""
 

@@ -15,9 +15,10 @@ from dashboard.showing import chart, nothing
 from dashboard.site import link
 from dashboard.sources import routing
 from dashboard.sources.experts import Surgery
+from dashboard.sources.runs import has_folder
 from dashboard.words import percent, plain, short
 from uni_moe.config import RouterAlarms
-from uni_moe.records import EvalReport
+from uni_moe.records import MODALITIES, EvalReport
 from uni_moe.registry.origins import Made
 from uni_moe.registry.read import Version
 
@@ -118,11 +119,23 @@ def maps(load: Loads, slots: Slots, title: str, key: str) -> None:
     rows = pure.heat_rows(load, slots)
     kinds = pure.modalities_of(load)
     if len(rows) > _CELLS:
-        chosen = st.segmented_control(
-            "Modality", kinds, default=kinds[0], key="modality", bind="query-params", required=True
-        )
+        chosen = _one_of(kinds)
         rows = [row for row in rows if row["modality"] == chosen]
     chart(charts.heat(rows), rows, title=title, look_for=_HEAT, key=f"{key}-heat")
+
+
+def _one_of(kinds: Sequence[str]) -> str | None:
+    """Let a person choose a modality. Labels are read as Markdown: only known names become some."""
+    known = [name for name in kinds if name in MODALITIES]
+    if len(known) < len(kinds):
+        st.text(
+            f"{len(kinds) - len(known)} modalities that this version does not know are left out."
+        )
+    if not known:
+        return None
+    return st.segmented_control(
+        "Modality", known, default=known[0], key="modality", bind="query-params", required=True
+    )
 
 
 def over_time(kept: routing.Kept, slots: Slots) -> None:
@@ -158,7 +171,12 @@ def over_time(kept: routing.Kept, slots: Slots) -> None:
 
 def no_routing(run: str) -> None:
     """Say why a run's routing cannot be shown."""
-    if routing.was_removed(run):
+    if not has_folder(run):
+        nothing(
+            "The folder of this run is not here; the index alone knows the run.",
+            "`uni-moe pull` brings folders that were pushed.",
+        )
+    elif routing.was_removed(run):
         nothing(
             "Housekeeping removed the routing of this run, which is long over.",
             "Its entropies by layer are kept as metrics: see the page Run.",
@@ -228,7 +246,7 @@ def knocked_out(told: EvalReport, slots: Slots) -> None:
             "modality": kind,
             "layer": layer,
             "expert": pure.slot_name(slots, slot),
-            "drop": drop if math.isfinite(drop) else None,
+            "points": 100 * drop if math.isfinite(drop) else None,
         }
         for kind in pure.modalities_of(told.knock_out)
         for layer in pure.layers_of({kind: told.knock_out[kind]})
@@ -238,7 +256,7 @@ def knocked_out(told: EvalReport, slots: Slots) -> None:
         chart(
             charts.knock_outs(rows),
             rows,
-            title="Knock-outs: right answers lost without an expert, points of share",
+            title="Knock-outs: right answers lost without an expert, points of 100",
             look_for="Each cell is a model without that expert in that layer. Look for large "
             "losses: the modality depends on the expert. Below 0 the model is better without it.",
             key="knock-outs",

@@ -10,6 +10,7 @@ import streamlit as st
 from dashboard.showing import nothing, told
 from dashboard.site import asked, link
 from dashboard.sources import lineage as source
+from dashboard.sources.data import lying
 from dashboard.words import ABSENT, short
 from uni_moe.registry.asked import Asked
 from uni_moe.registry.impact import Impact, Touched
@@ -75,7 +76,7 @@ def facts(found: SampleFacts) -> None:
 def follows(wanted: Asked) -> None:
     """Show every artifact that samples are in, whether they can go, and what to run."""
     with st.spinner("Looking through ledgers and lineage"):
-        found: Impact = source.impact(wanted)
+        found: Impact = source.impact(wanted, lying())
     st.subheader("What saw them", anchor=False)
     st.text(verdict(found))
     if found.touched:

@@ -18,6 +18,7 @@ from uni_moe.errors import UniMoeError
 
 Given = ParamSpec("Given")
 _MOST_ROWS = 10_000  # of a table behind a chart
+_LONGEST = 2_000  # letters of what a chart says beside its title
 
 
 def head(name: str) -> None:
@@ -70,15 +71,17 @@ def chart(
     Args:
         drawn: the chart, from `dashboard.charts`.
         rows: its numbers.
-        title: what it shows, with the unit; our own words.
-        look_for: what a healthy or a sick one looks like; also the text alternative.
+        title: what it shows, with the unit; it may name what data name, and is shown as it is.
+        look_for: what a healthy or a sick one looks like, shown so, too; also the text alternative.
         key: of its widgets, one of a kind on the page.
     """
-    st.markdown(f"**{title}**")
-    st.caption(look_for)
+    st.markdown(f"**{plain(title)}**")
+    st.caption(plain(look_for, _LONGEST))
     st.altair_chart(drawn, width="stretch", alt=f"{title}. {look_for}", key=f"{key}-chart")
-    with st.expander(f"Numbers: {title}", key=f"{key}-numbers", on_change="rerun") as part:
+    with st.expander(f"Numbers: {plain(title)}", key=f"{key}-numbers", on_change="rerun") as part:
         if part.open:
+            if len(rows) > _MOST_ROWS:
+                st.caption(f"The first {_MOST_ROWS:,} of {len(rows):,} rows; the CSV holds all.")
             st.dataframe(list(rows)[:_MOST_ROWS], hide_index=True, key=f"{key}-table")
             st.download_button(
                 "Download CSV",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 
 import streamlit as st
 
 from dashboard import experts_shown as part
 from dashboard.showing import head, live, nothing
 from dashboard.site import asked, link
-from dashboard.sources import routing
+from dashboard.sources import routing, runs
 from dashboard.sources.experts import (
     origins,
     params_of,
@@ -27,19 +28,24 @@ from uni_moe.registry.read import Version
 
 _EVERY_S = 5.0
 _MOVES_S = 300.0  # a run whose routing was still so long is not watched any more
+_KEPT = "routing of runs"
+_MOST_KEPT = 3  # runs of one visitor
 
 
 def kept_of(run: str) -> routing.Kept:
-    """Return what was read of a run's routing, with what came since."""
-    name = f"routing-{run}"
-    kept: routing.Kept = st.session_state.get(name) or routing.Kept()
-    st.session_state[name] = kept = routing.read_on(run, kept)
+    """Return what was read of a run's routing, with what came since; of a few runs it is kept."""
+    all_kept: OrderedDict[str, routing.Kept] = st.session_state.setdefault(_KEPT, OrderedDict())
+    kept = routing.read_on(run, all_kept.get(run) or routing.Kept())
+    all_kept[run] = kept
+    all_kept.move_to_end(run)
+    while len(all_kept) > _MOST_KEPT:
+        all_kept.popitem(last=False)
     return kept
 
 
 def of_run(run: str) -> None:
     """Show the experts of a training, live while it runs."""
-    record = routing.record(run)
+    record = runs.record(run)
     if record is None:
         nothing("There is no run of this name here.", "Choose one on the page Runs.")
         link("runs", "Runs")
@@ -48,12 +54,26 @@ def of_run(run: str) -> None:
     link("run", "Losses, speed and events of this run", run=run)
     link("experts", "Experts of the registered versions")
     rules, slots = rules_here(), slots_of(record)
-    if record.get("status") == "running" and routing.still_s(run, time.time()) < _MOVES_S:
-        live(_EVERY_S)(in_training)(run, rules, slots)
+    if is_moving(run):
+        live(_EVERY_S)(at_work)(run, rules, slots)
     else:
         in_training(run, rules, slots)
     for said in routing.alarms(run):
         st.warning(plain(said), icon=":material/notifications:")
+
+
+def is_moving(run: str) -> bool:
+    """Say whether a run is at work and its routing grew a short while ago."""
+    record = runs.record(run)
+    is_running = record is not None and record.get("status") == "running"
+    return is_running and routing.still_s(run, time.time()) < _MOVES_S
+
+
+def at_work(run: str, rules: RouterAlarms | None, slots: tuple[str, ...]) -> None:
+    """Show a training as long as it moves; then the whole page is made once more, and rests."""
+    if not is_moving(run):
+        st.rerun()
+    in_training(run, rules, slots)
 
 
 def in_training(run: str, rules: RouterAlarms | None, slots: tuple[str, ...]) -> None:
@@ -79,8 +99,8 @@ def of_version(version: Version, known: list[Version]) -> None:
     )
     champion = ", the champion" if version.is_champion else ""
     st.text(f"version {version.number}{champion}, {short(version.model)}: {version.reason}")
-    told, params = report(version.number, version.report), params_of(version.number)
-    receipt = surgery(version.number)
+    told, params = report(version.number, version.report), params_of(version)
+    receipt = surgery(version)
     slots = tuple(told.slots) or (receipt.slots if receipt else ())
     rules = rules_in(params) or rules_here()
     part.judged(told, rules, slots, params)
@@ -90,7 +110,7 @@ def of_version(version: Version, known: list[Version]) -> None:
     part.changed(made, params, version)
     part.knocked_out(told, slots)
     st.subheader("In training", anchor=False)
-    if run is None or routing.record(run) is None:
+    if run is None or not runs.has_folder(run):
         nothing("The run that trained this model is not here.", "`uni-moe pull` brings records.")
         return
     link("experts", f"The training alone: {run}", run=run)

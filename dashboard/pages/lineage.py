@@ -12,6 +12,7 @@ from dashboard.drawing import dot
 from dashboard.showing import head, nothing, told
 from dashboard.site import asked, link
 from dashboard.sources import lineage as source
+from dashboard.sources.data import lying
 from dashboard.words import ABSENT, plain, short
 from uni_moe.registry.artifact_card import ArtifactCard
 from uni_moe.registry.lineage import fact
@@ -66,7 +67,7 @@ def graph() -> None:
 
 def meant(said: str | None) -> str | None:
     """Return the id that is meant; where none or several are, say so."""
-    found: list[Meant] = source.meant(said)
+    found: list[Meant] = source.meant(said, lying())
     if len(found) == 1:
         return found[0].id
     if said is None:
@@ -100,7 +101,7 @@ def picture(found: Neighbourhood, kind: str | None) -> None:
     st.graphviz_chart(
         dot(found),
         width="content",
-        alt=f"{plain(said)} The table below holds the same.",
+        alt=f"{said} The table below holds the same.",
     )
     st.caption(
         "Left made right. A thick orange border marks the centre; a dashed border, that the card "

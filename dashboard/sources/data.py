@@ -11,12 +11,16 @@ Generation = generations.Generation
 Stamp = tuple[tuple[str, int], ...]
 
 
+_FAMILIES = ("samples", "validated", "corpus", "foundation", "align", "experts")
+_SEEN = "seen"  # tables of registered models
+
+
 def lying() -> Stamp:
-    """Return what differs when another artifact lies in artifacts/."""
+    """Return what differs when another artifact lies in artifacts/, or a table came back."""
     layout = workspace()
-    folders = (layout.artifacts / name for name in ("samples", "validated", "corpus", "align"))
+    folders = (layout.artifacts / name for name in _FAMILIES)
     told = []
-    for folder in (*folders, layout.artifacts / "experts", layout.artifacts):
+    for folder in (*folders, layout.artifacts, layout.store / _SEEN):
         try:
             told.append((folder.name, folder.stat().st_mtime_ns))
         except OSError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from dashboard.sources.workspace import remembered
+from dashboard.sources.workspace import remembered, stamp, workspace
 from uni_moe.artifacts import CARD, Layout
 from uni_moe.config import RouterAlarms, load_params
 from uni_moe.errors import UniMoeError
@@ -16,6 +16,8 @@ from uni_moe.registry.origins import Made, weights_of
 
 _RECEIPT = "receipt.json"
 _LONGEST = 100  # operations that are told
+Here = tuple[int, int] | None
+"""What differs when something came into a folder, or went."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +50,18 @@ def report(layout: Layout, number: int, report_id: str) -> EvalReport:
     return read_report(read.find(layout, str(number)).report_folder)
 
 
-@remembered
-def surgery(layout: Layout, number: int) -> Surgery | None:
+def surgery(version: read.Version) -> Surgery | None:
     """Return what the receipt beside a version's weights says; None where it is not here.
 
     Raises:
         LineageError: it is broken.
     """
+    return _surgery(version.number, stamp(version.folder))
+
+
+@remembered
+def _surgery(layout: Layout, number: int, here: Here) -> Surgery | None:
+    del here  # part of the key alone: weights come and go
     told = json_file(read.find(layout, str(number)).model_folder / _RECEIPT)
     return None if not isinstance(told, dict) else _in_short(told)
 
@@ -69,14 +76,17 @@ def slots_of(record: dict[str, Any]) -> tuple[str, ...]:
     made = set((record.get("artifacts") or {}).values())
     version = next((one for one in models() if one.model in made), None)
     if version is not None:
-        found = surgery(version.number)
+        found = surgery(version)
         return found.slots if found is not None else ()
-    return assembled_slots() if record.get("status") == "running" else ()
+    return (
+        _assembled_slots(stamp(workspace().assembled)) if record.get("status") == "running" else ()
+    )
 
 
 @remembered
-def assembled_slots(layout: Layout) -> tuple[str, ...]:
+def _assembled_slots(layout: Layout, here: Here) -> tuple[str, ...]:
     """Return the names of the experts of the mixture in the workspace; none without one."""
+    del here
     told = json_file(layout.assembled / _RECEIPT)
     return _in_short(told).slots if isinstance(told, dict) else ()
 
@@ -93,9 +103,14 @@ def _in_short(receipt: dict[str, Any]) -> Surgery:
     return Surgery(slots, layers, tuple(reversed(operations)))
 
 
-@remembered
-def params_of(layout: Layout, number: int) -> dict[str, Any]:
+def params_of(version: read.Version) -> dict[str, Any]:
     """Return the params in a version's card; none where the card is not here."""
+    return _params_of(version.number, stamp(version.folder))
+
+
+@remembered
+def _params_of(layout: Layout, number: int, here: Here) -> dict[str, Any]:
+    del here
     card = json_file(read.find(layout, str(number)).model_folder / CARD)
     return dict(card["params"]) if isinstance(card, dict) and "params" in card else {}
 

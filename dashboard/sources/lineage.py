@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dashboard.sources.data import Stamp
 from dashboard.sources.workspace import remembered
 from uni_moe.artifacts import Layout
 from uni_moe.differing import Difference
@@ -13,8 +14,9 @@ from uni_moe.registry.asked import Asked
 
 
 @remembered
-def meant(layout: Layout, said: str | None) -> list[naming.Meant]:
+def meant(layout: Layout, said: str | None, lies: Stamp) -> list[naming.Meant]:
     """Return the artifacts that a name, a number or the beginning of an id may mean."""
+    del lies  # part of the key alone
     return naming.meant(layout, said)
 
 
@@ -41,8 +43,9 @@ def difference(layout: Layout, a: int, b: int) -> Difference:
 
 
 @remembered
-def impact(layout: Layout, asked: Asked) -> impacts.Impact:
+def impact(layout: Layout, asked: Asked, lies: Stamp) -> impacts.Impact:
     """Return what samples are in."""
+    del lies
     return impacts.impact(layout, asked)
 
 

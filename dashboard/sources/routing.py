@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dashboard.routing import Step, in_parts, joined, step_of
-from dashboard.sources import runs
+from dashboard.sources.runs import has_folder
 from dashboard.sources.workspace import workspace
 from uni_moe.registry.cards import json_file, last_lines, lines_from
 
@@ -50,32 +50,25 @@ class Kept:
         return self._told[0][0]
 
     def add(self, lines: Iterable[dict[str, Any]]) -> None:
-        """Take lines in; every second step goes when too many are kept."""
+        """Take lines in; every second step goes when too many are kept.
+
+        A run that was resumed takes steps again: what it did of them before counts no more.
+        """
         self._told.clear()
         for line in lines:
             step = step_of(line)
             if step is not None:
-                self.steps.append(step)
-                self.last.append(step)
+                for kept in (self.steps, self.last):
+                    while kept and kept[-1].step >= step.step:
+                        kept.pop()
+                    kept.append(step)
         while len(self.steps) > KEPT:
             self.steps, self.is_part = self.steps[::2], True
 
 
-def record(run: str) -> dict[str, Any] | None:
-    """Return a run's record of this moment; None of a run that is not here.
-
-    Raises:
-        LineageError: it cannot be read.
-    """
-    if not runs.has_folder(run):
-        return None
-    told = json_file(workspace().runs / run / "run.json")
-    return told if isinstance(told, dict) else None
-
-
 def was_removed(run: str) -> bool:
     """Say whether housekeeping took the routing of a run that is here."""
-    if not runs.has_folder(run):
+    if not has_folder(run):
         return False
     told = json_file(workspace().runs / run / REMOVED)
     return isinstance(told, dict) and FILE in (told.get("files") or {})
@@ -84,7 +77,7 @@ def was_removed(run: str) -> bool:
 def read_on(run: str, kept: Kept) -> Kept:
     """Return what is kept of a run's routing, with what was written since."""
     file = workspace().runs / run / FILE
-    if not runs.has_folder(run) or not file.is_file():
+    if not has_folder(run) or not file.is_file():
         return Kept()
     size = file.stat().st_size
     if size < kept.position:
@@ -110,6 +103,7 @@ def _here_and_there(file: Path, size: int) -> Kept:
         lines, _ = lines_from(file, size * look // looks, 2 * line)
         kept.add(lines[:1])
     start = max(0, size - min(MOST_BYTES // 2, 2 * LAST * line))
+    kept.last.clear()  # they lie far apart
     lines, kept.position = lines_from(file, start, size - start)
     kept.add(lines)
     return kept
@@ -117,7 +111,7 @@ def _here_and_there(file: Path, size: int) -> Kept:
 
 def alarms(run: str) -> list[str]:
     """Return what a run's router alarms say, the latest last."""
-    if not runs.has_folder(run):
+    if not has_folder(run):
         return []
     lines = last_lines(workspace().runs / run / "events.jsonl", _EVENT_BYTES)
     told = [one for one in lines if one.get("event") == "alarm" and one.get("kind") in _ALARMS]
@@ -128,6 +122,6 @@ def still_s(run: str, now: float) -> float:
     """Return for how long nothing was written to a run's routing, or to its record without one."""
     folder = workspace().runs / run
     for name in (FILE, "run.json"):
-        if runs.has_folder(run) and (folder / name).is_file():
+        if has_folder(run) and (folder / name).is_file():
             return now - (folder / name).stat().st_mtime
     return float("inf")

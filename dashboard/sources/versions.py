@@ -13,7 +13,7 @@ import streamlit as st
 
 from dashboard.sources import audit
 from dashboard.sources.models import models
-from dashboard.sources.workspace import remembered, state, workspace
+from dashboard.sources.workspace import remembered, stamp, state, workspace
 from uni_moe.artifacts import Layout
 from uni_moe.audit import Entry
 from uni_moe.registry import read
@@ -116,17 +116,25 @@ def verifications(model: str) -> list[Entry]:
     return [one for one in reversed(audit.about(model)) if one.event == VERIFICATION]
 
 
-@remembered
-def trainings(layout: Layout, version: read.Version) -> list[Training]:
+def trainings(version: read.Version) -> list[Training]:
     """Return the trainings that a version came from, with the states that are kept of each stage.
 
     Raises:
         LineageError: its kept cards are not whole.
     """
-    family = kept_family(version.folder / CARDS, version.model)
+    told = _trainings(version, stamp(version.folder))
+    kept = {stage: _kept(workspace(), stage) for stage, _, _ in told}  # they come and go unseen
+    return [Training(stage, name, steps, kept[stage]) for stage, name, steps in told]
+
+
+@remembered
+def _trainings(
+    layout: Layout, version: read.Version, here: tuple[int, int] | None
+) -> list[tuple[str, str, int | None]]:
+    del layout, here  # the folder's stamp is part of the key alone
     return [
-        Training(card.stage, name, _count(card.results.get("steps")), _kept(layout, card.stage))
-        for name, card in family
+        (card.stage, name, _count(card.results.get("steps")))
+        for name, card in kept_family(version.folder / CARDS, version.model)
         if STATES in card.files
     ]
 

@@ -43,6 +43,7 @@ def state(layout: Layout) -> tuple[object, ...]:
         layout.store,
         layout.runs,
         layout.artifacts,
+        layout.params,
     )
     server = (int(time.time() / _SERVER_S),) if os.environ.get(_DATABASE) else ()
     return (*(stamp(file) for file in files), *server)

@@ -30,6 +30,12 @@ CURVES = "".join(
     json.dumps({"step": step, "loss": value, "loss/image": value, f"loss/{SCRIPT}": 1.0}) + "\n"
     for step, value in enumerate((1.0, float("nan"), float("inf"), -float("inf"), 1e308, 0.5), 1)
 )
+TOLD = {"tokens": 800, "visits": [1] * 800, "share": [], "entropy": 0.5}
+KINDS = {MARKDOWN: TOLD, SCRIPT: TOLD, "image": TOLD}  # so many that one is shown at a time
+ROUTING = "".join(
+    json.dumps({"step": step, "layers": {MARKDOWN: KINDS, SCRIPT: {"image": TOLD}}}) + "\n"
+    for step in (1, 2, 3)
+)
 
 
 def hostile(layout):
@@ -95,7 +101,7 @@ def judge(layout, keys):
         bias=0.0,
         losses={},
         slots=(SCRIPT, MARKDOWN),
-        load={},
+        load={kind: {MARKDOWN: [0.5, 0.5], SCRIPT: [1.0, 0.0]} for kind in (MARKDOWN, "image")},
         knock_out={},
     )
     said = dict.fromkeys(("answer", "prompt", "question_only", "reference", "swapped_answer"), ALL)
@@ -119,7 +125,7 @@ def run(layout, reason):
     with (one.folder / "events.jsonl").open("a") as events:
         events.write('{"time": "never", "event": "alarm", "value": NaN}\n{"event": 7}\n{"ti')
     (one.folder / "metrics.jsonl").write_text(CURVES)
-    (one.folder / "routing.jsonl").write_text('{"step": 1, "layers": {"0": {"load": [NaN')
+    (one.folder / "routing.jsonl").write_text(ROUTING + '{"step": 4, "layers": {"0": {"load": [NaN')
     record = read_json(one.folder / "run.json")
     record |= {"user": SCRIPT, "host": MARKDOWN, "error": f"{ALL} {reason}", "status": "failed"}
     record |= {"commit": SCRIPT, "params": {ALL: ALL}}

@@ -2,15 +2,19 @@
 
 import json
 import math
+import shutil
 
 import pytest
 
 from dashboard import routing as pure
 from dashboard.sources import routing as source
+from dashboard.sources.experts import surgery
 from dashboard.sources.workspace import WORKSPACE
+from tests.dashboard.hostile import MARKDOWN
 from tests.dashboard.judged_workspace import LOAD, routing, step, version
 from tests.dashboard.pages import opened, said
 from uni_moe.artifacts import Layout, write_json
+from uni_moe.registry import read
 from uni_moe.train.alarms import LayerFacts
 
 RUN = "20260101T000000-tune-abcdef"
@@ -143,6 +147,69 @@ def test_what_comes_later_is_read_alone(tmp_path, monkeypatch):
             file.write("\n" + json.dumps(step(number)) + "\n")
         kept = source.read_on(RUN, kept)
     assert [one.step for one in kept.steps] == [1, 2, 3, 4]
+
+
+def test_a_run_that_died_is_said_to_be_dead_and_takes_no_names_of_today(tmp_path, monkeypatch):
+    layout = Layout(tmp_path)
+    routing(layout, RUN, [step(1)], status="running")
+    layout.assembled.mkdir(parents=True)
+    write_json(layout.assembled / "receipt.json", {"slots": ["base", "of", "today"]})
+    app = opened(monkeypatch, tmp_path, "experts", run=RUN)
+    assert "tune, died, begun" in texts(app)
+    assert "today" not in texts(app)
+
+
+def test_steps_that_a_resumed_run_took_again_count_once(tmp_path, monkeypatch):
+    monkeypatch.setenv(WORKSPACE, str(tmp_path))
+    routing(Layout(tmp_path), RUN, [step(n) for n in (1, 2, 3, 4, 3, 4, 5)])
+    kept = source.read_on(RUN, source.Kept())
+    assert [one.step for one in kept.steps] == [1, 2, 3, 4, 5]
+    assert [one.step for one in kept.last] == [1, 2, 3, 4, 5]
+
+
+def test_looks_here_and_there_that_meet_the_end_count_no_step_twice(tmp_path, monkeypatch):
+    monkeypatch.setenv(WORKSPACE, str(tmp_path))
+    monkeypatch.setattr(source, "MOST_BYTES", 9_000)
+    routing(Layout(tmp_path), RUN, [step(n) for n in range(1, 60)])
+    kept = source.read_on(RUN, source.Kept())
+    steps = [one.step for one in kept.steps]
+    assert kept.is_part
+    assert steps == sorted(set(steps))
+    assert [one.step for one in kept.last] == list(range(60 - len(kept.last), 60))
+
+
+def test_what_was_read_is_kept_of_a_few_runs_alone(tmp_path, monkeypatch):
+    runs = [f"{RUN}{n}" for n in range(5)]
+    for run in runs:
+        routing(Layout(tmp_path), run, [step(1)])
+    app = opened(monkeypatch, tmp_path, "experts", run=runs[0])
+    for run in runs[1:]:
+        app.query_params["run"] = run
+        app.run()
+    assert list(app.session_state["routing of runs"]) == runs[2:]
+
+
+def test_names_of_layers_and_modalities_are_no_markdown(tmp_path, monkeypatch):
+    seen = {"tokens": 800, "visits": [1] * 800, "share": [], "entropy": 0.5}
+    line = {"step": 1, "layers": {MARKDOWN: {MARKDOWN: seen, "image": seen}}}
+    routing(Layout(tmp_path), RUN, [line])
+    app = opened(monkeypatch, tmp_path, "experts", run=RUN)
+    assert not app.exception
+    read = [one.value for kind in ("markdown", "caption") for one in getattr(app, kind)]
+    assert not [one for one in (*read, *(one.label for one in app.expander)) if "![p](" in one]
+    assert "1 modalities that this version does not know are left out" in texts(app)
+
+
+def test_a_receipt_that_comes_later_is_read(tmp_path, monkeypatch):
+    layout, _ = version(tmp_path, "one", 8)
+    monkeypatch.setenv(WORKSPACE, str(tmp_path))
+    (known,) = read.models(layout)
+    shutil.rmtree(known.model_folder, ignore_errors=True)
+    assert surgery(known) is None
+    known.model_folder.mkdir()
+    receipt = {"operation": {"name": "upcycle"}, "slots": ["base", "image"]}
+    write_json(known.model_folder / "receipt.json", receipt)
+    assert surgery(known).slots == ("base", "image")
 
 
 def test_who_is_dead_is_what_the_alarms_of_training_say():

@@ -18,6 +18,7 @@ from uni_moe.registry.lineage import SHORTEST
 from uni_moe.registry.tables import ArtifactRow, EdgeRow, VersionRow, champion_id
 
 MANY = 10
+_DIGITS = 9  # of a version's number; more are the beginning of an id
 _ID = re.compile(r"[0-9a-f]{1,64}")
 
 
@@ -50,8 +51,8 @@ def _default(session: Session, layout: Layout) -> list[str]:
 
 
 def _ids(session: Session, layout: Layout, said: str) -> list[str]:
-    if said.isdecimal():
-        numbered = select(VersionRow.model).where(VersionRow.number == int(said[:9])).distinct()
+    if said.isdecimal() and len(said) <= _DIGITS:
+        numbered = select(VersionRow.model).where(VersionRow.number == int(said)).distinct()
         models = session.scalars(numbered.limit(MANY)).all()
         if models:
             return list(models)

@@ -1,7 +1,8 @@
 """Single rows of the tables of samples: refused ones by page and reason, one sample by its key.
 
 The tables are files of columns. Keys and reasons are looked through whole, which takes a moment for
-a million; all other columns are read only as far as the rows that are asked for.
+a million; of all other columns only the groups of rows are read that hold what is asked for, and
+these as far as it.
 """
 
 from __future__ import annotations
@@ -34,12 +35,13 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class RefusedPage:
-    """A page of refused samples: how many there are in all, by reason, and these.
+    """A page of refused samples: how many there are of the reason, in all and by reason, and these.
 
     `lost` names the modalities whose quarantine is kept nowhere here.
     """
 
     total: int
+    every: int
     reasons: Mapping[str, int]
     rows: tuple[Row, ...]
     lost: tuple[str, ...]
@@ -58,7 +60,7 @@ def refused_page(layout: Layout, data: Generation, reason: str | None, page: int
         LineageError: a table cannot be read.
     """
     lost, counted, rows = [], Counter[str](), list[Row]()
-    total, skip = 0, (page - 1) * PAGE
+    total, every, skip = 0, 0, (page - 1) * PAGE
     for modality, member in data.of("validated").items():
         if not member.results.get("quarantined", 1):
             continue
@@ -75,7 +77,8 @@ def refused_page(layout: Layout, data: Generation, reason: str | None, page: int
         first = max(0, skip - total)
         rows += _rows(file, places[first : first + PAGE - len(rows)].tolist())
         total += len(places)
-    return RefusedPage(total, dict(counted.most_common()), tuple(rows), tuple(lost))
+        every += len(codes)
+    return RefusedPage(total, every, dict(counted.most_common()), tuple(rows), tuple(lost))
 
 
 def sample_row(layout: Layout, data: Generation, key: str) -> Row | None:
@@ -129,15 +132,27 @@ def _rows(file: Path, places: Sequence[int]) -> Iterator[Row]:
         with pq.ParquetFile(file) as table:
             names = [name for name in _COLUMNS if name in table.schema_arrow.names]
             start = 0
-            for batch in table.iter_batches(_BATCH, columns=names):
-                inside = [one - start for one in places if start <= one < start + batch.num_rows]
+            for group in range(table.num_row_groups):
+                count = table.metadata.row_group(group).num_rows
+                inside = [one - start for one in places if start <= one < start + count]
                 if inside:
-                    yield from batch.take(inside).to_pylist()
-                start += batch.num_rows
-                if start > places[-1]:
-                    return
+                    yield from _of_group(table, group, names, inside)
+                start += count
     except (OSError, ValueError, KeyError) as error:
         raise _unreadable(file, error) from error
+
+
+def _of_group(
+    table: pq.ParquetFile, group: int, names: Sequence[str], places: Sequence[int]
+) -> Iterator[Row]:
+    start = 0
+    for batch in table.iter_batches(_BATCH, row_groups=[group], columns=names):
+        inside = [one - start for one in places if start <= one < start + batch.num_rows]
+        if inside:
+            yield from batch.take(inside).to_pylist()
+        start += batch.num_rows
+        if start > places[-1]:
+            return
 
 
 def _unreadable(file: Path, error: Exception) -> LineageError:

@@ -32,15 +32,27 @@ def when(moment: str | None) -> str:
     """Return a moment as ISO text in UTC to the minute."""
     if not moment:
         return ABSENT
-    return f"{datetime.fromisoformat(moment).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    at = moment_of(moment)
+    return ABSENT if at is None else f"{at:%Y-%m-%d %H:%M} UTC"
 
 
 def ago(moment: str | None, now: datetime | None = None) -> str:
     """Return how long ago a moment was, in its largest unit."""
     if not moment:
         return ABSENT
-    seconds = ((now or datetime.now(UTC)) - datetime.fromisoformat(moment)).total_seconds()
+    at = moment_of(moment)
+    if at is None:
+        return ABSENT
+    seconds = ((now or datetime.now(UTC)) - at).total_seconds()
     return f"{lasting(max(0.0, seconds))} ago"
+
+
+def moment_of(told: str) -> datetime | None:
+    """Return a moment of ISO text in UTC; None of what is none: files may say anything."""
+    try:
+        return datetime.fromisoformat(told).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
 
 
 def lasting(seconds: float | None) -> str:

@@ -1,8 +1,15 @@
-"""Questions that people ask, walked from Home in a browser, and a picture of every page."""
+"""Questions that people ask, walked from Home in a browser, and a picture of every page.
+
+The README's pictures are made by it, too: of the workspace that DASHBOARD_PICTURED names, into the
+folder DASHBOARD_PICTURES.
+"""
 
 import io
+import os
 import shutil
+from contextlib import nullcontext
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -16,6 +23,7 @@ from uni_moe.registry import read
 from uni_moe.registry.example.making import Sizes, make_example
 
 PATIENCE_MS = 60_000
+VIEW = {"width": 1440, "height": 900}
 SHADES = 20  # of a page that shows something; an empty one has a few
 
 
@@ -36,7 +44,7 @@ def address(root):
 
 @pytest.fixture(scope="module")
 def page(browser):
-    page = browser.new_page(viewport={"width": 1440, "height": 900})
+    page = browser.new_page(viewport=VIEW)
     yield page
     page.close()
 
@@ -111,20 +119,40 @@ def test_two_steps_from_home_tell_whether_a_sample_can_be_removed(root, address,
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_page_has_its_picture_in_light_and_dark(address, browser, tmp_path, scheme):
-    context = browser.new_context(viewport={"width": 1440, "height": 900}, color_scheme=scheme)
-    shown = context.new_page()
-    for name, place in PLACES.items():
-        shown.goto(address if name == "home" else f"{address}/{name}")
-        shown.get_by_role("heading", name=place.title, exact=True).wait_for(timeout=PATIENCE_MS)
-        still(shown)
-        picture = shown.screenshot(path=tmp_path / f"{name}-{scheme}.png")
-        image = Image.open(io.BytesIO(picture)).convert("L")
-        shades = image.getcolors(256)
-        assert shades is not None
-        assert len(shades) > SHADES, name
-        back = max(shades)[1]
-        assert (back > 128) == (scheme == "light"), name
-    context.close()
+    with pictured(address) as shown_at:
+        context = browser.new_context(viewport=VIEW, color_scheme=scheme)
+        shown = context.new_page()
+        for name, place in PLACES.items():
+            shown.goto(shown_at if name == "home" else f"{shown_at}/{name}")
+            shown.get_by_role("heading", name=place.title, exact=True).wait_for(timeout=PATIENCE_MS)
+            still(shown)
+            folder = Path(os.environ.get("DASHBOARD_PICTURES", tmp_path))
+            picture = settled(shown)
+            (folder / f"{name}-{scheme}.png").write_bytes(picture)
+            shades = Image.open(io.BytesIO(picture)).convert("L").getcolors(256)
+            assert shades is not None
+            assert len(shades) > SHADES, name
+            assert (max(shades)[1] > 128) == (scheme == "light"), name
+        context.close()
+
+
+def settled(shown):
+    """Return a picture of a page that has drawn all: two in a row are the same."""
+    shown.wait_for_function("document.querySelectorAll('[data-testid=stSkeleton]').length === 0")
+    last = b""
+    for _ in range(30):
+        picture = shown.screenshot(animations="disabled")
+        if picture == last:
+            break
+        last = picture
+        shown.wait_for_timeout(700)
+    return last
+
+
+def pictured(address):
+    """Serve the workspace that shall be pictured, where one is named, or take the one that is."""
+    named = os.environ.get("DASHBOARD_PICTURED")
+    return serving(named) if named else nullcontext(address)
 
 
 def sample(root):

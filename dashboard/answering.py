@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from dashboard.words import lasting
 from uni_moe.errors import StageError, UniMoeError
 
 MOST_WAITING = 8
@@ -98,6 +99,9 @@ class Keeper:
             StageError: too many wait.
         """
         with self._lock:
+            for gone in [one for one in self._jobs[1:] if one.is_stopped()]:  # the first is at work
+                self._jobs.remove(gone)
+                gone.end(_stopped())
             if len(self._jobs) >= MOST_WAITING:
                 raise StageError(
                     f"{len(self._jobs)} questions wait already.",
@@ -121,9 +125,9 @@ class Keeper:
 
     def end(self) -> None:
         """End the worker."""
-        if self._worker is not None:
-            self._worker.end()
-            self._worker = None
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.end()
 
     def _work(self) -> None:
         while True:
@@ -138,6 +142,9 @@ class Keeper:
                 error = told
             except OSError as trouble:  # the disk is full, or no process can be started
                 error = _cannot(trouble)
+            except Exception as mistake:  # noqa: BLE001 - a mistake of ours must not end all asking
+                self.end()
+                error = _unexpected(mistake)
             with self._lock:
                 job.end(error)
                 self._jobs.remove(job)
@@ -168,7 +175,7 @@ class Keeper:
         worker = self._worker
         try:
             worker.send(request)
-            for message in worker.messages(time.monotonic() + self._limit_s, job):
+            for message in worker.messages(self._limit_s, job):
                 if "answer" in message:
                     answer: dict[str, Any] = message["answer"]
                     return answer
@@ -197,6 +204,7 @@ class _Worker:
             stderr=self._errors,
             text=True,
             encoding="utf-8",
+            errors="replace",
             start_new_session=True,  # Ctrl-C is the server's
         )
         self._lines: queue.Queue[str | None] = queue.Queue()
@@ -213,8 +221,9 @@ class _Worker:
         except OSError:
             raise self._dead() from None
 
-    def messages(self, until: float, job: Job) -> Iterator[dict[str, Any]]:
+    def messages(self, limit_s: float, job: Job) -> Iterator[dict[str, Any]]:
         """Give what it says to a question; end where it is dead, late, or not wanted any more."""
+        until = time.monotonic() + limit_s
         while True:
             try:
                 line = self._lines.get(timeout=_LOOK_S)
@@ -222,11 +231,11 @@ class _Worker:
                 if job.is_stopped():
                     raise _stopped() from None
                 if time.monotonic() > until:
-                    raise _late() from None
+                    raise _late(limit_s) from None
                 continue
             if line is None:
                 raise self._dead()
-            message: dict[str, Any] = json.loads(line)
+            message = _message(line)
             if message["id"] == job.id:
                 yield message
 
@@ -274,9 +283,9 @@ def _stopped() -> _GoneError:
     )
 
 
-def _late() -> _GoneError:
+def _late(limit_s: float) -> _GoneError:
     return _GoneError(
-        f"There was no answer within {LIMIT_S / 60:.0f} minutes.",
+        f"There was no answer within {lasting(limit_s)}.",
         cause="the model, the files or the answer are too large for this machine.",
         remedy="ask for fewer tokens or give smaller files; `uni-moe ask` waits without limit.",
     )
@@ -287,6 +296,29 @@ def _cannot(trouble: OSError) -> StageError:
         f"The question could not be passed on: {trouble}",
         cause="the disk for temporary files is full, or no process can be started.",
         remedy="mend that, then ask again.",
+    )
+
+
+def _message(line: str) -> dict[str, Any]:
+    """Return what a line of the worker says to which question."""
+    try:
+        told = json.loads(line)
+    except ValueError:
+        told = None
+    if not isinstance(told, dict) or "id" not in told:
+        raise _GoneError(
+            f"The worker said what cannot be understood: {line.strip()[:_SAID_LAST]}",
+            cause="something in it prints where only its answers belong.",
+            remedy=_AGAIN,
+        )
+    return told
+
+
+def _unexpected(mistake: Exception) -> StageError:
+    return StageError(
+        f"The question failed in a way that nobody foresaw: {type(mistake).__name__}: {mistake}",
+        cause="a mistake in this program.",
+        remedy=_AGAIN,
     )
 
 

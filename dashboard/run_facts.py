@@ -123,6 +123,10 @@ def _stages(record: Mapping[str, Any], stages: list[dict[str, Any]]) -> None:
         "gaps in which nothing ran.",
         key="stages",
     )
+    st.caption(
+        f"Stages are sought among the {runs.AROUND} runs before this one and the {runs.AROUND} "
+        "after it."
+    )
     with st.container(horizontal=True):
         for one in stages:
             if one["id"] != record["id"]:
@@ -135,7 +139,7 @@ def events(tail: Tail) -> None:
     if not tail.events:
         nothing("No events are known.", "They stand in the run's folder while it is here.")
         return
-    total = sum(tail.counts.values())
+    total = tail.happened
     alarms = tail.counts["alarm"]
     st.caption(
         f"{total:,} events, {alarms:,} of them alarms, newest first"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import streamlit as st
@@ -10,10 +10,10 @@ import streamlit as st
 from dashboard import charts_runs
 from dashboard.curve_rows import STEP, TIME, Gathered, Line, View, gather
 from dashboard.metric_groups import Group
-from dashboard.showing import chart
+from dashboard.showing import chart, live
 from dashboard.site import go
+from dashboard.sources.curves import MOST_KEYS, Numbers, Tail, is_part, watched
 from dashboard.sources.curves import TIME as TIME_KEY
-from dashboard.sources.curves import Numbers
 from dashboard.words import ABSENT, lasting, when
 from uni_moe.registry.read import RunLine
 
@@ -24,6 +24,7 @@ STATUSES = {
     "died": "☠ died",
 }
 MOST_COMPARED = 6
+_READ_ON_S = 1.0
 _COMMIT = 10  # letters of it
 _HEAD_PX, _ROW_PX, _ROWS_IN_SIGHT = 38, 35, 20
 
@@ -64,6 +65,34 @@ def _row(line: RunLine) -> dict[str, object]:
         "error": line.error or "",
         "run": line.id,
     }
+
+
+def bounds(told: Iterable[Numbers]) -> None:
+    """Say what of these numbers is not drawn, or not yet."""
+    all_ = list(told)
+    parts = tuple(one.run for one in all_ if is_part(one))
+    if parts:
+        read_on(parts)
+    if any(isinstance(one, Tail) and one.has_more for one in all_):
+        st.warning(
+            f"Only the first {MOST_KEYS} numbers that a run folder tells are drawn; there are "
+            "more. When the run is over, `uni-moe index` brings in all."
+        )
+
+
+@live(_READ_ON_S)
+def read_on(names: tuple[str, ...]) -> None:
+    """Say how much of what runs told is read, read on, and at the end show the page anew."""
+    tails = [watched(name, _READ_ON_S / 2 / len(names)) for name in names]
+    if all(tail.is_whole for tail in tails):
+        st.rerun()
+    size = sum(tail.size for tail in tails)
+    share = sum(tail.position for tail in tails) / size
+    st.warning(
+        f"The curves are not whole yet: {100 * share:.0f} percent of what was told is read. They "
+        "are drawn anew when all is.",
+        icon=":material/hourglass_top:",
+    )
 
 
 def view() -> View:

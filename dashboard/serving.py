@@ -56,7 +56,8 @@ def command(
     options += [f"--server.allowedHosts={host}" for host in named]
     options += [f"--secrets.files={place / SECRETS}" for place in (Path.home(), workspace)]
     script = str(Path(__file__).parent / "entry" / "app.py")
-    return [sys.executable, "-m", "streamlit", "run", *options, script, "--", str(workspace), ask]
+    start = [sys.executable, "-m", "dashboard.entry.serve", "run"]
+    return [*start, *options, script, "--", str(workspace), ask]
 
 
 def is_loopback(address: str) -> bool:

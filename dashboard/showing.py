@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from typing import ParamSpec
@@ -56,6 +57,15 @@ def live(every_s: float) -> Callable[[Callable[Given, None]], Callable[Given, No
 def nothing(what: str, remedy: str) -> None:
     """Show that there is nothing to show, and what to do next. Both are our own words."""
     st.info(f"{what} {remedy}", icon=":material/info:")
+
+
+def selection_key(name: str, ids: Iterable[object]) -> str:
+    """Return a key for a table whose rows are these: other rows carry no selection over.
+
+    Streamlit keeps the places of rows that are selected, whatever stands in them by now.
+    """
+    told = hashlib.sha256("\n".join(map(str, ids)).encode(errors="replace"))
+    return f"{name}-{told.hexdigest()[:16]}"
 
 
 def chart(

@@ -9,7 +9,7 @@ from typing import Any
 import streamlit as st
 
 from dashboard import charts_models
-from dashboard.showing import chart, told
+from dashboard.showing import chart, selection_key, told
 from dashboard.site import asked, link
 from dashboard.sources import audit, versions
 from dashboard.sources.evaluation import scores_of
@@ -18,7 +18,6 @@ from dashboard.words import ABSENT, plain, short, when
 from uni_moe.registry.live import Champion
 from uni_moe.registry.read import Version
 
-_TABLE = "all-versions"
 _MOST_REIGNS = 30
 _ROW_PX, _MOST_ROWS = 35, 12
 
@@ -69,11 +68,12 @@ def all_versions() -> None:
     st.subheader("All versions", anchor=False)
     st.caption("Choose a row to see its evidence above.")
     rows = _rows()
+    key = selection_key("all-versions", (row["version"] for row in rows))
     st.dataframe(
         rows,
         hide_index=True,
-        key=_TABLE,
-        on_select=_chosen,
+        key=key,
+        on_select=lambda: _chosen(key, rows),
         selection_mode="single-row",
         height=_ROW_PX * (min(len(rows), _MOST_ROWS) + 1) + 3,
         column_config={"mean score": st.column_config.NumberColumn(format="%.1f %%")},
@@ -81,10 +81,10 @@ def all_versions() -> None:
     )
 
 
-def _chosen() -> None:
-    picked = st.session_state[_TABLE].selection.rows
-    if picked:
-        st.query_params["version"] = str(_rows()[picked[0]]["version"])
+def _chosen(key: str, shown: list[dict[str, Any]]) -> None:
+    picked = st.session_state[key].selection.rows
+    if picked and picked[0] < len(shown):
+        st.query_params["version"] = str(shown[picked[0]]["version"])
 
 
 def _rows() -> list[dict[str, Any]]:

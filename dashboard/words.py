@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 LONGEST = 300  # letters of a label
 _MARKS = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~:$^=&\"'/@])")
 _UNSEEN = re.compile(r"[\x00-\x1f\x7f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-_ADDRESSES = re.compile(r"(?<=://)|(?<=www)(?=\.)|(?<=@)", re.IGNORECASE)
+_ADDRESSES = re.compile(r"(?<=:)(?=//)|(?<=www)(?=\.)|(?<=@)", re.IGNORECASE)
 _JOINER = "\u2060"  # is not seen, and no address goes on behind it
 ABSENT = "-"
 

@@ -8,14 +8,13 @@ from datetime import date
 
 import streamlit as st
 
-from dashboard.showing import head, nothing
+from dashboard.showing import head, nothing, selection_key
 from dashboard.site import asked, link
 from dashboard.sources import audit
 from dashboard.sources.versions import called
 from dashboard.words import plain, short, when
 from uni_moe.audit import Entry
 
-_TABLE = "entries"
 _MOST_LETTERS = 200_000  # of one entry's evidence in a browser
 _EVERYBODY = "everybody"
 
@@ -90,11 +89,12 @@ def table(wanted: audit.Wanted) -> None:
         nothing("No entry is like this.", "Take a filter away.")
         return
     st.caption(f"{count} entries, newest first. Choose a row to see its evidence.")
+    key = selection_key("entries", (one.hash for one in found))
     st.dataframe(
         [_row(one) for one in found],
         hide_index=True,
-        key=_TABLE,
-        on_select=lambda: _chosen(found),
+        key=key,
+        on_select=lambda: _chosen(key, found),
         selection_mode="single-row",
         alt="Entries of the audit log: number, when, what, who, about which model, and why.",
     )
@@ -112,8 +112,8 @@ def _row(one: Entry) -> dict[str, object]:
     }
 
 
-def _chosen(found: list[Entry]) -> None:
-    picked = st.session_state[_TABLE].selection.rows
+def _chosen(key: str, found: list[Entry]) -> None:
+    picked = st.session_state[key].selection.rows
     if picked and picked[0] < len(found):
         st.query_params["entry"] = str(found[picked[0]].sequence)
 

@@ -6,12 +6,13 @@ import streamlit as st
 
 from dashboard import data_refused, data_shown, sample_view
 from dashboard.showing import head, nothing, told
-from dashboard.site import asked
+from dashboard.site import asked, link
 from dashboard.sources import data as source
 from dashboard.sources import lineage
 from dashboard.sources.data import Generation, Stamp
 from dashboard.sources.models import models
 from dashboard.words import plain
+from uni_moe.registry.generations import STEPS
 from uni_moe.registry.read import Version
 
 VIEWS = ("sources", "contracts", "quarantine", "shares", "seen", "sample")
@@ -74,6 +75,13 @@ def page() -> None:
         model = chosen(versions)
     lies = source.lying()
     data = source.generation(model, lies)
+    if data.is_cut:
+        st.warning(
+            f"What lies more than {STEPS} steps above this model is not looked at: data may be "
+            "missing here. The lineage goes further.",
+            icon=":material/filter_alt:",
+        )
+        link("lineage", "Its lineage", artifact=model, way="up", steps=2 * STEPS)
     if view == "sample":
         one_sample(data, model, lies)
     elif not data.members:

@@ -8,8 +8,8 @@ import streamlit as st
 
 from dashboard import run_facts
 from dashboard.metric_groups import Group, groups_of
-from dashboard.run_parts import group_chart, table, view
-from dashboard.showing import head, live, nothing, told
+from dashboard.run_parts import bounds, group_chart, table, view
+from dashboard.showing import head, live, nothing, selection_key, told
 from dashboard.site import asked, link
 from dashboard.sources import curves, runs
 from dashboard.words import lasting
@@ -28,7 +28,8 @@ def newest() -> None:
         nothing("Nothing ran here yet.", "`uni-moe run` runs all stages.")
         return
     st.caption("Click into a row to open a run.")
-    for run in table(found.lines[:20], key="newest")[:1]:
+    lines = found.lines[:20]
+    for run in table(lines, key=selection_key("newest", (line.id for line in lines)))[:1]:
         link("run", f"Open {run}", run=run)
     link("runs", "All runs, with filters")
 
@@ -61,16 +62,17 @@ def shown(run: str) -> None:
         seen = view() if groups else None
         while_it_runs(run, [group.name for group in open_], len(groups), seen)
     else:
-        numbers(run, groups)
+        numbers(told_now, groups)
     run_facts.settings(record)
 
 
-def numbers(run: str, groups: list[Group]) -> None:
+def numbers(told_: curves.Numbers, groups: list[Group]) -> None:
     """Show the curves and the events of a run that is over."""
-    tail = curves.watched(run)
+    tail = told_ if isinstance(told_, curves.Tail) else curves.watched(told_.run)
     if groups:
         open_, seen = open_charts(groups), view()
-        drawn(curves.numbers(run), open_, seen, tail)
+        bounds([told_])
+        drawn(told_, open_, seen, tail)
     else:
         nothing("This run told no numbers.", "Only stages that train do; see its events below.")
     run_facts.events(tail)
@@ -102,6 +104,8 @@ def while_it_runs(run: str, open_: list[str], count: int, seen: Any) -> None:  #
     if record is None or record["status"] != "running" or len(groups) != count:
         st.rerun()
     progress(record, tail)
+    if tail.has_more:
+        bounds([tail])
     if groups and seen is not None:
         drawn(tail, [group for group in groups if group.name in open_], seen, tail)
     else:

@@ -8,8 +8,8 @@ import streamlit as st
 
 from dashboard.curve_rows import Line, differing, flattened, gather
 from dashboard.metric_groups import group_of
-from dashboard.run_parts import MOST_COMPARED, STATUSES, curves, table, view
-from dashboard.showing import head, live, nothing, told
+from dashboard.run_parts import MOST_COMPARED, STATUSES, bounds, curves, table, view
+from dashboard.showing import head, live, nothing, selection_key, told
 from dashboard.site import asked, link
 from dashboard.sources import runs
 from dashboard.sources.curves import TIME, Numbers, numbers
@@ -101,7 +101,7 @@ def listed(wanted: RunFilter, by: RunOrder, fresh: runs.Fresh) -> None:
         f"{first:,} to {first + len(found.lines) - 1:,} of {found.total:,} runs. Click into a row "
         f"to open the run; tick 2 to {MOST_COMPARED} rows to compare them."
     )
-    ticked = table(found.lines, key=f"runs-{number}")
+    ticked = table(found.lines, key=selection_key("runs", (line.id for line in found.lines)))
     if pages > 1:
         st.pagination(pages, key="page", bind="query-params")
     lead_on(ticked)
@@ -184,7 +184,9 @@ def compared(names: list[str]) -> None:
     for name, record in there.items():
         lasted = lasting(record.get("duration_s"))
         link("run", f"{labels[name]}: {record['status']}, {lasted}", run=name)
-    overlaid({labels[name]: numbers(name) for name in there})
+    told_ = {labels[name]: numbers(name) for name in there}
+    bounds(told_.values())
+    overlaid(told_)
     parameters({labels[name]: runs.parameters(record) for name, record in there.items()})
     if st.button("Close the comparison", key="close"):
         del st.query_params["compare"]

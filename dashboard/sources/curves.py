@@ -9,6 +9,7 @@ from typing import Protocol
 import streamlit as st
 
 from dashboard.sources import runs
+from dashboard.sources.tailing import MOST_KEYS as MOST_KEYS
 from dashboard.sources.tailing import Tail as Tail
 from dashboard.sources.workspace import remembered, workspace
 from uni_moe.artifacts import Layout
@@ -58,7 +59,7 @@ class Indexed:
         return _odd(self.run, key)
 
 
-def numbers(run: str, patience_s: float = 2.0) -> Numbers:
+def numbers(run: str, patience_s: float = 0.4) -> Numbers:
     """Return what a known run told; a folder is read on for so long.
 
     Args:
@@ -82,12 +83,17 @@ def tail(run: str) -> Tail:
     return found
 
 
-def watched(run: str) -> Tail:
+def watched(run: str, patience_s: float = 0.4) -> Tail:
     """Return a known run's tail, read on; with the events alone where the index has the numbers."""
     found = tail(run)
     if runs.has_folder(run):
-        found.read(workspace().runs / run)
+        found.read(workspace().runs / run, patience_s, events_alone=_is_indexed(run))
     return found
+
+
+def is_part(told: Numbers) -> bool:
+    """Say whether a run told more than was read of it yet."""
+    return isinstance(told, Tail) and not told.is_whole
 
 
 @remembered

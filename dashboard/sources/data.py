@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dashboard.sources.workspace import remembered, workspace
+from dashboard.sources.workspace import remembered, settled, workspace
 from uni_moe.artifacts import Layout
 from uni_moe.registry import contract_verdicts, generations, manifest_difference, rows
 from uni_moe.registry.database import reading
@@ -60,7 +60,12 @@ def sample(layout: Layout, model: str | None, lies: Stamp, key: str) -> rows.Row
     return rows.sample_row(layout, generations.generation(layout, model), key)
 
 
-@remembered
+def _is_known(found: dict[str, manifest_difference.DataChange | None]) -> bool:
+    """Say whether every table was in the index; where nothing differs, it is asked again."""
+    return bool(found) and None not in found.values()
+
+
+@settled(_is_known)
 def drift(
     layout: Layout, before: str, after: str
 ) -> dict[str, manifest_difference.DataChange | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from dashboard.sources.workspace import remembered, stamp, workspace
+from dashboard.sources.workspace import remembered, settled, stamp, workspace
 from uni_moe.artifacts import CARD, Layout
 from uni_moe.config import RouterAlarms, load_params
 from uni_moe.errors import UniMoeError
@@ -39,7 +39,12 @@ def version_named(name: str | None) -> read.Version | None:
     return next((one for one in known if str(one.number) == name), None)
 
 
-@remembered
+def _is_read(found: EvalReport) -> bool:
+    """Say whether it is a report; one that cannot be read raises, and is not kept."""
+    return isinstance(found, EvalReport)
+
+
+@settled(_is_read)
 def report(layout: Layout, number: int, report_id: str) -> EvalReport:
     """Return the report that judged a version.
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dashboard.sources.data import Stamp
-from dashboard.sources.workspace import remembered
+from dashboard.sources.models import models
+from dashboard.sources.workspace import remembered, settled
 from uni_moe.artifacts import Layout
 from uni_moe.differing import Difference
 from uni_moe.registry import impact as impacts
@@ -34,9 +35,22 @@ def card(layout: Layout, artifact: str) -> ArtifactCard | None:
     return artifact_card(layout, artifact)
 
 
-@remembered
-def difference(layout: Layout, a: int, b: int) -> Difference:
+def difference(a: int, b: int) -> Difference:
     """Return what differs between two versions, their weights aside."""
+    reports = {one.number: one.report for one in models()}
+    return _difference(a, b, reports.get(a), reports.get(b))
+
+
+def _is_whole(found: Difference) -> bool:
+    """Say whether nothing was missing: the index may still come to know it."""
+    return found.records is not None and not found.records.notes and not found.notes
+
+
+@settled(_is_whole)
+def _difference(
+    layout: Layout, a: int, b: int, report_a: str | None, report_b: str | None
+) -> Difference:
+    del report_a, report_b  # parts of the key alone: a version may be judged again
     from uni_moe.differing import difference as differing
 
     return differing(layout, str(a), str(b), weights=False)

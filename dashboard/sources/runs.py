@@ -19,7 +19,7 @@ from uni_moe.registry import read, run_lines, run_questions, spans
 
 _MOST_FRESH = 500  # folders that are looked into for a page
 _QUIET_S = 3600.0  # a folder that was still so long changes no more between two looks
-_AROUND = 60  # folders before and after a run in which its flow's other stages are sought
+AROUND = 60  # folders before and after a run in which its flow's other stages are sought
 _WATCHED = ("run.json", "heartbeat.jsonl", "metrics.jsonl")
 
 
@@ -163,7 +163,7 @@ def flow(record: dict[str, Any]) -> list[dict[str, Any]]:
     if own is None or not has_folder(record["id"]):
         return [record]
     place = bisect_left(around, record["id"])
-    near = around[max(0, place - _AROUND) : place + _AROUND + 1]
+    near = around[max(0, place - AROUND) : place + AROUND + 1]
     found = (_told_of(workspace(), name) for name in near)
     return [one for one in found if one is not None and one.get("flow_run") == own]
 

@@ -18,7 +18,7 @@ from uni_moe.registry.read import Point
 
 _SLICE_BYTES = 1 << 20
 _PATIENCE_S = 0.4  # of one look; a long file is read on by the next
-_MOST_KEYS = 128
+MOST_KEYS = 128  # of numbers, each a curve; the index holds all
 _MOST_EVENTS = 200
 _LONGEST = 600  # letters of what an event says
 _NOT_OURS = "router/"  # numbers of layers and experts have a page of their own
@@ -44,18 +44,26 @@ class Tail:
     curves: dict[str, Thinned] = field(default_factory=dict)
     events: deque[Event] = field(default_factory=lambda: deque(maxlen=_MOST_EVENTS))
     counts: Counter[str] = field(default_factory=Counter)
+    happened: int = 0  # events of all kinds
     steps: int | None = None  # that the training means to take
+    is_whole: bool = False  # all is read that was there at the last look
+    has_more: bool = False  # more was told than is kept
     _step: int | None = None
     _events_position: int = 0
 
-    def read(self, folder: Path, patience_s: float = _PATIENCE_S) -> None:
+    def read(
+        self, folder: Path, patience_s: float = _PATIENCE_S, *, events_alone: bool = False
+    ) -> None:
         """Read on; what does not fit into the patience waits for the next call."""
         until = time.monotonic() + patience_s
         self._read_events(folder / "events.jsonl", until)
+        if events_alone:
+            return
         file = folder / "metrics.jsonl"
         self.size = _size(file)
         if self.size < self.position:  # another file took its place
-            self.position, self.curves, self._step = 0, {}, None
+            self.position, self.curves, self._step, self.has_more = 0, {}, None, False
+        self.is_whole = True
         while self.position < self.size:
             lines, end = lines_from(file, self.position, _SLICE_BYTES)
             if end == self.position:  # the last line waits for its end
@@ -64,6 +72,7 @@ class Tail:
             for key, step, value in points_of(lines):
                 self._add(key, step, value)
             if time.monotonic() > until:
+                self.is_whole = self.position >= self.size
                 break
 
     @property
@@ -92,7 +101,8 @@ class Tail:
         self._step = step
         curve = self.curves.get(key)
         if curve is None:
-            if len(self.curves) >= _MOST_KEYS:
+            if len(self.curves) >= MOST_KEYS:
+                self.has_more = True
                 return
             curve = self.curves[key] = Thinned()
         curve.add(step, value)
@@ -103,6 +113,7 @@ class Tail:
             self._events_position = 0
             self.events.clear()
             self.counts.clear()
+            self.happened = 0
         while self._events_position < size and time.monotonic() < until:
             lines, end = lines_from(file, self._events_position, _SLICE_BYTES)
             if end == self._events_position:
@@ -113,7 +124,8 @@ class Tail:
 
     def _note(self, line: Mapping[str, Any]) -> None:
         told = _event(line)
-        if len(self.counts) < _MOST_KEYS or told.event in self.counts:
+        self.happened += 1
+        if len(self.counts) < MOST_KEYS or told.event in self.counts:
             self.counts[told.event] += 1
         self.events.append(told)
         if told.event == "training" and isinstance(line.get("steps"), int):

@@ -14,6 +14,8 @@ import pandas as pd  # whole, before keys are hashed: Streamlit looks into it wh
 import streamlit as st
 
 from uni_moe.artifacts import Layout
+from uni_moe.errors import UniMoeError
+from uni_moe.registry.revision import revision
 
 assert pd.Timestamp
 Given = ParamSpec("Given")
@@ -21,7 +23,9 @@ Answer = TypeVar("Answer")
 WORKSPACE = "UNI_MOE_DASHBOARD_WORKSPACE"
 _DATABASE = "UNI_MOE_DATABASE_URL"
 _SERVER_S = 5.0  # so long an answer of a database server counts as new
-_KEPT = 1024  # answers of all questions
+_KEPT = 256  # answers of all questions: each is some kilobytes, few are a megabyte
+_KEPT_SETTLED = 64
+_LONGEST = "1h"  # what nobody asks for so long is dropped; also what a lost hint may cost
 
 
 def workspace() -> Layout:
@@ -38,15 +42,30 @@ def state(layout: Layout) -> tuple[object, ...]:
     index = layout.registry
     files = (
         index,
-        index.with_name(f"{index.name}-wal"),
         layout.store / "audit.jsonl",
         layout.store,
         layout.runs,
         layout.artifacts,
         layout.params,
     )
-    server = (int(time.time() / _SERVER_S),) if os.environ.get(_DATABASE) else ()
-    return (*(stamp(file) for file in files), *server)
+    server = () if not os.environ.get(_DATABASE) else (_revision(str(layout.root)),)
+    return (_log_of(index), *(stamp(file) for file in files), *server)
+
+
+def _log_of(index: Path) -> tuple[int, int] | None:
+    """Return what differs when SQLite's log grew. A reader makes an empty one and takes it away."""
+    found = stamp(index.with_name(f"{index.name}-wal"))
+    return None if found is None or not found[1] else found
+
+
+@st.cache_data(max_entries=4, ttl=_SERVER_S, show_spinner=False)
+def _revision(root: str) -> tuple[object, ...]:
+    """Ask a database server whether it was written to; one that does not tell is new each time."""
+    try:
+        told = revision(Layout(Path(root)))
+    except UniMoeError:  # the question itself tells it, with cause and remedy
+        told = None
+    return ("clock", int(time.time() / _SERVER_S)) if told is None else told
 
 
 def remembered(ask: Callable[..., Answer]) -> Callable[..., Answer]:
@@ -55,7 +74,7 @@ def remembered(ask: Callable[..., Answer]) -> Callable[..., Answer]:
     Called without the layout. Arguments are hashable; answers are data that pickle.
     """
 
-    @st.cache_data(max_entries=_KEPT, show_spinner=False)
+    @st.cache_data(max_entries=_KEPT, ttl=_LONGEST, show_spinner=False)
     def kept(
         question: str, root: str, now: tuple[object, ...], *given: object, **named: object
     ) -> Answer:
@@ -70,6 +89,42 @@ def remembered(ask: Callable[..., Answer]) -> Callable[..., Answer]:
         return kept(question, str(layout.root), state(layout), *given, **named)
 
     return asked
+
+
+class _NotSettledError(Exception):
+    """Something may still come to an answer."""
+
+
+def settled(
+    is_whole: Callable[[Answer], bool],
+) -> Callable[[Callable[..., Answer]], Callable[..., Answer]]:
+    """Keep answers that follow from ids among the arguments alone, whatever else changes.
+
+    An answer that is not whole yet is kept until the workspace changes, as by `remembered`.
+    """
+
+    def made(ask: Callable[..., Answer]) -> Callable[..., Answer]:
+        question = f"{ask.__module__}.{ask.__qualname__}"
+        until_then = remembered(ask)
+
+        @st.cache_data(max_entries=_KEPT_SETTLED, ttl=_LONGEST, show_spinner=False)
+        def kept(question: str, root: str, *given: object, **named: object) -> Answer:
+            del question, root  # parts of the key alone
+            answer = until_then(*given, **named)
+            if not is_whole(answer):
+                raise _NotSettledError
+            return answer
+
+        @wraps(ask)
+        def asked(*given: object, **named: object) -> Answer:
+            try:
+                return kept(question, str(workspace().root), *given, **named)
+            except _NotSettledError:
+                return until_then(*given, **named)
+
+        return asked
+
+    return made
 
 
 def stamp(file: Path) -> tuple[int, int] | None:

@@ -33,5 +33,8 @@ def opened(monkeypatch, root, page="home", /, **query):
 
 def said(app):
     """Return all the text that a page shows, line by line."""
-    kinds = ("title", "header", "subheader", "caption", "markdown", "text", "code", "error", "info")
+    kinds = (
+        *("title", "header", "subheader", "caption", "markdown", "text", "code"),
+        *("error", "warning", "info", "success"),
+    )
     return "\n".join(str(one.value) for kind in kinds for one in getattr(app, kind))

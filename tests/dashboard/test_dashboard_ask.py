@@ -34,6 +34,10 @@ for line in sys.stdin:
     if asked["question"] == "die":
         print("out of everything", file=sys.stderr, flush=True)
         os._exit(3)
+    if asked["question"] in ("no JSON", "[]", "{}"):
+        print(asked["question"], flush=True)
+    if asked["question"] == "odd":
+        print(json.dumps({"id": asked["id"], "error": {}}), flush=True)
     if asked["question"] == "sleep":
         time.sleep(60)
     files = [[one["kind"], one["name"], open(one["path"]).read(), oct(os.stat(
@@ -84,7 +88,7 @@ def test_a_worker_that_died_is_told_with_its_last_words_and_the_next_question_fi
 
 def test_an_answer_that_takes_too_long_is_given_up(echo):
     late = ask(echo, "sleep")
-    assert "no answer within" in late.error.what
+    assert "no answer within 2.0 s" in late.error.what
     assert ask(echo, "second").answers["one"]["text"] == "second"
 
 
@@ -97,6 +101,30 @@ def test_questions_take_turns_and_a_full_queue_says_so(echo):
         job.stop()
     assert all("given up" in ended(job).error.what for job in jobs)
     assert ask(echo, "then").answers["one"]["text"] == "then"
+
+
+@pytest.mark.parametrize("said", ["no JSON", "[]", "{}"])
+def test_a_worker_that_says_nonsense_is_told_and_the_next_question_finds_another(echo, said):
+    assert "cannot be understood" in ask(echo, said).error.what
+    assert ask(echo, "second").answers["one"]["text"] == "second"
+
+
+def test_a_mistake_of_ours_ends_a_question_and_not_all_asking(echo):
+    assert "nobody foresaw" in ask(echo, "odd").error.what
+    assert ask(echo, "second").answers["one"]["text"] == "second"
+
+
+def test_questions_that_were_given_up_take_no_place_and_keep_no_uploads(echo):
+    first = echo.submit(Question("sleep", {"one": Path("m")}))
+    upload = Upload("image", "x.png", b"bytes")
+    jobs = [echo.submit(Question("more", {"one": Path("m")}, [upload])) for _ in range(7)]
+    for job in jobs:
+        job.stop()
+    then = echo.submit(Question("then", {"one": Path("m")}))
+    assert all(job.over and job.question is None for job in jobs)
+    assert echo.ahead(then) == 1
+    first.stop()
+    assert ended(then).answers["one"]["text"] == "then"
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from uni_moe.artifacts import Layout
 from uni_moe.registry import read
 
 NAMES = ("version", "against", "run", "runs", "model", "artifact", "sample", "source", "key", "a")
+LOOKED_UP = (("version", "models"), ("run", "run"), ("artifact", "lineage"), ("sample", "lineage"))
 BAD = (SCRIPT, MARKDOWN, TURNED, "../../../../etc/passwd", "1e999", "-1", "x" * 5_000)
 
 
@@ -36,9 +37,21 @@ def test_every_page_stands_where_it_is_asked_for_what_is_there(root, monkeypatch
 @pytest.mark.parametrize("name", PLACES)
 def test_every_page_stands_before_a_hostile_address(root, monkeypatch, name):
     for turn in (0, 3):
-        app = opened(monkeypatch, root, name, **{n: BAD[turn + i % 4] for i, n in enumerate(NAMES)})
-        assert not app.exception, (turn, app.exception)
-        assert "root:x:0" not in said(app)
+        words = {n: BAD[turn + place % 4] for place, n in enumerate(NAMES)}
+        stands(opened(monkeypatch, root, name, **words), turn)
+
+
+@pytest.mark.parametrize(("name", "page"), LOOKED_UP)
+def test_a_page_stands_whatever_it_is_asked_to_look_up(root, monkeypatch, name, page):
+    app = opened(monkeypatch, root, page, **{name: BAD[0]})
+    for bad in BAD:
+        app.query_params[name] = bad
+        stands(app.run(), bad)
+
+
+def stands(app, given):
+    assert not app.exception, (given, app.exception)
+    assert "root:x:0" not in said(app)
 
 
 def known(root):

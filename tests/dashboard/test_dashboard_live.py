@@ -9,7 +9,7 @@ import time
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from dashboard.sources.tailing import Tail
+from dashboard.sources.tailing import MOST_KEYS, Tail
 from dashboard.sources.thinned import Thinned
 from tests.dashboard.conftest import serving
 from tests.dashboard.run_folders import append, happened, layout_of, metric, now_running
@@ -150,6 +150,34 @@ def test_a_file_that_another_took_the_place_of_is_read_from_its_beginning(tmp_pa
     assert tail.points("loss") == [Point(1, 0.5)]
 
 
+def test_what_is_more_than_a_tail_keeps_is_said(tmp_path):
+    layout = layout_of(tmp_path)
+    run = now_running(layout)
+    metric(layout, run, 1, **{f"number {place}": 1.0 for place in range(MOST_KEYS - 1)})
+    tail = Tail(run)
+    tail.read(layout.runs / run)
+    assert not tail.has_more
+    metric(layout, run, 2, another=1.0, one_more=2.0)
+    tail.read(layout.runs / run)
+    assert tail.has_more
+    assert len(tail.curves) == MOST_KEYS
+
+
+def test_a_long_file_is_not_whole_until_its_end_is_read(tmp_path):
+    layout = layout_of(tmp_path)
+    run = now_running(layout)
+    row = '{"time": "2026-03-01T00:00:00+00:00", "step": %d, "loss": 1.0}\n'
+    file = layout.runs / run / "metrics.jsonl"
+    file.write_text("".join(row % step for step in range(40_000)) + '{"step"')
+    tail, looks = Tail(run), 0
+    while not tail.is_whole:
+        tail.read(layout.runs / run, patience_s=0)
+        looks += 1
+        assert looks < 99
+    assert looks > 1
+    assert tail.last_step == 39_999
+
+
 def test_events_are_bounded_and_cut(tmp_path):
     layout = layout_of(tmp_path)
     run = now_running(layout)
@@ -160,7 +188,8 @@ def test_events_are_bounded_and_cut(tmp_path):
     tail.read(layout.runs / run, patience_s=60)
     assert len(tail.events) == 200
     assert sum(len(one.text) + len(one.event) for one in tail.events) < 200 * 700
-    assert len(tail.counts) <= 128
+    assert len(tail.counts) <= MOST_KEYS
+    assert tail.happened == 1001
 
 
 @contextmanager

@@ -73,6 +73,20 @@ def test_a_page_that_is_too_high_shows_the_last_one(tmp_path, monkeypatch):
     assert "51 to 60 of 60 runs" in said(app)
 
 
+def keys(app):
+    """Return the keys of the tables of a page."""
+    return {one.proto.id.rpartition("-")[2] for one in app.dataframe}
+
+
+def test_other_rows_carry_no_selection_over(tmp_path, monkeypatch):
+    layout = sixty(tmp_path)
+    before = keys(opened(monkeypatch, layout.root, "runs"))
+    assert keys(opened(monkeypatch, layout.root, "runs")) == before
+    assert not keys(opened(monkeypatch, layout.root, "runs", status="failed")) & before
+    write_run(layout, "gate", began=datetime.now(UTC))
+    assert not keys(opened(monkeypatch, layout.root, "runs")) & before
+
+
 def test_a_filter_that_nothing_fits_says_so(tmp_path, monkeypatch):
     app = opened(monkeypatch, sixty(tmp_path).root, "runs", why="nowhere")
     assert "No run fits these filters." in said(app)

@@ -21,8 +21,9 @@ from uni_moe.registry.reach import DATA
 from uni_moe.registry.tables import ArtifactRow
 from uni_moe.storage.blobs import LocalFolder
 
-_STEPS = 6  # from a model to the samples, by the longest way through phases
+STEPS = 6  # from a model to the samples, by the longest way through phases
 _EXPOSURE = "exposure"
+_BEGINNING = "samples"  # nothing was made before
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Generation:
 
     model: str | None
     members: tuple[Member, ...]
+    is_cut: bool = False  # more was made from than is looked at: data may be missing
 
     def of(self, kind: str) -> dict[str, Member]:
         """Return the members of a kind by modality."""
@@ -64,7 +66,8 @@ def generation(layout: Layout, model: str | None) -> Generation:
     if model is None:
         return Generation(None, _sorted(_here(layout)))
     with reading(layout) as session:
-        return Generation(model, _sorted(_of(session, model)))
+        found, is_cut = _of(session, model)
+        return Generation(model, _sorted(found), is_cut)
 
 
 def folder_of(layout: Layout, member: Member) -> str | None:
@@ -88,18 +91,21 @@ def _here(layout: Layout) -> Iterable[Member]:
         )
 
 
-def _of(session: Session, model: str) -> Iterable[Member]:
-    far = above_of(session, model, _STEPS)
+def _of(session: Session, model: str) -> tuple[Iterable[Member], bool]:
+    """Return the nearest artifact of each name above a model, and whether the walk was cut."""
+    far = above_of(session, model, STEPS)
     ids = sorted(far)
     found: dict[str, Member] = {}
+    is_cut = False
     for start in range(0, len(ids), 500):
         rows = select(ArtifactRow).where(ArtifactRow.id.in_(ids[start : start + 500]))
         for row in session.scalars(rows):
             one = Member(row.id, row.name, row.stage, row.kind, row.params, row.results)
+            is_cut |= far[one.id] == STEPS and one.kind != _BEGINNING
             nearest = found.get(row.name)
             if nearest is None or far[one.id] < far[nearest.id]:
                 found[row.name] = one
-    return found.values()
+    return found.values(), is_cut
 
 
 def _sorted(members: Iterable[Member]) -> tuple[Member, ...]:

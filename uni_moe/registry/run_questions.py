@@ -7,6 +7,7 @@ such lines in place of the index's own. So no question opens every folder.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -219,6 +220,7 @@ def _way(order: RunOrder) -> list[ColumnElement[Any]]:
 
 def _in_order(told: Sequence[tuple[str, Any]], order: RunOrder) -> list[str]:
     """Return ids by what orders them, in the order in which the database gives its own."""
+    told = [(run, None if _is_odd(value) else value) for run, value in told]
     there = sorted(
         (one for one in told if one[1] is not None),
         key=lambda one: (one[1], one[0]),
@@ -226,6 +228,11 @@ def _in_order(told: Sequence[tuple[str, Any]], order: RunOrder) -> list[str]:
     )
     absent = sorted((one[0] for one in told if one[1] is None), reverse=order.descending)
     return [*(one[0] for one in there), *absent]
+
+
+def _is_odd(value: object) -> bool:
+    """Say whether a number is not finite: the index holds such a last one as absent."""
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def _column(name: str) -> ColumnElement[Any]:

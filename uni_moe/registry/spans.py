@@ -34,7 +34,8 @@ def _moment(told: str, now: datetime | None, *, is_end: bool) -> str:
     ago = _AGO.fullmatch(told)
     if ago is None:
         return span_of(told.strip())[is_end].astimezone(UTC).isoformat()
-    now = now or datetime.now(UTC)
+    # To the minute: within it the same words mean the same moment, and answers may be kept.
+    now = (now or datetime.now(UTC)).replace(second=0, microsecond=0)
     try:
         return (now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})).isoformat()
     except OverflowError as error:

@@ -161,6 +161,22 @@ def test_the_last_loss_is_read_from_the_end_of_a_long_file(tmp_path):
     assert run_lines.last_loss(layout, run) == 0.125
 
 
+@pytest.mark.parametrize("descending", [True, False])
+def test_runs_whose_last_loss_is_not_finite_stand_behind_those_with_one(tmp_path, descending):
+    layout = layout_of(tmp_path)
+    told = (0.3, float("nan"), 0.1, float("inf"), 0.2)
+    for day, loss in enumerate(told):
+        run = write_run(layout, "tune", began=BEGAN + timedelta(days=day))
+        metric(layout, run, 1, loss=loss)
+    order = RunOrder("loss", descending=descending)
+    lines = run_page(layout, RunFilter(), fresh_lines(layout), order).lines
+    assert [line.loss for line in lines[:3]] == sorted((0.1, 0.2, 0.3), reverse=descending)
+    index(layout)
+    assert [line.id for line in run_page(layout, RunFilter(), (), order).lines] == [
+        line.id for line in lines
+    ]
+
+
 BROKEN = {"status": "done", "stage": "tune", "started": BEGAN.isoformat()}
 
 
@@ -189,6 +205,7 @@ def test_moments_are_told_as_a_time_ago_a_day_or_a_moment():
     assert since_of("2026-03-31") == "2026-03-31T00:00:00+00:00"
     assert until_of("2026-03-31") == "2026-03-31T23:59:59.999999+00:00"
     assert since_of("2026-03-31T12:00+02:00") == "2026-03-31T10:00:00+00:00"
+    assert since_of("24h", now.replace(second=59, microsecond=7)) == since_of("24h", now)
 
 
 @pytest.mark.parametrize("told", ["yesterday", "24", "999999w", "2026-03-31T12:00", "'; DROP"])

@@ -14,14 +14,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
 from uni_moe.errors import ConfigError, StageError
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
 CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = [
+_FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic"),
     *("--no-first-run", "--disable-background-networking", "--disable-component-update"),
     "--disable-sync",
@@ -106,8 +109,8 @@ class Screen:
 
 
 @contextmanager
-def chromium() -> Iterator[Screen]:
-    """Give a screen of a new browser.
+def chromium() -> Iterator[Browser]:
+    """Start a browser, once in a process: Playwright's driver refuses a second beside it.
 
     Raises:
         ConfigError: there is no Chromium.
@@ -121,13 +124,22 @@ def chromium() -> Iterator[Screen]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
-        context = browser.new_context(viewport={"width": WIDTH, "height": HEIGHT})
-        context.add_init_script(_WATCH)
+        browser = driver.chromium.launch(executable_path=str(CHROMIUM), args=_FLAGS)
         try:
-            yield Screen(context.new_page())
+            yield browser
         finally:
             browser.close()
+
+
+@contextmanager
+def screen_of(browser: Browser) -> Iterator[Screen]:
+    """Give a screen of a browser, for a stranger whom no page knows."""
+    context = browser.new_context(viewport={"width": WIDTH, "height": HEIGHT})
+    context.add_init_script(_WATCH)
+    try:
+        yield Screen(context.new_page())
+    finally:
+        context.close()
 
 
 @dataclass(frozen=True)

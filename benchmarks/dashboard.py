@@ -22,7 +22,7 @@ from typing import Any
 
 from benchmarks import machine
 from benchmarks.answers import Case, Number, at_most
-from benchmarks.browser import Screen, Server, Wanted, chromium, free_port, served
+from benchmarks.browser import Screen, Server, Wanted, chromium, free_port, screen_of, served
 from benchmarks.dashboard_beside import RUN, TABLE, beside, compared
 from benchmarks.mlflow_place import UI_PACKAGES, mlflow_python
 from benchmarks.setup import Setup
@@ -74,7 +74,7 @@ def answer(setup: Setup, options: argparse.Namespace) -> Iterator[Case]:
         port = free_port()
         words = command(layout.root, port=port)
         server = stack.enter_context(served(words, port, "/_stcore/health"))
-        screen = stack.enter_context(chromium())
+        screen = stack.enter_context(screen_of(stack.enter_context(chromium())))
         title = f"the dashboard of {facts['runs']:,} runs and {facts['points']:,} points"
         numbers = [*pages(screen, server, setup), *memory(server)]
         yield Case(title, numbers=numbers, facts=facts | {"load_average": machine.load()})

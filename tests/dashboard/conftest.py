@@ -10,28 +10,19 @@ from urllib.request import urlopen
 
 import pytest
 
+from benchmarks.browser import CHROMIUM, chromium
 from dashboard.serving import ADDRESS, command
 
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic"),
-    *("--no-first-run", "--disable-background-networking", "--disable-component-update"),
-    "--disable-sync",
-]
 PATIENCE_S = 60.0
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
-    """Chromium, for every walk of this process."""
+    """Chromium, for the walks of a file: while its driver lives, this process has no other loop."""
     if not CHROMIUM.is_file():
         pytest.skip("no Chromium: `apt-get install chromium`")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
-        yield chromium
-        chromium.close()
+    with chromium() as started:
+        yield started
 
 
 @contextmanager

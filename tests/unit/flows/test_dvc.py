@@ -41,13 +41,21 @@ def test_an_error_that_was_cut_short_is_shown_as_it_stands():
     assert "Half a" in error.what
 
 
+def sleeping(*words):
+    """A process of these words: a new one has none yet, until it says that it runs."""
+    slept = "import time; print(flush=True); time.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-c", slept, *words], stdout=subprocess.PIPE)
+    process.stdout.readline()
+    return process
+
+
 def test_locks_of_the_dead_and_of_strangers_are_taken_away(tmp_path):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     # They got the number of a DVC that is gone.
-    sleeper = subprocess.Popen(["sleep", "60"])
-    reader = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "my.dvc.txt"])
-    dvc = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "dvc", "repro"])
+    sleeper = sleeping("my program")
+    reader = sleeping("my.dvc.txt")
+    dvc = sleeping("dvc", "repro")
     table = tmp_path / ".dvc" / "tmp" / "rwlock"
     table.parent.mkdir(parents=True)
 
@@ -66,7 +74,7 @@ def test_locks_of_the_dead_and_of_strangers_are_taken_away(tmp_path):
     finally:
         for process in (sleeper, reader, dvc):
             process.kill()
-            process.wait()
+            process.communicate()
 
 
 def test_half_a_table_of_locks_is_emptied(tmp_path):

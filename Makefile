@@ -2,7 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
-# Python compiles what it imports when it first does, which is a small part of what is installed.
+# Python compiles what it imports when it first does, which is a small part of what is installed; where
+# it may not keep that, every process compiles all of it once more, which doubles its start.
+unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(PIP) install --no-compile
 export PIP_CONSTRAINT := constraints.txt
 # Of a benchmark.

@@ -163,6 +163,17 @@ def events(tail: Tail) -> None:
     )
 
 
+def output(run: str) -> None:
+    """Show the end of what a stage said."""
+    lines = runs.output(run)
+    st.markdown("**What it said**")
+    if not lines:
+        nothing("Nothing that it said is kept here.", "Stages keep it in `output.txt`.")
+        return
+    st.caption(f"The newest last; at most {runs.SAID_LINES} lines are shown.")
+    st.code("\n".join(lines), language=None, height=min(38 + 21 * len(lines), 320))
+
+
 def settings(record: Mapping[str, Any]) -> None:
     """Show parameters, environment and code of a run as tables that can be searched."""
     parts = {
@@ -177,10 +188,6 @@ def settings(record: Mapping[str, Any]) -> None:
                 st.dataframe(rows[:_MOST_ROWS], hide_index=True, key=f"table-{title}")
             else:
                 st.text("Nothing is known: it stands in the run's folder alone.")
-    st.caption(
-        "What a stage prints is not kept with its run: `uni-moe run` shows it, and of a stage that "
-        "fails the last lines."
-    )
 
 
 def _second(moment: str) -> str:

@@ -73,6 +73,7 @@ def _stage(arguments: argparse.Namespace) -> None:
         launch.check_size(machine)
     else:
         launch.check_alone(name)
+    from uni_moe.output import keep_output
     from uni_moe.runs import follow_run, start_run
     from uni_moe.stage import StageContext
 
@@ -83,7 +84,11 @@ def _stage(arguments: argparse.Namespace) -> None:
     if not launch.here().is_first:
         call(StageContext(name, layout, params, follow_run(layout, name), machine))
         return
-    with only_one(layout, name), start_run(layout, name, {"seed": params.seed}) as run:
+    with (
+        only_one(layout, name),
+        start_run(layout, name, {"seed": params.seed}) as run,
+        keep_output(run.folder),
+    ):
         run.event(TOLD, **asdict(machine))
         call(StageContext(name, layout, params, run, machine))
 

@@ -1,8 +1,8 @@
 """A run: one execution of one stage, recorded live in a folder of its own.
 
 The folder holds `run.json` (who, when, where, environment, how it ended), `events.jsonl`,
-`metrics.jsonl`, `heartbeat.jsonl`, and of a mixture `routing.jsonl`. A run whose heartbeat stopped
-without an end has died.
+`metrics.jsonl`, `heartbeat.jsonl`, of a stage `output.txt` (what it said), and of a mixture
+`routing.jsonl`. A run whose heartbeat stopped without an end has died.
 """
 
 from __future__ import annotations

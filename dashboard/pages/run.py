@@ -76,6 +76,7 @@ def numbers(told_: curves.Numbers, groups: list[Group]) -> None:
     else:
         nothing("This run told no numbers.", "Only stages that train do; see its events below.")
     run_facts.events(tail)
+    run_facts.output(tail.run)
 
 
 def open_charts(groups: list[Group]) -> list[Group]:
@@ -111,6 +112,7 @@ def while_it_runs(run: str, open_: list[str], count: int, seen: Any) -> None:  #
     else:
         nothing("No numbers yet.", "They appear here as soon as the first step is done.")
     run_facts.events(tail)
+    run_facts.output(tail.run)
 
 
 def progress(record: dict[str, Any], tail: curves.Tail) -> None:

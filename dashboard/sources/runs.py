@@ -15,10 +15,13 @@ import streamlit as st
 from dashboard.sources.workspace import remembered, stamp, workspace
 from uni_moe.artifacts import Layout
 from uni_moe.errors import LineageError
+from uni_moe.output import OUTPUT
 from uni_moe.registry import read, run_lines, run_questions, spans
 
 _MOST_FRESH = 500  # folders that are looked into for a page
 _QUIET_S = 3600.0  # a folder that was still so long changes no more between two looks
+SAID_LINES = 200
+_SAID_BYTES, _LONGEST = 1 << 16, 400
 AROUND = 60  # folders before and after a run in which its flow's other stages are sought
 _WATCHED = ("run.json", "heartbeat.jsonl", "metrics.jsonl")
 
@@ -144,6 +147,24 @@ def record(run: str) -> dict[str, Any] | None:
         if told is not None:
             return told
     return in_index(run)
+
+
+def output(run: str) -> list[str]:
+    """Return the last lines of what a stage said, each cut; none where nothing was kept.
+
+    Only a name that is listed becomes a path.
+    """
+    if not has_folder(run):
+        return []
+    try:
+        with (workspace().runs / run / OUTPUT).open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - _SAID_BYTES))
+            lines = file.read(_SAID_BYTES).decode("utf-8", "replace").split("\n")
+    except OSError:
+        return []
+    whole = lines[1:] or lines if size > _SAID_BYTES else lines  # the first one may begin before
+    return [line[:_LONGEST] for line in whole if line.strip()][-SAID_LINES:]
 
 
 def parameters(record: dict[str, Any]) -> dict[str, Any]:

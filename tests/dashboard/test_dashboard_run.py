@@ -16,6 +16,7 @@ from tests.dashboard.run_folders import (
     now_running,
     write_run,
 )
+from uni_moe.output import OUTPUT
 from uni_moe.registry.indexing import index
 
 HOSTILE = "<img src=x onerror=alert(1)> [x](javascript:alert(1)) :red[x] $x$ **bold**"
@@ -71,6 +72,22 @@ def test_a_run_in_progress_shows_how_far_it_is(tmp_path, monkeypatch):
     metric(layout, run, 6, loss=0.25)
     app.run()
     assert not app.exception
+
+
+def test_the_end_of_what_a_stage_said_is_shown_as_it_stands(tmp_path, monkeypatch):
+    layout = layout_of(tmp_path)
+    run = now_running(layout, steps=4)
+    app = opened(monkeypatch, layout.root, "run", run=run)
+    assert "Nothing that it said is kept here." in said(app)
+    file = layout.runs / run / OUTPUT
+    file.write_text("x" * 100_000 + "\n" + "".join(f"line {i}\n" for i in range(300)) + HOSTILE)
+    app.run()
+    lines = app.code[0].value.split("\n")
+    assert lines == [f"line {i}" for i in range(101, 300)] + [HOSTILE]
+    assert app.code[0].language == "plaintext"
+    file.write_bytes(b"y" * 100_000 + b"\xff")
+    app.run()
+    assert app.code[0].value == "y" * 400
 
 
 def test_a_run_in_progress_without_numbers_says_when_they_come(tmp_path, monkeypatch):

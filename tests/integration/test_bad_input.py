@@ -126,6 +126,8 @@ def test_broken_samples_are_counted_and_a_broken_set_stops_the_road(workspace):
     code, told = run(workspace, "validate")
     assert code == 4
     assert "report.html" in told
+    kept = next((workspace / "runs").glob("*-validate-*/output.txt")).read_text()
+    assert told.partition("error: ")[2].strip() in kept
     assert not (workspace / "artifacts/validated/image").exists()
     report = read_json(Layout(workspace).contract_report / "report.json")
     assert sum(counts["listed"] for counts in report["sets"]) == len(records)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from uni_moe.model.config import SLOT_KINDS
 
-SPREADS = {"ZeRO 0": 6, "ZeRO 2": 2, "ZeRO 3": 1, "experts": 3}
+SPREADS = {"ZeRO 0": 5, "ZeRO 1": 1, "ZeRO 2": 2, "ZeRO 3": 1, "experts": 3}
 """How weights, moments and experts are spread, and how often that is drawn."""
 
 

@@ -35,13 +35,19 @@ class Kill:
 
 @dataclass
 class Outcome:
-    """What became of a stage that was killed again and again; `drafts` counts drafts left."""
+    """What became of a stage that was killed, and then let run to its end, once for each kill.
+
+    `others` counts the ends in other bytes than the undisturbed one's, or with a draft left;
+    `drafts` counts kills that left a draft behind, `went_on` those that found a whole state to go
+    on from.
+    """
 
     stage: str
     processes: int
-    same: bool = False
+    others: int = 0
     killed: list[When] = field(default_factory=list)
     drafts: int = 0
+    went_on: int = 0
     too_late: int = 0
     seconds: float = 0.0
 
@@ -69,7 +75,7 @@ def run_to_the_end(root: Path, stage: str, processes: int) -> float:
 def disturbed(
     root: Path, stage: str, kills: Sequence[Kill], *, processes: int, lasts_s: float
 ) -> Outcome:
-    """Run a stage that has run before, kill it as often as asked, then let it end.
+    """Run a stage that has run before, kill it, let it end and look at its bytes, for each kill.
 
     Raises:
         StageError: it failed by itself.
@@ -81,11 +87,12 @@ def disturbed(
             if _killed(root, stage, processes, kill, lasts_s, expected):
                 outcome.killed.append(kill.when)
                 outcome.drafts += _half_written(root, stage, expected)
+                outcome.went_on += bool(list(root.glob(f"state/{stage}-*/step-*")))
                 break
             outcome.too_late += 1
-    run_to_the_end(root, stage, processes)
-    left = _half_written(root, stage, expected)
-    outcome.same = ids_of(root, stage) == expected and not left
+        run_to_the_end(root, stage, processes)
+        left = _half_written(root, stage, expected)
+        outcome.others += ids_of(root, stage) != expected or left
     outcome.seconds = time.perf_counter() - began
     return outcome
 

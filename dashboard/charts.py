@@ -22,13 +22,6 @@ COLOURS = {
     "audio": "#009E73",
     "speech": "#CC79A7",
 }
-_DASHES = {
-    "text": [1, 0],
-    "image": [6, 2],
-    "video": [2, 2],
-    "audio": [8, 2, 2, 2],
-    "speech": [4, 4],
-}
 
 
 def scores(rows: Rows) -> Drawn:

@@ -22,6 +22,7 @@ from uni_moe.registry.manifest_difference import DataChange, data_change
 from uni_moe.registry.seen import RULES
 from uni_moe.registry.tables import ArtifactRow, EdgeRow, RunArtifactRow
 from uni_moe.registry.tables_data import ContractRow, RuleRow
+from uni_moe.runs import EVENTS, RECORD
 
 _NO_SETTINGS = ("validated", "contract_report")  # kinds whose params name the contract alone
 
@@ -208,9 +209,9 @@ def _records(session: Session, layout: Layout, ids: Iterable[str]) -> dict[str, 
             RunArtifactRow.artifact.in_(part)
         )
         for artifact, run in session.execute(rows.order_by(RunArtifactRow.run.desc())):
-            record = json_file(layout.runs / run / "run.json")
+            record = json_file(layout.runs / run / RECORD)
             if record is not None:
-                events = json_lines(layout.runs / run / "events.jsonl")
+                events = json_lines(layout.runs / run / EVENTS)
                 routes = next((one for one in events if one["event"] == "platform"), {})
                 told = {key: value for key, value in routes.items() if key not in ("time", "event")}
                 environment = {**record.get("environment", {}), "routes": told}

@@ -150,13 +150,13 @@ def record(run: str) -> dict[str, Any] | None:
 
 def parameters(record: dict[str, Any]) -> dict[str, Any]:
     """Return a run's parameters: its own, and those on the cards of what it made."""
-    made = tuple(sorted(str(one) for one in (record.get("artifacts") or {}).values()))
-    return _params_of(made) | dict(record.get("params") or {})
+    made = {str(name): str(one) for name, one in (record.get("artifacts") or {}).items()}
+    return _params_of(tuple(sorted(made.items()))) | dict(record.get("params") or {})
 
 
 @remembered
-def _params_of(layout: Layout, artifacts: tuple[str, ...]) -> dict[str, Any]:
-    return run_questions.params_of(layout, artifacts)
+def _params_of(layout: Layout, artifacts: tuple[tuple[str, str], ...]) -> dict[str, Any]:
+    return run_questions.params_of(layout, dict(artifacts))
 
 
 def flow(record: dict[str, Any]) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from uni_moe.artifacts import CARD, Layout, read_json
 from uni_moe.errors import LineageError
-from uni_moe.records import Card, EvalReport
+from uni_moe.records import Card, ContractReport, EvalReport
 from uni_moe.runs import HEARTBEAT_S, HEARTBEATS, RECORD
 
 DEAD_AFTER_S = 30.0  # without a heartbeat, for one who is on another machine or has no time
@@ -155,6 +155,23 @@ def read_report(folder: Path) -> EvalReport:
             f"{folder / REPORT} is not a report that this version reads.",
             cause=f"it is absent, or its fields are others: {error}.",
             remedy="judge the model again: `uni-moe evaluate`.",
+        ) from error
+
+
+def contract_report(folder: Path) -> ContractReport | None:
+    """Read what a contract said; None where it is not there.
+
+    Raises:
+        LineageError: it is broken, or was written by a version that knew other fields.
+    """
+    data = json_file(folder / REPORT)
+    try:
+        return None if data is None else ContractReport.from_json(data)
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise LineageError(
+            f"{folder / REPORT} is not a contract's report that this version reads.",
+            cause=f"it was changed, or its fields are others: {error!r}.",
+            remedy="let the data be judged again: `uni-moe run`.",
         ) from error
 
 

@@ -14,7 +14,7 @@ from uni_moe.errors import LineageError, UnknownError
 from uni_moe.registry.cards import all_runs, report_key
 from uni_moe.registry.database import reading
 from uni_moe.registry.gate import Verdict
-from uni_moe.registry.lineage import SHORTEST, Lineage, Node, lineage, lineage_text
+from uni_moe.registry.lineage import Lineage, Node, lineage, lineage_text
 from uni_moe.registry.metric_questions import (
     Point,
     RunNumber,
@@ -25,6 +25,7 @@ from uni_moe.registry.metric_questions import (
     not_finite,
     top_runs,
 )
+from uni_moe.registry.naming import SHORTEST
 from uni_moe.registry.run_lines import RunLine
 from uni_moe.registry.run_questions import (
     RunFilter,

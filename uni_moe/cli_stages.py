@@ -83,7 +83,9 @@ def _stage(arguments: argparse.Namespace) -> None:
     if not launch.here().is_first:
         call(StageContext(name, layout, params, follow_run(layout, name), machine))
         return
-    with only_one(layout, name), start_run(layout, name, {"seed": params.seed}) as run:
+    alarms = {"telemetry": params.section("telemetry")} if arguments.stage in PHASES else {}
+    own = {"seed": params.seed, **alarms}
+    with only_one(layout, name), start_run(layout, name, own) as run:
         run.event(TOLD, **asdict(machine))
         call(StageContext(name, layout, params, run, machine))
 

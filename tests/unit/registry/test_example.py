@@ -18,6 +18,7 @@ from uni_moe.registry.example.running import keep_running
 from uni_moe.registry.indexing import index
 from uni_moe.registry.live import live
 from uni_moe.registry.score_questions import scores_of
+from uni_moe.workspace import make_workspace
 
 RUNS, POINTS, NODES = 30, 5_000, 200
 UNTIL = datetime(2026, 3, 1, tzinfo=UTC)
@@ -152,8 +153,9 @@ def test_the_command_makes_an_example(tmp_path, capsys):
 
 def test_a_run_that_goes_on_writes_a_step_at_a_time(tmp_path, monkeypatch):
     monkeypatch.setattr("uni_moe.registry.example.running.EVERY_S", 0.0)
-    keep_running(Layout(tmp_path), most=3)
-    (run,) = read.runs(Layout(tmp_path))
+    layout = Layout(make_workspace(tmp_path / "example", "playground"))
+    keep_running(layout, most=3)
+    (run,) = read.runs(layout)
     rows = list(json_lines(run.folder / "metrics.jsonl"))
     assert [row["step"] for row in rows] == [1, 2, 3]
     assert set(rows[0]) - {"step", "time"} == set(keys("tune"))

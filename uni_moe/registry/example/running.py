@@ -14,7 +14,11 @@ STAGE, STEPS, EVERY_S = "tune", 3600, 1.0
 
 
 def keep_running(layout: Layout, *, seed: int = 0, most: int = STEPS) -> None:
-    """Write a training's numbers as it would, a step a second; whoever interrupts it ends it."""
+    """Write a training's numbers as it would, a step a second; whoever interrupts it ends it.
+
+    Raises:
+        ConfigError: the workspace has no params.
+    """
     found = course(STAGE, STEPS, seed)
     tables = routing(seed, found)
     columns = {key: numbers.tolist() for key, numbers in found.of.items()}

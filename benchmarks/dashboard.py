@@ -23,7 +23,7 @@ from typing import Any
 from benchmarks import machine
 from benchmarks.answers import Case, Number, at_most
 from benchmarks.browser import Screen, Server, Wanted, chromium, free_port, screen_of, served
-from benchmarks.dashboard_beside import RUN, TABLE, beside, compared
+from benchmarks.dashboard_beside import beside, compared
 from benchmarks.mlflow_place import UI_PACKAGES, mlflow_python
 from benchmarks.setup import Setup
 from dashboard.serving import command
@@ -80,9 +80,9 @@ def answer(setup: Setup, options: argparse.Namespace) -> Iterator[Case]:
         yield Case(title, numbers=numbers, facts=facts | {"load_average": machine.load()})
         if not options.alone:
             python = options.mlflow or mlflow_python(UI_PACKAGES)
-            ours = {TABLE: ("runs", CONTENT["runs"]), RUN: ("run", _CHART)}
+            contents = {"runs": CONTENT["runs"], "run": _CHART}
             with beside(python, layout, draft) as theirs:
-                yield from compared(screen, server, theirs, ours, setup)
+                yield from compared(screen, server, theirs, contents, setup)
 
 
 def filled(layout: Layout, options: argparse.Namespace, seed: int) -> dict[str, Any]:

@@ -35,14 +35,8 @@ from uni_moe.registry.tables import RunRow
 TIMES = 5.0
 _OURS, _THEIRS = Contender(OURS, "opened by its address"), Contender(NAME, SHIPPED)
 _MOST_POINTS = 1000  # of a curve that MLflow is given: more are not drawn by ours either
-TABLE, RUN = "the table of runs", "a run with its curves"
-THEIR_CONTENT = {TABLE: '.ag-row a[href*="/runs/"]', RUN: ".js-plotly-plot svg"}
-# A browser that has been here before: trainings are chosen, and what opens at first is closed.
-_BEEN_HERE = """
-localStorage.setItem('mlflow.workflowType_v1', '"machine_learning"');
-localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true');
-localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false');
-"""
+SHOWS = {"runs": "the table of runs", "run": "a run with its curves"}  # our page -> what it shows
+THEIR_CONTENT = {"runs": '.ag-row a[href*="/runs/"]', "run": ".js-plotly-plot svg"}
 
 
 @dataclass(frozen=True)
@@ -53,6 +47,10 @@ class Theirs:
     base: str  # address of the table of runs
     names: Mapping[str, str]
     run: str  # ours, that is opened
+
+    def address_of(self, page: str) -> str:
+        """Return where MLflow shows what a page of ours does."""
+        return {"runs": self.base, "run": f"{self.base}/{self.names[self.run]}"}[page]
 
 
 @contextmanager
@@ -75,28 +73,24 @@ def compared(
     screen: Screen,
     server: Server,
     theirs: Theirs,
-    ours: Mapping[str, tuple[str, str]],
+    contents: Mapping[str, str],
     setup: Setup,
 ) -> Iterator[Case]:
-    """Open each page of ours and of MLflow's in turns; `ours` is what -> page and content."""
-    theirs_at = {
-        "the table of runs": theirs.base,
-        "a run": f"{theirs.base}/{theirs.names[theirs.run]}",
-    }
-    for what, (name, content) in ours.items():
+    """Open each page of ours and of MLflow's in turns; `contents` is our page -> its content."""
+    for name, content in contents.items():
         address = f"{server.address}/{name}" + (f"?run={theirs.run}" if name == "run" else "")
         looks: dict[Contender, tuple[str, Wanted]] = {
             _OURS: (address, {"title": PLACES[name].title, "content": content}),
-            _THEIRS: (theirs_at[what], {"content": THEIR_CONTENT[what]}),
+            _THEIRS: (theirs.address_of(name), {"content": THEIR_CONTENT[name]}),
         }
         found = in_turns(screen, looks, setup)
         rows = rows_of(found, [Claim(_THEIRS, _OURS, at_least(TIMES))])
         facts: dict[str, object] = {
             f"seconds of {one}": _told(times) for one, times in found.seconds.items()
         }
-        facts |= {"our_content": content, "their_content": THEIR_CONTENT[what]}
+        facts |= {"our_content": content, "their_content": THEIR_CONTENT[name]}
         facts["their_memory_gb"] = round(theirs.server.held_bytes() / 1e9, 2)
-        yield Case(f"{what} of {len(theirs.names):,}, beside {NAME}", rows, facts=facts)
+        yield Case(f"{SHOWS[name]} of {len(theirs.names):,}, beside {NAME}", rows, facts=facts)
 
 
 def _told(seconds: list[float]) -> list[float]:

@@ -22,11 +22,11 @@ from benchmarks.registry import TIME, record, run_name
 from benchmarks.setup import Setup
 from uni_moe.artifacts import Layout, json_text
 from uni_moe.registry.indexing import index
-from uni_moe.registry.metric_import import METRICS
 from uni_moe.registry.read import curve, metric_keys, top_runs
 from uni_moe.registry.showing import show
 from uni_moe.registry.versions import VARIABLE
 from uni_moe.registry.writer import opened
+from uni_moe.runs import METRICS, RECORD
 
 KEYS = 10
 LONG_STEPS = 1_000_000
@@ -84,7 +84,7 @@ def write_run(layout: Layout, run: str, text: str) -> None:
     folder.mkdir(parents=True)
     (folder / METRICS).write_text(text, encoding="utf-8")
     told = record(run) | {"status": "done", "ended": TIME}
-    (folder / "run.json").write_text(json_text(told), encoding="utf-8")
+    (folder / RECORD).write_text(json_text(told), encoding="utf-8")
 
 
 def filled(layout: Layout, points: int, took_s: float) -> list[Number]:

@@ -59,7 +59,6 @@ class Job:
         self.doing = "waiting"
         self.answers: dict[str, dict[str, Any]] = {}
         self.error: UniMoeError | None = None
-        self.begun: float | None = None
         self.over = False
         self._stopped = False
         self._seen = time.monotonic()
@@ -152,7 +151,6 @@ class Keeper:
     def _answer(self, job: Job) -> None:
         question = job.question
         assert question is not None, "an answered question is out of the queue"
-        job.begun = time.monotonic()
         for label, model in question.models.items():
             if job.is_stopped():
                 raise _stopped()

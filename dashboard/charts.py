@@ -12,6 +12,8 @@ from typing import Any
 import altair as alt
 import pandas as pd  # noqa: F401 - whole before a second session's thread looks for it
 
+from dashboard.exams import SHARES
+
 Drawn = alt.Chart | alt.LayerChart | alt.FacetChart | alt.VConcatChart | alt.HConcatChart
 Rows = Sequence[Mapping[str, Any]]
 
@@ -21,13 +23,6 @@ COLOURS = {
     "video": "#D55E00",
     "audio": "#009E73",
     "speech": "#CC79A7",
-}
-_DASHES = {
-    "text": [1, 0],
-    "image": [6, 2],
-    "video": [2, 2],
-    "audio": [8, 2, 2, 2],
-    "speech": [4, 4],
 }
 
 
@@ -48,12 +43,9 @@ def scores(rows: Rows) -> Drawn:
     )
     points = base.mark_point(filled=True, size=60).encode(
         x=alt.X("score:Q", scale=share, axis=axis),
-        tooltip=["name:N", *(alt.Tooltip(f"{one}:Q", format=".1%") for one in _SHARES)],
+        tooltip=["name:N", *(alt.Tooltip(f"{one}:Q", format=".1%") for one in SHARES[:4])],
     )
     guessed = base.mark_tick(thickness=2, color="#D55E00").encode(
         x=alt.X("chance:Q", scale=share, axis=axis)
     )
     return alt.layer(bars, guessed, points)
-
-
-_SHARES = ("score", "low", "high", "chance")

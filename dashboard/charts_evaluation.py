@@ -5,6 +5,7 @@ from __future__ import annotations
 import altair as alt
 
 from dashboard.charts import COLOURS, Drawn, Rows
+from dashboard.exams import SHARES
 
 _TINTS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
 _SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"]
@@ -36,16 +37,13 @@ def side_by_side(rows: Rows) -> Drawn:
         x=alt.X("score:Q", scale=scale, axis=_SHARE),
         color=colour,
         shape=alt.Shape("version:N", sort=versions, scale=alt.Scale(range=_SHAPES)),
-        tooltip=["name:N", "version:N", *(alt.Tooltip(f"{n}:Q", format=".1%") for n in _TOLD)],
+        tooltip=["name:N", "version:N", *(alt.Tooltip(f"{n}:Q", format=".1%") for n in SHARES)],
     )
     guessed = base.mark_tick(thickness=2, color="#888888").encode(
         x=alt.X("chance:Q", scale=scale, axis=_SHARE)
     )
     height = 90 + len(names) * (18 * max(1, len(versions)) + 8)
     return alt.layer(guessed, lines, points).properties(height=min(height, 1200))
-
-
-_TOLD = ("score", "low", "high", "chance", "majority", "question_only", "swapped")
 
 
 def over_versions(rows: Rows) -> Drawn:
@@ -64,7 +62,7 @@ def over_versions(rows: Rows) -> Drawn:
         color=alt.Color("name:N", title="modality", sort=names, scale=scale),
     )
     y = alt.Y("score:Q", title="right answers", scale=alt.Scale(domain=[0, 1]), axis=_SHARE)
-    tip = ["version:N", "name:N", *(alt.Tooltip(f"{n}:Q", format=".1%") for n in _TOLD[:3])]
+    tip = ["version:N", "name:N", *(alt.Tooltip(f"{n}:Q", format=".1%") for n in SHARES[:3])]
     lines = base.mark_line(strokeWidth=1.5).encode(y=y)
     spans = base.mark_rule(opacity=0.6).encode(y=alt.Y("low:Q"), y2="high:Q")
     points = base.mark_point(filled=True, size=80, opacity=1).encode(

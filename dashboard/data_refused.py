@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import streamlit as st
 
 from dashboard.charts_data import stacked
-from dashboard.showing import chart, nothing
+from dashboard.choosing import page_asked, page_control, pages_of
+from dashboard.showing import chart, nothing, told
 from dashboard.showing_media import show as show_medium
 from dashboard.site import asked, link
 from dashboard.sources import data as source
 from dashboard.sources.data import Stamp
 from dashboard.sources.media import medium, references
 from dashboard.words import ABSENT, lasting, plain
+from uni_moe.errors import LineageError
 from uni_moe.registry.contract_verdicts import ContractVerdict
 from uni_moe.registry.read import Version
 from uni_moe.registry.rows import PAGE, RefusedPage
@@ -42,11 +43,12 @@ _FACTS = {
 
 def contracts(model: str | None, lies: Stamp, known: Sequence[Version]) -> None:
     """Show the contract's verdict on these data, rule by rule, and over versions."""
-    found: ContractVerdict | None = source.verdict(model, lies)
-    if found is None:
-        nothing("No contract has judged these data, or its report is not known.", _INDEX)
-    else:
-        rules(found)
+    with told():
+        found: ContractVerdict | None = source.verdict(model, lies)
+        if found is None:
+            nothing("No contract has judged these data, or its report is not known.", _INDEX)
+        else:
+            rules(found)
     over_versions(known)
 
 
@@ -68,7 +70,7 @@ def rules(found: ContractVerdict) -> None:
             "measure memory.",
             icon=":material/warning:",
         )
-        link("data", "See these samples", view="quarantine", reason=LEAK)
+        link("data", "See these samples", view="quarantine", reason=LEAK, version=asked("version"))
     failing = sum(one.failed > 0 for one in found.rules)
     st.text(f"{len(found.rules)} rules, {failing} with samples or sets that fail; these first.")
     rows = [
@@ -91,8 +93,12 @@ def over_versions(known: Sequence[Version]) -> None:
     """Show the verdicts on the data of the last versions."""
     rows = []
     for one in reversed(known[-_VERSIONS:]):
-        found: ContractVerdict | None = source.verdict(one.model, ())
         row: dict[str, Any] = {"version": one.number}
+        try:
+            found: ContractVerdict | None = source.verdict(one.model, ())
+        except LineageError as error:
+            rows.append({**row, "verdict": f"its report cannot be read: {error.cause}"})
+            continue
         if found is None:
             row["verdict"] = "its report is not known"
         else:
@@ -110,9 +116,10 @@ def over_versions(known: Sequence[Version]) -> None:
 
 def quarantine(model: str | None, lies: Stamp) -> None:
     """Show why samples were refused, and the samples of one reason or all, by page."""
-    found: ContractVerdict | None = source.verdict(model, lies)
-    at = _wanted("at") or ""
-    wanted = _wanted("reason") or None, max(1, int(at)) if re.fullmatch("[0-9]{1,9}", at) else 1
+    found: ContractVerdict | None = None
+    with told():
+        found = source.verdict(model, lies)
+    wanted = _wanted("reason") or None, page_asked("at")
     first: RefusedPage = source.refused(model, lies, *wanted)
     if not first.every:
         if first.lost:
@@ -120,28 +127,32 @@ def quarantine(model: str | None, lies: Stamp) -> None:
         nothing("No refused sample is known here.", "The view contracts lists every rule.")
         return
     reasons(first, found)
-    fields = st.columns([3, 1], vertical_alignment="bottom")
-    with fields[0]:
-        reason = st.selectbox(
-            "Reason",
-            list(first.reasons),
-            index=None,
-            placeholder="every reason",
-            key="reason",
-            bind="query-params",
-        )
+    reason = st.selectbox(
+        "Reason",
+        list(first.reasons),
+        index=None,
+        placeholder="every reason",
+        key="reason",
+        bind="query-params",
+    )
     total = first.every if reason is None else first.reasons[reason]
-    pages = max(1, -(-total // PAGE))
-    with fields[1]:
-        page = st.number_input("Page", 1, pages, 1, key="at", bind="query-params")
+    pages = pages_of(total, PAGE)
+    page = page_asked("at", pages)
     chosen = first
-    if (reason, int(page)) != wanted:  # the address asks for what is not there
-        chosen = source.refused(model, lies, reason, int(page))
+    if (reason, page) != wanted:  # the address asks for what is not there
+        chosen = source.refused(model, lies, reason, page)
     st.text(f"{total:,} samples, page {page} of {pages:,}")
     for row in chosen.rows:
         with st.container(border=True):
             sample(row)
-            link("data", "What holds it, and what follows", view="sample", sample=row["key"])
+            link(
+                "data",
+                "What holds it, and what follows",
+                view="sample",
+                sample=row["key"],
+                version=asked("version"),
+            )
+    page_control("at", pages)
 
 
 def _wanted(name: str) -> str | None:
@@ -205,11 +216,11 @@ def sample(row: Mapping[str, Any]) -> None:
 
 def facts(row: Mapping[str, Any]) -> str:
     """Return what was measured of a sample in one line."""
-    told = [str(row["modality"]), f"source {row['source']}"]
-    told += [word.format(row[name]) for name, word in _FACTS.items() if row.get(name) is not None]
+    said = [str(row["modality"]), f"source {row['source']}"]
+    said += [word.format(row[name]) for name, word in _FACTS.items() if row.get(name) is not None]
     if row.get("duration_s") is not None:
-        told.append(f"lasts {lasting(row['duration_s'])}")
-    return ", ".join(told)[:_LONGEST]
+        said.append(f"lasts {lasting(row['duration_s'])}")
+    return ", ".join(said)[:_LONGEST]
 
 
 def turns(conversation: str | None) -> Iterator[tuple[str, str]]:
@@ -228,9 +239,9 @@ def _part(one: Mapping[str, Any]) -> str:
     return str(one["text"]) if one["type"] == "text" else f"[{one['type']}]"
 
 
-def _details(told: str | None) -> list[str]:
+def _details(text: str | None) -> list[str]:
     try:
-        found = json.loads(told or "[]")
+        found = json.loads(text or "[]")
     except ValueError:
         return []
     return [str(one)[:_LONGEST] for one in found if one][:5] if isinstance(found, list) else []

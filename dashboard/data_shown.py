@@ -13,7 +13,7 @@ from dashboard.showing import chart, nothing
 from dashboard.site import link
 from dashboard.sources import data as source
 from dashboard.sources.data import Generation
-from dashboard.words import percent
+from dashboard.words import ABSENT, percent
 from uni_moe.records import MODALITIES
 from uni_moe.registry.generations import Member
 from uni_moe.registry.read import Version
@@ -82,12 +82,17 @@ def drifts(known: Sequence[Version]) -> None:
 
 def _drifts(known: Sequence[Version]) -> None:
     pairs = list(itertools.pairwise(known))[-_DRIFTS:]
-    rows = []
+    rows: list[Counts] = []
     for before, after in pairs:
-        for modality, change in source.drift(before.model, after.model).items():
+        found: source.Changes | None = source.drift(before.model, after.model)
+        if found is None:
+            told = {"from": before.number, "to": after.number, "modality": ABSENT}
+            rows.append({**told, "change": "not known: one of them has no data that are known"})
+            continue
+        for modality, change in found.items():
             told = {"from": before.number, "to": after.number, "modality": modality}
             if change is None:
-                rows.append({**told, "change": "a manifest is not kept"})
+                rows.append({**told, "change": "not known: a manifest is not kept"})
                 continue
             for word in ("added", "removed", "changed"):
                 counts = getattr(change, word)

@@ -11,6 +11,7 @@ from dashboard.showing import nothing
 from dashboard.site import link
 from dashboard.sources import lineage as source
 from dashboard.sources.models import models
+from dashboard.sources.versions import standing
 from dashboard.words import ABSENT, percent, plain, short
 from uni_moe.differing import Difference, ScoreDiffers
 from uni_moe.records import Score
@@ -72,8 +73,7 @@ def usual(known: Sequence[Version]) -> tuple[int, int]:
 
 def about(one: Version) -> None:
     """Say which model this is."""
-    mark = ", the champion" if one.is_champion else ""
-    st.text(f"{short(one.model)}, {one.verdict}{mark}: {one.reason}"[:300])
+    st.text(f"{short(one.model)}, {standing(one)}: {one.reason}"[:300])
     link("lineage", f"Graph around version {one.number}", artifact=one.number)
 
 

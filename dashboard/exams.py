@@ -11,6 +11,8 @@ from uni_moe.records import MODALITIES, Score
 from uni_moe.registry.paired import Paired, compare
 
 RIGHT = 1.0  # a full score
+SHARES = ("score", "low", "high", "chance", "majority", "question_only", "swapped")
+"""What of a score is a share of its items: first what is drawn, its interval and chance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +89,10 @@ def differences(
 
 
 def verdict(one: Paired) -> str:
-    """Say what the items show."""
+    """Say what the items show; better as the gate shows it: `surely`, among several claims."""
     if one.high < 0:
         return "shown to be worse"
-    return "shown to be better" if one.low > 0 else "no difference shown"
+    return "shown to be better" if one.surely > 0 else "no difference shown"
 
 
 def difference_rows(found: Sequence[Difference]) -> list[dict[str, Any]]:
@@ -161,7 +163,7 @@ def score_rows(scores: Mapping[str, Mapping[str, Score]]) -> list[dict[str, Any]
             "name": name,
             "version": version,
             "items": score.n,
-            **{field: _finite(getattr(score, field)) for field in _SHARES},
+            **{field: _finite(getattr(score, field)) for field in SHARES},
             "media used": is_used(score),
         }
         for name in order
@@ -170,7 +172,16 @@ def score_rows(scores: Mapping[str, Mapping[str, Score]]) -> list[dict[str, Any]
     ]
 
 
-_SHARES = ("score", "low", "high", "chance", "majority", "question_only", "swapped")
+def mean_of(scores: Mapping[str, Score]) -> float | None:
+    """Return the mean of scores by modality; None where there are none, or one is no number."""
+    shares = [one.score for one in scores.values()]
+    return _finite(math.fsum(shares) / len(shares)) if shares else None
+
+
+def bias_of(scores: Mapping[str, Score]) -> float | None:
+    """Return the best modality less the worst; None as of `mean_of`."""
+    shares = [one.score for one in scores.values()]
+    return max(shares) - min(shares) if shares and all(map(math.isfinite, shares)) else None
 
 
 def _finite(value: float | None) -> float | None:

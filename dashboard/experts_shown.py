@@ -26,7 +26,6 @@ Slots = Sequence[str]
 _PARTS = 120  # points of a curve over time
 _CELLS = 1_500  # of all maps together; more are shown one modality at a time
 _NAMED = 12  # experts that a sentence names
-_DEAD_SHARE = 0.01  # where nobody says another one
 _HEAT = (
     "Each row is a layer, each column an expert; a layer's shares add up to 100 %. Look for a "
     "column that is dark in every map: nobody visits that expert. Columns that differ between the "
@@ -79,7 +78,13 @@ def the_dead(
     if top_k is not None and experts and top_k >= experts:
         st.info("Every token visits every expert here, so none can be dead.")
         return
-    limit = rules.dead_share if rules is not None else _DEAD_SHARE
+    if rules is None:
+        st.info(
+            "Nothing is said of dead experts: its params do not tell `telemetry.router`, by which "
+            "its training would have judged."
+        )
+        return
+    limit = rules.dead_share
     even = limit / max(1, experts)
     rule = f"less than {percent(even)} of a layer's visits, {percent(limit)} of an even load"
     unknown = pure.unknown_cells(load)

@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 
 import streamlit as st
 
-from dashboard import charts
+from dashboard import charts, exams
 from dashboard.showing import chart, live, nothing, told
 from dashboard.site import link
 from dashboard.sources import audit, lately, versions
 from dashboard.sources.evaluation import scores_of
-from dashboard.sources.models import models, reigns
+from dashboard.sources.models import champion, models, reigns
 from dashboard.words import ago, lasting, percent, plain, short, since_s, when
 from uni_moe.registry.read import RunLine, Version
 from uni_moe.registry.run_ends import Progress
@@ -33,7 +33,7 @@ _MARKS = {
 @live(_SLOW_S)
 def live_now() -> None:
     """Show the champion, since when it is live, and how good it is."""
-    version = versions.champion()
+    version = champion()
     if version is None:
         _title("No model is live")
         nothing("Nothing was promoted yet.", "`uni-moe run` trains, judges and registers a model.")
@@ -41,12 +41,10 @@ def live_now() -> None:
     since = next((one.since for one in reversed(reigns()) if one.model == version.model), None)
     found = scores_of((version.report,), "modality").get(version.report, {})
     _title(f"Version {version.number} is live")
-    mean = sum(one.score for one in found.values()) / len(found) if found else None
-    st.markdown(f"mean score **{plain(percent(mean))}**, since {plain(_since(since))}")
-    rows = [
-        {"name": name, "score": s.score, "low": s.low, "high": s.high, "chance": s.chance}
-        for name, s in found.items()
-    ]
+    st.markdown(
+        f"mean score **{plain(percent(exams.mean_of(found)))}**, since {plain(_since(since))}"
+    )
+    rows = exams.score_rows({str(version.number): found})
     if rows:
         chart(
             charts.scores(rows).properties(height=70 + 26 * len(rows)),
@@ -68,10 +66,9 @@ def retrained() -> None:
         return
     newest = max(models(), key=lambda one: (one.at, one.number))
     found = versions.decisions_about(newest.model)
-    word = versions.verdict_word(found[-1]) if found else "not judged by the gate"
     with st.container(horizontal=True, gap="small", vertical_alignment="center"):
         link("models", f"Version {newest.number}", version=newest.number)
-        _badge(word)
+        _badge(versions.judgement(newest))
         st.caption(plain(ago(newest.at)))
     if not newest.model_folder.is_dir():
         st.caption(plain(versions.removed().get(newest.model, "its weights are kept elsewhere")))
@@ -140,11 +137,11 @@ def _questions() -> Iterator[tuple[str, str, dict[str, object]]]:
         {"version": known.get(refused or ""), "view": "verdicts"},
     )
     newest = number if last is None else last.number
-    champion = None if newest == number else number
+    other = None if newest == number else number
     yield (
         "Why is it worse on audio?",
         "evaluation",
-        {"version": newest, "against": champion, "items": "audio"},
+        {"version": newest, "against": other, "items": "audio"},
     )
     yield "Which expert is dead?", "experts", {"version": number}
     yield "Which samples were refused, and why?", "data", {"view": "quarantine"}
@@ -156,7 +153,7 @@ def _questions() -> Iterator[tuple[str, str, dict[str, object]]]:
 
 def _champions() -> tuple[Version | None, int | None]:
     """Return the champion, and the number of the one before it."""
-    now = versions.champion()
+    now = champion()
     others = [one.number for one in reigns() if now and one.model != now.model and one.number]
     return now, others[-1] if others else None
 
@@ -187,13 +184,14 @@ def _audit() -> bool:
 
 
 def _contract() -> bool:
-    found = lately.contract()
-    if found is None or found.kept:
-        return False
-    said = "; ".join(found.breaches) or "a rule of a table is not kept"
-    _line(f"The contract {found.name} {found.version} is broken: {said}", "red")
-    link("data", "The contract's verdict", view="contracts")
-    return True
+    with told():
+        found = lately.contract()
+        if found is None or found.kept:
+            return False
+        said = "; ".join(found.breaches) or "a rule of a table is not kept"
+        _line(f"The contract {found.contract} {found.version} is broken: {said}", "red")
+        link("data", "The contract's verdict", view="contracts")
+    return True  # also where its report cannot be read, which stands there
 
 
 def _troubles() -> bool:
@@ -228,7 +226,9 @@ def _stale() -> bool:
         if found.drifts:
             names = ", ".join(sorted({one.name.rpartition("/")[2] for one in found.drifts}))
             _line(f"version {found.champion} was made from other data: {names}", "orange")
-        return bool(found)
+        if not found.is_known:
+            _line(f"no data of version {found.champion} are known: drift is not known", "orange")
+        return bool(found) or not found.is_known
     return True  # that it cannot be said stands there
 
 

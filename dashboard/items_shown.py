@@ -7,6 +7,7 @@ from typing import Any
 
 import streamlit as st
 
+from dashboard.choosing import page_asked, page_control, pages_of
 from dashboard.exams import outcomes
 from dashboard.showing import nothing
 from dashboard.showing_media import show
@@ -31,10 +32,10 @@ def browse(names: Sequence[str], first: Version, other: Version | None) -> None:
     if not found:
         nothing("No item ended so.", "Choose another end, modality or task above.")
         return
-    pages = (len(found) + PAGE - 1) // PAGE
+    pages = pages_of(len(found), PAGE)
     st.caption(f"{len(found)} items, {PAGE} on a page.")
-    number = st.pagination(pages, key="sheet", bind="query-params") if pages > 1 else 1
-    start = (min(max(1, number), pages) - 1) * PAGE
+    page_control("sheet", pages)
+    start = (page_asked("sheet", pages) - 1) * PAGE
     part = found[start : start + PAGE]
     mine = answers(first, [one for one, _ in part])
     theirs: list[dict[str, Any]] | list[None] = [None] * len(part)

@@ -16,9 +16,10 @@ from dashboard.sources import runs
 from dashboard.sources.models import models
 from dashboard.sources.tailing import Tail
 from dashboard.words import ABSENT, ago, lasting, moment_of, plain, short, since_s, when
+from uni_moe.registry.cards import DEAD_AFTER_S
 
 _SAID = {
-    "running": "It is running: its last sign of life is less than half a minute old.",
+    "running": f"It is running: its last sign of life is less than {DEAD_AFTER_S:.0f} s old.",
     "done": "It ended well.",
     "failed": "It ended with an error, which is told below.",
     "died": "It died: its signs of life stopped without an end. The process was killed, or the "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tomllib
 from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
@@ -54,7 +55,7 @@ def command(
     options = [f"--{name}={value}" for name, value in settings.items()]
     named = (*_LOOPBACK, *hosts) if is_loopback(address) else tuple(hosts)
     options += [f"--server.allowedHosts={host}" for host in named]
-    options += [f"--secrets.files={place / SECRETS}" for place in (Path.home(), workspace)]
+    options += [f"--secrets.files={file}" for file in secrets_files(workspace)]
     script = str(Path(__file__).parent / "entry" / "app.py")
     start = [sys.executable, "-m", "dashboard.entry.serve", "run"]
     return [*start, *options, script, "--", str(workspace), ask]
@@ -68,9 +69,30 @@ def is_loopback(address: str) -> bool:
         return address == "localhost"
 
 
+def secrets_files(workspace: Path) -> tuple[Path, ...]:
+    """Return where secrets of a workspace's dashboard may stand; a later file wins."""
+    return tuple(place / SECRETS for place in (Path.home(), workspace))
+
+
+def asks_for_login(workspace: Path) -> bool:
+    """Say whether pages stand behind a log-in: where `[auth]` is configured, as `dashboard.gate`.
+
+    A file that cannot be read lets nobody in, so it counts as one that does.
+    """
+    for file in secrets_files(workspace):
+        try:
+            if "auth" in tomllib.loads(file.read_text(encoding="utf-8")):
+                return True
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError):
+            return True
+    return False
+
+
 def warning(workspace: Path, address: str) -> str | None:
     """Return what a person should know before others reach the dashboard."""
-    if is_loopback(address) or (workspace / SECRETS).is_file():
+    if is_loopback(address) or asks_for_login(workspace):
         return None
     return (
         f"warning: everyone who reaches {address} sees this workspace, its data and its models, "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard import charts, charts_models
+from dashboard import charts, charts_models, exams
 from dashboard.reproducible import reproducible
 from dashboard.showing import chart, nothing, told
 from dashboard.site import link
@@ -16,12 +16,12 @@ from uni_moe.registry.read import Decision, Version
 
 VIEWS = ("verdicts", "scores", "decisions", "reproducible", "passport")
 _MOST_ENTRIES = 100
-_NUMBERS = ("difference", "low", "high")
+_NUMBERS = ("difference", "low", "high", "surely")
 
 
 def chosen(version: Version) -> None:
     """Show one version: what it is, and what the chosen view tells of it."""
-    st.subheader(f"Version {version.number}{_standing(version)}", anchor=False)
+    st.subheader(f"Version {version.number}: {versions.standing(version)}", anchor=False)
     gone = versions.removed()
     st.text(
         f"registered {when(version.at)} ({ago(version.at)}) by {version.who}: {version.reason}\n"
@@ -29,6 +29,7 @@ def chosen(version: Version) -> None:
     )
     with st.container(horizontal=True, gap="medium"):
         link("lineage", "Lineage", artifact=version.number)
+        link("data", "Data", version=version.number)
         link("evaluation", "Evaluation", version=version.number)
         link("experts", "Experts", version=version.number)
         link("audit", "Audit entries", subject=version.model[:12])
@@ -43,13 +44,6 @@ def chosen(version: Version) -> None:
     )
     with told():
         _SHOWN[view or VIEWS[0]](version)
-
-
-def _standing(version: Version) -> str:
-    if version.is_champion:
-        return ", the champion"
-    found = versions.decisions_about(version.model)
-    return f": {versions.verdict_word(found[-1])}" if found else ": not judged by the gate"
 
 
 def _verdicts(version: Version) -> None:
@@ -91,7 +85,8 @@ def _compared(rows: list[dict[str, object]], margin: float | None, place: str) -
         rows,
         title="Candidate less champion by modality (points of a hundred)",
         look_for="A line is the interval of a paired difference over the same items; right of 0 "
-        f"the candidate is better.{lost} The gate decides by these intervals, not by p values.",
+        "the candidate did better; it is called so where that holds of the interval, widened for "
+        f"all modalities.{lost} The gate decides by these intervals, not by p values.",
         key=f"differences-{place}",
     )
     seen = [f"{row['name']} {row['detectable']:.1f}" for row in rows if row["detectable"]]
@@ -121,8 +116,9 @@ _HEADINGS = {
 
 
 def _says(row: dict[str, object], margin: float | None) -> str:
-    low, high = float(str(row["low"])), float(str(row["high"]))
-    if low > 0:
+    """Say what the gate's own intervals show; better by the one that is widened for all claims."""
+    low, high, surely = (float(str(row[name])) for name in _NUMBERS[1:])
+    if surely > 0:
         return "better"
     if margin is not None and low >= -margin:
         return "no worse than the margin"
@@ -134,13 +130,7 @@ def _scores(version: Version) -> None:
     if not found:
         nothing("The index knows no scores of its report.", "`uni-moe index` imports them.")
         return
-    rows = [
-        {
-            "name": name,
-            **{part: getattr(score, part) for part in ("score", "low", "high", "chance", "n")},
-        }
-        for name, score in found.items()
-    ]
+    rows = exams.score_rows({str(version.number): found})
     chart(
         charts.scores(rows),
         rows,
@@ -149,8 +139,7 @@ def _scores(version: Version) -> None:
         "the model guesses there.",
         key="version-scores",
     )
-    mean = sum(score.score for score in found.values()) / len(found)
-    st.text(f"mean over modalities {percent(mean)}")
+    st.text(f"mean over modalities {percent(exams.mean_of(found))}")
     link("evaluation", "By task, with the items", version=version.number)
 
 

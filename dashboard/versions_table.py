@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
-from statistics import fmean
 from typing import Any
 
 import streamlit as st
 
 from dashboard import charts_models
-from dashboard.showing import chart, selection_key, told
+from dashboard.choosing import chosen_row
+from dashboard.exams import mean_of
+from dashboard.showing import chart, told
 from dashboard.site import asked, link
 from dashboard.sources import audit, versions
 from dashboard.sources.evaluation import scores_of
@@ -68,39 +69,27 @@ def all_versions() -> None:
     st.subheader("All versions", anchor=False)
     st.caption("Choose a row to see its evidence above.")
     rows = _rows()
-    key = selection_key("all-versions", (row["version"] for row in rows))
-    st.dataframe(
+    chosen_row(
+        "all-versions",
         rows,
-        hide_index=True,
-        key=key,
-        on_select=lambda: _chosen(key, rows),
-        selection_mode="single-row",
+        [row["version"] for row in rows],
+        lambda number: st.query_params.update(version=str(number)),
         height=_ROW_PX * (min(len(rows), _MOST_ROWS) + 1) + 3,
-        column_config={"mean score": st.column_config.NumberColumn(format="%.1f %%")},
+        formats={"mean score": st.column_config.NumberColumn(format="%.1f %%")},
         alt="All registered versions, newest first: verdict, mean score, when, who and why.",
     )
 
 
-def _chosen(key: str, shown: list[dict[str, Any]]) -> None:
-    picked = st.session_state[key].selection.rows
-    if picked and picked[0] < len(shown):
-        st.query_params["version"] = str(shown[picked[0]]["version"])
-
-
 def _rows() -> list[dict[str, Any]]:
-    known, gone, decided = models(), versions.removed(), versions.words()
+    known, gone = models(), versions.removed()
     found = scores_of(tuple(one.report for one in known), "modality")
-    means = {name: fmean(one.score for one in told.values()) for name, told in found.items()}
-    return [_row(one, means, gone, decided) for one in reversed(known)]
+    return [_row(one, mean_of(found.get(one.report, {})), gone) for one in reversed(known)]
 
 
-def _row(
-    one: Version, scores: dict[str, float], gone: dict[str, str], decided: dict[str, str]
-) -> dict[str, Any]:
-    mean = scores.get(one.report)
+def _row(one: Version, mean: float | None, gone: dict[str, str]) -> dict[str, Any]:
     return {
         "version": one.number,
-        "standing": "champion" if one.is_champion else decided.get(one.model, one.verdict),
+        "standing": versions.standing(one),
         "mean score": None if mean is None else 100 * mean,
         "registered": when(one.at),
         "by": one.who,

@@ -84,9 +84,10 @@ def _stage(arguments: argparse.Namespace) -> None:
     if not launch.here().is_first:
         call(StageContext(name, layout, params, follow_run(layout, name), machine))
         return
+    alarms = {"telemetry": params.section("telemetry")} if arguments.stage in PHASES else {}
     with (
         only_one(layout, name),
-        start_run(layout, name, {"seed": params.seed}) as run,
+        start_run(layout, name, {"seed": params.seed, **alarms}) as run,
         keep_output(run.folder),
     ):
         run.event(TOLD, **asdict(machine))

@@ -19,7 +19,7 @@ from uni_moe.registry.cards import read_report, report_key
 from uni_moe.registry.database import reading
 from uni_moe.registry.differing import Differs, RecordsDiffer, records_differ
 from uni_moe.registry.graph import known_of
-from uni_moe.registry.lineage import found as artifact_named
+from uni_moe.registry.naming import one_meant
 
 if TYPE_CHECKING:
     from uni_moe.model.difference import Finding
@@ -114,7 +114,7 @@ def _side(layout: Layout, name: str) -> Side:
         return Side(name, None, folder, None)  # no such folder: the model's reader tells it
     else:
         with reading(layout) as session:
-            card = artifact_named(session, layout, name)
+            card = one_meant(session, layout, name)
         version = read.version_of(layout, card)
         folder = version.model_folder if version is not None else _here(layout, card)
     return Side(name, card, folder, _report(layout, version, card))

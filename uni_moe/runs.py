@@ -27,6 +27,8 @@ from typing import Any, TextIO
 
 from uni_moe.artifacts import Layout, write_json
 
+RECORD, EVENTS, METRICS = "run.json", "events.jsonl", "metrics.jsonl"
+HEARTBEATS, ROUTING = "heartbeat.jsonl", "routing.jsonl"
 HEARTBEAT_S = 5.0
 # What computes with samples, weights and scores: another version may give other bits.
 _PACKAGES = (
@@ -49,26 +51,25 @@ class Run:
 
     def event(self, event: str, **facts: Any) -> None:  # noqa: ANN401 - facts are JSON
         """Record that something happened."""
-        self._append("events", {"time": _now(), "event": event, **facts})
+        self._append(EVENTS, {"time": _now(), "event": event, **facts})
 
     def metric(self, step: int, values: Mapping[str, float]) -> None:
         """Record numbers of one optimizer step."""
-        self._append("metrics", {"time": _now(), "step": step, **values})
+        self._append(METRICS, {"time": _now(), "step": step, **values})
 
     def routing(self, step: int, layers: Mapping[str, Any]) -> None:
         """Record what the routers of one optimizer step did: layer -> modality -> numbers."""
-        self._append("routing", {"step": step, "layers": layers})
+        self._append(ROUTING, {"step": step, "layers": layers})
 
     def artifact(self, name: str, card_id: str) -> None:
         """Record that this run made an artifact."""
         self.record["artifacts"][name] = card_id
 
-    def _append(self, stream: str, row: Mapping[str, Any]) -> None:
+    def _append(self, name: str, row: Mapping[str, Any]) -> None:
         with self._lock:
-            if stream not in self._streams:
-                path = self.folder / f"{stream}.jsonl"
-                self._streams[stream] = path.open("a", encoding="utf-8")
-            file = self._streams[stream]
+            if name not in self._streams:
+                self._streams[name] = (self.folder / name).open("a", encoding="utf-8")
+            file = self._streams[name]
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
             file.flush()
 
@@ -81,7 +82,7 @@ class Run:
 class _Silent(Run):
     """A run that another process records."""
 
-    def _append(self, stream: str, row: Mapping[str, Any]) -> None:
+    def _append(self, name: str, row: Mapping[str, Any]) -> None:
         """Leave it to the process that records."""
 
 
@@ -123,7 +124,7 @@ def start_run(
         "params": dict(params),
         "artifacts": {},
     }
-    write_json(folder / "run.json", record)
+    write_json(folder / RECORD, record)
     run = Run(run_id, stage, folder, record)
     stop = threading.Event()
     beat = threading.Thread(target=_beat, args=(folder, stop), daemon=True)
@@ -142,11 +143,11 @@ def start_run(
         record["ended"] = _now()
         record["duration_s"] = round(time.monotonic() - begin, 3)
         run.close()
-        write_json(folder / "run.json", record)
+        write_json(folder / RECORD, record)
 
 
 def _beat(folder: Path, stop: threading.Event) -> None:
-    with (folder / "heartbeat.jsonl").open("a", encoding="utf-8") as file:
+    with (folder / HEARTBEATS).open("a", encoding="utf-8") as file:
         while True:
             file.write(json.dumps({"time": _now()}) + "\n")
             file.flush()

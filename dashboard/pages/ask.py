@@ -8,11 +8,12 @@ import streamlit as st
 
 from dashboard import charts_ask
 from dashboard.answering import Job, Upload
+from dashboard.choosing import numbers, version_asked
 from dashboard.serving import UPLOAD_MB
 from dashboard.showing import chart, head, live, nothing
-from dashboard.site import asked
 from dashboard.sources.answers import choice, keeper, needed, submit
-from dashboard.sources.models import models
+from dashboard.sources.models import models, usual
+from dashboard.sources.versions import standing
 from dashboard.visiting import Answer, of_prompt, of_tokens, read
 from dashboard.words import lasting, plain, short
 from uni_moe.errors import UniMoeError
@@ -32,23 +33,20 @@ KINDS = {
 
 def chosen(known: dict[str, Version]) -> dict[str, Version]:
     """Let a person choose whom to ask; a number in the address that nobody has is told."""
-    for name in ("version", "against"):
-        number = asked(name)
-        if number is not None and number not in known and number != NOBODY:
-            st.warning(f"There is no version {plain(number)}; choose one of the list.")
-            st.query_params.pop(name)
-    champion = next((n for n, one in known.items() if one.is_champion), None)
-    numbers = list(known)
+    version_asked()
+    version_asked("against", (NOBODY,))
+    first_of_all = usual()
+    assert first_of_all is not None, "there are versions to choose from"
     left, right = st.columns(2)
     first = left.selectbox(  # options as they stand in the address
         "Ask version",
-        numbers,
-        index=numbers.index(champion or numbers[-1]),
+        numbers(),
+        index=numbers().index(str(first_of_all.number)),
         key="version",
         bind="query-params",
     )
     second = right.selectbox(
-        "and beside it version", [NOBODY, *numbers], key="against", bind="query-params"
+        "and beside it version", [NOBODY, *numbers()], key="against", bind="query-params"
     )
     for place, number in ((left, first), (right, second)):
         place.caption(named(known[number]) if number in known else "one version alone")
@@ -57,8 +55,7 @@ def chosen(known: dict[str, Version]) -> dict[str, Version]:
 
 def named(version: Version) -> str:
     """Return what a version is, in a line."""
-    said = "the champion" if version.is_champion else version.verdict
-    return f"{plain(said)}, {short(version.model)}: {plain(version.reason, 80)}"
+    return f"{plain(standing(version))}, {short(version.model)}: {plain(version.reason, 80)}"
 
 
 def may_ask(versions: dict[str, Version]) -> bool:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
-import math
 from datetime import date
 
 import streamlit as st
 
-from dashboard.showing import head, nothing, selection_key
+from dashboard.choosing import chosen_row, page_asked, page_control, pages_of
+from dashboard.showing import head, nothing
 from dashboard.site import asked, link
 from dashboard.sources import audit
-from dashboard.sources.versions import called
+from dashboard.sources.models import called
 from dashboard.words import plain, short, when
 from uni_moe.audit import Entry
+from uni_moe.registry.naming import SHORTEST
 
 _MOST_LETTERS = 200_000  # of one entry's evidence in a browser
 _EVERYBODY = "everybody"
+_YEARS = 2000, 2200
 
 
 def state() -> None:
@@ -47,6 +49,7 @@ def state() -> None:
 def filtered() -> audit.Wanted:
     """Let a person choose which entries to see."""
     events, people = audit.names()
+    unheard(events, people)
     what, who, since, subject = st.columns([3, 2, 2, 2])
     chosen = what.multiselect("What", events, key="event", bind="query-params")
     person = who.selectbox("Who", [_EVERYBODY, *people], key="who", bind="query-params")
@@ -56,8 +59,8 @@ def filtered() -> audit.Wanted:
         key="since",
         bind="query-params",
         format="YYYY-MM-DD",
-        min_value=date(2000, 1, 1),
-        max_value=date(2200, 1, 1),
+        min_value=date(_YEARS[0], 1, 1),
+        max_value=date(_YEARS[1], 1, 1),
     )
     about = subject.text_input("Model (version or id)", key="subject", bind="query-params")
     return audit.Wanted(
@@ -68,36 +71,58 @@ def filtered() -> audit.Wanted:
     )
 
 
+def unheard(events: list[str], people: list[str]) -> None:
+    """Tell what the address asks for and no field can show: it filters nothing."""
+    told = {
+        "event": [one for one in st.query_params.get_all("event") if one not in events],
+        "who": [one for one in st.query_params.get_all("who") if one not in (_EVERYBODY, *people)],
+        "since": [one for one in st.query_params.get_all("since") if not _is_day(one)],
+        "page": [one for one in st.query_params.get_all("page") if not one.isdecimal()],
+    }
+    for name, values in told.items():
+        if values:
+            said = plain(", ".join(values), 80)
+            st.warning(f"The address asks for what is not there, and it is left out: {name} {said}")
+
+
+def _is_day(text: str) -> bool:
+    try:
+        return date.fromisoformat(text).year >= _YEARS[0]
+    except ValueError:
+        return False
+
+
 def _model(name: str | None) -> str | None:
+    """Return the model that is meant, or the beginning of its id; a word too short is told."""
     if not name:
         return None
     version = called(name)
+    if version is None and len(name) < SHORTEST:
+        st.warning(
+            f"{plain(name)} is no version, and too short for an id: {SHORTEST} letters or more. It "
+            "filters nothing."
+        )
+        return None
     return name if version is None else version.model
 
 
 def table(wanted: audit.Wanted) -> None:
     """Show a page of entries, newest first; a row that is chosen goes into the address."""
     count = audit.entries(wanted)[1]
-    pages = max(1, math.ceil(count / audit.PAGE))
-    page = 1
-    if pages > 1:
-        page = st.number_input(
-            f"Page of {pages}", 1, pages, value=1, key="page", bind="query-params", width=140
-        )
-    found = audit.entries(wanted, page)[0]
+    pages = pages_of(count, audit.PAGE)
+    found = audit.entries(wanted, page_asked("page", pages))[0]
     if not found:
         nothing("No entry is like this.", "Take a filter away.")
         return
     st.caption(f"{count} entries, newest first. Choose a row to see its evidence.")
-    key = selection_key("entries", (one.hash for one in found))
-    st.dataframe(
+    chosen_row(
+        "entries",
         [_row(one) for one in found],
-        hide_index=True,
-        key=key,
-        on_select=lambda: _chosen(key, found),
-        selection_mode="single-row",
+        [one.sequence for one in found],
+        lambda number: st.query_params.update(entry=str(number)),
         alt="Entries of the audit log: number, when, what, who, about which model, and why.",
     )
+    page_control("page", pages)
 
 
 def _row(one: Entry) -> dict[str, object]:
@@ -112,17 +137,14 @@ def _row(one: Entry) -> dict[str, object]:
     }
 
 
-def _chosen(key: str, found: list[Entry]) -> None:
-    picked = st.session_state[key].selection.rows
-    if picked and picked[0] < len(found):
-        st.query_params["entry"] = str(found[picked[0]].sequence)
-
-
 def one_entry(name: str) -> None:
     """Show one entry: what it tells, its evidence, and what it names."""
     one = audit.entry(name)
     if one is None:
-        nothing("The whole part of the log has no such entry.", "Take one from the table.")
+        st.warning(
+            f"The whole part of the log has no such entry: {plain(name, 80)}. Take one, by its "
+            "number, from the table."
+        )
         return
     st.subheader(f"Entry {one.sequence}", anchor=False)
     st.text(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboard import data_refused, data_shown, sample_view
+from dashboard.choosing import version_asked
 from dashboard.showing import head, nothing, told
 from dashboard.site import asked, link
 from dashboard.sources import data as source
@@ -22,6 +23,7 @@ HERE = "here"
 def chosen(known: list[Version]) -> str | None:
     """Return the model whose data are meant; None means what lies in artifacts/."""
     numbers = {str(one.number): one.model for one in known}
+    version_asked(also=(HERE,))
     name = st.selectbox(
         "Data of version",
         [HERE, *reversed(numbers)],

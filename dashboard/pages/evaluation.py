@@ -8,17 +8,19 @@ import streamlit as st
 
 from dashboard import charts_evaluation as charts
 from dashboard import exams
+from dashboard.choosing import version_asked
 from dashboard.items_shown import browse
 from dashboard.showing import chart, head, nothing, told
-from dashboard.site import asked, link
-from dashboard.sources.evaluation import certainty, differences, exam, scores_of
-from dashboard.sources.models import models
+from dashboard.site import link
+from dashboard.sources.evaluation import Exam, certainty, differences, exam, scores_of
+from dashboard.sources.models import models, usual
 from dashboard.words import percent, plain
 from uni_moe.registry.read import Version
 
 _SIDE_BY_SIDE = 6  # versions in one chart
 _HISTORY = 40  # versions of a history
 _NAMED = 8
+_BROKEN = 100  # lines that cannot be read, in a table
 _NOBODY = "nobody"
 Scope = Literal["modality", "task"]
 
@@ -26,12 +28,11 @@ Scope = Literal["modality", "task"]
 def choose(known: list[Version]) -> tuple[Version, Version | None]:
     """Let a person choose a version and whom it is compared with."""
     numbers = {str(one.number): one for one in reversed(known)}
-    champion = next((str(one.number) for one in known if one.is_champion), next(iter(numbers)))
-    for name in ("version", "against"):
-        wanted = asked(name)
-        if wanted not in (None, _NOBODY, *numbers):
-            nothing("There is no version of the number in the address.", "Choose one below.")
-            break
+    first_of_all = usual()
+    assert first_of_all is not None, "there are versions to choose from"
+    champion = str(first_of_all.number)
+    version_asked()
+    version_asked("against", (_NOBODY,))
     left, right, _ = st.columns([1, 1, 2])
     number = left.selectbox(
         "Version",
@@ -104,11 +105,11 @@ def sums(versions: dict[str, Version]) -> None:
     found = scores_of(tuple(one.report for one in versions.values()), "modality")
     columns = st.columns(max(3, len(versions)))
     for column, (number, one) in zip(columns, versions.items(), strict=False):
-        shares = [score.score for score in found.get(one.report, {}).values()]
-        if shares:
-            bias = max(shares) - min(shares)
-            column.metric(f"Version {number}: mean", percent(sum(shares) / len(shares)))
-            column.caption(f"bias {percent(bias)}: best modality less the worst")
+        scores = found.get(one.report, {})
+        if scores:
+            column.metric(f"Version {number}: mean", percent(exams.mean_of(scores)))
+            bias = percent(exams.bias_of(scores))
+            column.caption(f"bias {bias}: best modality less the worst")
 
 
 def beside_guessing(rows: list[dict[str, object]]) -> None:
@@ -119,10 +120,9 @@ def beside_guessing(rows: list[dict[str, object]]) -> None:
         "Swapped is the score with another item's medium: where it lies below the interval, the "
         "model uses what it sees or hears."
     )
-    shares = ("score", "low", "high", "chance", "majority", "question_only", "swapped")
     table = [
         {
-            name.replace("_", " "): _percent(value) if name in shares else value
+            name.replace("_", " "): _percent(value) if name in exams.SHARES else value
             for name, value in row.items()
         }
         for row in rows
@@ -170,12 +170,30 @@ def why(first: Version, other: Version | None, kind: Scope) -> None:
         if other is not None:
             st.subheader(f"Version {first.number} against version {other.number}", anchor=False)
             told_of(len(found.pairs), found.most)
+            unreadable(found)
             paired(first, other, differences(first, other, kind))
         st.subheader("The items", anchor=False)
+        if other is None:
+            unreadable(found)
         if not found.pairs:
             nothing("There is no item that both were judged on.", "Choose another version above.")
             return
         browse(found.names, first, other)
+
+
+def unreadable(found: Exam) -> None:
+    """Say which answers cannot be read, and why: they count for nothing here."""
+    if not found.unreadable:
+        return
+    st.warning(
+        f"{len(found.unreadable):,} lines of answers cannot be read and count for nothing here. "
+        "`uni-moe judge` judges the model again.",
+        icon=":material/warning:",
+    )
+    rows = [{"file": one.file, "line": one.line, "why": one.why} for one in found.unreadable]
+    st.dataframe(
+        rows[:_BROKEN], hide_index=True, key="unreadable", alt="Answers that cannot be read."
+    )
 
 
 def told_of(both: int, most: int) -> None:
@@ -210,8 +228,9 @@ def paired(first: Version, other: Version, found: list[exams.Difference]) -> Non
         charts.differences(rows),
         rows,
         title=f"Version {first.number} less version {other.number} on the same items, points",
-        look_for="Left of the line is worse. A difference counts as shown where its interval does "
-        f"not reach the line; each interval has {certainty()[0]:.0%} confidence by itself. By task "
+        look_for="Left of the line is worse. A loss counts as shown where its interval does "
+        f"not reach the line; each interval has {certainty()[0]:.0%} confidence by itself. A gain "
+        "counts where it does not even when it is widened for all, as the gate asks. By task "
         "(above) tells which kinds of questions it is.",
         key="differences",
     )

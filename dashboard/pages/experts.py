@@ -8,6 +8,7 @@ from collections import OrderedDict
 import streamlit as st
 
 from dashboard import experts_shown as part
+from dashboard.choosing import numbers, version_asked
 from dashboard.showing import head, live, nothing
 from dashboard.site import asked, link
 from dashboard.sources import routing, runs
@@ -15,13 +16,12 @@ from dashboard.sources.experts import (
     origins,
     params_of,
     report,
-    rules_here,
     rules_in,
     slots_of,
     surgery,
-    version_named,
 )
-from dashboard.sources.models import models
+from dashboard.sources.models import called, models, usual
+from dashboard.sources.versions import standing
 from dashboard.words import plain, short, when
 from uni_moe.config import RouterAlarms
 from uni_moe.registry.read import Version
@@ -53,7 +53,7 @@ def of_run(run: str) -> None:
     st.text(f"{record.get('stage')}, {record.get('status')}, begun {when(record.get('started'))}")
     link("run", "Losses, speed and events of this run", run=run)
     link("experts", "Experts of the registered versions")
-    rules, slots = rules_here(), slots_of(record)
+    rules, slots = rules_in(runs.parameters(record)), slots_of(record)
     if is_moving(run):
         live(_EVERY_S)(at_work)(run, rules, slots)
     else:
@@ -86,23 +86,23 @@ def in_training(run: str, rules: RouterAlarms | None, slots: tuple[str, ...]) ->
     part.over_time(kept, slots)
 
 
-def of_version(version: Version, known: list[Version]) -> None:
+def of_version(version: Version) -> None:
     """Show the experts of a registered model."""
-    numbers = [str(one.number) for one in reversed(known)]
     st.selectbox(
         "Version",
-        numbers,
-        index=numbers.index(str(version.number)),
+        numbers(),
+        index=numbers().index(str(version.number)),
         key="version",
         bind="query-params",
         width=200,
     )
-    champion = ", the champion" if version.is_champion else ""
-    st.text(f"version {version.number}{champion}, {short(version.model)}: {version.reason}")
+    st.text(
+        f"version {version.number}, {standing(version)}, {short(version.model)}: {version.reason}"
+    )
     told, params = report(version.number, version.report), params_of(version)
     receipt = surgery(version)
     slots = tuple(told.slots) or (receipt.slots if receipt else ())
-    rules = rules_in(params) or rules_here()
+    rules = rules_in(params)
     part.judged(told, rules, slots, params)
     made = origins(version.model)
     run = made[_MODEL].run if _MODEL in made else None
@@ -120,15 +120,13 @@ def of_version(version: Version, known: list[Version]) -> None:
 _MODEL = "artifacts/model"
 
 head("experts")
-run, number = asked("run"), asked("version")
+run = asked("run")
 if run is not None:
     of_run(run)
 elif not models():
     nothing("No model is registered.", "`uni-moe run` trains, judges and registers one.")
 else:
-    version = version_named(number)
-    if version is None:
-        nothing("There is no version of this number.", "Choose one below.")
-        version = version_named(None)
+    number = version_asked()
+    version = usual() if number is None else called(number)
     if version is not None:
-        of_version(version, models())
+        of_version(version)

@@ -8,6 +8,7 @@ import streamlit as st
 
 from dashboard import difference_view, sample_view
 from dashboard.charts import Rows
+from dashboard.choosing import chosen_row
 from dashboard.drawing import dot
 from dashboard.showing import head, nothing, told
 from dashboard.site import asked, link
@@ -133,19 +134,10 @@ def table(found: Neighbourhood) -> None:
 def chooser(key: str, rows: Rows, ids: Sequence[str]) -> None:
     """Show artifacts as rows; the one that is selected becomes the centre."""
 
-    def chosen() -> None:
-        places = st.session_state[key].selection.rows
-        if places:
-            st.session_state["artifact"] = ids[places[0]]
+    def centred(one: str) -> None:
+        st.session_state["artifact"] = one
 
-    st.dataframe(
-        list(rows),
-        hide_index=True,
-        key=key,
-        on_select=chosen,
-        selection_mode="single-row",
-        alt="Artifacts, with what is known of each.",
-    )
+    chosen_row(key, rows, ids, centred, alt="Artifacts, with what is known of each.")
 
 
 def row(one: Neighbour) -> dict[str, object]:

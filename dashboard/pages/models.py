@@ -6,8 +6,7 @@ import streamlit as st
 
 from dashboard.showing import head, nothing
 from dashboard.site import asked
-from dashboard.sources import versions
-from dashboard.sources.models import models
+from dashboard.sources.models import called, models
 from dashboard.version_parts import chosen
 from dashboard.versions_table import all_versions, history, live_on
 
@@ -17,7 +16,7 @@ if not models():
     st.stop()
 name = asked("version")
 if name is not None:
-    version = versions.called(name)
+    version = called(name)
     if version is None:
         nothing("No version has this number or id.", "Take one from the table below.")
     else:

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import streamlit as st
 
+from dashboard.choosing import page_asked, page_control, pages_of
 from dashboard.curve_rows import Line, differing, flattened, gather
 from dashboard.metric_groups import group_of
 from dashboard.run_parts import MOST_COMPARED, STATUSES, bounds, curves, table, view
@@ -87,11 +88,11 @@ def order() -> RunOrder:
 
 def listed(wanted: RunFilter, by: RunOrder, fresh: runs.Fresh) -> None:
     """Show a page of runs, and lead on to one or to several of them."""
-    number = int(st.session_state.get("page") or asked_page())
+    number = page_asked("page")
     found: RunPage = runs.page(wanted, fresh.lines, by, number)
-    pages = max(1, -(-found.total // PAGE))
+    pages = pages_of(found.total, PAGE)
     if number > pages:
-        number, st.session_state["page"] = pages, pages
+        number = pages
         found = runs.page(wanted, fresh.lines, by, number)
     if not found.total:
         empty(wanted)
@@ -102,15 +103,8 @@ def listed(wanted: RunFilter, by: RunOrder, fresh: runs.Fresh) -> None:
         f"to open the run; tick 2 to {MOST_COMPARED} rows to compare them."
     )
     ticked = table(found.lines, key=selection_key("runs", (line.id for line in found.lines)))
-    if pages > 1:
-        st.pagination(pages, key="page", bind="query-params")
+    page_control("page", pages)
     lead_on(ticked)
-
-
-def asked_page() -> int:
-    """Return the page that the address asks for."""
-    number = asked("page") or ""
-    return int(number) if number.isdecimal() and len(number) < 7 and int(number) else 1
 
 
 def lead_on(ticked: list[str]) -> None:

@@ -60,18 +60,25 @@ def sample(layout: Layout, model: str | None, lies: Stamp, key: str) -> rows.Row
     return rows.sample_row(layout, generations.generation(layout, model), key)
 
 
-def _is_known(found: dict[str, manifest_difference.DataChange | None]) -> bool:
+Changes = dict[str, manifest_difference.DataChange | None]
+"""Modality -> how its accepted samples differ; None where a manifest is not kept."""
+
+
+def _is_known(found: Changes | None) -> bool:
     """Say whether every table was in the index; where nothing differs, it is asked again."""
-    return bool(found) and None not in found.values()
+    return found is not None and bool(found) and None not in found.values()
 
 
 @settled(_is_known)
-def drift(
-    layout: Layout, before: str, after: str
-) -> dict[str, manifest_difference.DataChange | None]:
-    """Return which accepted samples differ between two models' data, by modality."""
+def drift(layout: Layout, before: str, after: str) -> Changes | None:
+    """Return which accepted samples differ between two models' data, by modality.
+
+    None where of one of them no data are known: then nothing is known of a drift.
+    """
     sides = [generations.generation(layout, model).of("validated") for model in (before, after)]
-    found: dict[str, manifest_difference.DataChange | None] = {}
+    if not all(sides):
+        return None
+    found: Changes = {}
     with reading(layout, data=True) as session:
         for name in sorted({*sides[0], *sides[1]}):
             ids = [side[name].id if name in side else None for side in sides]

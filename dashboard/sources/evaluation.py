@@ -23,6 +23,7 @@ from uni_moe.registry import read, score_questions
 from uni_moe.registry.cards import ANSWERS
 
 _MOST_BYTES = 50_000_000  # of a file of answers: a hundred thousand items
+_LONGEST = 200  # letters of why a line cannot be read
 _CONFIDENCE, _POWER = 0.95, 0.8  # where no params say others
 
 
@@ -45,15 +46,25 @@ def certainty(layout: Layout) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
+class Unreadable:
+    """A line of a file of answers that tells of no item, and why."""
+
+    file: str
+    line: int  # counted from 1
+    why: str
+
+
+@dataclass(frozen=True)
 class Exam:
     """Two versions on their items, or one alone; `names` are the modalities and tasks of these.
 
-    `most` is how many items one of them has.
+    `most` is how many items one of them has. `unreadable` are lines that tell of no item.
     """
 
     pairs: tuple[Pair, ...]
     names: tuple[str, ...]
     most: int
+    unreadable: tuple[Unreadable, ...]
 
 
 def exam(first: read.Version, other: read.Version | None) -> Exam:
@@ -97,9 +108,11 @@ def _chosen(first: File, other: File | None, name: str | None, end: End) -> tupl
 # What is kept here is immutable and may be large: it is shared, not copied.
 @st.cache_resource(max_entries=4, show_spinner="Reading the answers")
 def _exam(first: File, other: File | None) -> Exam:
-    mine, theirs = _items(*first), None if other is None else _items(*other)
+    mine, broken = _items(*first)
+    theirs, more = (None, ()) if other is None else _items(*other)
     pairs = tuple(pairs_of(mine, theirs))
-    return Exam(pairs, tuple(names_of(pairs)), max(len(mine), len(theirs or ())))
+    most = max(len(mine), len(theirs or ()))
+    return Exam(pairs, tuple(names_of(pairs)), most, (*broken, *more))
 
 
 @st.cache_data(max_entries=32, show_spinner=False)
@@ -129,18 +142,24 @@ def _file(version: read.Version) -> File:
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
-def _items(file: str, stamp: int) -> list[Item]:
+def _items(file: str, stamp: int) -> tuple[list[Item], tuple[Unreadable, ...]]:
     del stamp  # part of the key alone
-    found, at = [], 0
-    with Path(file).open("rb") as lines:
-        for line in lines:
+    found, broken, at = [], [], 0
+    place = Path(file)
+    with place.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
             item = _item(line, at)
-            found += [] if item is None else [item]
+            if isinstance(item, Item):
+                found.append(item)
+            else:
+                name = f"{place.parents[1].name[:12]}/{place.parent.name}"
+                broken.append(Unreadable(name, number, item))
             at += len(line)
-    return found
+    return found, tuple(broken)
 
 
-def _item(line: bytes, at: int) -> Item | None:
+def _item(line: bytes, at: int) -> Item | str:
+    """Return what a line tells of, or why it tells of nothing."""
     try:
         row = json.loads(line)
         return Item(
@@ -152,8 +171,10 @@ def _item(line: bytes, at: int) -> Item | None:
             float(row["score"]),
             at,
         )
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return None
+    except KeyError as error:
+        return f"it lacks {error}"
+    except (ValueError, TypeError, AttributeError) as error:
+        return str(error)[:_LONGEST]
 
 
 def answers(version: read.Version, chosen: Sequence[Item]) -> list[dict[str, Any]]:

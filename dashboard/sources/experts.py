@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from dashboard.sources.models import models
 from dashboard.sources.workspace import remembered, settled, stamp, workspace
 from uni_moe.artifacts import CARD, Layout
-from uni_moe.config import RouterAlarms, load_params
-from uni_moe.errors import UniMoeError
+from uni_moe.config import RouterAlarms
 from uni_moe.records import EvalReport
 from uni_moe.registry import read
 from uni_moe.registry.cards import json_file, read_report
@@ -27,16 +27,6 @@ class Surgery:
     slots: tuple[str, ...]
     layers: tuple[str, ...]
     operations: tuple[str, ...]
-
-
-def version_named(name: str | None) -> read.Version | None:
-    """Return a version by its number; None means the champion, or else the newest."""
-    from dashboard.sources.models import models
-
-    known = models()
-    if name is None:
-        return next((one for one in known if one.is_champion), known[-1] if known else None)
-    return next((one for one in known if str(one.number) == name), None)
 
 
 def _is_read(found: EvalReport) -> bool:
@@ -76,8 +66,6 @@ def slots_of(record: dict[str, Any]) -> tuple[str, ...]:
 
     Of a run that is at work they are those of the mixture that lies in the workspace.
     """
-    from dashboard.sources.models import models
-
     made = set((record.get("artifacts") or {}).values())
     version = next((one for one in models() if one.model in made), None)
     if version is not None:
@@ -127,17 +115,8 @@ def origins(layout: Layout, model: str) -> dict[str, Made]:
 
 
 def rules_in(params: dict[str, Any]) -> RouterAlarms | None:
-    """Return when routing is an alarm, as a card's params say; None where they do not."""
+    """Return when routing is an alarm, as the params of a run or a card say; None: they do not."""
     try:
         return RouterAlarms(**params["telemetry"]["router"])
     except (KeyError, TypeError):
-        return None
-
-
-@remembered
-def rules_here(layout: Layout) -> RouterAlarms | None:
-    """Return when routing is an alarm, as params.yaml of the workspace says; None without one."""
-    try:
-        return load_params(layout.params).telemetry.router
-    except (UniMoeError, OSError):
         return None

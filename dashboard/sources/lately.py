@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import streamlit as st
 
 from dashboard.sources import runs
 from dashboard.sources.workspace import remembered, workspace
-from uni_moe.artifacts import Layout, read_json
+from uni_moe.artifacts import Layout
 from uni_moe.records import ContractReport
 from uni_moe.registry import run_ends
+from uni_moe.registry.cards import contract_report
 from uni_moe.registry.read import RunFilter, RunLine, RunOrder, RunPage
 from uni_moe.registry.run_ends import Alarm, Progress
 from uni_moe.registry.staleness import Staleness, staleness_by_cards
@@ -22,17 +22,6 @@ _MINUTE_S, _BREATH_S = 60.0, 1.0
 LOOKED_AT = 20  # runs whose alarms are sought
 DAYS = 7
 _NEWEST = RunOrder()
-
-
-@dataclass(frozen=True)
-class Contract:
-    """The verdict of the data contract over today's samples."""
-
-    name: str
-    version: int
-    kept: bool
-    breaches: tuple[str, ...]
-    refused: int
 
 
 def fresh() -> runs.Fresh:
@@ -72,8 +61,12 @@ def stale() -> Staleness:
     return _stale(_minute())
 
 
-def contract() -> Contract | None:
-    """Return the contract's verdict over today's samples; None where there is none to read."""
+def contract() -> ContractReport | None:
+    """Return the contract's verdict over today's samples; None where there is none.
+
+    Raises:
+        LineageError: its report is there and cannot be read.
+    """
     return _contract(_minute())
 
 
@@ -94,14 +87,9 @@ def _stale(layout: Layout, minute: int) -> Staleness:
 
 
 @remembered
-def _contract(layout: Layout, minute: int) -> Contract | None:
+def _contract(layout: Layout, minute: int) -> ContractReport | None:
     del minute
-    try:
-        found = ContractReport.from_json(read_json(layout.contract_report / "report.json"))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return None
-    refused = sum(one.quarantined for one in found.sets)
-    return Contract(found.contract, found.version, found.kept, tuple(found.breaches), refused)
+    return contract_report(layout.contract_report)
 
 
 def _minute() -> int:

@@ -15,8 +15,9 @@ from dashboard.routing import Step, in_parts, joined, step_of
 from dashboard.sources.runs import has_folder
 from dashboard.sources.workspace import workspace
 from uni_moe.registry.cards import json_file, last_lines, lines_from
+from uni_moe.registry.parcels import REMOVED
+from uni_moe.runs import EVENTS, RECORD, ROUTING
 
-FILE, REMOVED = "routing.jsonl", "removed.json"
 MOST_BYTES = 4_000_000  # read for one look
 KEPT = 400  # steps that are kept of all
 LAST = 20  # steps that are kept whole at the end
@@ -71,12 +72,12 @@ def was_removed(run: str) -> bool:
     if not has_folder(run):
         return False
     told = json_file(workspace().runs / run / REMOVED)
-    return isinstance(told, dict) and FILE in (told.get("files") or {})
+    return isinstance(told, dict) and ROUTING in (told.get("files") or {})
 
 
 def read_on(run: str, kept: Kept) -> Kept:
     """Return what is kept of a run's routing, with what was written since."""
-    file = workspace().runs / run / FILE
+    file = workspace().runs / run / ROUTING
     if not has_folder(run) or not file.is_file():
         return Kept()
     size = file.stat().st_size
@@ -113,7 +114,7 @@ def alarms(run: str) -> list[str]:
     """Return what a run's router alarms say, the latest last."""
     if not has_folder(run):
         return []
-    lines = last_lines(workspace().runs / run / "events.jsonl", _EVENT_BYTES)
+    lines = last_lines(workspace().runs / run / EVENTS, _EVENT_BYTES)
     told = [one for one in lines if one.get("event") == "alarm" and one.get("kind") in _ALARMS]
     return [f"step {one.get('step')}: {one.get('text')}" for one in told[-20:]]
 
@@ -121,7 +122,7 @@ def alarms(run: str) -> list[str]:
 def still_s(run: str, now: float) -> float:
     """Return for how long nothing was written to a run's routing, or to its record without one."""
     folder = workspace().runs / run
-    for name in (FILE, "run.json"):
+    for name in (ROUTING, RECORD):
         if has_folder(run) and (folder / name).is_file():
             return now - (folder / name).stat().st_mtime
     return float("inf")

@@ -17,13 +17,15 @@ from uni_moe.artifacts import Layout
 from uni_moe.errors import LineageError
 from uni_moe.output import OUTPUT
 from uni_moe.registry import read, run_lines, run_questions, spans
+from uni_moe.registry.cards import run_record
+from uni_moe.runs import HEARTBEATS, METRICS, RECORD
 
 _MOST_FRESH = 500  # folders that are looked into for a page
 _QUIET_S = 3600.0  # a folder that was still so long changes no more between two looks
 SAID_LINES = 200
 _SAID_BYTES, _LONGEST = 1 << 16, 400
 AROUND = 60  # folders before and after a run in which its flow's other stages are sought
-_WATCHED = ("run.json", "heartbeat.jsonl", "metrics.jsonl")
+_WATCHED = (RECORD, HEARTBEATS, METRICS)
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ def record(run: str) -> dict[str, Any] | None:
         LineageError: the record in the folder cannot be read.
     """
     if has_folder(run):
-        told = run_lines.record_of(workspace(), run)
+        told = run_record(workspace().runs / run)
         if told is not None:
             return told
     return in_index(run)
@@ -169,13 +171,13 @@ def output(run: str) -> list[str]:
 
 def parameters(record: dict[str, Any]) -> dict[str, Any]:
     """Return a run's parameters: its own, and those on the cards of what it made."""
-    made = tuple(sorted(str(one) for one in (record.get("artifacts") or {}).values()))
-    return _params_of(made) | dict(record.get("params") or {})
+    made = {str(name): str(one) for name, one in (record.get("artifacts") or {}).items()}
+    return _params_of(tuple(sorted(made.items()))) | dict(record.get("params") or {})
 
 
 @remembered
-def _params_of(layout: Layout, artifacts: tuple[str, ...]) -> dict[str, Any]:
-    return run_questions.params_of(layout, artifacts)
+def _params_of(layout: Layout, artifacts: tuple[tuple[str, str], ...]) -> dict[str, Any]:
+    return run_questions.params_of(layout, dict(artifacts))
 
 
 def flow(record: dict[str, Any]) -> list[dict[str, Any]]:
@@ -194,7 +196,7 @@ def _told_of(layout: Layout, run: str) -> dict[str, Any] | None:
     try:
         if _is_quiet(folder):
             return _quiet_record(folder, _stamps(folder))
-        return _small(run_lines.record_of(layout, run))
+        return _small(run_record(folder))
     except LineageError:
         return None
 
@@ -215,7 +217,7 @@ def _quiet_line(layout: Layout, run: str, stamps: tuple[int, ...]) -> read.RunLi
 @lru_cache(maxsize=2 * _MOST_FRESH)
 def _quiet_record(folder: Path, stamps: tuple[int, ...]) -> dict[str, Any] | None:
     del stamps  # part of the key alone
-    return _small(run_lines.record_of(Layout(folder.parent.parent), folder.name))
+    return _small(run_record(folder))
 
 
 def _small(record: dict[str, Any] | None) -> dict[str, Any] | None:

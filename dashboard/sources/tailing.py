@@ -15,6 +15,7 @@ from uni_moe.registry.cards import lines_from
 from uni_moe.registry.metric_tables import TIME
 from uni_moe.registry.points import points_of
 from uni_moe.registry.read import Point
+from uni_moe.runs import EVENTS, METRICS
 
 _SLICE_BYTES = 1 << 20
 _PATIENCE_S = 0.4  # of one look; a long file is read on by the next
@@ -56,10 +57,10 @@ class Tail:
     ) -> None:
         """Read on; what does not fit into the patience waits for the next call."""
         until = time.monotonic() + patience_s
-        self._read_events(folder / "events.jsonl", until)
+        self._read_events(folder / EVENTS, until)
         if events_alone:
             return
-        file = folder / "metrics.jsonl"
+        file = folder / METRICS
         self.size = _size(file)
         if self.size < self.position:  # another file took its place
             self.position, self.curves, self._step, self.has_more = 0, {}, None, False

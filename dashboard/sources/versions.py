@@ -12,7 +12,6 @@ from typing import Any
 import streamlit as st
 
 from dashboard.sources import audit
-from dashboard.sources.models import models
 from dashboard.sources.workspace import remembered, stamp, state, workspace
 from uni_moe.artifacts import Layout
 from uni_moe.audit import Entry
@@ -23,7 +22,7 @@ from uni_moe.registry.removals import removals
 from uni_moe.verify.family import STATES
 from uni_moe.verify.verdict import GRADES as GRADES  # shown beside the commands
 
-SHORTEST = 4  # letters of an id that name a model
+NOT_JUDGED = "not judged by the gate"
 VERIFICATION = "verification"
 _WORDS = {
     "rollback": "rolled back to",
@@ -40,20 +39,6 @@ class Training:
     name: str
     steps: int | None
     kept: int
-
-
-def called(name: str) -> read.Version | None:
-    """Return the version of a number or of the beginning of an id; None where it names not one."""
-    known = models()
-    found = [one for one in known if str(one.number) == name]
-    if not found and len(name) >= SHORTEST:
-        found = [one for one in known if one.model.startswith(name)]
-    return found[0] if len(found) == 1 else None
-
-
-def champion() -> read.Version | None:
-    """Return the version that is live."""
-    return next((one for one in models() if one.is_champion), None)
 
 
 def decisions_about(model: str) -> list[read.Decision]:
@@ -95,8 +80,17 @@ def verdict_word(one: read.Decision) -> str:
     return "waits for approvals" if one.verdict.evidence.get("waits") else "refused"
 
 
-def words() -> dict[str, str]:
-    """Return model -> what the last decision about it did."""
+def judgement(version: read.Version) -> str:
+    """Say what the last decision about a version did, or that there was none."""
+    return _words().get(version.model, NOT_JUDGED)
+
+
+def standing(version: read.Version) -> str:
+    """Say what a version is today: the champion, or what the last decision about it did."""
+    return "the champion" if version.is_champion else judgement(version)
+
+
+def _words() -> dict[str, str]:
     return {one.verdict.candidate: verdict_word(one) for one in _decisions()}
 
 

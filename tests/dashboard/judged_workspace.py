@@ -21,10 +21,24 @@ LOAD = {
 SLOTS = ("base", "image", "video")
 
 
-def version(root, weights, right, *, load=LOAD, said="blue", swapped=0.3, knock_out=None):
+TOLD = {  # params that say when routing is an alarm
+    "telemetry": {
+        "router": {
+            "patience_steps": 20,
+            "collapse_share": 0.98,
+            "least_entropy": 0.02,
+            "dead_share": 0.01,
+        }
+    }
+}
+
+
+def version(
+    root, weights, right, *, load=LOAD, said="blue", swapped=0.3, knock_out=None, params=TOLD
+):
     """Train, judge and register a model: `right` of ten items of pictures are right."""
     layout = Layout(root)
-    train(layout, weights)
+    train(layout, weights, params=params)
     share = right / 10
     score = Score(10, share, max(0.0, share - 0.2), min(1.0, share + 0.2), 0.2, 0.2, 0.25, swapped)
     parents = parent_ids(layout, layout.model, layout.corpus("image"))
@@ -104,12 +118,13 @@ def sample(n, ref):
     )
 
 
-def routing(layout, run, lines, *, status="done"):
+def routing(layout, run, lines, *, status="done", params=TOLD):
     """Write a run's folder by hand, with its routing."""
     folder = layout.runs / run
     folder.mkdir(parents=True)
     started = "2026-01-01T00:00:00+00:00"
-    record = {"id": run, "stage": "tune", "status": status, "started": started, "artifacts": {}}
+    record = {"id": run, "stage": "tune", "status": status, "started": started}
+    record |= {"artifacts": {}, "params": params}
     write_json(folder / "run.json", record)
     if lines is not None:
         (folder / "routing.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))

@@ -117,3 +117,19 @@ def test_entries_come_in_pages(tmp_path, monkeypatch):
     app = opened(monkeypatch, tmp_path, "audit", page="2")
     assert entries(app)[-1] == 1
     assert entries(app)[0] == last - audit.PAGE
+
+
+def test_what_the_address_asks_for_and_nothing_is_is_told(shown, many):
+    every = [one.sequence for one in reversed(read_log(many).entries)]
+    for asked in ({"who": "nobody"}, {"event": "party"}, {"since": "yesterday"}, {"page": "x"}):
+        app = shown(**asked)
+        (said,) = (one.value for one in app.warning)
+        assert "it is left out" in said
+        assert next(iter(asked.values())) in said
+        assert entries(app) == every
+
+
+def test_a_word_too_short_for_an_id_is_told_and_filters_nothing(shown, many):
+    app = shown(subject="ab")
+    assert "ab is no version, and too short for an id" in app.warning[0].value
+    assert entries(app) == [one.sequence for one in reversed(read_log(many).entries)]

@@ -11,6 +11,8 @@ from tests.unit.data.workspace import ingested, small_playground
 from tests.unit.registry import data_workspace
 from uni_moe.artifacts import Layout, write_artifact
 from uni_moe.data.manifest import read_manifest
+from uni_moe.registry import read
+from uni_moe.registry.indexing import index
 from uni_moe.registry.promoting import promote_if_better
 from uni_moe.registry.write import register
 
@@ -69,6 +71,50 @@ def test_every_view_of_every_version_opens(layout, monkeypatch, view, version):
     app = opened(monkeypatch, layout.root, "data", view=view, version=version)
     assert not app.exception
     assert not app.error
+    assert [one.value for one in app.warning if "There is no version" in one.value] == (
+        ["There is no version 99; choose one of the list."] if version == "99" else []
+    )
+
+
+def test_a_version_is_found_by_the_beginning_of_its_id(layout, monkeypatch):
+    model = read.find(layout, "1").model
+    app = opened(monkeypatch, layout.root, "data", version=model[:8])
+    assert app.selectbox(key="version").value == "1"
+
+
+def test_links_keep_the_chosen_version(layout, monkeypatch):
+    app = opened(monkeypatch, layout.root, "data", view="quarantine", version=1)
+    asked = [
+        one.proto.query_string
+        for one in app.get("page_link")
+        if "sample=" in one.proto.query_string
+    ]
+    assert asked
+    assert all("version=1" in one for one in asked)
+
+
+def test_where_nothing_is_known_of_a_version_no_drift_is_said_to_be_unknown(tmp_path, monkeypatch):
+    made = Layout(tmp_path)
+    data_workspace.registered(made)
+    data_workspace.phase(made, made.model, "tune", "model", [], [])
+    data_workspace.judge(made, 0.9)
+    register(made, reason="from elsewhere", who="ada", flow_run="2")
+    app = opened(monkeypatch, tmp_path, "data", drift="true")
+    assert not app.exception
+    assert frames(app)[1][0]["change"].startswith("not known")
+    assert "accepted the same samples" not in said(app)
+
+
+def test_a_contract_s_report_that_is_broken_is_told_on_both_pages(tmp_path, monkeypatch):
+    made = Layout(tmp_path)
+    data_workspace.registered(made)
+    index(made)
+    (made.contract_report / "report.json").write_text('{"contract": 7}')
+    for page, asked in (("data", {"view": "contracts"}), ("home", {})):
+        app = opened(monkeypatch, tmp_path, page, **asked)
+        assert not app.exception
+        assert "is not a contract" in said(app)
+        assert "remedy: let the data be judged again" in said(app)
 
 
 def test_sources_are_counted_and_what_changed_between_versions_is_told(layout, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -12,6 +13,7 @@ from dashboard.sources.workspace import WORKSPACE
 from tests.dashboard.judged_workspace import HOSTILE, version
 from tests.dashboard.pages import opened, said
 from uni_moe.artifacts import Layout
+from uni_moe.records import Score
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +73,7 @@ def test_by_task_groups_are_compared(two, monkeypatch):
 def test_an_unknown_version_is_told(two, monkeypatch):
     app = opened(monkeypatch, two, "evaluation", version="../../etc")
     assert not app.exception
-    assert "no version of the number in the address" in texts(app)
+    assert "There is no version" in texts(app)
 
 
 def test_a_report_that_is_gone_says_what_to_do(tmp_path, monkeypatch):
@@ -149,3 +151,45 @@ def test_long_and_empty_texts_say_so():
     assert cut("x" * 5000).endswith("(3,000 letters more)")
     assert cut(" ") == "(nothing)"
     assert cut(HOSTILE) == HOSTILE
+
+
+def test_answers_that_cannot_be_read_are_told_with_the_reason(tmp_path, monkeypatch):
+    layout, known = version(tmp_path, "one", 8)
+    (file,) = (layout.store / known.model).glob("report-*/answers.jsonl")
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join(['{"id": "torn', *lines[1:-1], '{"id": "1", "key": "k"}']) + "\n")
+    app = opened(monkeypatch, tmp_path, "evaluation")
+    assert not app.exception
+    assert "2 lines of answers cannot be read" in texts(app)
+    told = next(one.value for one in app.dataframe if "why" in one.value)
+    assert list(told["line"]) == [1, 10]
+    assert "Invalid control character" in told["why"][0]
+    assert told["why"][1] == "it lacks 'modality'"
+    assert "8 items, 5 on a page" in texts(app)
+
+
+def test_better_is_what_the_gate_would_call_so():
+    """A gain whose own interval excludes zero, and whose interval among several claims does not."""
+    gain = [(item(n, 1.0), item(n, 0.0)) for n in range(9)]
+    same = [(item(n, 1.0), item(n, 1.0)) for n in range(9, 30)]
+    others = [
+        (item(n, 1.0, modality=name), item(n, 1.0, modality=name))
+        for place, name in enumerate(("audio", "video", "speech", "text"))
+        for n in range(100 * (place + 1), 100 * (place + 1) + 30)
+    ]
+    alone = exams.differences([*gain[:5], *same], "modality", 0.95, 0.8)
+    among = exams.differences([*gain[:5], *same, *others], "modality", 0.95, 0.8)
+    (one,) = alone
+    (two,) = (found for found in among if found.name == "image")
+    assert one.paired.low == two.paired.low > 0
+    assert exams.verdict(one.paired) == "shown to be better"
+    assert two.paired.surely < 0
+    assert exams.verdict(two.paired) == "no difference shown"
+
+
+def test_a_mean_of_scores_of_which_one_is_no_number_is_not_known():
+    good = Score(10, 0.5, 0.4, 0.6, 0.2, 0.2, 0.2, None)
+    assert exams.mean_of({"image": good, "text": replace(good, score=0.7)}) == pytest.approx(0.6)
+    assert exams.bias_of({"image": good, "text": replace(good, score=0.7)}) == pytest.approx(0.2)
+    broken = {"image": good, "text": replace(good, score=float("nan"))}
+    assert exams.mean_of(broken) is exams.bias_of(broken) is exams.mean_of({}) is None

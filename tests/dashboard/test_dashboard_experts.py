@@ -11,7 +11,7 @@ from dashboard.sources import routing as source
 from dashboard.sources.experts import surgery
 from dashboard.sources.workspace import WORKSPACE
 from tests.dashboard.hostile import MARKDOWN
-from tests.dashboard.judged_workspace import LOAD, routing, step, version
+from tests.dashboard.judged_workspace import LOAD, TOLD, routing, step, version
 from tests.dashboard.pages import opened, said
 from uni_moe.artifacts import Layout, write_json
 from uni_moe.registry import read
@@ -59,7 +59,7 @@ def test_loads_that_are_no_number_are_told(tmp_path, monkeypatch):
 def test_a_version_that_is_not_there_is_told(judged, monkeypatch):
     app = opened(monkeypatch, judged, "experts", version=99)
     assert not app.exception
-    assert "no version of this number" in texts(app)
+    assert "There is no version 99" in texts(app)
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "nothing", "<script>"])
@@ -230,3 +230,18 @@ def test_an_expert_that_one_modality_shuns_is_alive():
     shunned = {"image": {"0": [0.5, 0.5]}, "audio": {"0": [1.0, 0.0]}}
     (one,) = pure.quiet_ones(pure.with_all(shunned), 0.01)
     assert (one.is_dead, one.modalities) == (False, ("audio",))
+
+
+def test_the_dead_are_judged_by_the_params_of_the_run_and_of_no_other(tmp_path, monkeypatch):
+    """The workspace's params.yaml of today says nothing about a run of yesterday."""
+    strict = {"telemetry": {"router": {**TOLD["telemetry"]["router"], "dead_share": 0.9}}}
+    lines = [step(n, visits=(6, 4, 2)) for n in range(1, 30)]
+    for name, params in ((RUN, TOLD), (f"{RUN}1", strict), (f"{RUN}2", {"seed": 7})):
+        routing(Layout(tmp_path), name, lines, params=params)
+    assert "No expert is dead in steps" in texts(opened(monkeypatch, tmp_path, "experts", run=RUN))
+    told = texts(opened(monkeypatch, tmp_path, "experts", run=f"{RUN}1"))
+    assert "1 expert is dead" in told
+    assert "90.0 % of an even load" in told
+    told = texts(opened(monkeypatch, tmp_path, "experts", run=f"{RUN}2"))
+    assert "Nothing is said of dead experts" in told
+    assert "No expert is dead" not in told

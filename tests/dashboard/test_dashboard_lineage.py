@@ -113,7 +113,7 @@ def test_hostile_names_are_text_in_the_picture():
     node = Neighbour("f" * 64, HOSTILE, "ingest", "samples", 0, (), {})
     other = Neighbour("e" * 64, 'a"b\nc', None, HOSTILE, 1, (), {})
     found = Neighbourhood(
-        node.id, (node, other), (Link(other.id, node.id, 2),), 1, {}, left_out=0, is_endless=False
+        node.id, (node, other), (Link(other.id, node.id, 2),), 1, left_out=0, is_endless=False
     )
     told = dot(found)
     (read,) = pydot.graph_from_dot_data(told)

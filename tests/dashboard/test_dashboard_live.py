@@ -6,8 +6,11 @@ import random
 import sys
 import threading
 import time
+from collections import Counter
 from contextlib import contextmanager
 from datetime import UTC, datetime
+
+import pytest
 
 from dashboard.sources.tailing import MOST_KEYS, Tail
 from dashboard.sources.thinned import Thinned
@@ -69,6 +72,19 @@ def test_eight_hours_of_refreshes_leave_memory_flat_and_show_the_last_point(tmp_
         points = tail.points(key)
         assert len(points) <= 1000
         assert points[-1] == Point(REFRESHES - 1, math.sin((REFRESHES - 1) / 90) + place)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_numbers_that_are_not_finite_count_once_however_often_a_training_goes_back(seed):
+    dice, curve, told, step = random.Random(seed), Thinned(50), {}, 0
+    for _ in range(2_000):
+        step = step + 10 if dice.random() < 0.997 else max(10, step - 10 * dice.randrange(1, 90))
+        value = float("nan") if step // 700 % 3 == 1 else float("inf") if step % 910 == 0 else 1.0
+        told = {one: number for one, number in told.items() if one < step} | {step: value}
+        curve.add(step, value)
+    by_hand = Counter(str(one) for one in told.values() if not math.isfinite(one))
+    assert curve.odd == by_hand
+    assert by_hand["nan"] > 20
 
 
 def test_a_thinned_curve_keeps_the_extremes_of_all_its_points():

@@ -34,7 +34,7 @@ def test_every_version_stands_in_the_table_with_what_became_of_it(models):
     (table,) = models().dataframe
     rows = table.value.set_index("version")
     assert list(rows["standing"]) == [
-        *("not judged", "promoted against the gate", "refused", "champion")
+        *("not judged by the gate", "promoted against the gate", "refused", "the champion")
     ]
     assert rows.loc[4, "weights"].startswith("forgotten by bob")
     assert rows.loc[2, "why"] == HOSTILE
@@ -132,4 +132,4 @@ def test_a_broken_audit_log_leaves_the_versions_readable(tmp_path, monkeypatch):
     for view in ("verdicts", "decisions", "passport"):
         app = opened(monkeypatch, tmp_path, "models", version=1, view=view)
         assert not app.exception
-        assert "Version 1, the champion" in said(app)
+        assert "Version 1: the champion" in said(app)

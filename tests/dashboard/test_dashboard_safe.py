@@ -92,6 +92,19 @@ def test_it_listens_on_loopback_and_warns_where_it_does_not(tmp_path):
     assert warning(tmp_path, "0.0.0.0") is None
 
 
+def test_secrets_without_a_log_in_do_not_silence_the_warning(tmp_path, monkeypatch):
+    home, space = tmp_path / "home", tmp_path / "space"
+    monkeypatch.setenv("HOME", str(home))
+    for place in (home, space):
+        (place / SECRETS).parent.mkdir(parents=True)
+    (space / SECRETS).write_text('key = "of something else"\n')
+    assert "everyone who reaches 0.0.0.0" in warning(space, "0.0.0.0")
+    (home / SECRETS).write_text(TOML)
+    assert warning(space, "0.0.0.0") is None
+    (home / SECRETS).write_text("[auth")  # lets nobody in
+    assert warning(space, "0.0.0.0") is None
+
+
 def test_markdown_makes_no_link_of_an_address_in_data():
     for text in ("see http://evil.invalid/x", "www.evil.invalid", "me@evil.invalid"):
         shown = plain(text).replace("\\", "")

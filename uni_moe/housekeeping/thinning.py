@@ -15,8 +15,9 @@ from uni_moe.artifacts import Layout, sha256_file, write_json
 from uni_moe.audit import Asked
 from uni_moe.registry.cards import all_runs
 from uni_moe.registry.parcels import REMOVED
+from uni_moe.runs import HEARTBEATS, ROUTING
 
-BULKY = ("heartbeat.jsonl", "routing.jsonl")
+BULKY = (HEARTBEATS, ROUTING)
 LEAST_BYTES = 2**16  # less is not worth a receipt
 
 

@@ -18,6 +18,7 @@ import torch
 from uni_moe.artifacts import Layout
 from uni_moe.outlook.training import Training
 from uni_moe.registry.cards import all_runs, json_lines
+from uni_moe.runs import EVENTS, METRICS
 from uni_moe.train.precision import Precision
 from uni_moe.train.work import device_peak
 
@@ -118,9 +119,9 @@ def rate_here(precision: Precision) -> Rate:
 
 
 def _last(folder: Path, record: Mapping[str, Any]) -> LastRun:
-    rows = [row for row in json_lines(folder / "metrics.jsonl") if "step_s" in row]
+    rows = [row for row in json_lines(folder / METRICS) if "step_s" in row]
     positions = [row["positions_per_s"] * row["step_s"] for row in rows if "positions_per_s" in row]
-    events = json_lines(folder / "events.jsonl")
+    events = json_lines(folder / EVENTS)
     ranks = [row.get("ranks") for row in events if row["event"] == "training"]
     return LastRun(
         id=record["id"],

@@ -31,11 +31,6 @@ class ArtifactCard:
     runs: tuple[str, ...]
     versions: tuple[int, ...]
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the card as a JSON object."""
-        names = ("id", "name", "stage", "kind", "code", "params", "results", "parents")
-        return {name: getattr(self, name) for name in names}
-
 
 def artifact_card(layout: Layout, artifact: str) -> ArtifactCard | None:
     """Return what is known of an artifact by its id; None where its card is gone."""

@@ -6,18 +6,18 @@ import json
 import os
 import socket
 from collections.abc import Container, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from uni_moe.artifacts import CARD, Layout, read_json
 from uni_moe.errors import LineageError
-from uni_moe.records import Card, EvalReport
-from uni_moe.runs import HEARTBEAT_S
+from uni_moe.records import Card, ContractReport, EvalReport
+from uni_moe.runs import HEARTBEAT_S, HEARTBEATS, RECORD
 
 DEAD_AFTER_S = 30.0  # without a heartbeat, for one who is on another machine or has no time
 GONE_AFTER_S = 2 * HEARTBEAT_S  # where its process is known to have ended
-RECORD = "run.json"
 CARDS, REPORT, ANSWERS = "cards", "report.json", "answers.jsonl"
 _BEATS_BYTES = 4096  # at the end of a file of heartbeats: the last one is among them
 
@@ -48,7 +48,7 @@ def run_cards(layout: Layout) -> dict[str, tuple[str, Card]]:
     """
     found: dict[str, tuple[str, Card]] = {}
     for file in sorted(layout.runs.glob(f"*/{CARD}")):
-        record = json_file(file.parent / "run.json") or {"artifacts": {}}
+        record = json_file(file.parent / RECORD) or {"artifacts": {}}
         names = {card_id: name for name, card_id in record["artifacts"].items()}
         _note(found, file.parent.name, file)
         for card_id in found.keys() & names.keys():
@@ -158,14 +158,31 @@ def read_report(folder: Path) -> EvalReport:
         ) from error
 
 
+def contract_report(folder: Path) -> ContractReport | None:
+    """Read what a contract said; None where it is not there.
+
+    Raises:
+        LineageError: it is broken, or was written by a version that knew other fields.
+    """
+    data = json_file(folder / REPORT)
+    try:
+        return None if data is None else ContractReport.from_json(data)
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise LineageError(
+            f"{folder / REPORT} is not a contract's report that this version reads.",
+            cause=f"it was changed, or its fields are others: {error!r}.",
+            remedy="let the data be judged again: `uni-moe run`.",
+        ) from error
+
+
 def all_runs(layout: Layout, but: Container[str] = ()) -> list[tuple[Path, dict[str, Any]]]:
     """Return the folder and record of every run but those named, oldest first.
 
-    A run whose heart stopped more than 30 s ago without an end has the status `died`, and one
-    whose process is gone after two heartbeats.
+    A run whose heart stopped longer than `DEAD_AFTER_S` ago without an end has the status `died`,
+    and one whose process is gone after two heartbeats.
     """
     found = []
-    for file in layout.runs.glob("*/run.json"):
+    for file in layout.runs.glob(f"*/{RECORD}"):
         record = run_record(file.parent) if file.parent.name not in but else None
         if record is not None:
             found.append((file.parent, record))
@@ -186,7 +203,7 @@ def run_record(folder: Path) -> dict[str, Any] | None:
         raise LineageError(
             f"The record of the run {folder.name} cannot be read.",
             cause=f"it was changed by hand, or was written by another version: {error!r}.",
-            remedy="bring its run.json back from a copy, or move the folder out of runs/.",
+            remedy=f"bring its {RECORD} back from a copy, or move the folder out of runs/.",
         ) from error
     return record
 
@@ -248,11 +265,33 @@ def lines_from(file: Path, start: int, most_bytes: int) -> tuple[list[dict[str, 
 
 
 def last_lines(file: Path, most_bytes: int) -> list[dict[str, Any]]:
-    """Return the whole lines in the last bytes of a live file, none where it is not there."""
-    try:
+    """Return the whole lines in the last bytes of a live file, none where it is not there.
+
+    Raises:
+        LineageError: it is there, and the system does not let it be read.
+    """
+    with absent_or_read(file):
         return lines_from(file, max(0, file.stat().st_size - most_bytes), most_bytes)[0]
-    except OSError:
-        return []
+    return []
+
+
+@contextmanager
+def absent_or_read(place: Path) -> Iterator[None]:
+    """Let a block that reads a file or a folder end early where that is not there.
+
+    Raises:
+        LineageError: it is there, and the system does not let it be read.
+    """
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise LineageError(
+            f"{place} cannot be read: {error.strerror}.",
+            cause="it belongs to another user, or the disk is failing.",
+            remedy="let this user read it (`ls -l` tells who may), or bring it back from a copy.",
+        ) from error
 
 
 def _whole_line(line: bytes) -> dict[str, Any] | None:
@@ -264,7 +303,7 @@ def _whole_line(line: bytes) -> dict[str, Any] | None:
 
 
 def _silent_s(folder: Path, record: Mapping[str, Any]) -> float:
-    beats = last_lines(folder / "heartbeat.jsonl", _BEATS_BYTES)
+    beats = last_lines(folder / HEARTBEATS, _BEATS_BYTES)
     last = beats[-1]["time"] if beats else record["started"]
     return (datetime.now(UTC) - datetime.fromisoformat(last)).total_seconds()
 
@@ -285,14 +324,18 @@ def _note(found: dict[str, tuple[str, Card]], name: str, file: Path) -> None:
 
 
 def json_file(file: Path) -> Any:  # noqa: ANN401 - JSON has any shape
-    """Read a file that others replace: None where it is absent at this moment."""
+    """Read a file that others replace: None where it is absent at this moment.
+
+    Raises:
+        LineageError: it cannot be read.
+    """
     try:
-        return read_json(file)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+        with absent_or_read(file):
+            return read_json(file)
     except ValueError as error:
         raise LineageError(
             f"{file} cannot be read: {error}.",
             cause="it was changed by hand, or the disk is failing; we never write half a file.",
             remedy="bring it back from a copy or with `dvc checkout`.",
         ) from error
+    return None

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from uni_moe.artifacts import Layout, read_json
-from uni_moe.errors import LineageError
+from uni_moe.artifacts import Layout
 from uni_moe.records import ContractReport
-from uni_moe.registry.cards import REPORT
+from uni_moe.registry.cards import contract_report
 from uni_moe.registry.database import reading
 from uni_moe.registry.generations import Generation, Member, folder_of
 from uni_moe.registry.seen import RULES
@@ -60,7 +58,11 @@ class ContractVerdict:
 
 
 def contract_verdict(layout: Layout, data: Generation) -> ContractVerdict | None:
-    """Return what the contract said of a generation; None where no report is known."""
+    """Return what the contract said of a generation; None where no report is known.
+
+    Raises:
+        LineageError: its report is here and cannot be read.
+    """
     samples = [one.id for one in data.of("samples").values()]
     rules = {one.params.get(RULES) for one in data.of("validated").values()}
     with reading(layout, data=True) as session:
@@ -106,12 +108,7 @@ def _member(session: Session, report: str) -> Member | None:
 
 def _file(layout: Layout, member: Member) -> ContractReport | None:
     folder = folder_of(layout, member)
-    if folder is None:
-        return None
-    try:
-        return ContractReport.from_json(read_json(Path(folder) / REPORT))
-    except (LineageError, OSError, ValueError, TypeError, KeyError):
-        return None
+    return None if folder is None else contract_report(folder)
 
 
 def _rules(rows: Sequence[RuleRow], report: ContractReport | None) -> tuple[Ruled, ...]:

@@ -105,9 +105,7 @@ def upgrading(layout: Layout, url: str | None = None) -> Iterator[tuple[Session,
 
 
 @contextmanager
-def reading(
-    layout: Layout, url: str | None = None, *, metrics: bool = False, data: bool = False
-) -> Iterator[Session]:
+def reading(layout: Layout, *, metrics: bool = False, data: bool = False) -> Iterator[Session]:
     """Give a session for questions, all about one moment.
 
     Where there is no index, it is imported into memory, metrics and tables of samples only if they
@@ -117,7 +115,7 @@ def reading(
         ConfigError: the database is of another version or workspace or of somebody else, or
             cannot be reached or read.
     """
-    with _opened(layout, url) as session:
+    with _opened(layout) as session:
         if session is not None:
             yield session
             return
@@ -126,7 +124,7 @@ def reading(
 
 
 @contextmanager
-def indexed(layout: Layout, url: str | None = None) -> Iterator[Session]:
+def indexed(layout: Layout) -> Iterator[Session]:
     """Give a session to the index as it stands; where there is none, to an empty one.
 
     For who looks into run folders himself, where `reading` would open every one of them.
@@ -134,7 +132,7 @@ def indexed(layout: Layout, url: str | None = None) -> Iterator[Session]:
     Raises:
         ConfigError: as `reading`.
     """
-    with _opened(layout, url) as session:
+    with _opened(layout) as session:
         if session is not None:
             yield session
             return
@@ -156,9 +154,9 @@ def check(layout: Layout, url: str | None = None) -> None:
 
 
 @contextmanager
-def _opened(layout: Layout, url: str | None) -> Iterator[Session | None]:
+def _opened(layout: Layout) -> Iterator[Session | None]:
     """Give a session to the index, None where there is none."""
-    engine = engines.reader(layout, url)
+    engine = engines.reader(layout)
     with engines.reached(engine):
         if _is_there(engine):
             with engine.connect() as connection:

@@ -19,9 +19,11 @@ from uni_moe.changes import ABSENT, changes
 from uni_moe.registry.cards import json_file, json_lines
 from uni_moe.registry.graph import Artifact, above, nearest
 from uni_moe.registry.manifest_difference import DataChange, data_change
+from uni_moe.registry.origins import makers
 from uni_moe.registry.seen import RULES
-from uni_moe.registry.tables import ArtifactRow, EdgeRow, RunArtifactRow
+from uni_moe.registry.tables import ArtifactRow, EdgeRow
 from uni_moe.registry.tables_data import ContractRow, RuleRow
+from uni_moe.runs import EVENTS, RECORD
 
 _NO_SETTINGS = ("validated", "contract_report")  # kinds whose params name the contract alone
 
@@ -199,23 +201,18 @@ def _environment(
 
 
 def _records(session: Session, layout: Layout, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Return the code and the environment of the first run that made each artifact."""
+    """Return code and environment of the first run here that made each artifact."""
     found: dict[str, dict[str, Any]] = {}
-    wanted = sorted(ids)
-    for start in range(0, len(wanted), 500):
-        part = wanted[start : start + 500]
-        rows = select(RunArtifactRow.artifact, RunArtifactRow.run).where(
-            RunArtifactRow.artifact.in_(part)
-        )
-        for artifact, run in session.execute(rows.order_by(RunArtifactRow.run.desc())):
-            record = json_file(layout.runs / run / "run.json")
-            if record is not None:
-                events = json_lines(layout.runs / run / "events.jsonl")
-                routes = next((one for one in events if one["event"] == "platform"), {})
-                told = {key: value for key, value in routes.items() if key not in ("time", "event")}
-                environment = {**record.get("environment", {}), "routes": told}
-                found[artifact] = {"environment": environment}
-                found[artifact] |= {"code": record["code"]} if "code" in record else {}
+    for artifact, runs in makers(session, ids).items():
+        told = ((run, json_file(layout.runs / run / RECORD)) for run in runs)
+        for run, record in ((run, record) for run, record in told if record is not None):
+            events = json_lines(layout.runs / run / EVENTS)
+            routes = next((one for one in events if one["event"] == "platform"), {})
+            own = {key: value for key, value in routes.items() if key not in ("time", "event")}
+            environment = {**record.get("environment", {}), "routes": own}
+            found[artifact] = {"environment": environment}
+            found[artifact] |= {"code": record["code"]} if "code" in record else {}
+            break
     return found
 
 

@@ -71,28 +71,35 @@ def forget(layout: Layout, model: str, asked: Asked) -> read.Version:
 def obey(layout: Layout, stones: Iterable[Tombstone], say: Callable[[str], None]) -> None:
     """Remove models that another machine forgot; what is the champion here is told and stays.
 
+    Also where no model is left to remove, what tells of artifacts in no kept lineage goes: who died
+    while it forgot may have left some.
+
     Raises:
-        LineageError: the audit log is broken, or a tombstone was changed; nothing is removed.
+        LineageError: the audit log is broken, a tombstone was changed, or a card cannot be read;
+            nothing more is removed.
     """
     forgotten = [one for one in stones if one.kind == "forgotten"]
-    if not any((layout.store / one.model).is_dir() for one in forgotten):
-        return
     with turn(layout):
-        entries = sound_log(layout).entries
-        known = {entry.hash[:12] for entry in entries}
-        for one in standing(forgotten, entries):
-            version = read.version_of(layout, one.model)
-            if version is not None and version.is_champion:
-                say(
-                    f"note: version {version.number} was forgotten elsewhere; it stays, because it "
-                    "is the champion here"
-                )
-            elif (layout.store / one.model).is_dir():
-                if one.entry not in known:
-                    _tell(layout, one)
-                shutil.rmtree(layout.store / one.model)
-                say(f"forgotten elsewhere, and removed here: {one.model[:12]}")
+        if any((layout.store / one.model).is_dir() for one in forgotten):
+            _remove(layout, forgotten, say)
         drop_seen(layout, all_cards(layout))
+
+
+def _remove(layout: Layout, forgotten: Iterable[Tombstone], say: Callable[[str], None]) -> None:
+    entries = sound_log(layout).entries
+    known = {entry.hash[:12] for entry in entries}
+    for one in standing(forgotten, entries):
+        version = read.version_of(layout, one.model)
+        if version is not None and version.is_champion:
+            say(
+                f"note: version {version.number} was forgotten elsewhere; it stays, because it "
+                "is the champion here"
+            )
+        elif (layout.store / one.model).is_dir():
+            if one.entry not in known:
+                _tell(layout, one)
+            shutil.rmtree(layout.store / one.model)
+            say(f"forgotten elsewhere, and removed here: {one.model[:12]}")
 
 
 def _tell(layout: Layout, one: Tombstone) -> None:

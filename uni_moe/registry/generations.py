@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select
@@ -70,17 +71,17 @@ def generation(layout: Layout, model: str | None) -> Generation:
         return Generation(model, _sorted(found), is_cut)
 
 
-def folder_of(layout: Layout, member: Member) -> str | None:
+def folder_of(layout: Layout, member: Member) -> Path | None:
     """Return the folder that holds a member's own files, in artifacts/ or in the store."""
     here = layout.root / member.name
     try:
         if read_card(here).id == member.id:
-            return str(here)
+            return here
     except LineageError:
         pass
     store = LocalFolder(layout.store)
     kept = f"seen/{member.id}"
-    return str(store.place(kept)) if store.has(kept) else None
+    return store.place(kept) if store.has(kept) else None
 
 
 def _here(layout: Layout) -> Iterable[Member]:

@@ -19,6 +19,7 @@ from uni_moe.artifacts import Layout, read_json
 from uni_moe.errors import LineageError
 from uni_moe.records import Card, ContractReport
 from uni_moe.registry.cards import REPORT, json_lines
+from uni_moe.registry.coded import coded, read_coded
 from uni_moe.registry.holdings import (
     Holding,
     gathered,
@@ -186,13 +187,12 @@ def write_holding(session: Session, card_id: str, what: str, holding: Holding) -
 
 def _ledger(keys: _Keys, card_id: str, file: Path) -> Holding:
     """Read a ledger: what it says of each conversation, summed over those of one sample."""
-    with pq.ParquetFile(file, read_dictionary=["key", "source", "modality"]) as table:
-        wanted = ["key", "source", "modality", "step", "tokens"]
-        read = table.read(columns=wanted).unify_dictionaries().combine_chunks()
+    texts = ["key", "source", "modality"]
+    read = read_coded(file, [*texts, "step", "tokens"], texts)
     if not read.num_rows:
         return listing(np.zeros(0, np.int64))
-    place, names = _coded(read, "key")
-    about = [_coded(read, name) for name in ("source", "modality")]
+    place, names = coded(read, "key")
+    about = [coded(read, name) for name in ("source", "modality")]
     _, first = np.unique(place, return_index=True)
     told = {
         names[key]: (about[0][1][source], about[1][1][modality])
@@ -218,12 +218,6 @@ def _columns(file: Path, names: tuple[str, ...]) -> Manifest:
     with pq.ParquetFile(file) as table:
         read = table.read(columns=list(names))
     return {name: read.column(name).to_pylist() for name in names}
-
-
-def _coded(table: Any, name: str) -> tuple[Any, list[str]]:  # noqa: ANN401 - pyarrow is untyped
-    """Return a column as places in a list of its values; `to_numpy` would import pandas."""
-    column = table.column(name).chunk(0)
-    return np.frombuffer(column.indices.buffers()[1], np.int32), column.dictionary.to_pylist()
 
 
 def _numbers(table: Any, name: str) -> Any:  # noqa: ANN401 - pyarrow is untyped

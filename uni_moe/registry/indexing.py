@@ -13,6 +13,7 @@ from uni_moe.registry.seen import TABLES, places
 from uni_moe.registry.showing import rows
 from uni_moe.registry.sightings import with_tables
 from uni_moe.registry.writer import opened
+from uni_moe.runs import RECORD
 
 
 def index(layout: Layout) -> dict[str, int]:
@@ -92,5 +93,5 @@ def _finish(layout: Layout) -> None:
         return
     (path,) = told[-1].evidence["files"]
     file = layout.root / path
-    if not file.exists() and (file.parent / "run.json").is_file():
+    if not file.exists() and (file.parent / RECORD).is_file():
         write_text(file, json_text(told[-1].evidence["decision"]))

@@ -9,16 +9,15 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from uni_moe.artifacts import CARD, Layout, read_card
-from uni_moe.errors import LineageError, UnknownError
+from uni_moe.artifacts import Layout
+from uni_moe.errors import LineageError
 from uni_moe.registry.database import reading
 from uni_moe.registry.graph import Artifact, above, below, in_order, versions_of
-from uni_moe.registry.tables import ArtifactRow, VersionRow, champion_id
+from uni_moe.registry.naming import one_meant
+from uni_moe.registry.tables import ArtifactRow
 
 _FACTS = ("listed", "with_problems", "splits", "sources", "licenses", "mean", "bias", "scores")
-_MANY = 10
 _MOST = 500  # values that one statement names
-SHORTEST = 4  # letters of an id; `3` is a version that is not there, never an id
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ def lineage(layout: Layout, name_or_id: str | None = None, *, down: bool = False
         LineageError: the index does not know it yet.
     """
     with reading(layout) as session:
-        return walked(session, found(session, layout, name_or_id), down=down)
+        return walked(session, one_meant(session, layout, name_or_id), down=down)
 
 
 def walked(session: Session, start: str, *, down: bool) -> Lineage:
@@ -189,33 +188,3 @@ def facts_of(session: Session, ids: Collection[str]) -> dict[str, dict[str, Any]
                 facts |= {"sources": names} if names else {}
             found[one] = facts
     return found
-
-
-def found(session: Session, layout: Layout, name_or_id: str | None) -> str:
-    """Return the id of the artifact that is meant; None means the champion, or the candidate.
-
-    Raises:
-        UnknownError: nothing, or more than one thing, has this name.
-        LineageError: there is neither a champion nor a candidate.
-    """
-    if name_or_id is None:
-        return champion_id(session) or read_card(layout.model).id
-    if name_or_id.isdecimal():
-        numbered = select(VersionRow.model).where(VersionRow.number == int(name_or_id)).distinct()
-        models = session.scalars(numbered).all()
-        if len(models) == 1:
-            return models[0]
-    if name_or_id and (layout.root / name_or_id / CARD).is_file():
-        return read_card(layout.root / name_or_id).id
-    named = select(ArtifactRow.id).where(ArtifactRow.id.between(name_or_id, f"{name_or_id}g"))
-    known = len(name_or_id) >= SHORTEST
-    ids = session.scalars(named.limit(_MANY)).all() if known else []
-    if len(ids) != 1:
-        several = ", ".join(one[:16] for one in ids)
-        raise UnknownError(
-            f"{name_or_id!r} names {len(ids) if len(ids) < _MANY else 'many'} artifacts"
-            f"{f': {several}' if ids else ''}.",
-            cause="it is no version, no artifact's folder, nor the beginning of one artifact's id.",
-            remedy="take a version or an id from `uni-moe models`, or run `uni-moe index` first.",
-        )
-    return ids[0]

@@ -19,8 +19,8 @@ from uni_moe.registry.cards import lines_from
 from uni_moe.registry.importing import ENDED
 from uni_moe.registry.metric_tables import MetricFileRow
 from uni_moe.registry.tables import RunRow
+from uni_moe.runs import METRICS
 
-METRICS = "metrics.jsonl"
 SLICE_BYTES = 16 << 20  # of a transaction: other writers get their turn, and memory stays small
 
 

@@ -28,10 +28,10 @@ from uni_moe.artifacts import Layout
 from uni_moe.errors import LineageError
 from uni_moe.registry.cards import json_lines
 from uni_moe.registry.database import reading
-from uni_moe.registry.metric_import import METRICS
 from uni_moe.registry.metric_tables import TIME, NotFiniteRow, PointRow, SeriesRow
 from uni_moe.registry.points import points_of
 from uni_moe.registry.tables import RunRow
+from uni_moe.runs import METRICS, RECORD
 
 _PARTS = """
     WITH RECURSIVE part(n) AS (
@@ -169,7 +169,7 @@ def metrics(layout: Layout, run: str) -> dict[str, list[tuple[int, float | None]
         LineageError: there is no such run.
     """
     folder = layout.runs / run
-    if not (folder / "run.json").is_file():
+    if not (folder / RECORD).is_file():
         raise _no_run(run, "its folder is not in runs/.")
     found: dict[str, list[tuple[int, float | None]]] = {}
     for key, step, value in points_of(json_lines(folder / METRICS)):

@@ -12,12 +12,12 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from uni_moe.artifacts import CARD, Layout, read_card
-from uni_moe.errors import LineageError
+from uni_moe.errors import LineageError, UnknownError
 from uni_moe.registry.database import reading
-from uni_moe.registry.lineage import SHORTEST
 from uni_moe.registry.tables import ArtifactRow, EdgeRow, VersionRow, champion_id
 
 MANY = 10
+SHORTEST = 4  # letters of an id; `3` is a version that is not there, never an id
 _DIGITS = 9  # of a version's number; more are the beginning of an id
 _ID = re.compile(r"[0-9a-f]{1,64}")
 
@@ -41,6 +41,31 @@ def meant(layout: Layout, said: str | None) -> list[Meant]:
             row[0]: Meant(*row) for row in session.execute(rows.where(ArtifactRow.id.in_(ids)))
         }
     return [known.get(one, Meant(one, None, None, None)) for one in ids]
+
+
+def one_meant(session: Session, layout: Layout, said: str | None) -> str:
+    """Return the id of the one artifact that a person at this machine means.
+
+    Besides what `meant` finds it may be any folder of the workspace with a card.
+
+    Raises:
+        UnknownError: nothing, or more than one thing, has this name.
+        LineageError: None is said, and there is neither a champion nor a candidate.
+    """
+    if said is None:
+        return champion_id(session) or read_card(layout.model).id
+    ids = _ids(session, layout, said)
+    if not ids and said and (layout.root / said / CARD).is_file():
+        return read_card(layout.root / said).id
+    if len(ids) != 1:
+        several = ", ".join(one[:16] for one in ids)
+        raise UnknownError(
+            f"{said!r} names {len(ids) if len(ids) < MANY else 'many'} artifacts"
+            f"{f': {several}' if ids else ''}.",
+            cause="it is no version, no artifact's folder, nor the beginning of one artifact's id.",
+            remedy="take a version or an id from `uni-moe models`, or run `uni-moe index` first.",
+        )
+    return ids[0]
 
 
 def _default(session: Session, layout: Layout) -> list[str]:

@@ -65,7 +65,6 @@ class Neighbourhood:
     nodes: tuple[Neighbour, ...]
     links: tuple[Link, ...]
     found: int
-    kinds: Mapping[str, int]
     left_out: int
     is_endless: bool
 
@@ -123,7 +122,6 @@ def around(  # noqa: PLR0913 - as above
     called = {parent: name for _, parent, name in edges}
     found = {one: -far for one, far in up.distance.items()}
     found |= {one: far for one, far in down.distance.items() if one not in found}
-    kinds = _kinds(about, found)
     wanted = [one for one in found if kind is None or one == centre or _kind(about, one) == kind]
     shown = _nearest(centre, wanted, found, most)
     return Neighbourhood(
@@ -131,7 +129,6 @@ def around(  # noqa: PLR0913 - as above
         nodes=_nodes(session, shown, found, about, called),
         links=_links(session, shown, edges),
         found=len(wanted) - 1,
-        kinds=kinds,
         left_out=up.left_out + down.left_out,
         is_endless=up.is_endless or down.is_endless,
     )
@@ -197,14 +194,6 @@ def _about(session: Session, ids: Iterable[str]) -> _About:
 
 def _kind(about: _About, one: str) -> str | None:
     return about[one][2] if one in about else None
-
-
-def _kinds(about: _About, found: Iterable[str]) -> dict[str, int]:
-    counted: dict[str, int] = {}
-    for one in found:
-        if one in about:
-            counted[about[one][2]] = counted.get(about[one][2], 0) + 1
-    return dict(sorted(counted.items()))
 
 
 def _is_named(session: Session, one: str) -> bool:

@@ -37,16 +37,20 @@ def weights_of(layout: Layout, model: str) -> dict[str, Made]:
         found = {name: one for name, one in parts.items() if one.kind in _WEIGHTS}
         runs = makers(session, (one.id for one in found.values()))
     return {
-        name: Made(one.id, name, str(one.kind), runs.get(one.id)) for name, one in found.items()
+        name: Made(one.id, name, str(one.kind), next(iter(runs.get(one.id, ())), None))
+        for name, one in found.items()
     }
 
 
-def makers(session: Session, artifacts: Iterable[str]) -> dict[str, str]:
-    """Return artifact -> the first run that made it, of those that some run made."""
-    wanted, found = sorted(artifacts), dict[str, str]()
+def makers(session: Session, artifacts: Iterable[str]) -> dict[str, list[str]]:
+    """Return artifact -> the runs that made it, the first one first, of those that some run made.
+
+    The name of a run begins with its moment.
+    """
+    wanted, found = sorted(artifacts), dict[str, list[str]]()
     for start in range(0, len(wanted), _AT_ONCE):
         part = wanted[start : start + _AT_ONCE]
         asked = select(RunArtifactRow.artifact, RunArtifactRow.run)
-        rows = asked.where(RunArtifactRow.artifact.in_(part)).order_by(RunArtifactRow.run.desc())
-        found |= {row.artifact: row.run for row in session.execute(rows)}
-    return found
+        for artifact, run in session.execute(asked.where(RunArtifactRow.artifact.in_(part))):
+            found.setdefault(artifact, []).append(run)
+    return {artifact: sorted(set(runs)) for artifact, runs in found.items()}

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import func, select
 
 from uni_moe.artifacts import Layout
 from uni_moe.errors import LineageError, UnknownError
-from uni_moe.records import Score
 from uni_moe.registry.cards import all_runs, report_key
 from uni_moe.registry.database import reading
 from uni_moe.registry.gate import Verdict
-from uni_moe.registry.lineage import SHORTEST, Lineage, Node, lineage, lineage_text
+from uni_moe.registry.lineage import Lineage, Node, lineage, lineage_text
 from uni_moe.registry.metric_questions import (
     Point,
     RunNumber,
@@ -26,6 +25,7 @@ from uni_moe.registry.metric_questions import (
     not_finite,
     top_runs,
 )
+from uni_moe.registry.naming import SHORTEST
 from uni_moe.registry.run_lines import RunLine
 from uni_moe.registry.run_questions import (
     RunFilter,
@@ -34,7 +34,7 @@ from uni_moe.registry.run_questions import (
     run_choices,
     run_page,
 )
-from uni_moe.registry.tables import IN_ORDER, EvaluationRow, VerdictRow, VersionRow, champion_id
+from uni_moe.registry.tables import IN_ORDER, VerdictRow, VersionRow, champion_id
 from uni_moe.storage.blobs import LocalFolder
 
 __all__ = [
@@ -67,7 +67,6 @@ __all__ = [
     "run_choices",
     "run_page",
     "runs",
-    "scores",
     "top_runs",
     "verdicts",
     "version_of",
@@ -270,19 +269,6 @@ def history(layout: Layout) -> list[Reign]:
         )
         for decision, until in zip(promoted, [*ends, None], strict=False)
     ]
-
-
-def scores(
-    layout: Layout, scope: Literal["modality", "task"] = "modality"
-) -> dict[str, dict[str, Score]]:
-    """Return report id -> modality or task -> score, of every report that the index knows."""
-    names = list(Score.__dataclass_fields__)
-    found: dict[str, dict[str, Score]] = {}
-    with reading(layout) as session:
-        for row in session.scalars(select(EvaluationRow).where(EvaluationRow.scope == scope)):
-            score = Score(**{name: getattr(row, name) for name in names})
-            found.setdefault(row.report, {})[row.name] = score
-    return found
 
 
 def runs(layout: Layout) -> list[RunState]:

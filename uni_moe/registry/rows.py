@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from uni_moe.artifacts import Layout
 from uni_moe.data.validated import ACCEPTED, QUARANTINE
 from uni_moe.errors import LineageError
+from uni_moe.registry.coded import coded, read_coded
 from uni_moe.registry.generations import Generation, Member, folder_of
 
 PAGE = 10
@@ -68,7 +69,7 @@ def refused_page(layout: Layout, data: Generation, reason: str | None, page: int
         if file is None:
             lost.append(modality)
             continue
-        told, codes = _coded(file, "reasons")
+        codes, told = _reasons(file)
         each = [text.split(",") if text else [] for text in told]
         for own, count in zip(each, np.bincount(codes, minlength=len(told)).tolist(), strict=True):
             counted.update(dict.fromkeys(own, count))
@@ -100,21 +101,16 @@ def sample_row(layout: Layout, data: Generation, key: str) -> Row | None:
 
 def _file(layout: Layout, member: Member, name: str) -> Path | None:
     folder = folder_of(layout, member)
-    file = None if folder is None else Path(folder) / name
+    file = None if folder is None else folder / name
     return file if file is not None and file.is_file() else None
 
 
-def _coded(file: Path, name: str) -> tuple[list[str], Any]:
-    """Return a column's different values, and the place of each row's value among them."""
+def _reasons(file: Path) -> tuple[Any, list[str]]:
+    """Return the place of each row's reasons among those that there are, and these."""
     try:
-        with pq.ParquetFile(file, read_dictionary=[name]) as table:
-            read = table.read(columns=[name]).unify_dictionaries().combine_chunks().column(name)
+        return coded(read_coded(file, ["reasons"], ["reasons"]), "reasons")
     except (OSError, ValueError, KeyError) as error:
         raise _unreadable(file, error) from error
-    if not len(read):
-        return [], np.zeros(0, np.int32)
-    values: list[str] = read.chunk(0).dictionary.to_pylist()
-    return values, np.frombuffer(read.chunk(0).indices.buffers()[1], np.int32)[: len(read)]
 
 
 def _place(file: Path, key: str) -> int:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from uni_moe.artifacts import Layout
-from uni_moe.registry.cards import last_lines, lines_from
-from uni_moe.registry.metric_import import METRICS
+from uni_moe.registry.cards import absent_or_read, last_lines, lines_from
 from uni_moe.registry.run_lines import LONGEST, LOSS, RunLine
+from uni_moe.runs import EVENTS, METRICS
 
-EVENTS = "events.jsonl"
 _BYTES = 1 << 16  # of a live file, enough for some last lines
 
 
@@ -38,14 +36,18 @@ class Alarm:
 
 
 def progress(layout: Layout, run: str) -> Progress:
-    """Return how far a run is."""
+    """Return how far a run is.
+
+    Raises:
+        LineageError: its live files are there and cannot be read.
+    """
     folder = layout.runs / run
     rows = [
         row for row in last_lines(folder / METRICS, _BYTES) if _whole(row.get("step")) is not None
     ]
     last: Mapping[str, Any] = rows[-1] if rows else {}
     begun: list[dict[str, Any]] = []
-    with suppress(OSError):
+    with absent_or_read(folder / EVENTS):
         lines, _ = lines_from(folder / EVENTS, 0, _BYTES)
         begun = [row for row in lines if row.get("event") == "training"]
     loss = last.get(LOSS)
@@ -57,7 +59,11 @@ def progress(layout: Layout, run: str) -> Progress:
 
 
 def alarms(layout: Layout, runs: Sequence[RunLine], most: int) -> list[Alarm]:
-    """Return the last alarms of some runs, in their order, each run's newest first."""
+    """Return the last alarms of some runs, in their order, each run's newest first.
+
+    Raises:
+        LineageError: the events of one are there and cannot be read.
+    """
     found: list[Alarm] = []
     for run in runs:
         rows = last_lines(layout.runs / run.id / EVENTS, _BYTES)

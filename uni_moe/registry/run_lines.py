@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from uni_moe.artifacts import Layout
-from uni_moe.registry.cards import last_lines, run_record
-from uni_moe.registry.metric_import import METRICS
+from uni_moe.registry.cards import absent_or_read, last_lines, run_record
+from uni_moe.runs import METRICS
 
 LOSS = "loss"
 LONGEST = 400  # letters of a reason or an error in a line
@@ -32,12 +32,14 @@ class RunLine:
 
 
 def folder_names(layout: Layout) -> list[str]:
-    """Return the names of run folders, oldest first: a name begins with the moment."""
-    try:
-        with os.scandir(layout.runs) as entries:
-            return sorted(one.name for one in entries if not one.name.startswith("."))
-    except OSError:
-        return []
+    """Return the names of run folders, oldest first: a name begins with the moment.
+
+    Raises:
+        LineageError: the system does not let them be listed.
+    """
+    with absent_or_read(layout.runs), os.scandir(layout.runs) as entries:
+        return sorted(one.name for one in entries if not one.name.startswith("."))
+    return []
 
 
 def line_of(layout: Layout, run: str) -> RunLine | None:
@@ -46,24 +48,19 @@ def line_of(layout: Layout, run: str) -> RunLine | None:
     Raises:
         LineageError: the record cannot be read.
     """
-    record = record_of(layout, run)
+    record = run_record(layout.runs / run)
     if record is None:
         return None
     told = {name: record.get(name) for name in RunLine.__dataclass_fields__}
     return cut(told | {"id": run, "loss": last_loss(layout, run)})
 
 
-def record_of(layout: Layout, run: str) -> dict[str, Any] | None:
-    """Return a run's record from its folder with the status of this moment, None where it is gone.
+def last_loss(layout: Layout, run: str) -> float | None:
+    """Return the last loss that a run's folder tells, None where it tells none.
 
     Raises:
-        LineageError: it cannot be read, or lacks what every record says.
+        LineageError: its numbers cannot be read.
     """
-    return run_record(layout.runs / run)
-
-
-def last_loss(layout: Layout, run: str) -> float | None:
-    """Return the last loss that a run's folder tells, None where it tells none."""
     lines = last_lines(layout.runs / run / METRICS, _TAIL_BYTES)
     told = [line[LOSS] for line in lines if isinstance(line.get(LOSS), int | float)]
     return float(told[-1]) if told else None

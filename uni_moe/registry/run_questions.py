@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -26,11 +26,12 @@ from uni_moe.artifacts import Layout
 from uni_moe.registry.database import indexed
 from uni_moe.registry.importing import ENDED
 from uni_moe.registry.metric_tables import MetricFileRow, SeriesRow
+from uni_moe.registry.ordering import ByCode
 from uni_moe.registry.run_lines import LONGEST, LOSS, RunLine, cut, folder_names
 from uni_moe.registry.tables import ArtifactRow, RunArtifactRow, RunRow
 
 PAGE = 50
-_MOST_ARTIFACTS = 100  # of a run, whose cards are asked
+_AT_ONCE = 500  # values that one statement names
 By = Literal["started", "duration_s", "stage", "status", "user", "loss"]
 
 
@@ -125,10 +126,10 @@ def run_choices(layout: Layout) -> RunChoices:
     """Return the stages and the people of all runs that the index knows."""
     with indexed(layout) as session:
         stages, users = (
-            session.scalars(select(column).where(column.is_not(None)).distinct().order_by(column))
+            session.scalars(select(column).where(column.is_not(None)).distinct())
             for column in (RunRow.stage, RunRow.user)
         )
-        return RunChoices(*(tuple(str(name) for name in names) for names in (stages, users)))
+        return RunChoices(*(tuple(sorted(map(str, names))) for names in (stages, users)))
 
 
 def unsettled(layout: Layout) -> Unsettled:
@@ -152,14 +153,28 @@ def run_row(layout: Layout, run: str) -> dict[str, Any] | None:
         return record | {"artifacts": dict(session.execute(made).tuples().all())}
 
 
-def params_of(layout: Layout, artifacts: Sequence[str]) -> dict[str, Any]:
-    """Return the parameters that the cards of artifacts tell, as far as the index knows them."""
-    asked = select(ArtifactRow.params).where(ArtifactRow.id.in_(artifacts[:_MOST_ARTIFACTS]))
+def params_of(layout: Layout, artifacts: Mapping[str, str]) -> dict[str, Any]:
+    """Return the parameters that the cards of artifacts tell, as far as the index knows them.
+
+    Where cards tell one parameter differently, each stands under its artifact's name.
+
+    Args:
+        layout: the workspace.
+        artifacts: name -> id.
+    """
+    told: dict[str, dict[str, Any]] = {}
+    ids = sorted(set(artifacts.values()))
     with indexed(layout) as session:
-        found: dict[str, Any] = {}
-        for params in session.scalars(asked.order_by(ArtifactRow.id)):
-            found |= params
-        return found
+        for start in range(0, len(ids), _AT_ONCE):
+            part = ids[start : start + _AT_ONCE]
+            asked = select(ArtifactRow.id, ArtifactRow.params).where(ArtifactRow.id.in_(part))
+            told |= dict(session.execute(asked).tuples().all())
+    found: dict[str, Any] = {}
+    for key in sorted({key for params in told.values() for key in params}):
+        own = {n: told[i][key] for n, i in sorted(artifacts.items()) if key in told.get(i, {})}
+        first = next(iter(own.values()))
+        found[key] = first if all(value == first for value in own.values()) else own
+    return found
 
 
 def has_all_metrics(layout: Layout, run: str) -> bool:
@@ -191,9 +206,9 @@ def _conditions(wanted: RunFilter) -> Iterator[ColumnElement[bool]]:
     if wanted.reason is not None:
         yield _COLUMN["reason"].icontains(wanted.reason, autoescape=True)
     if wanted.since is not None:
-        yield _COLUMN["started"] >= wanted.since
+        yield ByCode(_COLUMN["started"]) >= wanted.since
     if wanted.until is not None:
-        yield _COLUMN["started"] <= wanted.until
+        yield ByCode(_COLUMN["started"]) <= wanted.until
 
 
 def _is_wanted(line: RunLine, wanted: RunFilter) -> bool:
@@ -213,9 +228,11 @@ def _lower(text: str) -> bytes:
 
 def _way(order: RunOrder) -> list[ColumnElement[Any]]:
     """Return the order of a page; one by a column that is never absent can follow its index."""
-    key = _COLUMN[order.by]
-    absent: list[ColumnElement[Any]] = [key.is_(None)] if order.by in _MAY_BE_ABSENT else []
-    return [*absent, *((key.desc(), RunRow.id.desc()) if order.descending else (key, RunRow.id))]
+    column = _COLUMN[order.by]
+    absent: list[ColumnElement[Any]] = [column.is_(None)] if order.by in _MAY_BE_ABSENT else []
+    key = column if order.by in _NUMBERS else ByCode(column)
+    keys = (key, ByCode(RunRow.id))
+    return [*absent, *(one.desc() if order.descending else one.asc() for one in keys)]
 
 
 def _in_order(told: Sequence[tuple[str, Any]], order: RunOrder) -> list[str]:
@@ -253,4 +270,5 @@ def _place(by: str) -> FromClause:
 
 _COLUMN = {name: _column(name) for name in RunLine.__dataclass_fields__}
 _EQUAL = ("stage", "status", "user")
-_MAY_BE_ABSENT = ("duration_s", "user", "loss")
+_NUMBERS = ("duration_s", LOSS)
+_MAY_BE_ABSENT = (*_NUMBERS, "user")

@@ -21,6 +21,9 @@ from uni_moe.registry.stale import stale_artifacts
 from uni_moe.registry.tables import champion_id
 
 DATA = ("samples", "validated", "corpus")  # kinds
+_ALL = "Everything matches its inputs."
+_NOT_KEPT = "which samples differ is not known: a manifest of theirs is not kept"
+_NOT_ASKED = "which samples differ was not asked"
 
 
 @dataclass(frozen=True)
@@ -38,23 +41,29 @@ class StaleArtifact:
 class Drift:
     """Data of the champion's that are others today.
 
-    `change` is None where nobody knows how, or where that was not asked.
+    `change` tells which accepted samples differ; None of other tables. Of accepted ones, `untold`
+    says why it is None.
     """
 
     name: str
     was: str
     now: str
-    change: DataChange | None
+    change: DataChange | None = None
+    untold: str | None = None
 
 
 @dataclass(frozen=True)
 class Staleness:
-    """All that no longer matches. `waiting` are stages that have no artifact here yet."""
+    """All that no longer matches. `waiting` are stages that have no artifact here yet.
+
+    Where no data of the champion's are known, `drifts` is empty and `is_known` false.
+    """
 
     artifacts: tuple[StaleArtifact, ...]
     waiting: tuple[str, ...]
     champion: int | None
     drifts: tuple[Drift, ...]
+    is_known: bool = True
 
     def __bool__(self) -> bool:
         """Whether anything is stale."""
@@ -67,9 +76,10 @@ class Staleness:
     @property
     def text(self) -> str:
         """The answer for a person."""
+        lines = list(_lines(self))
         if not self:
-            return "Everything matches its inputs."
-        return "\n".join(_lines(self))
+            lines.insert(0, "Everything here matches its inputs." if lines else _ALL)
+        return "\n".join(lines)
 
 
 def staleness(layout: Layout, planned: Mapping[str, str]) -> Staleness:
@@ -98,10 +108,11 @@ def staleness(layout: Layout, planned: Mapping[str, str]) -> Staleness:
     )
     made = {card.stage for card in cards.values()}
     with reading(layout, data=True) as session:
-        champion, drifts = _drifts(session, cards)
+        champion, drifts, is_known = _drifts(session, cards)
         drifts = tuple(_with_change(session, one) for one in drifts)
     waiting = tuple(name for name in planned if name not in made)
-    return Staleness(tuple(sorted(found, key=lambda one: one.name)), waiting, champion, drifts)
+    by_name = tuple(sorted(found, key=lambda one: one.name))
+    return Staleness(by_name, waiting, champion, drifts, is_known)
 
 
 def staleness_by_cards(layout: Layout) -> Staleness:
@@ -116,8 +127,10 @@ def staleness_by_cards(layout: Layout) -> Staleness:
     cards, parted = _parted_here(layout)
     found = (StaleArtifact(n, cards[n].id, cards[n].stage, why, ()) for n, why in parted.items())
     with reading(layout) as session:
-        champion, drifts = _drifts(session, cards)
-    return Staleness(tuple(sorted(found, key=lambda one: one.name)), (), champion, drifts)
+        champion, drifts, is_known = _drifts(session, cards)
+    drifts = tuple(replace(one, untold=_NOT_ASKED) if _is_judged(one) else one for one in drifts)
+    by_name = tuple(sorted(found, key=lambda one: one.name))
+    return Staleness(by_name, (), champion, drifts, is_known)
 
 
 def _parted_here(layout: Layout) -> tuple[dict[str, Card], dict[str, str]]:
@@ -148,11 +161,13 @@ def _parted(card: Card, cards: Mapping[str, Card]) -> str:
     return "; ".join(said)
 
 
-def _drifts(session: Session, cards: Mapping[str, Card]) -> tuple[int | None, tuple[Drift, ...]]:
-    """Return the champion's number, and which of its data are others here."""
+def _drifts(
+    session: Session, cards: Mapping[str, Card]
+) -> tuple[int | None, tuple[Drift, ...], bool]:
+    """Return the champion's number, which of its data are others here, and if any are known."""
     champion = champion_id(session)
     if champion is None:
-        return None, ()
+        return None, (), True
     numbers = versions_of(session, [champion]).get(champion, ())
     own = nearest(above(session, [champion]), champion)
     pairs = [
@@ -160,15 +175,22 @@ def _drifts(session: Session, cards: Mapping[str, Card]) -> tuple[int | None, tu
         for name, one in sorted(own.items())
         if one.kind in DATA and name in cards and cards[name].id != one.id
     ]
-    drifts = tuple(Drift(name, was, now, None) for name, was, now in pairs)
-    return (numbers[0] if numbers else None), drifts
+    drifts = tuple(Drift(*pair) for pair in pairs)
+    is_known = any(one.kind in DATA for one in own.values())
+    return (numbers[0] if numbers else None), drifts, is_known
+
+
+def _is_judged(one: Drift) -> bool:
+    """Say whether it is of accepted samples, whose tables can be compared."""
+    return "/validated/" in one.name
 
 
 def _with_change(session: Session, one: Drift) -> Drift:
     """Return a drift with the samples that differ, where it is of accepted samples."""
-    if "/validated/" not in one.name:
+    if not _is_judged(one):
         return one
-    return replace(one, change=data_change(session, one.was, one.now))
+    change = data_change(session, one.was, one.now)
+    return replace(one, change=change, untold=_NOT_KEPT if change is None else None)
 
 
 def _lines(found: Staleness) -> Iterator[str]:
@@ -181,9 +203,15 @@ def _lines(found: Staleness) -> Iterator[str]:
     if found.drifts:
         yield f"The champion, version {found.champion}, was made from other data:"
     yield from _told(found.drifts)
+    if not found.is_known:
+        yield (
+            f"Of the champion, version {found.champion}, no data are known: whether today's are "
+            "others is not known."
+        )
 
 
 def _told(drifts: Sequence[Drift]) -> Iterator[str]:
     for one in drifts:
-        change = f"  {one.change.text}" if one.change is not None else ""
-        yield f"  {one.name}  {one.was[:12]} then, {one.now[:12]} today{change}"
+        said = one.untold if one.change is None else one.change.text
+        beside = f"  {said}" if said else ""
+        yield f"  {one.name}  {one.was[:12]} then, {one.now[:12]} today{beside}"

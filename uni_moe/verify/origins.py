@@ -11,7 +11,7 @@ from uni_moe.artifacts import Layout
 from uni_moe.config import Platform
 from uni_moe.machine import TOLD
 from uni_moe.registry.cards import all_runs, json_lines
-from uni_moe.runs import environment
+from uni_moe.runs import EVENTS, environment
 from uni_moe.verify.comparable import SPREAD, Here, Origin
 
 
@@ -61,4 +61,4 @@ def _origin(folder: Path, record: Mapping[str, Any]) -> Origin:
 
 
 def _events(folder: Path) -> Iterator[Mapping[str, Any]]:
-    return (row for row in json_lines(folder / "events.jsonl") if "event" in row)
+    return (row for row in json_lines(folder / EVENTS) if "event" in row)

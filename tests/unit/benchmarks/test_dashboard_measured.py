@@ -4,7 +4,7 @@ import json
 from datetime import UTC, datetime
 
 from benchmarks import dashboard
-from benchmarks.dashboard_beside import some_run, write_runs
+from benchmarks.dashboard_beside import SHOWS, THEIR_CONTENT, Theirs, some_run, write_runs
 from dashboard.site import PLACES
 from uni_moe.artifacts import Layout
 from uni_moe.registry.example.making import Sizes, make_example
@@ -22,6 +22,15 @@ def test_mlflow_is_told_of_every_run_and_of_one_with_its_curves(tmp_path, monkey
     points = {one["name"]: len(one["metrics"].get("loss", ())) for one in told}
     assert points.pop(run) > 1
     assert set(points.values()) == {0, 1}
+
+
+def test_each_page_that_is_compared_has_its_place_and_its_content_at_mlflow():
+    theirs = Theirs(None, "http://h/#/experiments/1/runs", {"ours": "theirs"}, "ours")
+    assert set(SHOWS) == set(THEIR_CONTENT) <= set(PLACES)
+    assert {name: theirs.address_of(name) for name in SHOWS} == {
+        "runs": "http://h/#/experiments/1/runs",
+        "run": "http://h/#/experiments/1/runs/theirs",
+    }
 
 
 def test_every_page_says_what_its_content_is():

@@ -1,6 +1,7 @@
 """Example workspaces: of any size, the same from the same seed, and whole."""
 
 from datetime import UTC, datetime
+from statistics import fmean
 
 import pytest
 
@@ -16,6 +17,8 @@ from uni_moe.registry.example.making import Sizes, make_example
 from uni_moe.registry.example.running import keep_running
 from uni_moe.registry.indexing import index
 from uni_moe.registry.live import live
+from uni_moe.registry.score_questions import scores_of
+from uni_moe.workspace import make_workspace
 
 RUNS, POINTS, NODES = 30, 5_000, 200
 UNTIL = datetime(2026, 3, 1, tzinfo=UTC)
@@ -53,7 +56,8 @@ def test_every_question_to_an_example_has_an_answer(example):
     assert version.model_folder.is_dir()
     assert [reign.number for reign in read.history(layout)] == [1]
     assert live(layout).champions[0].model == version.model
-    assert set(read.scores(layout)[version.report]) == {"text", "image", "video", "audio", "speech"}
+    scores = scores_of(layout, [version.report], "modality")[version.report]
+    assert set(scores) == {"text", "image", "video", "audio", "speech"}
     assert len(read.lineage(layout, version.model).up) == 28
     best = read.top_runs(layout, "loss/audio", 3, "smallest")
     assert best[0].last > 0
@@ -111,8 +115,9 @@ def test_versions_get_better_and_those_that_are_old_are_let_go(tmp_path):
     layout = Layout(tmp_path / "many")
     make_example(layout.root, Sizes(400, 5_000), UNTIL, quiet)
     versions = read.models(layout)
-    scores = [read.scores(layout)[one.report] for one in (versions[0], versions[-1])]
-    means = [sum(score.score for score in found.values()) / len(found) for found in scores]
+    ends = [versions[0].report, versions[-1].report]
+    scores = scores_of(layout, ends, "modality")
+    means = [fmean(one.score for one in scores[report].values()) for report in ends]
     assert means[0] < means[1]
     assert {one.verdict for one in versions} == {"promoted", "refused"}
     here = [one for one in versions if one.model_folder.is_dir()]
@@ -148,8 +153,9 @@ def test_the_command_makes_an_example(tmp_path, capsys):
 
 def test_a_run_that_goes_on_writes_a_step_at_a_time(tmp_path, monkeypatch):
     monkeypatch.setattr("uni_moe.registry.example.running.EVERY_S", 0.0)
-    keep_running(Layout(tmp_path), most=3)
-    (run,) = read.runs(Layout(tmp_path))
+    layout = Layout(make_workspace(tmp_path / "example", "playground"))
+    keep_running(layout, most=3)
+    (run,) = read.runs(layout)
     rows = list(json_lines(run.folder / "metrics.jsonl"))
     assert [row["step"] for row in rows] == [1, 2, 3]
     assert set(rows[0]) - {"step", "time"} == set(keys("tune"))

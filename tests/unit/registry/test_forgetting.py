@@ -11,11 +11,12 @@ from uni_moe.audit_evidence import audited
 from uni_moe.audit_log import read_log
 from uni_moe.errors import GateError, LineageError
 from uni_moe.registry import read
-from uni_moe.registry.forgetting import forget
+from uni_moe.registry.forgetting import forget, obey
 from uni_moe.registry.indexing import rebuild
 from uni_moe.registry.promoting import promote
 from uni_moe.registry.removals import removals
 from uni_moe.registry.write import register
+from uni_moe.storage.blobs import LocalFolder
 
 ADA = Asked("ada", "it learned from a sample that went")
 
@@ -88,3 +89,15 @@ def test_a_forgetting_that_died_half_way_is_finished_by_the_next(layout, monkeyp
     assert audited(layout).problems
     forget(layout, "2", ADA)
     assert audited(layout).problems == ()
+
+
+def test_what_a_forgetting_that_died_left_is_let_go_where_no_model_is_left_to_remove(layout):
+    store, left = LocalFolder(layout.store), f"seen/{'0' * 64}"
+    draft = layout.root / "draft"
+    draft.mkdir()
+    (draft / "accepted.parquet").write_text("of samples that went")
+    store.put_folder(left, draft)
+    obey(layout, [], pytest.fail)
+    assert not store.has(left)
+    assert not store.place(left).exists()
+    assert read.find(layout, "2").model_folder.is_dir()

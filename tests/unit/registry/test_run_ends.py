@@ -7,6 +7,7 @@ import pytest
 from tests.unit.registry.workspace import RULES, candidate, train, write_run
 from uni_moe.artifacts import Layout
 from uni_moe.audit import Asked
+from uni_moe.errors import LineageError
 from uni_moe.registry import run_ends, run_lines
 from uni_moe.registry.promoting import promote
 from uni_moe.registry.staleness import staleness, staleness_by_cards
@@ -37,6 +38,23 @@ def test_alarms_are_told_newest_first_and_no_more_than_wanted(layout):
     found = run_ends.alarms(layout, runs, 3)
     assert [one.step for one in found] == [None, 3, 2]
     assert len(found[-1].text) == run_lines.LONGEST
+
+
+def test_live_files_that_are_there_and_cannot_be_read_are_told_and_not_passed_over(layout):
+    folder = write_run(layout, "1-tune")
+    run = run_lines.line_of(layout, "1-tune")
+    (folder / "events.jsonl").mkdir()
+    for ask in (
+        lambda: run_ends.progress(layout, "1-tune"),
+        lambda: run_ends.alarms(layout, [run], 3),
+    ):
+        with pytest.raises(LineageError, match=r"events\.jsonl cannot be read") as told:
+            ask()
+        assert "another user" in told.value.cause
+    layout.runs.rename(layout.root / "away")
+    assert run_lines.folder_names(layout) == []
+    layout.runs.write_text("no folder")
+    assert run_lines.folder_names(layout) == []
 
 
 def test_cards_alone_tell_what_a_plan_without_stages_tells(layout):

@@ -7,8 +7,10 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy.dialects import postgresql, sqlite
 
 from tests.dashboard.run_folders import BEGAN, NOBODY, layout_of, metric, now_running, write_run
+from uni_moe.artifacts import Layout, read_card, write_artifact
 from uni_moe.errors import ConfigError, LineageError
 from uni_moe.registry import run_lines
 from uni_moe.registry import run_questions as questions
@@ -212,3 +214,39 @@ def test_moments_are_told_as_a_time_ago_a_day_or_a_moment():
 def test_what_is_no_moment_is_told_with_what_to_write(told):
     with pytest.raises(ConfigError):
         since_of(told)
+
+
+def test_texts_are_ordered_by_code_points_whatever_a_database_collates_by():
+    order = [str(one.compile(dialect=postgresql.dialect())) for one in questions._way(NEWEST)]
+    assert order == ['(runs.started COLLATE "C") DESC', '(runs.id COLLATE "C") DESC']
+    by_loss = questions._way(RunOrder("loss", descending=False))
+    assert [str(one.compile(dialect=postgresql.dialect())) for one in by_loss] == [
+        "series.last IS NULL",
+        "series.last ASC",
+        '(runs.id COLLATE "C") ASC',
+    ]
+    assert [str(one.compile(dialect=sqlite.dialect())) for one in questions._way(NEWEST)] == [
+        "runs.started DESC",
+        "runs.id DESC",
+    ]
+
+
+def made(layout, name, params):
+    with write_artifact(layout.root / name, stage="it", kind="x", params=params, parents={}) as it:
+        (it.folder / "x").write_text(name)
+    return read_card(layout.root / name).id
+
+
+def test_parameters_that_cards_tell_differently_stand_under_each_name(tmp_path):
+    layout = Layout(tmp_path)
+    told = ({"seed": 7, "steps": 3}, {"seed": 7, "steps": 4, "own": None})
+    names = {
+        f"artifacts/{n}": made(layout, f"artifacts/{n}", params) for n, params in enumerate(told)
+    }
+    index(layout)
+    assert questions.params_of(layout, names) == {
+        "own": None,
+        "seed": 7,
+        "steps": {"artifacts/0": 3, "artifacts/1": 4},
+    }
+    assert questions.params_of(layout, {"artifacts/9": "0" * 64}) == {}

@@ -6,8 +6,11 @@ import pytest
 
 from tests.unit.registry import data_workspace as made
 from uni_moe.artifacts import Layout, read_card
+from uni_moe.audit import Asked
 from uni_moe.registry.indexing import index
+from uni_moe.registry.promoting import promote
 from uni_moe.registry.staleness import staleness, staleness_by_cards
+from uni_moe.registry.write import register
 
 
 @pytest.fixture
@@ -54,6 +57,35 @@ def test_the_champion_is_held_beside_the_data_of_today(layout):
     by_cards = staleness_by_cards(layout)
     assert {one.name for one in by_cards.drifts} == drifts.keys()
     assert not any(one.change for one in by_cards.drifts)  # no table of samples is read
+    untold = {one.name: one.untold for one in by_cards.drifts}
+    assert "was not asked" in untold["artifacts/validated/image"]
+    assert untold["artifacts/samples/image"] is None
+
+
+def test_a_drift_whose_manifest_is_not_kept_is_not_known_and_not_unasked(layout):
+    made.registered(layout)
+    made.ingest(layout, "image", made.pictures()[1:])
+    made.train(layout)
+    shutil.rmtree(layout.store / "seen")
+    layout.registry.unlink()
+    index(layout)
+    found = staleness(layout, {})
+    (one,) = (one for one in found.drifts if one.name == "artifacts/validated/image")
+    assert (one.change, "is not known" in one.untold) == (None, True)
+    assert "a manifest of theirs is not kept" in found.text
+
+
+def test_a_champion_without_known_data_is_said_to_be_unknown_and_not_to_match(layout):
+    made.ingest(layout, "image", made.pictures())
+    made.phase(layout, layout.model, "tune", "model", [], [])
+    made.judge(layout, 0.9)
+    known = register(layout, reason="from elsewhere", who="ada", flow_run="1")
+    promote(layout, "1", made.RULES, Asked("ada", "good"))
+    assert read_card(layout.model).id == known.model
+    for found in (staleness(layout, {}), staleness_by_cards(layout)):
+        assert not found.is_known
+        assert "whether today's are others is not known" in found.text
+        assert "Everything matches" not in found.text
 
 
 def test_a_model_that_goes_on_from_a_registered_one_matches_while_that_is_kept(layout):

@@ -17,6 +17,7 @@ from uni_moe.registry.database import writing
 from uni_moe.registry.engines import reached
 from uni_moe.registry.indexing import index, rebuild
 from uni_moe.registry.promoting import promote_if_better
+from uni_moe.registry.score_questions import scores_of
 from uni_moe.registry.write import register
 from uni_moe.storage.blobs import LocalFolder
 
@@ -183,12 +184,13 @@ def test_who_was_the_champion_when_is_known(layout):
 def test_scores_of_every_report_are_told(layout):
     first = put(layout, "a", 0.6)
     second = put(layout, "a", 0.5, items="new")
-    found = read.scores(layout)
+    reports = [first.report, second.report]
+    found = scores_of(layout, reports, "modality")
     assert {report: scores["image"].score for report, scores in found.items()} == {
         first.report: 0.6,
         second.report: 0.5,
     }
-    assert list(read.scores(layout, "task")[first.report]) == ["playground/shape"]
+    assert list(scores_of(layout, reports, "task")[first.report]) == ["playground/shape"]
 
 
 def test_what_is_kept_outlives_the_next_training(layout):

@@ -16,16 +16,16 @@ from uni_moe.registry.holdings import block_of, holder_of, unpack
 RULES = Gate(margin=0.03, min_over_chance=0.25, confidence=0.95, power=0.8, approvals=0)
 
 
-def make(layout, target, stage, kind, parents=(), *, content="", results=None):
+def make(layout, target, stage, kind, parents=(), *, content="", results=None, params=None):
     with write_artifact(
-        target, stage=stage, kind=kind, params={}, parents=parent_ids(layout, *parents)
+        target, stage=stage, kind=kind, params=params or {}, parents=parent_ids(layout, *parents)
     ) as draft:
         (draft.folder / "content.bin").write_text(content)
         draft.results.update(results or {})
     return target
 
 
-def train(layout, weights, *, raw="raw"):
+def train(layout, weights, *, raw="raw", params=None):
     """Make samples, corpus, two experts and a model, as the road does."""
     made = {"sources": {"playground": 7}, "licenses": {"CC0-1.0": 7}, "listed": 7}
     samples = make(layout, layout.samples("image"), "ingest", "samples", content=raw, results=made)
@@ -34,7 +34,8 @@ def train(layout, weights, *, raw="raw"):
         make(layout, layout.expert(name), f"experts@{name}", "expert", [corpus])
         for name in ("image", "video")
     ]
-    return make(layout, layout.model, "tune", "model", [corpus, *experts], content=weights)
+    parents = [corpus, *experts]
+    return make(layout, layout.model, "tune", "model", parents, content=weights, params=params)
 
 
 def judge(layout, share, *, items="same", about=None, read=()):

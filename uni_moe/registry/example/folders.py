@@ -17,7 +17,15 @@ from uni_moe.registry.example.curves import Course, course
 from uni_moe.registry.example.exams import LAYERS, SLOTS
 from uni_moe.registry.example.filling import run_row, times
 from uni_moe.registry.example.history import Told, is_training
-from uni_moe.runs import HEARTBEAT_S, environment
+from uni_moe.runs import (
+    EVENTS,
+    HEARTBEAT_S,
+    HEARTBEATS,
+    METRICS,
+    RECORD,
+    ROUTING,
+    environment,
+)
 
 _BEATS = 200  # of a run, the last ones
 _TOKENS = {"text": 1019, "image": 432, "video": 288, "audio": 48, "speech": 80}  # of a step
@@ -36,18 +44,18 @@ def write_folder(layout: Layout, run: Told, steps: int, *, alarms: bool, not_fin
     """
     folder = layout.runs / run.id
     folder.mkdir(parents=True)
-    (folder / "run.json").write_text(json_text(record(run)), encoding="utf-8")
-    _lines(folder / "heartbeat.jsonl", _beats(run))
+    (folder / RECORD).write_text(json_text(record(run)), encoding="utf-8")
+    _lines(folder / HEARTBEATS, _beats(run))
     events = [{"event": "artifact", "name": name, "card": id_} for name, id_ in _made(run)]
     if is_training(run.stage):
         found = course(run.stage, steps, run.number, run.share)
         if not_finite:
             found.of["loss"][_odd(found)] = np.nan
-        _lines(folder / "metrics.jsonl", metric_lines(run, found))
+        _lines(folder / METRICS, metric_lines(run, found))
         if run.stage == "tune":
-            _lines(folder / "routing.jsonl", routing(run.number, found))
+            _lines(folder / ROUTING, routing(run.number, found))
         events = [*_told(found, steps, alarms=alarms), *events]
-    _lines(folder / "events.jsonl", _timed(run, events))
+    _lines(folder / EVENTS, _timed(run, events))
 
 
 def record(run: Told) -> dict[str, Any]:

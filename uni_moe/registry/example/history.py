@@ -108,11 +108,11 @@ class _About:
 class History:
     """Makes runs until there are so many. `cards` holds what they made, by id."""
 
-    def __init__(self, seed: int, runs: int, rules: Gate) -> None:
+    def __init__(self, seed: int, runs: int, rules: Gate, telemetry: Mapping[str, Any]) -> None:
         self.runs: list[Told] = []
         self.cards: dict[str, tuple[str, Card]] = {}
         self.versions: list[Registered] = []
-        self._most, self._rules = runs, rules
+        self._most, self._rules, self._telemetry = runs, rules, telemetry
         self._dice, self._draw = random.Random(seed), np.random.default_rng(seed)
         self._road = Road(self._dice, self._identify)
         self._skill = first_skill(seed)
@@ -242,7 +242,7 @@ class History:
         card = Card(
             stage=made.stage,
             kind=made.kind,
-            params=_params(made),
+            params=_params(made, self._telemetry),
             parents=dict(made.parents),
             code=sha256_text(f"code of {made.stage}"),
             files=files,
@@ -267,12 +267,13 @@ def is_training(stage: str) -> bool:
     return stage.startswith(("foundation@", "align@", "experts@", "tune"))
 
 
-def _params(made: Made) -> Mapping[str, Any]:
+def _params(made: Made, telemetry: Mapping[str, Any]) -> Mapping[str, Any]:
     if made.kind == "samples":
         return {"sources": [{"kind": "playground", "name": "playground", "seed": 20240518}]}
     if made.kind in ("validated", CONTRACT_REPORT):
         return {"contract": CONTRACT, "contract_sha256": RULES, "version": VERSION}
-    return {} if made.modality is None else {"modality": made.modality}
+    own = {"telemetry": telemetry} if is_training(made.stage) else {}
+    return own if made.modality is None else {**own, "modality": made.modality}
 
 
 def _results(made: Made, number: int) -> Mapping[str, Any]:

@@ -60,7 +60,8 @@ def make_example(folder: Path, sizes: Sizes, until: datetime, say: Say) -> dict[
     """
     _check(sizes)
     layout = Layout(make_workspace(folder, _RECIPE))
-    history = History(sizes.seed, sizes.runs, load_params(layout.params).gate)
+    params = load_params(layout.params)
+    history = History(sizes.seed, sizes.runs, params.gate, params.section("telemetry"))
     history.date(until)
     say(f"{len(history.runs):,} runs and {len(history.versions):,} versions are planned")
     late = frozenset(run.id for run in history.runs[-FOLDERS:])

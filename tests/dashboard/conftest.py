@@ -1,19 +1,84 @@
-"""A dashboard that serves, and Debian's Chromium before it."""
+"""A dashboard that serves, Debian's Chromium before it, and workspaces that files share."""
 
+import shutil
 import socket
 import subprocess
 import time
 from contextlib import closing, contextmanager
+from functools import cache
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
+from streamlit.components.v2 import manifest_scanner
 
 from benchmarks.browser import CHROMIUM, chromium
 from dashboard.serving import ADDRESS, command
+from tests.dashboard.registered import of_many, of_one
+from tests.unit.registry import data_workspace
+from uni_moe.artifacts import Layout
+from uni_moe.registry.promoting import promote_if_better
+from uni_moe.registry.write import register
 
 PATIENCE_S = 60.0
+# An app whose script has run, none of whose elements is of a run before or yet to be drawn.
+_AT_REST = """() => {
+  const app = document.querySelector('[data-testid="stApp"]');
+  return app !== null
+    && app.dataset.testScriptState === 'notRunning'
+    && app.dataset.testConnectionState === 'CONNECTED'
+    && document.querySelector('[data-stale="true"], [data-testid*="Skeleton"]') === null;
+}"""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _packages_are_scanned_once():
+    """Streamlit looks through all installed packages for components whenever a page is opened.
+
+    That takes half a second, more than most pages; what is installed does not change meanwhile.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        scan = cache(manifest_scanner.scan_component_manifests)
+        patch.setattr(manifest_scanner, "scan_component_manifests", scan)
+        yield
+
+
+@pytest.fixture(scope="session")
+def many(tmp_path_factory):
+    """Versions that were promoted, refused, waived, rolled back and forgotten; only to be read."""
+    return of_many(tmp_path_factory.mktemp("many"))
+
+
+@pytest.fixture(scope="session")
+def _one(tmp_path_factory):
+    return of_one(tmp_path_factory.mktemp("one"))
+
+
+@pytest.fixture
+def one_version(_one, tmp_path):
+    """A workspace whose only version is live; the test's own, in a folder of its own."""
+    return Layout(shutil.copytree(_one.root, tmp_path / "one"))
+
+
+@pytest.fixture
+def many_to_spoil(many, tmp_path):
+    """A copy of `many`."""
+    return Layout(shutil.copytree(many.root, tmp_path / "many"))
+
+
+@pytest.fixture(scope="session")
+def two_versions(tmp_path_factory):
+    """Two versions: the second learned from one sample less, and is the champion; to be read."""
+    made = Layout(tmp_path_factory.mktemp("two"))
+    data_workspace.registered(made)
+    data_workspace.ingest(made, "image", data_workspace.pictures()[1:])
+    data_workspace.judge_data(made)
+    data_workspace.train(made, seen=("mine/2",), params={"rate": 2})
+    data_workspace.judge(made, 0.9)
+    known = register(made, reason="better", who="ada", flow_run="2")
+    promote_if_better(made, known, data_workspace.RULES, reason="better", flow_run="2")
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -26,16 +91,16 @@ def browser():
 
 
 @contextmanager
-def serving(workspace, environment=None):
-    """Serve a workspace's dashboard; give its address."""
+def serving(workspace, environment=None, script=None):
+    """Serve a workspace's dashboard, or another script as it is served; give its address."""
     with closing(socket.socket()) as free:
         free.bind((ADDRESS, 0))
         port = free.getsockname()[1]
+    words = command(Path(workspace), port=port)
+    if script is not None:
+        words[words.index("--") - 1] = str(script)
     process = subprocess.Popen(
-        command(Path(workspace), port=port),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=environment,
+        words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
     )
     try:
         wait(f"http://{ADDRESS}:{port}/_stcore/health", process)
@@ -53,11 +118,25 @@ def wait(address, process):
             with urlopen(address, timeout=2):
                 return
         except (URLError, OSError):
-            time.sleep(0.2)
+            time.sleep(0.1)
     raise AssertionError("the dashboard does not answer")
 
 
-def still(page):
-    """Wait until a page has shown all."""
-    page.locator("[data-testid=stStatusWidget]").wait_for(state="detached", timeout=60_000)
-    page.wait_for_timeout(250)
+def still(page, patience_s=PATIENCE_S):
+    """Wait until a page has shown all: at rest, and a quarter of a second later, too.
+
+    Raises:
+        playwright.sync_api.TimeoutError: it does not come to rest within the patience.
+    """
+    deadline = time.monotonic() + patience_s
+    while True:
+        page.wait_for_function(_AT_REST, timeout=1000 * max(0.001, deadline - time.monotonic()))
+        page.wait_for_timeout(250)
+        if page.evaluate(_AT_REST):
+            return
+
+
+def unbroken(page):
+    """Hold that no part of a page ended in an exception: Streamlit puts an element in its place."""
+    broken = page.locator("[data-testid=stException]").all_inner_texts()
+    assert not broken, (page.url, broken)

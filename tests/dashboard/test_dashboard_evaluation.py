@@ -22,16 +22,11 @@ def two(tmp_path_factory):
     return root
 
 
-def texts(app):
-    kinds = ("success", "error", "warning", "info")
-    return said(app) + "\n".join(str(one.value) for kind in kinds for one in getattr(app, kind))
-
-
 def test_a_worse_version_says_where_and_shows_the_items(two, monkeypatch):
     asked = {"version": 2, "against": 1, "ended": "only version 1 right"}
     app = opened(monkeypatch, two, "evaluation", **asked)
     assert not app.exception
-    told = texts(app)
+    told = said(app)
     assert r"Version 2 is shown to be worse at\: image \(\-80\.0 points\)" in told
     assert "8 items, 5 on a page" in told
     assert ":material/cancel: wrong" in told
@@ -41,13 +36,13 @@ def test_a_worse_version_says_where_and_shows_the_items(two, monkeypatch):
 
 def test_a_page_of_items_holds_their_pictures(two, monkeypatch):
     app = opened(monkeypatch, two, "evaluation", version=1)
-    assert r"picture of 32 x 32 pixels" in texts(app)
+    assert r"picture of 32 x 32 pixels" in said(app)
     assert not app.exception
 
 
 def test_a_sample_that_is_gone_is_told(two, monkeypatch):
     app = opened(monkeypatch, two, "evaluation", version=1, sheet=2)
-    assert "The sample is not in the corpus here" in texts(app)
+    assert "The sample is not in the corpus here" in said(app)
 
 
 def test_hostile_texts_are_shown_as_they_are_and_not_without_end(two, monkeypatch):
@@ -60,18 +55,18 @@ def test_hostile_texts_are_shown_as_they_are_and_not_without_end(two, monkeypatc
 
 def test_an_outcome_without_items_says_so(two, monkeypatch):
     app = opened(monkeypatch, two, "evaluation", version=1, against=2, ended="both wrong")
-    assert "No item ended so" in texts(app)
+    assert "No item ended so" in said(app)
 
 
 def test_by_task_groups_are_compared(two, monkeypatch):
     app = opened(monkeypatch, two, "evaluation", version=2, scope="task")
-    assert r"mine/image\:colour" in texts(app).replace("\\/", "/")
+    assert r"mine/image\:colour" in said(app).replace("\\/", "/")
 
 
 def test_an_unknown_version_is_told(two, monkeypatch):
     app = opened(monkeypatch, two, "evaluation", version="../../etc")
     assert not app.exception
-    assert "no version of the number in the address" in texts(app)
+    assert "no version of the number in the address" in said(app)
 
 
 def test_a_report_that_is_gone_says_what_to_do(tmp_path, monkeypatch):
@@ -79,7 +74,7 @@ def test_a_report_that_is_gone_says_what_to_do(tmp_path, monkeypatch):
     shutil.rmtree(next((layout.store / known.model).glob("report-*/")))
     app = opened(monkeypatch, tmp_path, "evaluation")
     assert not app.exception
-    assert "answers of version 1 are not here" in texts(app)
+    assert "answers of version 1 are not here" in said(app)
 
 
 def test_a_corpus_that_is_gone_leaves_questions_and_answers(tmp_path, monkeypatch):
@@ -87,8 +82,8 @@ def test_a_corpus_that_is_gone_leaves_questions_and_answers(tmp_path, monkeypatc
     shutil.rmtree(layout.corpus("image"))
     app = opened(monkeypatch, tmp_path, "evaluation")
     assert not app.exception
-    assert "The sample is not in the corpus here" in texts(app)
-    assert "What is it?" in texts(app)
+    assert "The sample is not in the corpus here" in said(app)
+    assert "What is it?" in said(app)
 
 
 def test_a_shard_that_is_gone_is_told_beside_the_item(tmp_path, monkeypatch):
@@ -96,7 +91,7 @@ def test_a_shard_that_is_gone_is_told_beside_the_item(tmp_path, monkeypatch):
     next(layout.corpus("image").glob("*.tar")).unlink()
     app = opened(monkeypatch, tmp_path, "evaluation")
     assert not app.exception
-    assert "dvc checkout" in texts(app)
+    assert "dvc checkout" in said(app)
 
 
 def item(n, score, **told):

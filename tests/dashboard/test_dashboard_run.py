@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from tests.dashboard.pages import opened, said
+from tests.dashboard.pages import opened, said, sent
 from tests.dashboard.run_folders import (
     BEGAN,
     NOBODY,
@@ -18,6 +18,7 @@ from tests.dashboard.run_folders import (
 )
 from uni_moe.registry.indexing import index
 
+SECRET = "words-that-nobody-may-see"
 HOSTILE = "<img src=x onerror=alert(1)> [x](javascript:alert(1)) :red[x] $x$ **bold**"
 
 
@@ -34,12 +35,34 @@ def test_without_a_name_the_newest_runs_are_there_to_choose_from(tmp_path, monke
     assert list(app.dataframe[0].value["stage"]) == ["tune"]
 
 
-@pytest.mark.parametrize("name", ["nobody", "../../etc", "/etc/passwd", HOSTILE, "x" * 10_000])
-def test_an_unknown_run_is_told_and_no_path_is_made_of_it(tmp_path, monkeypatch, name):
+@pytest.mark.parametrize("name", ["nobody", HOSTILE, "x" * 10_000])
+def test_an_unknown_run_is_told(tmp_path, monkeypatch, name):
     layout = layout_of(tmp_path)
     app = opened(monkeypatch, layout.root, "run", run=name)
     assert not app.exception
     assert "There is no run of this name" in said(app)
+
+
+@pytest.mark.parametrize("name", ["../../{there}", "{whole}", "./../../{there}", "{own}/../{own}"])
+def test_no_path_is_made_of_a_name_though_a_run_lies_there(tmp_path, monkeypatch, name):
+    layout = layout_of(tmp_path / "space")
+    own = write_run(layout, "tune")
+    outside = layout_of(tmp_path / "outside")
+    there = write_run(outside, "gate", reason=SECRET, error=SECRET)
+    metric(outside, there, 1, **{SECRET: 1.0})
+    happened(outside, there, "alarm", kind="leak", text=SECRET)
+    name = name.format(there=f"outside/runs/{there}", whole=outside.runs / there, own=own)
+    assert (layout.runs / name / "run.json").is_file(), "it must be there to be refused"
+    told = opened(monkeypatch, outside.root, "run", run=there)
+    assert SECRET in sent(told), "it would be seen where it may"
+    for page in ("run", "experts"):
+        app = opened(monkeypatch, layout.root, page, run=name)
+        assert not app.exception
+        assert "no run of this name" in said(app)
+        assert SECRET not in sent(app)
+    app = opened(monkeypatch, layout.root, "runs", compare=f"{own},{name}")
+    assert not app.exception
+    assert SECRET not in sent(app)
 
 
 def test_a_training_that_is_done_is_shown_from_the_index(tmp_path, monkeypatch):

@@ -22,14 +22,6 @@ from uni_moe.registry.promoting import promote_if_better
 from uni_moe.registry.write import register
 
 PATIENCE_S = 60.0
-# An app whose script has run, none of whose elements is of a run before or yet to be drawn.
-_AT_REST = """() => {
-  const app = document.querySelector('[data-testid="stApp"]');
-  return app !== null
-    && app.dataset.testScriptState === 'notRunning'
-    && app.dataset.testConnectionState === 'CONNECTED'
-    && document.querySelector('[data-stale="true"], [data-testid*="Skeleton"]') === null;
-}"""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -120,23 +112,3 @@ def wait(address, process):
         except (URLError, OSError):
             time.sleep(0.1)
     raise AssertionError("the dashboard does not answer")
-
-
-def still(page, patience_s=PATIENCE_S):
-    """Wait until a page has shown all: at rest, and a quarter of a second later, too.
-
-    Raises:
-        playwright.sync_api.TimeoutError: it does not come to rest within the patience.
-    """
-    deadline = time.monotonic() + patience_s
-    while True:
-        page.wait_for_function(_AT_REST, timeout=1000 * max(0.001, deadline - time.monotonic()))
-        page.wait_for_timeout(250)
-        if page.evaluate(_AT_REST):
-            return
-
-
-def unbroken(page):
-    """Hold that no part of a page ended in an exception: Streamlit puts an element in its place."""
-    broken = page.locator("[data-testid=stException]").all_inner_texts()
-    assert not broken, (page.url, broken)

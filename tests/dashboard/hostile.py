@@ -1,11 +1,11 @@
 """A workspace whose every text is hostile: what a stranger's data could say to a browser."""
 
 import json
-from dataclasses import replace
 
 from tests.unit.registry import data_workspace as made
+from tests.unit.registry.workspace import report_of
 from uni_moe.artifacts import parent_ids, read_json, write_artifact, write_json
-from uni_moe.records import ContractReport, EvalReport, RuleVerdict, Score
+from uni_moe.records import ContractReport, RuleVerdict, Score
 from uni_moe.registry.indexing import index
 from uni_moe.registry.promoting import promote_if_better
 from uni_moe.registry.write import register
@@ -94,18 +94,9 @@ def contract(layout):
 def judge(layout, keys):
     score = Score(100, 0.7, 0.6, 0.8, 0.0, 0.25, 0.25, 0.3)
     parents = parent_ids(layout, layout.model, layout.corpus("image"))
-    report = EvalReport(
-        model=parents["artifacts/model"],
-        items={"image": "same"},
-        modalities={"image": score},
-        tasks={f"mine/{SCRIPT}": replace(score, swapped=None)},
-        mean=0.7,
-        bias=0.0,
-        losses={},
-        slots=(SCRIPT, MARKDOWN),
-        load={kind: {MARKDOWN: [0.5, 0.5], SCRIPT: [1.0, 0.0]} for kind in (MARKDOWN, "image")},
-        knock_out={},
-    )
+    load = {kind: {MARKDOWN: [0.5, 0.5], SCRIPT: [1.0, 0.0]} for kind in (MARKDOWN, "image")}
+    told = {"slots": (SCRIPT, MARKDOWN), "load": load}
+    report = report_of(parents["artifacts/model"], score, f"mine/{SCRIPT}", **told)
     said = dict.fromkeys(("answer", "prompt", "question_only", "reference", "swapped_answer"), ALL)
     with write_artifact(
         layout.report, stage="evaluate", kind="report", params={}, parents=parents

@@ -1,27 +1,20 @@
 """A dashboard that serves, Debian's Chromium before it, and workspaces that files share."""
 
 import shutil
-import socket
-import subprocess
-import time
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import pytest
 from streamlit.components.v2 import manifest_scanner
 
-from benchmarks.browser import CHROMIUM, chromium
-from dashboard.serving import ADDRESS, command
+from benchmarks.browser import CHROMIUM, chromium, free_port, served
+from dashboard.serving import command
 from tests.dashboard.registered import of_many, of_one
 from tests.unit.registry import data_workspace
 from uni_moe.artifacts import Layout
 from uni_moe.registry.promoting import promote_if_better
 from uni_moe.registry.write import register
-
-PATIENCE_S = 60.0
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -85,30 +78,9 @@ def browser():
 @contextmanager
 def serving(workspace, environment=None, script=None):
     """Serve a workspace's dashboard, or another script as it is served; give its address."""
-    with closing(socket.socket()) as free:
-        free.bind((ADDRESS, 0))
-        port = free.getsockname()[1]
+    port = free_port()
     words = command(Path(workspace), port=port)
     if script is not None:
         words[words.index("--") - 1] = str(script)
-    process = subprocess.Popen(
-        words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
-    )
-    try:
-        wait(f"http://{ADDRESS}:{port}/_stcore/health", process)
-        yield f"http://{ADDRESS}:{port}"
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def wait(address, process):
-    deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline:
-        assert process.poll() is None, "the dashboard ended"
-        try:
-            with urlopen(address, timeout=2):
-                return
-        except (URLError, OSError):
-            time.sleep(0.1)
-    raise AssertionError("the dashboard does not answer")
+    with served(words, port, "/_stcore/health", environment) as server:
+        yield server.address

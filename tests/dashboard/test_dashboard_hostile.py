@@ -86,7 +86,7 @@ def test_a_browser_that_visits_every_page_runs_nothing_and_asks_nobody_else(root
                 unbroken(page)
                 assert SECRET not in page.inner_text("body"), (name, query)
         page.close()
-    ours = (address, address.replace("http", "ws"), "data:", "blob:")
+    ours = (f"{address}/", f"{address.replace('http', 'ws')}/", "data:", "blob:")
     assert not [url for url in asked if not url.startswith(ours)]
     assert not spoken
 

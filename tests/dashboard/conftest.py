@@ -1,19 +1,69 @@
-"""A dashboard that serves, and Debian's Chromium before it."""
+"""A dashboard that serves, Debian's Chromium before it, and workspaces that files share."""
 
-import socket
-import subprocess
-import time
-from contextlib import closing, contextmanager
+import shutil
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import pytest
+from streamlit.components.v2 import manifest_scanner
 
-from benchmarks.browser import CHROMIUM, chromium
-from dashboard.serving import ADDRESS, command
+from benchmarks.browser import CHROMIUM, chromium, free_port, served
+from dashboard.serving import command
+from tests.dashboard.registered import of_many, of_one
+from tests.unit.registry import data_workspace
+from uni_moe.artifacts import Layout
+from uni_moe.registry.promoting import promote_if_better
+from uni_moe.registry.write import register
 
-PATIENCE_S = 60.0
+
+@pytest.fixture(scope="session", autouse=True)
+def _packages_are_scanned_once():
+    """Streamlit looks through all installed packages for components whenever a page is opened.
+
+    That takes half a second, more than most pages; what is installed does not change meanwhile.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        scan = cache(manifest_scanner.scan_component_manifests)
+        patch.setattr(manifest_scanner, "scan_component_manifests", scan)
+        yield
+
+
+@pytest.fixture(scope="session")
+def many(tmp_path_factory):
+    """Versions that were promoted, refused, waived, rolled back and forgotten; only to be read."""
+    return of_many(tmp_path_factory.mktemp("many"))
+
+
+@pytest.fixture(scope="session")
+def _one(tmp_path_factory):
+    return of_one(tmp_path_factory.mktemp("one"))
+
+
+@pytest.fixture
+def one_version(_one, tmp_path):
+    """A workspace whose only version is live; the test's own, in a folder of its own."""
+    return Layout(shutil.copytree(_one.root, tmp_path / "one"))
+
+
+@pytest.fixture
+def many_to_spoil(many, tmp_path):
+    """A copy of `many`."""
+    return Layout(shutil.copytree(many.root, tmp_path / "many"))
+
+
+@pytest.fixture(scope="session")
+def two_versions(tmp_path_factory):
+    """Two versions: the second learned from one sample less, and is the champion; to be read."""
+    made = Layout(tmp_path_factory.mktemp("two"))
+    data_workspace.registered(made)
+    data_workspace.ingest(made, "image", data_workspace.pictures()[1:])
+    data_workspace.judge_data(made)
+    data_workspace.train(made, seen=("mine/2",), params={"rate": 2})
+    data_workspace.judge(made, 0.9)
+    known = register(made, reason="better", who="ada", flow_run="2")
+    promote_if_better(made, known, data_workspace.RULES, reason="better", flow_run="2")
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -26,38 +76,11 @@ def browser():
 
 
 @contextmanager
-def serving(workspace, environment=None):
-    """Serve a workspace's dashboard; give its address."""
-    with closing(socket.socket()) as free:
-        free.bind((ADDRESS, 0))
-        port = free.getsockname()[1]
-    process = subprocess.Popen(
-        command(Path(workspace), port=port),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=environment,
-    )
-    try:
-        wait(f"http://{ADDRESS}:{port}/_stcore/health", process)
-        yield f"http://{ADDRESS}:{port}"
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def wait(address, process):
-    deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline:
-        assert process.poll() is None, "the dashboard ended"
-        try:
-            with urlopen(address, timeout=2):
-                return
-        except (URLError, OSError):
-            time.sleep(0.2)
-    raise AssertionError("the dashboard does not answer")
-
-
-def still(page):
-    """Wait until a page has shown all."""
-    page.locator("[data-testid=stStatusWidget]").wait_for(state="detached", timeout=60_000)
-    page.wait_for_timeout(250)
+def serving(workspace, environment=None, script=None):
+    """Serve a workspace's dashboard, or another script as it is served; give its address."""
+    port = free_port()
+    words = command(Path(workspace), port=port)
+    if script is not None:
+        words[words.index("--") - 1] = str(script)
+    with served(words, port, "/_stcore/health", environment) as server:
+        yield server.address

@@ -1,11 +1,11 @@
 """A workspace whose every text is hostile: what a stranger's data could say to a browser."""
 
 import json
-from dataclasses import replace
 
 from tests.unit.registry import data_workspace as made
+from tests.unit.registry.workspace import report_of
 from uni_moe.artifacts import parent_ids, read_json, write_artifact, write_json
-from uni_moe.records import ContractReport, EvalReport, RuleVerdict, Score
+from uni_moe.records import ContractReport, RuleVerdict, Score
 from uni_moe.registry.indexing import index
 from uni_moe.registry.promoting import promote_if_better
 from uni_moe.registry.write import register
@@ -22,9 +22,10 @@ MARKDOWN = (
 )
 TURNED = "\u202egnp.exe\u202c \u2066abc\u2069 \u200b\u0000\u001b[31m \ud83d\ude00 مرحبا 你好 🧨🏴‍☠️"
 TURNED = TURNED.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\x00", "")
+PASSWD = "../" * 20 + "etc/passwd"  # from wherever a page would look, it is there
 FORMULA = "=cmd|' /C calc'!A0"
 LONG = "x" * 1_000_000
-TEXTS = (SCRIPT, MARKDOWN, TURNED, FORMULA, "../../../etc/passwd", "'; drop table runs; --")
+TEXTS = (SCRIPT, MARKDOWN, TURNED, FORMULA, PASSWD, "'; drop table runs; --")
 ALL = " ".join(TEXTS)
 CURVES = "".join(
     json.dumps({"step": step, "loss": value, "loss/image": value, f"loss/{SCRIPT}": 1.0}) + "\n"
@@ -51,6 +52,7 @@ def hostile(layout):
     for reason in (*TEXTS, LONG):
         run(layout, reason)
     index(layout)
+    assert (layout.samples("image") / PASSWD).is_file(), "what leads nowhere proves nothing"
     for file in (*layout.store.glob("*/report-*/report.json"), layout.artifacts / "model"):
         if file.is_file():
             file.unlink()
@@ -59,7 +61,7 @@ def hostile(layout):
 
 def told(modality):
     turns = [{"role": "user", "text": f"{ALL} {LONG}"}, {"role": "assistant", "text": ALL}]
-    media = [{"kind": modality, "members": ["../../../../etc/passwd"], "sha256": "0" * 64}]
+    media = [{"kind": modality, "members": [PASSWD], "sha256": "0" * 64}]
     return {
         "modality": modality,
         "source": SCRIPT,
@@ -71,7 +73,7 @@ def told(modality):
 
 
 def rows():
-    names = ("1", "2", MARKDOWN, TURNED, "../../../etc/passwd")
+    names = ("1", "2", MARKDOWN, TURNED, PASSWD)
     keys = [f"{SCRIPT}/{name}" for name in names]
     return [made.row(key, **told("image")) for key in keys]
 
@@ -92,18 +94,9 @@ def contract(layout):
 def judge(layout, keys):
     score = Score(100, 0.7, 0.6, 0.8, 0.0, 0.25, 0.25, 0.3)
     parents = parent_ids(layout, layout.model, layout.corpus("image"))
-    report = EvalReport(
-        model=parents["artifacts/model"],
-        items={"image": "same"},
-        modalities={"image": score},
-        tasks={f"mine/{SCRIPT}": replace(score, swapped=None)},
-        mean=0.7,
-        bias=0.0,
-        losses={},
-        slots=(SCRIPT, MARKDOWN),
-        load={kind: {MARKDOWN: [0.5, 0.5], SCRIPT: [1.0, 0.0]} for kind in (MARKDOWN, "image")},
-        knock_out={},
-    )
+    load = {kind: {MARKDOWN: [0.5, 0.5], SCRIPT: [1.0, 0.0]} for kind in (MARKDOWN, "image")}
+    told = {"slots": (SCRIPT, MARKDOWN), "load": load}
+    report = report_of(parents["artifacts/model"], score, f"mine/{SCRIPT}", **told)
     said = dict.fromkeys(("answer", "prompt", "question_only", "reference", "swapped_answer"), ALL)
     with write_artifact(
         layout.report, stage="evaluate", kind="report", params={}, parents=parents

@@ -2,14 +2,13 @@
 
 import io
 import json
-from dataclasses import replace
 
 from PIL import Image
 
-from tests.unit.registry.workspace import RULES, train
+from tests.unit.registry.workspace import RULES, report_of, train
 from uni_moe.artifacts import Layout, parent_ids, write_artifact, write_json
 from uni_moe.data.shards import ShardWriter
-from uni_moe.records import EvalReport, MediaRef, Sample, Score, Slot, Turn, canonical_json
+from uni_moe.records import MediaRef, Sample, Score, Slot, Turn, canonical_json
 from uni_moe.registry.promoting import promote_if_better
 from uni_moe.registry.write import register
 
@@ -42,18 +41,8 @@ def version(
     share = right / 10
     score = Score(10, share, max(0.0, share - 0.2), min(1.0, share + 0.2), 0.2, 0.2, 0.25, swapped)
     parents = parent_ids(layout, layout.model, layout.corpus("image"))
-    report = EvalReport(
-        model=parents["artifacts/model"],
-        items={"image": "same"},
-        modalities={"image": score},
-        tasks={"mine/image": replace(score, swapped=None)},
-        mean=share,
-        bias=0.0,
-        losses={},
-        slots=SLOTS,
-        load=load,
-        knock_out=knock_out or {},
-    )
+    told = {"slots": SLOTS, "load": load, "knock_out": knock_out or {}}
+    report = report_of(parents["artifacts/model"], score, "mine/image", **told)
     with write_artifact(
         layout.report, stage="evaluate", kind="report", params={}, parents=parents
     ) as draft:

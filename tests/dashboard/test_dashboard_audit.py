@@ -7,14 +7,9 @@ import pytest
 from dashboard.sources import audit
 from dashboard.sources.workspace import WORKSPACE
 from tests.dashboard.pages import opened, said
-from tests.dashboard.registered import HOSTILE, break_log, of_many, of_one
+from tests.dashboard.registered import HOSTILE, break_log
 from uni_moe.audit import Telling
 from uni_moe.audit_log import append, read_log
-
-
-@pytest.fixture(scope="module")
-def many(tmp_path_factory):
-    return of_many(tmp_path_factory.mktemp("many"))
 
 
 @pytest.fixture
@@ -70,51 +65,50 @@ def test_an_unknown_entry_is_said(shown):
         assert "no such entry" in said(shown(entry=name))
 
 
-def test_a_broken_log_says_where_and_why_and_shows_what_is_whole(tmp_path, monkeypatch):
-    break_log(of_many(tmp_path), 3)
-    app = opened(monkeypatch, tmp_path, "audit")
+def test_a_broken_log_says_where_and_why_and_shows_what_is_whole(many_to_spoil, monkeypatch):
+    break_log(many_to_spoil, 3)
+    app = opened(monkeypatch, many_to_spoil.root, "audit")
     assert not app.exception
     assert "broken at entry 3" in app.error[0].value
     assert entries(app) == [2, 1]
 
 
-def test_a_log_that_is_broken_from_its_beginning_shows_no_table(tmp_path, monkeypatch):
-    break_log(of_one(tmp_path), 1)
-    app = opened(monkeypatch, tmp_path, "audit", entry="1")
+def test_a_log_that_is_broken_from_its_beginning_shows_no_table(one_version, monkeypatch):
+    break_log(one_version, 1)
+    app = opened(monkeypatch, one_version.root, "audit", entry="1")
     assert not app.exception
     assert app.error
     assert not app.dataframe
 
 
-def test_a_path_that_leads_out_of_the_workspace_is_not_looked_at(tmp_path, monkeypatch):
-    root = tmp_path / "space"
-    layout = of_one(root)
+def test_a_path_that_leads_out_of_the_workspace_is_not_looked_at(
+    one_version, tmp_path, monkeypatch
+):
+    root = one_version.root
     (tmp_path / "secret").write_text("secret")
     (root / "away").symlink_to(tmp_path / "secret")
     names = ("../secret", str(tmp_path / "secret"), "away", "a\0b")
     evidence = {"files": dict.fromkeys(names, "0" * 64), "artifacts": {"../..": "0" * 64}}
-    told = append(layout, Telling("odd", "eve", HOSTILE, None, evidence))
+    told = append(one_version, Telling("odd", "eve", HOSTILE, None, evidence))
     monkeypatch.setenv(WORKSPACE, str(root))
     assert {one.match for one in audit.named(told)} == {"not looked at"}
     app = opened(monkeypatch, root, "audit", entry=str(told.sequence))
     assert not app.exception
 
 
-def test_evidence_without_end_is_cut_with_the_command_that_prints_it(tmp_path, monkeypatch):
-    layout = of_one(tmp_path)
-    told = append(layout, Telling("odd", "eve", "w" * 1000, None, {"text": "x" * 1_000_000}))
-    app = opened(monkeypatch, tmp_path, "audit", entry=str(told.sequence))
+def test_evidence_without_end_is_cut_with_the_command_that_prints_it(one_version, monkeypatch):
+    told = append(one_version, Telling("odd", "eve", "w" * 1000, None, {"text": "x" * 1_000_000}))
+    app = opened(monkeypatch, one_version.root, "audit", entry=str(told.sequence))
     assert not app.exception
     assert "It is long" in said(app)
     assert not app.json
 
 
-def test_entries_come_in_pages(tmp_path, monkeypatch):
-    layout = of_one(tmp_path)
+def test_entries_come_in_pages(one_version, monkeypatch):
     for number in range(60):
-        append(layout, Telling("odd", "eve", str(number), None, {}))
-    last = len(read_log(layout).entries)
-    app = opened(monkeypatch, tmp_path, "audit", page="2")
+        append(one_version, Telling("odd", "eve", str(number), None, {}))
+    last = len(read_log(one_version).entries)
+    app = opened(monkeypatch, one_version.root, "audit", page="2")
     assert entries(app)[-1] == 1
     assert entries(app)[0] == last - audit.PAGE
 

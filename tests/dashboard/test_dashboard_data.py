@@ -5,7 +5,8 @@ import shutil
 
 import pytest
 
-from tests.dashboard.pages import opened, said
+from tests.dashboard.packed import pack, picture, sound
+from tests.dashboard.pages import elements, frames, opened, said
 from tests.dashboard.refused import refuse
 from tests.unit.data.workspace import ingested, small_playground
 from tests.unit.registry import data_workspace
@@ -13,27 +14,10 @@ from uni_moe.artifacts import Layout, write_artifact
 from uni_moe.data.manifest import read_manifest
 from uni_moe.registry import read
 from uni_moe.registry.indexing import index
-from uni_moe.registry.promoting import promote_if_better
 from uni_moe.registry.write import register
 
 VIEWS = ("sources", "contracts", "quarantine", "shares", "seen", "sample")
 HOSTILE = "<script>alert(1)</script> ![x](http://evil) \u202e" + "y" * 5_000
-
-
-@pytest.fixture(scope="module")
-def layout(tmp_path_factory):
-    """Two versions; the second lost a sample."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("UNI_MOE_DATABASE_URL", raising=False)
-        made = Layout(tmp_path_factory.mktemp("two"))
-        data_workspace.registered(made)
-        data_workspace.ingest(made, "image", data_workspace.pictures()[1:])
-        data_workspace.judge_data(made)
-        data_workspace.train(made, seen=("mine/2",))
-        data_workspace.judge(made, 0.9)
-        known = register(made, reason="better", who="ada", flow_run="2")
-        promote_if_better(made, known, data_workspace.RULES, reason="better", flow_run="2")
-    return made
 
 
 @pytest.fixture(scope="module")
@@ -42,20 +26,6 @@ def playground(tmp_path_factory):
     made = ingested(tmp_path_factory.mktemp("played"), small_playground())
     refuse(made, HOSTILE)
     return made
-
-
-def frames(app):
-    return [json.loads(one.value.to_json(orient="records")) for one in app.dataframe]
-
-
-def images(app):
-    """Return the pictures, which the test runner knows by their element alone."""
-
-    def inside(block):
-        for one in block.children.values():
-            yield from inside(one) if hasattr(one, "children") else [one]
-
-    return [one for one in inside(app.main) if one.type in ("image", "imgs")]
 
 
 @pytest.mark.parametrize("view", VIEWS)
@@ -67,8 +37,8 @@ def test_an_empty_workspace_says_what_to_do_next(tmp_path, monkeypatch, view):
 
 @pytest.mark.parametrize("version", ["1", "2", "99"])
 @pytest.mark.parametrize("view", VIEWS)
-def test_every_view_of_every_version_opens(layout, monkeypatch, view, version):
-    app = opened(monkeypatch, layout.root, "data", view=view, version=version)
+def test_every_view_of_every_version_opens(two_versions, monkeypatch, view, version):
+    app = opened(monkeypatch, two_versions.root, "data", view=view, version=version)
     assert not app.exception
     assert not app.error
     assert [one.value for one in app.warning if "There is no version" in one.value] == (
@@ -117,9 +87,10 @@ def test_a_contract_s_report_that_is_broken_is_told_on_both_pages(tmp_path, monk
         assert "remedy: let the data be judged again" in said(app)
 
 
-def test_sources_are_counted_and_what_changed_between_versions_is_told(layout, monkeypatch):
-    assert len(frames(opened(monkeypatch, layout.root, "data"))) == 1  # nothing is compared unasked
-    app = opened(monkeypatch, layout.root, "data", drift="true")
+def test_sources_are_counted_and_what_changed_between_versions_is_told(two_versions, monkeypatch):
+    unasked = opened(monkeypatch, two_versions.root, "data")
+    assert len(frames(unasked)) == 1
+    app = opened(monkeypatch, two_versions.root, "data", drift="true")
     told = frames(app)
     assert {"source": "mine", "modality": "audio", "listed": 3}.items() <= told[0][0].items()
     assert told[1][0]["change"] == "removed"
@@ -133,8 +104,8 @@ def test_nothing_is_said_of_changes_where_there_is_one_version(tmp_path, monkeyp
     assert "What changed" not in said(app)
 
 
-def test_contracts_tell_each_rule_with_why_and_remedy_and_over_versions(layout, monkeypatch):
-    app = opened(monkeypatch, layout.root, "data", view="contracts")
+def test_contracts_tell_each_rule_with_why_and_remedy_and_over_versions(two_versions, monkeypatch):
+    app = opened(monkeypatch, two_versions.root, "data", view="contracts")
     rules, versions = frames(app)
     assert (rules[0]["rule"], rules[0]["failed"], rules[0]["checked"]) == ("short_sound", 1, 4)
     assert (rules[0]["why"], rules[0]["remedy"]) == ("why", "remedy")
@@ -148,7 +119,7 @@ def test_a_quarantine_shows_samples_by_reason_with_their_media(playground, monke
     counts = {row["reason"]: row["samples"] for row in frames(app)[0]}
     assert (counts["short_sound"], counts["low_rate"]) == (5, 9)
     assert "13 samples, page 1 of 2" in said(app)
-    assert len(images(app)) >= 5
+    assert [kind for kind, _ in media(app)] == ["image"] * 9  # of ten; one lost its medium
     told = said(app)
     assert "y" * 1_500 not in told
     assert "refused: short_sound,low_rate" in told
@@ -205,8 +176,8 @@ def test_what_phases_saw_is_the_account_of_their_ledgers(tmp_path, monkeypatch):
     assert (row["draws"], row["tokens learned, all draws"]) == (6, 60)
 
 
-def test_a_sample_is_shown_with_its_conversation_and_what_it_is_in(layout, monkeypatch):
-    app = opened(monkeypatch, layout.root, "data", sample="mine/2")
+def test_a_sample_is_shown_with_its_conversation_and_what_it_is_in(two_versions, monkeypatch):
+    app = opened(monkeypatch, two_versions.root, "data", sample="mine/2")
     assert not app.exception
     told = said(app)
     assert "uni-moe remove mine/2" in told
@@ -218,8 +189,39 @@ def test_a_sample_with_a_picture_shows_it(playground, monkeypatch):
     key = read_manifest(playground.samples("image"))[0]["key"]
     app = opened(monkeypatch, playground.root, "data", view="sample", sample=key)
     assert not app.exception
-    assert len(images(app)) == 1
+    assert len(media(app)) == 1
     assert f"uni-moe remove {key}" in said(app)
+
+
+def media(app):
+    """Return what can be seen and heard on a page in its order: kind, and its words."""
+    found = [one for one in elements(app) if one.type in ("image", "audio", "video")]
+    return [
+        (one.type, [each.alt for each in one.proto.imgs] if one.type == "image" else one.proto.alt)
+        for one in found
+    ]
+
+
+def test_media_of_a_sample_stand_in_the_order_of_its_record(tmp_path, monkeypatch):
+    made, packed = Layout(tmp_path / "space"), tmp_path / "packed"
+    files = (
+        ("image", picture((40, 30))),
+        ("audio", sound(1, channels=2)),
+        ("image", picture((30, 40))),
+        ("speech", sound(2)),
+    )
+    refs = [pack(packed, *file, sample=f"mine/{n}") for n, file in enumerate(files)]
+    told = json.dumps([ref.to_json() for ref in refs])
+    row = data_workspace.row("mine/1", modality="image", n_media=4, media=told)
+    data_workspace.ingest(made, "image", [row])
+    shutil.copytree(packed, made.samples("image"), dirs_exist_ok=True)
+    app = opened(monkeypatch, made.root, "data", sample="mine/1")
+    assert media(app) == [
+        ("image", ["1 of 1: picture of 40 x 30 pixels."]),
+        ("audio", "sound of 1.0 s, as the model hears it."),
+        ("image", ["1 of 1: picture of 30 x 40 pixels."]),
+        ("audio", "speech of 2.0 s, as the model hears it."),
+    ]
 
 
 def test_an_unknown_sample_is_told(playground, monkeypatch):

@@ -24,16 +24,11 @@ def two(tmp_path_factory):
     return root
 
 
-def texts(app):
-    kinds = ("success", "error", "warning", "info")
-    return said(app) + "\n".join(str(one.value) for kind in kinds for one in getattr(app, kind))
-
-
 def test_a_worse_version_says_where_and_shows_the_items(two, monkeypatch):
     asked = {"version": 2, "against": 1, "ended": "only version 1 right"}
     app = opened(monkeypatch, two, "evaluation", **asked)
     assert not app.exception
-    told = texts(app)
+    told = said(app)
     assert r"Version 2 is shown to be worse at\: image \(\-80\.0 points\)" in told
     assert "8 items, 5 on a page" in told
     assert ":material/cancel: wrong" in told
@@ -43,13 +38,13 @@ def test_a_worse_version_says_where_and_shows_the_items(two, monkeypatch):
 
 def test_a_page_of_items_holds_their_pictures(two, monkeypatch):
     app = opened(monkeypatch, two, "evaluation", version=1)
-    assert r"picture of 32 x 32 pixels" in texts(app)
+    assert r"picture of 32 x 32 pixels" in said(app)
     assert not app.exception
 
 
 def test_a_sample_that_is_gone_is_told(two, monkeypatch):
     app = opened(monkeypatch, two, "evaluation", version=1, sheet=2)
-    assert "The sample is not in the corpus here" in texts(app)
+    assert "The sample is not in the corpus here" in said(app)
 
 
 def test_hostile_texts_are_shown_as_they_are_and_not_without_end(two, monkeypatch):
@@ -62,18 +57,18 @@ def test_hostile_texts_are_shown_as_they_are_and_not_without_end(two, monkeypatc
 
 def test_an_outcome_without_items_says_so(two, monkeypatch):
     app = opened(monkeypatch, two, "evaluation", version=1, against=2, ended="both wrong")
-    assert "No item ended so" in texts(app)
+    assert "No item ended so" in said(app)
 
 
 def test_by_task_groups_are_compared(two, monkeypatch):
     app = opened(monkeypatch, two, "evaluation", version=2, scope="task")
-    assert r"mine/image\:colour" in texts(app).replace("\\/", "/")
+    assert r"mine/image\:colour" in said(app).replace("\\/", "/")
 
 
 def test_an_unknown_version_is_told(two, monkeypatch):
     app = opened(monkeypatch, two, "evaluation", version="../../etc")
     assert not app.exception
-    assert "There is no version" in texts(app)
+    assert "There is no version" in said(app)
 
 
 def test_a_report_that_is_gone_says_what_to_do(tmp_path, monkeypatch):
@@ -81,7 +76,7 @@ def test_a_report_that_is_gone_says_what_to_do(tmp_path, monkeypatch):
     shutil.rmtree(next((layout.store / known.model).glob("report-*/")))
     app = opened(monkeypatch, tmp_path, "evaluation")
     assert not app.exception
-    assert "answers of version 1 are not here" in texts(app)
+    assert "answers of version 1 are not here" in said(app)
 
 
 def test_a_corpus_that_is_gone_leaves_questions_and_answers(tmp_path, monkeypatch):
@@ -89,8 +84,8 @@ def test_a_corpus_that_is_gone_leaves_questions_and_answers(tmp_path, monkeypatc
     shutil.rmtree(layout.corpus("image"))
     app = opened(monkeypatch, tmp_path, "evaluation")
     assert not app.exception
-    assert "The sample is not in the corpus here" in texts(app)
-    assert "What is it?" in texts(app)
+    assert "The sample is not in the corpus here" in said(app)
+    assert "What is it?" in said(app)
 
 
 def test_a_shard_that_is_gone_is_told_beside_the_item(tmp_path, monkeypatch):
@@ -98,7 +93,7 @@ def test_a_shard_that_is_gone_is_told_beside_the_item(tmp_path, monkeypatch):
     next(layout.corpus("image").glob("*.tar")).unlink()
     app = opened(monkeypatch, tmp_path, "evaluation")
     assert not app.exception
-    assert "dvc checkout" in texts(app)
+    assert "dvc checkout" in said(app)
 
 
 def item(n, score, **told):
@@ -160,12 +155,12 @@ def test_answers_that_cannot_be_read_are_told_with_the_reason(tmp_path, monkeypa
     file.write_text("\n".join(['{"id": "torn', *lines[1:-1], '{"id": "1", "key": "k"}']) + "\n")
     app = opened(monkeypatch, tmp_path, "evaluation")
     assert not app.exception
-    assert "2 lines of answers cannot be read" in texts(app)
+    assert "2 lines of answers cannot be read" in said(app)
     told = next(one.value for one in app.dataframe if "why" in one.value)
     assert list(told["line"]) == [1, 10]
     assert "Invalid control character" in told["why"][0]
     assert told["why"][1] == "it lacks 'modality'"
-    assert "8 items, 5 on a page" in texts(app)
+    assert "8 items, 5 on a page" in said(app)
 
 
 def test_better_is_what_the_gate_would_call_so():

@@ -27,55 +27,50 @@ def judged(tmp_path_factory):
     return root
 
 
-def texts(app):
-    kinds = ("success", "error", "warning", "info", "text")
-    return said(app) + "\n".join(str(one.value) for kind in kinds for one in getattr(app, kind))
-
-
 def test_a_dead_expert_is_named_with_its_layer_and_modalities(judged, monkeypatch):
     app = opened(monkeypatch, judged, "experts", version=1)
     assert not app.exception
-    assert "1 expert is dead" in texts(app)
-    assert r"layer 2, expert 2 video \(0\.03%, by tokens of image, audio\)" in texts(app)
-    assert "less than 0.3 % of a layer's visits, 1.0 % of an even load" in texts(app)
+    assert "1 expert is dead" in said(app)
+    assert r"layer 2, expert 2 video \(0\.03%, by tokens of image, audio\)" in said(app)
+    assert "less than 0.3 % of a layer's visits, 1.0 % of an even load" in said(app)
 
 
 def test_a_healthy_model_says_that_no_expert_is_dead(tmp_path, monkeypatch):
     version(tmp_path, "one", 8, load={"image": {"0": [0.5, 0.3, 0.2]}})
     app = opened(monkeypatch, tmp_path, "experts")
-    assert "No expert is dead among the judged items" in texts(app)
-    assert "receipt beside the weights is not here" in texts(app)
-    assert "run that trained this model is not here" in texts(app)
+    assert "No expert is dead among the judged items" in said(app)
+    assert "receipt beside the weights is not here" in said(app)
+    assert "run that trained this model is not here" in said(app)
 
 
 def test_loads_that_are_no_number_are_told(tmp_path, monkeypatch):
     version(tmp_path, "one", 8, load={"image": {"0": [math.nan, 0.3, math.inf]}})
     app = opened(monkeypatch, tmp_path, "experts")
     assert not app.exception
-    assert "2 loads are no number" in texts(app)
-    assert "No expert is dead" not in texts(app)
+    assert "2 loads are no number" in said(app)
+    assert "No expert is dead" not in said(app)
 
 
 def test_a_version_that_is_not_there_is_told(judged, monkeypatch):
     app = opened(monkeypatch, judged, "experts", version=99)
     assert not app.exception
-    assert "There is no version 99" in texts(app)
+    assert "There is no version 99" in said(app)
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "nothing", "<script>"])
 def test_a_run_that_is_not_there_is_told(judged, monkeypatch, name):
     app = opened(monkeypatch, judged, "experts", run=name)
     assert not app.exception
-    assert "no run of this name" in texts(app)
+    assert "no run of this name" in said(app)
 
 
 def test_a_training_shows_its_last_steps_and_its_course(tmp_path, monkeypatch):
     routing(Layout(tmp_path), RUN, [step(n) for n in range(1, 60)])
     app = opened(monkeypatch, tmp_path, "experts", run=RUN)
     assert not app.exception
-    assert "Load of layer 0 over time" in texts(app)
-    assert "in steps 40 to 59" in texts(app)
-    assert "layer 0, expert 2" in texts(app)
+    assert "Load of layer 0 over time" in said(app)
+    assert "in steps 40 to 59" in said(app)
+    assert "layer 0, expert 2" in said(app)
 
 
 def test_routing_that_housekeeping_removed_is_told(tmp_path, monkeypatch):
@@ -83,12 +78,12 @@ def test_routing_that_housekeeping_removed_is_told(tmp_path, monkeypatch):
     write_json(folder / "removed.json", {"files": {"routing.jsonl": {"size_bytes": 7}}})
     app = opened(monkeypatch, tmp_path, "experts", run=RUN)
     assert not app.exception
-    assert "Housekeeping removed the routing" in texts(app)
+    assert "Housekeeping removed the routing" in said(app)
 
 
 def test_a_run_without_routing_says_which_runs_have_one(tmp_path, monkeypatch):
     routing(Layout(tmp_path), RUN, None)
-    assert "keeps no routing" in texts(opened(monkeypatch, tmp_path, "experts", run=RUN))
+    assert "keeps no routing" in said(opened(monkeypatch, tmp_path, "experts", run=RUN))
 
 
 def test_broken_lines_and_numbers_of_routing_break_nothing(tmp_path, monkeypatch):
@@ -97,7 +92,7 @@ def test_broken_lines_and_numbers_of_routing_break_nothing(tmp_path, monkeypatch
     routing(Layout(tmp_path), RUN, lines)
     app = opened(monkeypatch, tmp_path, "experts", run=RUN)
     assert not app.exception
-    assert "no number" in texts(app)
+    assert "no number" in said(app)
 
 
 def test_a_long_record_is_read_here_and_there_and_its_end_is_whole(tmp_path, monkeypatch):
@@ -119,9 +114,9 @@ def test_a_runs_experts_have_the_names_of_the_version_that_came_of_it(tmp_path, 
     record = json.loads((folder / "run.json").read_text())
     write_json(folder / "run.json", {**record, "artifacts": {"artifacts/model": known.model}})
     app = opened(monkeypatch, tmp_path, "experts", run=RUN)
-    assert "layer 0, expert 2 video" in texts(app)
+    assert "layer 0, expert 2 video" in said(app)
     app = opened(monkeypatch, tmp_path, "experts", version=1)
-    assert "What was done, in order: upcycle." in texts(app)
+    assert "What was done, in order: upcycle." in said(app)
 
 
 def test_a_run_at_work_shows_what_it_has_and_its_alarms(tmp_path, monkeypatch):
@@ -130,8 +125,8 @@ def test_a_run_at_work_shows_what_it_has_and_its_alarms(tmp_path, monkeypatch):
     (folder / "events.jsonl").write_text(json.dumps(alarm) + "\n")
     app = opened(monkeypatch, tmp_path, "experts", run=RUN)
     assert not app.exception
-    assert "in steps 1 to 1" in texts(app)
-    assert r"layer 0\: \<b\>dead" in texts(app)
+    assert "in steps 1 to 1" in said(app)
+    assert r"layer 0\: \<b\>dead" in said(app)
 
 
 def test_what_comes_later_is_read_alone(tmp_path, monkeypatch):
@@ -155,8 +150,8 @@ def test_a_run_that_died_is_said_to_be_dead_and_takes_no_names_of_today(tmp_path
     layout.assembled.mkdir(parents=True)
     write_json(layout.assembled / "receipt.json", {"slots": ["base", "of", "today"]})
     app = opened(monkeypatch, tmp_path, "experts", run=RUN)
-    assert "tune, died, begun" in texts(app)
-    assert "today" not in texts(app)
+    assert "tune, died, begun" in said(app)
+    assert "today" not in said(app)
 
 
 def test_steps_that_a_resumed_run_took_again_count_once(tmp_path, monkeypatch):
@@ -197,7 +192,7 @@ def test_names_of_layers_and_modalities_are_no_markdown(tmp_path, monkeypatch):
     assert not app.exception
     read = [one.value for kind in ("markdown", "caption") for one in getattr(app, kind)]
     assert not [one for one in (*read, *(one.label for one in app.expander)) if "![p](" in one]
-    assert "1 modalities that this version does not know are left out" in texts(app)
+    assert "1 modalities that this version does not know are left out" in said(app)
 
 
 def test_a_receipt_that_comes_later_is_read(tmp_path, monkeypatch):
@@ -238,10 +233,10 @@ def test_the_dead_are_judged_by_the_params_of_the_run_and_of_no_other(tmp_path, 
     lines = [step(n, visits=(6, 4, 2)) for n in range(1, 30)]
     for name, params in ((RUN, TOLD), (f"{RUN}1", strict), (f"{RUN}2", {"seed": 7})):
         routing(Layout(tmp_path), name, lines, params=params)
-    assert "No expert is dead in steps" in texts(opened(monkeypatch, tmp_path, "experts", run=RUN))
-    told = texts(opened(monkeypatch, tmp_path, "experts", run=f"{RUN}1"))
+    assert "No expert is dead in steps" in said(opened(monkeypatch, tmp_path, "experts", run=RUN))
+    told = said(opened(monkeypatch, tmp_path, "experts", run=f"{RUN}1"))
     assert "1 expert is dead" in told
     assert "90.0 % of an even load" in told
-    told = texts(opened(monkeypatch, tmp_path, "experts", run=f"{RUN}2"))
+    told = said(opened(monkeypatch, tmp_path, "experts", run=f"{RUN}2"))
     assert "Nothing is said of dead experts" in told
     assert "No expert is dead" not in told

@@ -7,7 +7,7 @@ import pytest
 
 from dashboard.sources import runs
 from tests.dashboard.pages import opened, said
-from tests.dashboard.registered import HOSTILE, break_log, marked, of_many, of_one
+from tests.dashboard.registered import HOSTILE, break_log, marked
 from tests.unit.registry.workspace import write_run
 from uni_moe.artifacts import Layout, read_json, write_json
 from uni_moe.registry.indexing import index
@@ -27,13 +27,6 @@ QUESTIONS = (
 STARTED = '{"status": "done", "stage": "tune", "started": "2026-03-01T00:00:00"}'
 
 
-@pytest.fixture(scope="module")
-def many(tmp_path_factory):
-    root = tmp_path_factory.mktemp("many")
-    of_many(root)
-    return root
-
-
 def links(app):
     return {one.proto.label.replace("\\", ""): one.proto for one in app.get("page_link")}
 
@@ -46,16 +39,15 @@ def test_an_empty_workspace_says_what_to_do_and_lists_the_questions(tmp_path, mo
     assert set(QUESTIONS) <= links(app).keys()
 
 
-def test_one_version_is_live_with_its_score_and_its_verdict(tmp_path, monkeypatch):
-    of_one(tmp_path)
-    app = opened(monkeypatch, tmp_path)
+def test_one_version_is_live_with_its_score_and_its_verdict(one_version, monkeypatch):
+    app = opened(monkeypatch, one_version.root)
     assert not app.exception
     for words in ("Version 1 is live", "60\\.0 %", "promoted", "Nothing known:"):
         assert words in said(app)
 
 
 def test_after_a_rollback_home_tells_both_the_last_retraining_and_the_way_back(many, monkeypatch):
-    app = opened(monkeypatch, many)
+    app = opened(monkeypatch, many.root)
     assert not app.exception
     shown = said(app).replace("\\", "")
     assert "Version 1 is live" in shown
@@ -65,7 +57,7 @@ def test_after_a_rollback_home_tells_both_the_last_retraining_and_the_way_back(m
 
 
 def test_the_questions_lead_to_the_versions_that_they_are_about(many, monkeypatch):
-    asked = {name: one.query_string for name, one in links(opened(monkeypatch, many)).items()}
+    asked = {name: one.query_string for name, one in links(opened(monkeypatch, many.root)).items()}
     assert asked["Why was the last challenger rejected?"] == "version=2&view=verdicts"
     assert asked["What changed since the champion before?"] == "view=difference&a=3&b=1"
     assert asked["Is it reproducible?"] == "version=1&view=reproducible"
@@ -105,9 +97,9 @@ def test_failures_and_alarms_of_the_last_days_stand_there_harmless(tmp_path, mon
     assert "](http" not in marked(app)
 
 
-def test_a_broken_audit_log_is_told_on_home(tmp_path, monkeypatch):
-    break_log(of_one(tmp_path))
-    app = opened(monkeypatch, tmp_path)
+def test_a_broken_audit_log_is_told_on_home(one_version, monkeypatch):
+    break_log(one_version)
+    app = opened(monkeypatch, one_version.root)
     assert not app.exception
     assert "The audit log is broken" in said(app)
 

@@ -3,15 +3,10 @@
 import pytest
 
 from tests.dashboard.pages import opened, said
-from tests.dashboard.registered import HOSTILE, break_log, marked, of_many, of_one
+from tests.dashboard.registered import HOSTILE, break_log, marked
 from uni_moe.audit import Telling
 from uni_moe.audit_log import append
 from uni_moe.registry import read
-
-
-@pytest.fixture(scope="module")
-def many(tmp_path_factory):
-    return of_many(tmp_path_factory.mktemp("many"))
 
 
 @pytest.fixture
@@ -89,8 +84,7 @@ def test_a_version_that_nobody_verified_says_so_and_how_to(models):
     assert "uni-moe verify 1 --grade 2" in shown
 
 
-def test_a_verification_is_told_with_its_findings(tmp_path, monkeypatch):
-    layout = of_one(tmp_path)
+def test_a_verification_is_told_with_its_findings(one_version, monkeypatch):
     evidence = {
         "grade": 2,
         "verdict": "incomplete",
@@ -99,9 +93,9 @@ def test_a_verification_is_told_with_its_findings(tmp_path, monkeypatch):
         "bad": None,
         "intervals": {"count": 3, "total": 8},
     }
-    model = read.find(layout, "1").model
-    append(layout, Telling("verification", "ada", "grade 2", model, evidence))
-    app = opened(monkeypatch, tmp_path, "models", version=1, view="reproducible")
+    model = read.find(one_version, "1").model
+    append(one_version, Telling("verification", "ada", "grade 2", model, evidence))
+    app = opened(monkeypatch, one_version.root, "models", version=1, view="reproducible")
     assert not app.exception
     shown = said(app).replace("\\", "")
     assert "The last verification: incomplete" in shown
@@ -127,9 +121,9 @@ def test_a_forgotten_version_is_shown_and_has_no_passport(models):
     assert not app.get("download_button")
 
 
-def test_a_broken_audit_log_leaves_the_versions_readable(tmp_path, monkeypatch):
-    break_log(of_many(tmp_path))
+def test_a_broken_audit_log_leaves_the_versions_readable(many_to_spoil, monkeypatch):
+    break_log(many_to_spoil)
     for view in ("verdicts", "decisions", "passport"):
-        app = opened(monkeypatch, tmp_path, "models", version=1, view=view)
+        app = opened(monkeypatch, many_to_spoil.root, "models", version=1, view=view)
         assert not app.exception
         assert "Version 1: the champion" in said(app)

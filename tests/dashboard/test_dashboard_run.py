@@ -1,11 +1,14 @@
 """The page of one run, in all states that a run can be in."""
 
 import shutil
+import sqlite3
+from contextlib import closing
 from datetime import timedelta
 
+import pyarrow
 import pytest
 
-from tests.dashboard.pages import opened, said
+from tests.dashboard.pages import opened, said, sent
 from tests.dashboard.run_folders import (
     BEGAN,
     NOBODY,
@@ -19,11 +22,33 @@ from tests.dashboard.run_folders import (
 from uni_moe.output import OUTPUT
 from uni_moe.registry.indexing import index
 
+SECRET = "words-that-nobody-may-see"
 HOSTILE = "<img src=x onerror=alert(1)> [x](javascript:alert(1)) :red[x] $x$ **bold**"
 
 
 def charts(app):
     return len(app.get("vega_lite_chart"))
+
+
+def curve(app):
+    """Return the points of the only chart of a page, step by step; its marks have no value."""
+    (chart,) = app.get("vega_lite_chart")
+    tables = (pyarrow.ipc.open_stream(one.data.data).read_all() for one in chart.proto.datasets)
+    (points,) = (one for one in tables if "value" in one.column_names)
+    return [(row["step"], row["value"]) for row in points.to_pylist()]
+
+
+def progress(app):
+    """Return how far a run is, in percent and in words."""
+    return [(one.proto.value, one.proto.text) for one in app.get("progress")]
+
+
+def other_numbers_in_the_index(layout, value):
+    """Change what the index says, so that it is seen whose numbers a page shows."""
+    losses = "select id from series where key = 'loss'"
+    with closing(sqlite3.connect(layout.registry)) as connection, connection:
+        words = f"update points set value = ? where series in ({losses})"
+        assert connection.execute(words, (value,)).rowcount > 0
 
 
 def test_without_a_name_the_newest_runs_are_there_to_choose_from(tmp_path, monkeypatch):
@@ -35,12 +60,34 @@ def test_without_a_name_the_newest_runs_are_there_to_choose_from(tmp_path, monke
     assert list(app.dataframe[0].value["stage"]) == ["tune"]
 
 
-@pytest.mark.parametrize("name", ["nobody", "../../etc", "/etc/passwd", HOSTILE, "x" * 10_000])
-def test_an_unknown_run_is_told_and_no_path_is_made_of_it(tmp_path, monkeypatch, name):
+@pytest.mark.parametrize("name", ["nobody", HOSTILE, "x" * 10_000])
+def test_an_unknown_run_is_told(tmp_path, monkeypatch, name):
     layout = layout_of(tmp_path)
     app = opened(monkeypatch, layout.root, "run", run=name)
     assert not app.exception
     assert "There is no run of this name" in said(app)
+
+
+@pytest.mark.parametrize("name", ["../../{there}", "{whole}", "./../../{there}", "{own}/../{own}"])
+def test_no_path_is_made_of_a_name_though_a_run_lies_there(tmp_path, monkeypatch, name):
+    layout = layout_of(tmp_path / "space")
+    own = write_run(layout, "tune")
+    outside = layout_of(tmp_path / "outside")
+    there = write_run(outside, "gate", reason=SECRET, error=SECRET)
+    metric(outside, there, 1, **{SECRET: 1.0})
+    happened(outside, there, "alarm", kind="leak", text=SECRET)
+    name = name.format(there=f"outside/runs/{there}", whole=outside.runs / there, own=own)
+    assert (layout.runs / name / "run.json").is_file(), "it must be there to be refused"
+    told = opened(monkeypatch, outside.root, "run", run=there)
+    assert SECRET in sent(told), "it would be seen where it may"
+    for page in ("run", "experts"):
+        app = opened(monkeypatch, layout.root, page, run=name)
+        assert not app.exception
+        assert "no run of this name" in said(app)
+        assert SECRET not in sent(app)
+    app = opened(monkeypatch, layout.root, "runs", compare=f"{own},{name}")
+    assert not app.exception
+    assert SECRET not in sent(app)
 
 
 def test_a_training_that_is_done_is_shown_from_the_index(tmp_path, monkeypatch):
@@ -50,28 +97,51 @@ def test_a_training_that_is_done_is_shown_from_the_index(tmp_path, monkeypatch):
     happened(layout, run, "skipped", step=9, back_to=5)
     happened(layout, run, "resumed", step=5, routes={})
     index(layout)
-    app = opened(monkeypatch, layout.root, "run", run=run)
+    other_numbers_in_the_index(layout, 7.5)
+    app = opened(monkeypatch, layout.root, "run", run=run, charts="Loss")
     assert not app.exception
     assert "tune: ✓ done" in said(app)
-    assert charts(app) == 1
+    assert curve(app) == [(step, 7.5) for step in range(1, 31)]
+    assert progress(app) == []
     assert "3 events, 1 of them alarms" in said(app)
     happenings = next(one.value for one in app.dataframe if "said" in one.value)
     assert list(happenings["what"]) == ["resumed", "skipped", "alarm"]
     assert happenings["said"][2] == "loss_leaps: the loss leaps to 7"
 
 
-def test_a_run_in_progress_shows_how_far_it_is(tmp_path, monkeypatch):
+def test_a_training_that_is_done_and_in_no_index_is_shown_from_its_folder(tmp_path, monkeypatch):
+    layout = layout_of(tmp_path)
+    index(layout)
+    run = write_run(layout, "tune", steps=3)
+    app = opened(monkeypatch, layout.root, "run", run=run)
+    assert curve(app) == [(step, pytest.approx(2 / step)) for step in (1, 2, 3)]
+
+
+def test_a_run_in_progress_shows_how_far_it_is_from_its_folder_alone(tmp_path, monkeypatch):
     layout = layout_of(tmp_path)
     run = now_running(layout, steps=4)
     happened(layout, run, "training", step=0, steps=8)
+    index(layout)
     app = opened(monkeypatch, layout.root, "run", run=run)
     assert not app.exception
     assert "tune: ▶ running" in said(app)
-    assert charts(app) == 1
+    assert progress(app) == [(50, "step 4 of 8")]
+    first = [(step, pytest.approx(2 / step)) for step in (1, 2, 3, 4)]
+    assert curve(app) == first
+    other_numbers_in_the_index(layout, 7.5)
     metric(layout, run, 5, loss=0.5)
     metric(layout, run, 6, loss=0.25)
     app.run()
     assert not app.exception
+    assert progress(app) == [(75, "step 6 of 8")]
+    assert curve(app) == [*first, (5, 0.5), (6, 0.25)]
+
+
+def test_a_run_in_progress_that_never_told_its_steps_shows_the_last_one(tmp_path, monkeypatch):
+    layout = layout_of(tmp_path)
+    app = opened(monkeypatch, layout.root, "run", run=now_running(layout, steps=4))
+    assert progress(app) == []
+    assert "step 4" in said(app).splitlines()
 
 
 def test_the_end_of_what_a_stage_said_is_shown_as_it_stands(tmp_path, monkeypatch):

@@ -3,6 +3,8 @@
 import shutil
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from tests.dashboard.pages import opened, said
 from tests.dashboard.run_folders import (
     BEGAN,
@@ -12,6 +14,7 @@ from tests.dashboard.run_folders import (
     now_running,
     write_run,
 )
+from uni_moe.artifacts import Layout
 from uni_moe.registry.indexing import index
 
 HOSTILE = "<script>alert(1)</script> [x](http://evil) ![p](http://evil/p.png) :red[x] \u202eabc"
@@ -21,8 +24,10 @@ def table(app):
     return app.dataframe[-1].value
 
 
-def sixty(tmp_path):
-    layout = layout_of(tmp_path)
+@pytest.fixture(scope="module")
+def sixty(tmp_path_factory):
+    """Sixty runs that the index knows; only to be read."""
+    layout = layout_of(tmp_path_factory.mktemp("sixty"))
     for number in range(60):
         write_run(
             layout,
@@ -43,12 +48,11 @@ def test_an_empty_workspace_says_what_to_do_next(tmp_path, monkeypatch):
     assert "Nothing ran here yet. `uni-moe run`" in said(app)
 
 
-def test_sixty_runs_stand_on_two_pages_newest_first(tmp_path, monkeypatch):
-    root = sixty(tmp_path).root
-    app = opened(monkeypatch, root, "runs")
+def test_sixty_runs_stand_on_two_pages_newest_first(sixty, monkeypatch):
+    app = opened(monkeypatch, sixty.root, "runs")
     assert "1 to 50 of 60 runs" in said(app)
     assert list(table(app)["why"])[:2] == ["reason 59", "reason 58"]
-    app = opened(monkeypatch, root, "runs", page=2)
+    app = opened(monkeypatch, sixty.root, "runs", page=2)
     assert not app.exception
     assert "51 to 60 of 60 runs" in said(app)
     assert list(table(app)["why"])[-1] == "reason 0"
@@ -57,8 +61,8 @@ def test_sixty_runs_stand_on_two_pages_newest_first(tmp_path, monkeypatch):
     assert "1 to 11 of 11 runs" in said(app)
 
 
-def test_filters_and_order_come_from_the_address(tmp_path, monkeypatch):
-    root = sixty(tmp_path).root
+def test_filters_and_order_come_from_the_address(sixty, monkeypatch):
+    root = sixty.root
     app = opened(monkeypatch, root, "runs", status="failed")
     assert list(table(app)["error"]) == ["ValueError: it broke"]
     app = opened(monkeypatch, root, "runs", stage="tune", since="2026-03-03", up="true")
@@ -67,8 +71,8 @@ def test_filters_and_order_come_from_the_address(tmp_path, monkeypatch):
     assert list(table(app)["why"]) == ["reason 5"]
 
 
-def test_a_page_that_is_too_high_shows_the_last_one(tmp_path, monkeypatch):
-    app = opened(monkeypatch, sixty(tmp_path).root, "runs", page=99)
+def test_a_page_that_is_too_high_shows_the_last_one(sixty, monkeypatch):
+    app = opened(monkeypatch, sixty.root, "runs", page=99)
     assert not app.exception
     assert "51 to 60 of 60 runs" in said(app)
 
@@ -78,8 +82,8 @@ def keys(app):
     return {one.proto.id.rpartition("-")[2] for one in app.dataframe}
 
 
-def test_other_rows_carry_no_selection_over(tmp_path, monkeypatch):
-    layout = sixty(tmp_path)
+def test_other_rows_carry_no_selection_over(sixty, tmp_path, monkeypatch):
+    layout = Layout(shutil.copytree(sixty.root, tmp_path / "more"))
     before = keys(opened(monkeypatch, layout.root, "runs"))
     assert keys(opened(monkeypatch, layout.root, "runs")) == before
     assert not keys(opened(monkeypatch, layout.root, "runs", status="failed")) & before
@@ -87,13 +91,13 @@ def test_other_rows_carry_no_selection_over(tmp_path, monkeypatch):
     assert not keys(opened(monkeypatch, layout.root, "runs")) & before
 
 
-def test_a_filter_that_nothing_fits_says_so(tmp_path, monkeypatch):
-    app = opened(monkeypatch, sixty(tmp_path).root, "runs", why="nowhere")
+def test_a_filter_that_nothing_fits_says_so(sixty, monkeypatch):
+    app = opened(monkeypatch, sixty.root, "runs", why="nowhere")
     assert "No run fits these filters." in said(app)
 
 
-def test_what_is_no_moment_is_told_with_what_to_write(tmp_path, monkeypatch):
-    app = opened(monkeypatch, sixty(tmp_path).root, "runs", since="yesterday")
+def test_what_is_no_moment_is_told_with_what_to_write(sixty, monkeypatch):
+    app = opened(monkeypatch, sixty.root, "runs", since="yesterday")
     assert not app.exception
     assert "write 2026-03-31 for a day" in said(app)
 

@@ -14,7 +14,7 @@ from tests.integration.little_home import HOLD, POINTS, REPOSITORY, make_home, n
 from tests.stores.database_front import database_front
 from tests.stores.front import fronted
 from tests.stores.postgres import postgres_server
-from tests.stores.servers import SWIFT, swift
+from tests.stores.servers import swift
 from tests.stores.workspace import register_one
 from tests.unit.registry.workspace import tables
 from uni_moe.audit_evidence import audited
@@ -62,10 +62,6 @@ def database():
 @pytest.fixture(scope="module")
 def bucket(tmp_path_factory):
     """A server that keeps what it was sent when it is killed; one in memory would not."""
-    if not SWIFT.exists():
-        pytest.skip(
-            "swift is not installed: apt-get install swift-{proxy,account,container,object}"
-        )
     with swift(tmp_path_factory.mktemp("swift")) as served, fronted(served.server) as (door, seen):
         yield served, door, seen
 

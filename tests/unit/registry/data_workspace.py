@@ -1,19 +1,18 @@
 """Tiny workspaces with tables: manifests, ledgers and answers that name samples by hand."""
 
 import json
-from dataclasses import replace
 
+from tests.unit.registry.workspace import RULES as RULES
+from tests.unit.registry.workspace import report_of
 from uni_moe.artifacts import parent_ids, write_artifact, write_json
-from uni_moe.config import Gate
 from uni_moe.data.exposures import FILE as LEDGER
 from uni_moe.data.exposures import LedgerEntry, write_entries
 from uni_moe.data.manifest import COLUMNS
 from uni_moe.data.validated import write_accepted, write_quarantine
-from uni_moe.records import ContractReport, EvalReport, RuleVerdict, Score, sha256_text
+from uni_moe.records import ContractReport, RuleVerdict, Score, sha256_text
 from uni_moe.registry.promoting import promote_if_better
 from uni_moe.registry.write import register
 
-RULES = Gate(margin=0.03, min_over_chance=0.25, confidence=0.95, power=0.8, approvals=0)
 KINDS = ("image", "audio")
 
 
@@ -125,18 +124,7 @@ def judge(layout, share, *, judged=("mine/3",)):
     """Write the candidate's report: one modality, and the keys of its items."""
     score = Score(100, share, share - 0.1, share + 0.1, 0.0, 0.25, 0.25, 0.3)
     parents = parent_ids(layout, layout.model, layout.corpus("image"))
-    report = EvalReport(
-        model=parents["artifacts/model"],
-        items={"image": "same"},
-        modalities={"image": score},
-        tasks={"mine/answer": replace(score, swapped=None)},
-        mean=share,
-        bias=0.0,
-        losses={},
-        slots=("base", "image"),
-        load={},
-        knock_out={},
-    )
+    report = report_of(parents["artifacts/model"], score, "mine/answer")
     keys = [*judged, *(f"other/{n}" for n in range(100 - len(judged)))]
     with write_artifact(
         layout.report, stage="evaluate", kind="report", params={}, parents=parents

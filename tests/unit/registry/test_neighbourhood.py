@@ -1,6 +1,9 @@
 """What stands around an artifact, against a slow walk by hand on random graphs."""
 
+import os
 import random
+import sqlite3
+from contextlib import closing
 
 import pytest
 from sqlalchemy import create_engine, insert
@@ -84,14 +87,15 @@ def test_a_neighbourhood_is_what_a_walk_by_hand_finds(session, seed, way):
     wanted |= {name_of(one): -far for one, far in above.items()}
     assert {one.id: one.steps for one in told.nodes} == wanted | {name_of(centre): 0}
     own = {int(one.id, 16) for one in told.nodes}
-    assert {(int(one.child, 16), int(one.parent, 16)) for one in told.links} == {
-        (child, parent) for child, parent in edges if {child, parent} <= own
-    }
+    between = sorted(edge for edge in edges if own.issuperset(edge))
+    assert list(told.links) == [
+        Link(name_of(child), name_of(parent), 0) for child, parent in between
+    ]
     assert (told.left_out, told.is_endless, told.found) == (0, False, len(told.nodes) - 1)
     assert all(one.kind == kinds[int(one.id, 16)] for one in told.nodes)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", [3, 13, 17, 18, 21, 24])  # whose last one has many above it
 def test_of_one_kind_links_lead_through_what_is_hidden(session, seed):
     kinds, edges = random_graph(seed)
     write(session, kinds, edges)
@@ -100,12 +104,17 @@ def test_of_one_kind_links_lead_through_what_is_hidden(session, seed):
     assert own - {39} == {
         one for one in by_hand(edges, 39, 40, up=True) if kinds[one] == "model"
     } - {39}
-    hidden = set(kinds) - own
-    for link in told.links:
-        inner = [(c, p) for c, p in edges if c in {int(link.child, 16), *hidden}]
-        far = by_hand([e for e in inner if e[0] in hidden or e[0] == int(link.child, 16)],
-                      int(link.child, 16), 40, up=True)  # fmt: skip
-        assert far[int(link.parent, 16)] == link.through + 1
+    wanted = []
+    for child in sorted(own):
+        inner = [(one, parent) for one, parent in edges if one == child or one not in own]
+        far = by_hand(inner, child, 40, up=True)
+        wanted += [
+            Link(name_of(child), name_of(parent), far[parent] - 1)
+            for parent in sorted(own - {child})
+            if parent in far
+        ]
+    assert list(told.links) == wanted
+    assert max(link.through for link in wanted) > 1, "a graph that hides next to nothing"
 
 
 def test_a_hub_is_cut_and_what_is_left_out_is_counted(session, monkeypatch):
@@ -155,6 +164,39 @@ def test_names_numbers_and_beginnings_of_ids_mean_one_artifact(layout):
     told = neighbourhood(layout, model)
     assert told.nodes[0].versions == (1,)
     assert {one.kind for one in told.nodes} == {"samples", "corpus", "expert", "model", "report"}
+
+
+@pytest.fixture
+def paths(layout, tmp_path_factory):
+    """Names of an artifact that lies in another workspace, from here, and of one beside ours."""
+    elsewhere = Layout(tmp_path_factory.mktemp("elsewhere"))
+    beside = Layout(layout.root / "beside")
+    for one in (elsewhere, beside):
+        workspace.candidate(one, "secret", 0.5)
+    up = os.path.relpath(elsewhere.model, layout.root)
+    names = (str(elsewhere.model), up, f"artifacts/../{up}", "beside/artifacts/model")
+    assert all(read_card(layout.root / name).id for name in names)
+    return names
+
+
+def test_a_path_that_the_index_does_not_know_names_nothing_though_it_leads_to_a_card(
+    layout, paths, monkeypatch
+):
+    monkeypatch.setattr("uni_moe.registry.naming.read_card", pytest.fail)
+    for said in paths:
+        assert meant(layout, said) == []
+
+
+def test_a_card_that_is_named_like_a_path_is_meant_itself_and_not_what_the_path_leads_to(
+    layout, paths, monkeypatch
+):
+    model = read_card(layout.model).id
+    monkeypatch.setattr("uni_moe.registry.naming.read_card", pytest.fail)
+    for said in paths:
+        with closing(sqlite3.connect(layout.registry)) as connection, connection:
+            changed = "update artifacts set name = ? where id = ?"
+            assert connection.execute(changed, (said, model)).rowcount == 1
+        assert [(one.id, one.name) for one in meant(layout, said)] == [(model, said)]
 
 
 @pytest.mark.parametrize(

@@ -41,24 +41,31 @@ def train(layout, weights, *, raw="raw", params=None):
 def judge(layout, share, *, items="same", about=None, read=()):
     score = Score(100, share, share - 0.1, share + 0.1, 0.0, 0.25, 0.25, 0.3)
     parents = parent_ids(layout, layout.model, layout.corpus("image"), *read)
-    report = EvalReport(
-        model=about or parents["artifacts/model"],
-        items={"image": items},
-        modalities={"image": score},
-        tasks={"playground/shape": replace(score, swapped=None)},
-        mean=share,
-        bias=0.0,
-        losses={},
-        slots=("base", "image"),
-        load={},
-        knock_out={},
-    )
+    model = about or parents["artifacts/model"]
+    report = report_of(model, score, "playground/shape", items={"image": items})
     with write_artifact(
         layout.report, stage="evaluate", kind="report", params={}, parents=parents
     ) as draft:
         write_json(draft.folder / "report.json", asdict(report))
         (draft.folder / "answers.jsonl").write_text("".join(answers(share)))
         draft.results["mean"] = share
+
+
+def report_of(model, score, task, **told):
+    """Return the report of a model on one modality and its only task; `told` takes other fields."""
+    fields = {
+        "model": model,
+        "items": {"image": "same"},
+        "modalities": {"image": score},
+        "tasks": {task: replace(score, swapped=None)},
+        "mean": score.score,
+        "bias": 0.0,
+        "losses": {},
+        "slots": ("base", "image"),
+        "load": {},
+        "knock_out": {},
+    }
+    return EvalReport(**(fields | told))
 
 
 def answers(share):

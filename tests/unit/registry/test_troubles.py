@@ -87,7 +87,7 @@ def test_two_models_of_one_number_are_both_told(layout):
         change(file, number=1)
     rebuild(layout)
     assert {version.model for version in read.models(layout)} == {first.model, second.model}
-    with pytest.raises(LineageError, match="names 0 artifacts"):
+    with pytest.raises(LineageError, match="names 2 artifacts"):
         read.lineage(layout, "1")
 
 

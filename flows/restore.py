@@ -23,7 +23,8 @@ from uni_moe.storage.remote import read_remote
 from uni_moe.workspace import PACKAGE
 
 Say = Callable[[str], None]
-_CODE = re.compile(r"^  - code: (?P<place>.+)$", re.MULTILINE)
+# Where the code of a graph lies: a variable says it in those of earlier versions.
+_CODE = re.compile(r"^ +- (?:code: (.+)|(.+)/stage\.py)$", re.MULTILINE)
 _FROZEN = "  ingest:\n    frozen: true\n"
 
 
@@ -98,10 +99,7 @@ def _lay_out(layout: Layout, back: Layout, kept: Path) -> None:
     shutil.copytree(kept / CONTRACTS, back.root / CONTRACTS)
     graph = (kept / "dvc.yaml").read_text(encoding="utf-8")
     lock = (kept / LOCK).read_text(encoding="utf-8")
-    named = _CODE.search(graph)
-    if named is not None:
-        graph = _CODE.sub(f"  - code: {PACKAGE}", graph)
-        lock = lock.replace(f"- path: {named['place']}/", f"- path: {PACKAGE}/")
+    graph, lock = at_our_code(graph, lock)
     write_text(back.root / "dvc.yaml", graph)
     write_text(back.root / LOCK, lock)
     write_text(back.params, (kept / "params.yaml").read_text(encoding="utf-8"))
@@ -111,6 +109,17 @@ def _lay_out(layout: Layout, back: Layout, kept: Path) -> None:
         place = Path(os.path.normpath(back.root / raw))
         if place.is_relative_to(back.root):
             place.symlink_to(theirs)
+
+
+def at_our_code(graph: str, lock: str) -> tuple[str, str]:
+    """Return a graph and its lock with their code named where it lies on this machine."""
+    named = _CODE.search(graph)
+    if named is None:
+        return graph, lock
+    place = named[1] or named[2]
+    graph = graph.replace(f"- code: {place}\n", f"- code: {PACKAGE}\n")
+    graph = graph.replace(f"- {place}/", f"- {PACKAGE}/")
+    return graph, lock.replace(f"- path: {place}/", f"- path: {PACKAGE}/")
 
 
 def _tell_of(layout: Layout, back: Layout) -> None:

@@ -115,8 +115,8 @@ def _graph() -> str:
 
 
 def here(graph: str) -> str:
-    """Return a graph whose code is named by the full path of this one."""
-    return graph.replace("- code: uni_moe", f"- code: {PACKAGE}")
+    """Return the default workspace's graph as it stands elsewhere: full paths of this code."""
+    return graph.replace("- uni_moe/", f"- {PACKAGE}/")
 
 
 def whole_paths(lock: str) -> str:

@@ -15,7 +15,7 @@ from uni_moe.cli_stages import STAGES
 
 ROOT = Path(__file__).parents[2]
 GRAPH = ROOT / "dvc.yaml"
-PREFIX = "${code}/"
+PREFIX = "uni_moe/"
 
 
 def imported_files(stage: str, graph: grimp.ImportGraph) -> list[str]:
@@ -48,7 +48,7 @@ def import_graph() -> grimp.ImportGraph:
 
 
 def with_code_deps(text: str) -> str:
-    """Return dvc.yaml with the lines of ${code} as they should be."""
+    """Return dvc.yaml with the lines of code as they should be."""
     graph = import_graph()
     lines = [line for line in text.splitlines() if not line.strip().startswith(f"- {PREFIX}")]
     out: list[str] = []

@@ -16,13 +16,15 @@ def test_every_recipe_makes_a_workspace_whose_graph_fits(tmp_path):
         made = make_workspace(tmp_path / name, name)
         check_graph(made)
         assert not refresh(made)
-        assert f"- code: {ROOT / 'uni_moe'}" in (made / "dvc.yaml").read_text()
+        graph = (made / "dvc.yaml").read_text()
+        assert f"- {ROOT / 'uni_moe'}/stage.py\n" in graph
+        assert "- uni_moe/" not in graph
 
 
 def test_a_graph_of_another_version_is_told_and_written_anew(tmp_path):
     made = make_workspace(tmp_path / "space", "smoke")
     whole = (made / "dvc.yaml").read_text()
-    (made / "dvc.yaml").write_text(whole.replace("      - ${code}/errors.py\n", "", 1))
+    (made / "dvc.yaml").write_text(whole.replace(f"      - {ROOT}/uni_moe/errors.py\n", "", 1))
     with pytest.raises(ConfigError, match="not the graph of this version") as told:
         check_graph(made)
     assert "uni-moe refresh" in told.value.remedy

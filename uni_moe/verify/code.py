@@ -18,7 +18,7 @@ from uni_moe.artifacts import code_hash_of
 from uni_moe.workspace import HOUSE, PACKAGE
 from uni_moe.yaml_text import parse_yaml
 
-_PREFIX = "${code}/"
+_PREFIX = "uni_moe/"
 _SOMETIMES = "uni_moe.model.backends.kernels"  # where Triton is
 _BESIDE = """
 import importlib, json, sys

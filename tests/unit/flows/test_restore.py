@@ -4,7 +4,7 @@ from contextlib import chdir
 
 import pytest
 
-from flows.restore import restore
+from flows.restore import at_our_code, restore
 from tests.integration.little_home import environment, make_home, new_data
 from tests.stores.workspace import commit
 from tests.unit.registry.workspace import RULES, candidate
@@ -13,6 +13,7 @@ from uni_moe.errors import ConfigError, LineageError
 from uni_moe.registry.graphs import keep_graph
 from uni_moe.registry.promoting import promote_if_better
 from uni_moe.registry.write import register
+from uni_moe.workspace import PACKAGE
 
 
 def silent(_line):
@@ -73,3 +74,22 @@ def test_a_version_of_which_nothing_was_kept_is_told(home, tmp_path):
     with pytest.raises(LineageError, match="made by is not kept"):
         restore(home, None, tmp_path / "back", silent)
     assert not (tmp_path / "back").exists()
+
+
+def graph_of(place, *, in_a_variable):
+    head, listed = (f"vars:\n  - code: {place}\n\n", "${code}") if in_a_variable else ("", place)
+    files = f"      - {listed}/data/x.py\n      - {listed}/stage.py\n"
+    graph = f"{head}stages:\n  a:\n    deps:\n      - artifacts/uni_moe\n{files}"
+    paths = ("artifacts/uni_moe", f"{place}/data/x.py", f"{place}/stage.py")
+    return graph, "".join(f"- path: {path}\n" for path in paths)
+
+
+@pytest.mark.parametrize("place", ["uni_moe", "/elsewhere/uni_moe"])
+@pytest.mark.parametrize("in_a_variable", [True, False])
+def test_code_is_named_where_it_lies_here(place, in_a_variable):
+    before = graph_of(place, in_a_variable=in_a_variable)
+    assert at_our_code(*before) == graph_of(PACKAGE, in_a_variable=in_a_variable)
+
+
+def test_a_graph_without_code_stays():
+    assert at_our_code("stages: {}\n", "- path: x/y.py\n") == ("stages: {}\n", "- path: x/y.py\n")

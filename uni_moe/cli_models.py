@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from uni_moe.artifacts import Layout
 from uni_moe.command import Command
 from uni_moe.config import load_params
-from uni_moe.errors import ConfigError
+from uni_moe.errors import ConfigError, LineageError
 from uni_moe.model.describing import telling_of
 from uni_moe.workspace import recipe_file
 
@@ -109,11 +109,17 @@ def _import_official(arguments: argparse.Namespace) -> None:
     )
     if not arguments.json:
         print(found.text(), flush=True)
-    sizes = import_published(found, arguments.out)
-    if arguments.json:
-        print(json.dumps(found.receipt() | sizes, indent=1))
-    else:
-        print(_wrote(arguments.out, sizes))
+    try:
+        sizes = import_published(found, arguments.out)
+    except LineageError:
+        if arguments.json:  # every key is told where it is refused, too
+            print(json.dumps(found.receipt(), indent=1), flush=True)
+        raise
+    print(
+        json.dumps(found.receipt() | sizes, indent=1)
+        if arguments.json
+        else _wrote(arguments.out, sizes)
+    )
     return None
 
 
@@ -177,6 +183,8 @@ def _surgery(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(json.dumps(receipt, indent=1))
         return
+    for line in receipt.get("notes", ()):
+        print(f"note: {line}")
     if receipt["inverse"] is None:
         print("it cannot be undone from the result alone")
     else:

@@ -84,6 +84,44 @@ def test_an_adapter_is_merged_by_hand(published, tmp_path):
     assert torch.equal(packed[0], old[0])
 
 
+def test_the_delta_of_one_expert_that_rounding_swallows_is_told(published, tmp_path, capsys):
+    folder, _ = published()
+    name = "model.layers.2.mlp.experts.{}.up_proj"
+    halves = {}
+    for slot, scale in ((0, 1.0), (1, 1e-20), (2, 0.0)):
+        start = f"base_model.model.{name.format(slot)}.lora_"
+        halves[f"{start}A.weight"] = torch.randn(3, 32)
+        halves[f"{start}B.weight"] = torch.randn(48, 3) * scale
+    torch.save(halves, folder / "adapter_model.bin")
+    (folder / "adapter_config.json").write_text(json.dumps({"r": 3, "lora_alpha": 6}))
+    said = refused([folder], tmp_path / "back", LineageError)
+    assert "1 of 2 trained adapters would change nothing" in said
+    assert f"{name.format(1)}.weight: delta of norm" in said
+    assert main(["import-official", str(folder), "--out", str(tmp_path / "back"), "--json"]) == 5
+    assert len(json.loads(capsys.readouterr().out)["merged"]) == 6
+
+
+def test_an_adapter_of_what_nobody_reads_is_told_as_ignored(published, tmp_path):
+    folder, _ = published()
+    name = "model.mm_audio_aligner.decoder.audio_decoder.embed_tokens"
+    aligner = torch.load(folder / "mm_audio_aligner.bin", weights_only=True)
+    torch.save(aligner | {f"{name}.weight": torch.zeros(9, 32)}, folder / "mm_audio_aligner.bin")
+    later = tmp_path / "e2"
+    later.mkdir()
+    start = f"base_model.model.{name}.lora_"
+    halves = {f"{start}A.weight": torch.randn(3, 32), f"{start}B.weight": torch.randn(9, 3)}
+    torch.save(halves, later / "adapter_model.bin")
+    (later / "adapter_config.json").write_text(json.dumps({"r": 3, "lora_alpha": 6}))
+    found = plan_of([folder, later])
+    lines = [line for line in found.text().splitlines() if ".lora_" in line]
+    assert len(lines) == 2
+    assert all(line.startswith("ignored  e2/adapter_model.bin") for line in lines)
+    import_published(found, tmp_path / "back")
+    receipt = json.loads((tmp_path / "back" / "import.json").read_text())
+    assert not receipt["merged"]
+    assert sum(".lora_" in name for name in receipt["ignored"]) == 2
+
+
 def test_what_was_trained_later_wins(published, tmp_path):
     folder, model = published()
     later = tmp_path / "e2"
@@ -224,6 +262,22 @@ def test_a_gap_in_an_aligner_is_told_with_every_other_key(what, name, published,
     assert f"missing: {ours}" in told.err
     assert "config.json describes no network" not in told.err
     assert not out.exists()
+
+
+def test_json_tells_every_key_before_a_gap_is_refused(published, tmp_path, capsys):
+    folder, _ = published()
+    weights = shard_of(folder)
+    del weights["model.norm.weight"]
+    weights["model.something.new"] = torch.zeros(1)
+    save_file(weights, folder / "model.safetensors")
+    assert main(["import-official", str(folder), "--out", str(tmp_path / "back"), "--json"]) == 5
+    said = capsys.readouterr()
+    told = json.loads(said.out)
+    assert told["missing"] == ["language_model.model.norm.weight"]
+    assert told["unknown"] == ["published/model.safetensors: model.something.new"]
+    assert "published/model.safetensors: lm_head.weight" in told["used"]
+    assert "missing: language_model.model.norm.weight" in said.err
+    assert not (tmp_path / "back").exists()
 
 
 def test_a_missing_shard_is_named(published, tmp_path):

@@ -47,6 +47,7 @@ def add_words(command: Command) -> None:
     give.add_argument(
         "--style", choices=("experts", "deepspeed"), default="experts", help="4- or 8-expert names"
     )
+    give.add_argument("--absolute", action="store_true", help="name its encoders by full paths")
     give.add_argument("--json", action="store_true", help="as JSON")
     _surgery_words(command("surgery", _surgery, "operate on a model's experts, with a receipt"))
 
@@ -158,9 +159,19 @@ def _export_official(arguments: argparse.Namespace) -> None:
     from uni_moe.checkpoints.descent import note
     from uni_moe.checkpoints.published_export import export_published
 
-    sizes = export_published(arguments.model, arguments.out, style=arguments.style)
+    sizes = export_published(
+        arguments.model, arguments.out, style=arguments.style, absolute=arguments.absolute
+    )
     note(Layout(arguments.workspace.resolve()), arguments.out)
-    print(json.dumps(sizes, indent=1) if arguments.json else _wrote(arguments.out, sizes))
+    if arguments.json:
+        print(json.dumps(sizes, indent=1))
+        return
+    if not arguments.absolute:
+        print(
+            "note: config.json names the encoders relative to this folder; the published loader "
+            f"looks for them from where it is started: `cd {arguments.out}`, or --absolute"
+        )
+    print(_wrote(arguments.out, sizes))
 
 
 def _wrote(out: Path, sizes: Mapping[str, int]) -> str:

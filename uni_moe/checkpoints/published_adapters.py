@@ -173,7 +173,10 @@ class Merging:
         for delta in own:
             assert delta.a is not None
             assert delta.b is not None
-            b, a = self.read(delta.b).float(), self.read(delta.a).float()
+            b = self.read(delta.b).float()
+            if not b.any():
+                continue  # nothing was trained; adding it would turn -0 into 0
+            a = self.read(delta.a).float()
             change = delta.scale * (b @ a)
             self._trained += int(nonzero(change).sum())
             alone = (tensor.float() + change).to(tensor.dtype)

@@ -127,7 +127,11 @@ def test_an_adapter_is_merged_by_hand(published, tmp_path):
         {f"{name}.lora_A.weight": a, f"{name}.lora_B.weight": b}, folder / "adapter_model.bin"
     )
     (folder / "adapter_config.json").write_text(json.dumps({"r": 3, "lora_alpha": 6}))
-    import_published(plan_of([folder]), tmp_path / "back")
+    found = plan_of([folder])
+    note = "published/adapter_model.bin does not say on which weights it was trained"
+    assert f"note     {note}" in found.text()
+    assert note in found.receipt()["notes"][0]
+    import_published(found, tmp_path / "back")
     back = UniMoeForConditionalGeneration.from_pretrained(tmp_path / "back")
     packed = back.sparse_layers()[2].experts.gate_up_proj
     old = model.sparse_layers()[2].experts.gate_up_proj

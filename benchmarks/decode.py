@@ -2,10 +2,11 @@
 
 Both networks have the same weights, and both are asked through their public `generate`. What was
 read before is in the cache already, all but the prompt's last token, so that steps of one token
-alone are timed. The floor is what a written answer needs: attention's matrices, the experts that
-our network chose for it with the rows that it gave them, and the head, each multiplied once a step
-by torch's own product, and nothing else. That is mostly reading; a network below the floor reads
-faster than that product does.
+alone are timed. Beside both stands F.linear over what a written answer needs: attention's matrices,
+the experts that our network chose for it with the rows that it gave them, and the head, each
+multiplied once a step, and nothing else. That is mostly reading, yet torch's product does not read
+as fast as memory does, and a network may be faster. So the bytes of these weights that everyone
+gets through in a second are told beside what this machine reads when it only sums numbers up.
 
 Shapes
     B  prompts    T  positions    K  experts each token visits
@@ -17,6 +18,7 @@ import argparse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -26,16 +28,18 @@ from transformers import LlamaConfig, MixtralConfig, MixtralForCausalLM
 
 from benchmarks.answers import Bars, Case, Claim, Number, at_least, at_most, rows_of
 from benchmarks.peers import DTYPES
-from benchmarks.places import Run
+from benchmarks.places import Clock, Run
 from benchmarks.rounds import OURS, Contender, Measured, middle
 from benchmarks.setup import Setup
 from uni_moe.model.backends.base import visits_of
 from uni_moe.model.config import UniMoeConfig
 from uni_moe.model.network import UniMoeForConditionalGeneration
 
-FLOOR = "floor, by F.linear"
+PRODUCTS = "F.linear over the active weights"
 PEERS = {"mixtral eager": "eager", "mixtral grouped": "grouped_mm"}
 _FIRST_WORD = 3  # ids below are padding, begin and end
+_SUMMED_BYTES = 1 << 29  # more than caches hold
+_SUMS = 5
 _CHECKED = 3  # prompts whose tokens are compared
 
 
@@ -84,13 +88,17 @@ def answer(setup: Setup, options: argparse.Namespace) -> Iterator[Case]:
 def _case(setup: Setup, shape: Shape) -> Case:
     build = partial(runs, shape, setup.seed, setup.device)
     measured = setup.compare(partial(build, with_ours=True), partial(build, with_ours=False))
-    ours, floor = Contender(OURS), Contender(FLOOR)
+    ours, products = Contender(OURS), Contender(PRODUCTS)
     bars = setup.held(bars_of(shape, setup.device))
-    pairs = [(ours, floor), (floor, ours)]
-    pairs += [(one, ours) for one in measured.seconds if one not in (ours, floor)]
+    pairs = [(ours, products), (products, ours)]
+    pairs += [(one, ours) for one in measured.seconds if one not in (ours, products)]
     pairs += [pair for pair in bars if pair not in pairs]
     rows = rows_of(measured, [Claim(*pair, bars.get(pair)) for pair in pairs])
-    numbers = [*_speeds(measured, shape), differing(shape, setup.seed, setup.device)]
+    numbers = [
+        *_speeds(measured, shape),
+        *_read(measured, shape, setup),
+        differing(shape, setup.seed, setup.device),
+    ]
     return Case(str(shape), rows, numbers, clock=str(setup.clock))
 
 
@@ -100,7 +108,7 @@ def bars_of(shape: Shape, device: str) -> Bars:
         return {}
     ours, alone = Contender(OURS), shape.batch == 1
     bars = {(Contender(name), ours): at_least(1.35 if alone else 1.0) for name in PEERS}
-    return {**bars, (Contender(FLOOR), ours): at_least(0.65)} if alone else bars
+    return {**bars, (Contender(PRODUCTS), ours): at_least(0.65)} if alone else bars
 
 
 def _speeds(measured: Measured, shape: Shape) -> list[Number]:
@@ -111,8 +119,30 @@ def _speeds(measured: Measured, shape: Shape) -> list[Number]:
     ]
 
 
+def _read(measured: Measured, shape: Shape, setup: Setup) -> Iterator[Number]:
+    """Give the bytes of active weights a second, and their share of what memory gives."""
+    size = active_bytes(network(shape, setup.seed, setup.device), shape)
+    bandwidth = read_bandwidth(setup.clock)
+    yield Number("read bandwidth, summing up", bandwidth / 1e9, "GB/s")
+    for one in (Contender(OURS), Contender(PRODUCTS)):
+        each = size / middle(measured.seconds[one])[1]
+        yield Number(f"{one}, active weights", each / 1e9, "GB/s")
+        yield Number(f"{one}, share of the read bandwidth", each / bandwidth)
+
+
+def read_bandwidth(clock: Clock) -> float:
+    """Return the most bytes per second that a sum over a large tensor reads."""
+    x = torch.ones(_SUMMED_BYTES // 4, device=clock.device)
+    x.sum()
+    times = [clock.now()]
+    for _ in range(_SUMS):
+        x.sum()
+        times.append(clock.now())
+    return _SUMMED_BYTES / min(after - before for before, after in pairwise(times))
+
+
 def runs(shape: Shape, seed: int, device: str, *, with_ours: bool) -> dict[str, Run]:
-    """Build both networks from one set of weights, and the floor."""
+    """Build both networks from one set of weights, and what only multiplies by them."""
     ours = network(shape, seed, device)
     theirs = mixtral(shape, ours)
     found: dict[str, Run] = {
@@ -120,7 +150,7 @@ def runs(shape: Shape, seed: int, device: str, *, with_ours: bool) -> dict[str, 
     }
     if not with_ours:
         return found
-    return {OURS: partial(_generate, ours, shape), **found, FLOOR: floor(ours, shape)}
+    return {OURS: partial(_generate, ours, shape), **found, PRODUCTS: products(ours, shape)}
 
 
 def network(shape: Shape, seed: int, device: str) -> UniMoeForConditionalGeneration:
@@ -209,7 +239,7 @@ def _prompts(shape: Shape, index: int) -> Tensor:
     return torch.randint(_FIRST_WORD, shape.vocabulary, size, generator=generator)
 
 
-def floor(model: UniMoeForConditionalGeneration, shape: Shape) -> Run:
+def products(model: UniMoeForConditionalGeneration, shape: Shape) -> Run:
     """Return what multiplies every weight that a written answer needs, once a step."""
     attention, experts, head = active_weights(model)
     visits = visits_of_answer(model, shape)
@@ -249,6 +279,21 @@ def visits_of_answer(model: UniMoeForConditionalGeneration, shape: Shape) -> lis
         steps = expert_BTK[:, shape.prompt - 1 :].unbind(1)
         found.append([visits_of(expert_BK, shape.experts).load() for expert_BK in steps])
     return found
+
+
+def active_bytes(model: UniMoeForConditionalGeneration, shape: Shape) -> int:
+    """Return the bytes of all weights that an answer's steps need, each counted once a step."""
+    attention, experts, head = active_weights(model)
+    visits = visits_of_answer(model, shape)
+    always = sum(weight.nbytes for layer in attention for weight in layer) + head.nbytes
+    chosen = sum(
+        sum(part.nbytes for part in pair)
+        for layer, pairs in enumerate(experts)
+        for step in range(shape.new)
+        for pair, count in zip(pairs, visits[layer][step], strict=True)
+        if count
+    )
+    return shape.new * always + chosen
 
 
 def active_weights(

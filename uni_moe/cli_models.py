@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from uni_moe.artifacts import Layout
 from uni_moe.command import Command
 from uni_moe.config import load_params
-from uni_moe.errors import ConfigError
+from uni_moe.errors import ConfigError, LineageError
 from uni_moe.model.describing import telling_of
 from uni_moe.workspace import recipe_file
 
@@ -47,6 +47,7 @@ def add_words(command: Command) -> None:
     give.add_argument(
         "--style", choices=("experts", "deepspeed"), default="experts", help="4- or 8-expert names"
     )
+    give.add_argument("--absolute", action="store_true", help="name its encoders by full paths")
     give.add_argument("--json", action="store_true", help="as JSON")
     _surgery_words(command("surgery", _surgery, "operate on a model's experts, with a receipt"))
 
@@ -109,11 +110,17 @@ def _import_official(arguments: argparse.Namespace) -> None:
     )
     if not arguments.json:
         print(found.text(), flush=True)
-    sizes = import_published(found, arguments.out)
-    if arguments.json:
-        print(json.dumps(found.receipt() | sizes, indent=1))
-    else:
-        print(_wrote(arguments.out, sizes))
+    try:
+        sizes = import_published(found, arguments.out)
+    except LineageError:
+        if arguments.json:  # every key is told where it is refused, too
+            print(json.dumps(found.receipt(), indent=1), flush=True)
+        raise
+    print(
+        json.dumps(found.receipt() | sizes, indent=1)
+        if arguments.json
+        else _wrote(arguments.out, sizes)
+    )
     return None
 
 
@@ -152,9 +159,19 @@ def _export_official(arguments: argparse.Namespace) -> None:
     from uni_moe.checkpoints.descent import note
     from uni_moe.checkpoints.published_export import export_published
 
-    sizes = export_published(arguments.model, arguments.out, style=arguments.style)
+    sizes = export_published(
+        arguments.model, arguments.out, style=arguments.style, absolute=arguments.absolute
+    )
     note(Layout(arguments.workspace.resolve()), arguments.out)
-    print(json.dumps(sizes, indent=1) if arguments.json else _wrote(arguments.out, sizes))
+    if arguments.json:
+        print(json.dumps(sizes, indent=1))
+        return
+    if not arguments.absolute:
+        print(
+            "note: config.json names the encoders relative to this folder; the published loader "
+            f"looks for them from where it is started: `cd {arguments.out}`, or --absolute"
+        )
+    print(_wrote(arguments.out, sizes))
 
 
 def _wrote(out: Path, sizes: Mapping[str, int]) -> str:
@@ -177,6 +194,8 @@ def _surgery(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(json.dumps(receipt, indent=1))
         return
+    for line in receipt.get("notes", ()):
+        print(f"note: {line}")
     if receipt["inverse"] is None:
         print("it cannot be undone from the result alone")
     else:

@@ -207,13 +207,12 @@ def _lines(found: Difference) -> Iterator[str]:
             if section:
                 yield name
             yield from (_line(each, digests=name == "code") for each in section)
-    if any(one.kind != "identical" for one in found.experts or ()):
-        from uni_moe.model.difference import summary
+    if found.experts:
+        from uni_moe.model.difference import lines, summary
 
         yield "experts"
-        experts = found.experts or ()
-        yield from (f"  {one.text()}" for one in experts if one.kind != "identical")
-        yield f"  {summary(experts)}"
+        yield from (f"  {line}" for line in lines(found.experts))
+        yield f"  {summary(found.experts)}"
     if found.scores:
         yield "scores"
     for score in found.scores:

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import json
 import os
 import platform
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from uni_moe.instructions import instructions
 from uni_moe.native import native
 from uni_moe.routes import Routes
 
+TOLD_ROUTES = "UNI_MOE_ROUTES"  # in the environment: routes to take, as JSON
 # A fast route for float32 must agree with the plain one to this share of the largest value.
 ROUTE_TOLERANCE = 1e-6
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's numbers
@@ -34,11 +38,27 @@ _MAPPED_BYTES = 1 << 17
 def settle(choice: Platform) -> dict[str, Any]:
     """Choose this process's routes and take them; return what was chosen, and on what machine.
 
+    A process that makes again what another one made is told by the environment which routes that
+    one took.
+
     Raises:
         ConfigError: a route is asked for that this machine does not have.
     """
-    take(choose(choice))
+    told = os.environ.get(TOLD_ROUTES)
+    take(choose(choice) if told is None else Routes.from_json(json.loads(told)))
     return taken()
+
+
+def recall(told: Mapping[str, Any], choice: Platform) -> Routes:
+    """Return the routes of a record, as far as this machine has them; else those it would choose.
+
+    Args:
+        told: what `taken` once returned; an old record may lack some.
+        choice: what params.yaml asked for then.
+    """
+    own = choose(choice)
+    recorded = replace(own, **{name: told[name] for name in asdict(own) if name in told})
+    return replace(recorded, **{name: getattr(own, name) for name in _lacking(recorded)})
 
 
 def taken() -> dict[str, Any]:
@@ -51,6 +71,8 @@ def choose(choice: Platform) -> Routes:
 
     Attention: on short sequences the fused kernel's backward on a CPU takes half of a step; plain
     attention gains from oneDNN's products (1.7 times as fast a step, measured on the playground).
+    Long rows do not: at 1024 positions the fused kernel is 1.35 times as fast. One route is chosen
+    for all, since a process's memory is told beforehand by it.
     """
     on_cpu = device().type == "cpu"
     matmul = choice.matmul
@@ -154,13 +176,7 @@ def onednn_is_exact() -> bool:
 
 
 def _check(chosen: Routes) -> None:
-    lacking = []
-    if chosen.matmul == "onednn" and not onednn_is_exact():
-        lacking.append("matmul onednn: it rounds float32 products to bfloat16 here")
-    if chosen.elementwise == "native" and not has_compiled_code():
-        lacking.append("elementwise native: no C compiler built it, or there is no Triton")
-    if chosen.allocator in ("keep", "map") and _mallopt() is None:
-        lacking.append(f"allocator {chosen.allocator}: the C library is not glibc")
+    lacking = [f"{name} {getattr(chosen, name)}: {why}" for name, why in _lacking(chosen).items()]
     if lacking:
         raise ConfigError(
             f"This machine cannot compute as it is told:{bullets(lacking)}",
@@ -168,6 +184,18 @@ def _check(chosen: Routes) -> None:
             remedy="go on where the training began; or set them to `auto` in params.yaml, and the "
             "training begins anew.",
         )
+
+
+def _lacking(chosen: Routes) -> dict[str, str]:
+    """Return the routes that this machine does not have, each with the reason."""
+    lacking = {}
+    if chosen.matmul == "onednn" and not onednn_is_exact():
+        lacking["matmul"] = "it rounds float32 products to bfloat16 here"
+    if chosen.elementwise == "native" and not has_compiled_code():
+        lacking["elementwise"] = "no C compiler built it, or there is no Triton"
+    if chosen.allocator in ("keep", "map") and _mallopt() is None:
+        lacking["allocator"] = "the C library is not glibc"
+    return lacking
 
 
 def _matmul() -> Any:  # noqa: ANN401 - torch types lack it

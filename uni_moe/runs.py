@@ -30,10 +30,12 @@ from uni_moe.artifacts import Layout, write_json
 RECORD, EVENTS, METRICS = "run.json", "events.jsonl", "metrics.jsonl"
 HEARTBEATS, ROUTING = "heartbeat.jsonl", "routing.jsonl"
 HEARTBEAT_S = 5.0
-# What computes with samples, weights and scores: another version may give other bits.
+# What computes with samples, weights and scores: another version may give other bits. What tests
+# alone install is none of them: its coming would look like another environment.
 _PACKAGES = (
-    *("torch", "transformers", "peft", "deepspeed", "numpy", "safetensors", "tokenizers"),
-    *("av", "pillow", "soundfile", "soxr", "kaldi-native-fbank", "espeakng-loader"),
+    *("torch", "triton", "transformers", "peft", "deepspeed", "numpy"),
+    *("safetensors", "tokenizers", "sentencepiece"),
+    *("av", "pillow", "soundfile", "soxr", "espeakng-loader"),
     *("pyarrow", "pandas", "great-expectations", "matplotlib"),
 )
 

@@ -17,6 +17,7 @@ from uni_moe.audit_log import log_file, read_log
 from uni_moe.cli import main
 from uni_moe.cli_stages import PHASES, STAGES
 from uni_moe.data.manifest import read_manifest
+from uni_moe.native import native
 from uni_moe.registry import read
 from uni_moe.registry.write import register
 from uni_moe.verify.code import own_code
@@ -223,6 +224,19 @@ def test_a_model_of_another_machine_is_not_comparable(layout, capsys):
         assert (told["verdict"], told["exit_code"]) == ("not comparable", 9)
         assert "processor was a processor of another maker" in told["not_comparable"][0]
     assert verified(layout, capsys, "1", "--grade", "1")["verdict"] == "passed"
+
+
+@pytest.mark.skipif(native() is None, reason="this machine has no C compiler")
+def test_a_model_is_trained_again_by_the_routes_in_its_record(layout, capsys, monkeypatch):
+    """Its training had no compiler; `auto` takes the one that is here, which gives other bits."""
+    shutil.rmtree(layout.model)
+    with monkeypatch.context() as without:
+        without.setenv("CC", "no-such-compiler")
+        for stage in ("tune", "evaluate"):
+            python(layout.root, "-m", "uni_moe", stage)
+    second = register(layout, reason="no compiler", who="ada")
+    assert (second.number, second.model == read.find(layout, "1").model) == (2, False)
+    assert verified(layout, capsys, "2", *drawing(layout, STEPS))["verdict"] == "passed"
 
 
 def test_a_model_of_other_packages_is_not_comparable(layout, capsys):

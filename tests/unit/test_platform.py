@@ -1,3 +1,4 @@
+import json
 import os
 from dataclasses import asdict, replace
 
@@ -9,7 +10,7 @@ from uni_moe import routes
 from uni_moe.config import Platform
 from uni_moe.errors import ConfigError
 from uni_moe.native import native
-from uni_moe.platform import choose, machine, onednn_is_exact, settle, take
+from uni_moe.platform import choose, machine, onednn_is_exact, recall, settle, take
 from uni_moe.routes import Routes
 
 PLAIN = Routes()
@@ -66,6 +67,23 @@ def test_what_was_settled_is_told_with_the_machine():
     told = settle(Platform.auto(threads=1))
     assert Routes.from_json({name: told[name] for name in asdict(PLAIN)}) == routes.current()
     assert {"device", "accelerator", "torch", "cpu", "machine", "native"} <= set(told)
+
+
+def test_a_process_that_is_told_routes_takes_these_whatever_is_chosen_here(monkeypatch):
+    told = replace(PLAIN, threads=2, attention="plain", experts="grouped")
+    monkeypatch.setenv("UNI_MOE_ROUTES", json.dumps(told.to_json()))
+    settle(Platform.auto(threads=1))
+    assert routes.current() == told
+    take(PLAIN)
+
+
+@pytest.mark.usefixtures("_no_compiler")
+def test_routes_of_a_record_are_taken_as_far_as_the_machine_has_them():
+    choice = Platform.auto(threads=1)
+    told = {"attention": "fused", "experts": "grouped", "elementwise": "native", "device": "cpu"}
+    found = recall(told, choice)
+    assert found == replace(choose(choice), attention="fused", experts="grouped")
+    assert found.elementwise == "torch"
 
 
 def test_an_accelerator_is_asked_for_the_same_bits_again(monkeypatch):

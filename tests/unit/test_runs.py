@@ -1,11 +1,16 @@
 import json
 import os
 import pwd
+import re
+import tomllib
+from pathlib import Path
 
 import pytest
 
 from uni_moe.artifacts import Layout
-from uni_moe.runs import start_run, user
+from uni_moe.runs import environment, start_run, user
+
+ROOT = Path(__file__).parents[2]
 
 
 def lines(path):
@@ -41,3 +46,12 @@ def test_no_variable_says_who_runs_a_process(monkeypatch):
 def test_a_user_without_a_name_is_told_by_number(monkeypatch):
     monkeypatch.setattr(os, "getuid", lambda: 4_000_000_000)
     assert user() == "uid 4000000000"
+
+
+def test_installing_what_tests_need_changes_no_recorded_environment():
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = told["optional-dependencies"]
+    running = [*told["dependencies"], *extras["train"], *extras["ops"]]
+    names = {re.match(r"[\w-]+", line)[0].lower() for line in running}
+    names.add("triton")  # torch brings it where there is an accelerator
+    assert set(environment()["packages"]) <= names

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from uni_moe.checkpoints.tensors import Shape, TensorFile
 from uni_moe.errors import DataError, bullets
+from uni_moe.model.merging import check_arrived, nonzero, swallowed
 
 _LORA = re.compile(r"(?P<target>.+)\.lora_(?P<side>[AB])(\.default)?\.weight")
 _BUILT_IN = re.compile(r"(?P<target>.+_proj)_lora_(?P<side>[AB])\.weight")
@@ -149,23 +150,47 @@ def misfits(deltas: Mapping[str, Sequence[Delta]], shapes: Mapping[str, Shape]) 
                 yield f"the adapter of {target} makes {(b[0], a[1])}, not {weight}"
 
 
-def merged(source: Source, deltas: Mapping[str, Sequence[Delta]]) -> Tensor:
-    """Return a tensor with its adapters merged, in its own precision.
+class Merging:
+    """Published weights with their adapters merged, and whether every trained delta arrived."""
 
-    A half of an adapter may have adapters of its own: the 8-expert variant's training puts them
-    there.
-    """
-    tensor = source.read()
-    own = deltas.get(source.known_as, ())
-    if not own:
-        return tensor
-    whole = tensor.float()
-    for delta in own:
-        assert delta.a is not None
-        assert delta.b is not None
-        b, a = merged(delta.b, deltas).float(), merged(delta.a, deltas).float()
-        whole = whole + delta.scale * (b @ a)
-    return whole.to(tensor.dtype)
+    def __init__(self, deltas: Mapping[str, Sequence[Delta]]) -> None:
+        """Take the adapters: the name of a weight -> its own."""
+        self._deltas = deltas
+        self._trained = 0
+        self._lost: list[str] = []
+
+    def read(self, source: Source) -> Tensor:
+        """Return a tensor with its adapters merged, in its own precision.
+
+        A half of an adapter may have adapters of its own: the 8-expert variant's training puts them
+        there.
+        """
+        tensor = source.read()
+        own = self._deltas.get(source.known_as, ())
+        if not own:
+            return tensor
+        whole = tensor.float()
+        for delta in own:
+            assert delta.a is not None
+            assert delta.b is not None
+            b = self.read(delta.b).float()
+            if not b.any():
+                continue  # nothing was trained; adding it would turn -0 into 0
+            a = self.read(delta.a).float()
+            change = delta.scale * (b @ a)
+            self._trained += int(nonzero(change).sum())
+            alone = (tensor.float() + change).to(tensor.dtype)
+            self._lost += swallowed(source.known_as, tensor, change, alone)
+            whole = whole + change
+        return whole.to(tensor.dtype)
+
+    def check(self) -> None:
+        """Refuse what was read so far where a delta was trained and changes nothing.
+
+        Raises:
+            LineageError: its weight's precision cannot hold it.
+        """
+        check_arrived(self._trained, self._lost)
 
 
 def _half(deltas: Deltas, target: str, side: str, source: Source, empty: Delta) -> Source | None:

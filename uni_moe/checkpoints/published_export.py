@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,15 +19,18 @@ from uni_moe.checkpoints.whole import check_absent, read_config, whole_model
 from uni_moe.errors import LineageError, bullets
 from uni_moe.model.config import UniMoeConfig
 from uni_moe.model.processor import PROCESSOR, UniMoeProcessor
-from uni_moe.model.published.config import config_to_published
-from uni_moe.model.published.names import Hearing, Style
-from uni_moe.model.published.plan import take_out
+from uni_moe.model.published.config import BUILT_IN, config_to_published
+from uni_moe.model.published.names import Hearing, Style, published_names
+from uni_moe.model.published.plan import part_of, take_out
 from uni_moe.model.published.unpublished import unpublished
 
-_SIDE = {  # file of its own -> what its keys begin with, in the order in which it holds them
-    "mm_projector.bin": ("model.mm_projector.",),
-    "mm_audio_aligner.bin": ("model.query_tokens", "model.mm_audio_aligner."),
+_SIDE = {  # file of its own -> what its keys begin with
+    "mm_projector.bin": r"model\.mm_projector\.",
+    "mm_audio_aligner.bin": r"model\.(query_tokens|mm_audio_aligner\.)",
+    "mlp_gates.bin": r"model\.layers\.\d+\.mlp\.(gate|deepspeed_moe\.gate\.wg)\.",
+    "fm_adapter.bin": r"model\.layers\.\d+\.mlp\.deepspeed_moe\.fm_",
 }
+_FEED_FORWARD = re.compile(r"(model\.layers\.\d+\.mlp\.(.+\.)?(gate|up|down)_proj)\.weight")
 _TOWERS = {
     "vision_tower": "model.vision_tower.vision_tower.",
     "audio_tower": "model.audio_tower.audio_tower.",
@@ -39,11 +44,24 @@ _TOKENIZER = (
 )
 
 
-def export_published(model: Path, out: Path, *, style: Style = "experts") -> dict[str, int]:
+def export_published(
+    model: Path, out: Path, *, style: Style = "experts", absolute: bool = False
+) -> dict[str, int]:
     """Write a model of ours in the published layout, whole or not at all.
 
-    The language model lies in shards, connectors in files of their own, each encoder in a folder
-    beside them that config.json names by a relative path. A card names the model it was made from.
+    The language model lies in shards; connectors, gates and the maps in front of them in files of
+    their own; each encoder in a folder beside them that config.json names. In the 8-expert style
+    each expert lies in the file of a rank of its own, and the adapters that are built into every
+    feed-forward there stand as they begin: A as drawn, B zero. Everything is merged, so there is no
+    adapter of peft's (`adapter_model.bin`), nor the `non_lora_trainables.bin` beside one, which
+    holds what mm_projector.bin holds. A card names the model it was made from.
+
+    Args:
+        model: its folder.
+        out: the new folder.
+        style: the names of the 4- or of the 8-expert variants.
+        absolute: name the encoders by full paths: the published loader looks for relative ones from
+            the folder that it is started in.
 
     Raises:
         ConfigError: `out` exists, or `model` is none of ours.
@@ -53,9 +71,13 @@ def export_published(model: Path, out: Path, *, style: Style = "experts") -> dic
     config = read_config(model)
     _check_published(config, style)
     files, told = whole_model(model, config), config_to_published(config, style)
+    for name in ("mm_vision_tower", "mm_audio_tower") if absolute else ():
+        told |= {name: str(out.resolve() / told[name])} if name in told else {}
     with whole_folder(out) as draft:
         sides: dict[str, dict[str, Tensor]] = {name: {} for name in (*_SIDE, *_TOWERS)}
         sizes = write_shards(draft, _language(files, sides, config, style))
+        if style == "deepspeed" and config.sparse_layers:
+            _write_experts(draft, files, config)
         _write_sides(draft, sides)
         _write_towers(draft, sides, config)
         _write_preprocessors(model, draft)
@@ -63,7 +85,8 @@ def export_published(model: Path, out: Path, *, style: Style = "experts") -> dic
         for name in _TOKENIZER:
             if (model / name).is_file():
                 (draft / name).write_bytes((model / name).read_bytes())
-        sign(draft, (model,), stage="export-official", kind="export", params={"style": style})
+        params = {"style": style} | ({"absolute": True} if absolute else {})
+        sign(draft, (model,), stage="export-official", kind="export", params=params)
     return sizes
 
 
@@ -83,22 +106,67 @@ def _language(
     config: UniMoeConfig,
     style: Style,
 ) -> Iterator[tuple[str, Tensor]]:
-    """Return the language model's tensors; put what belongs into other files aside."""
-    homes: dict[str, str | tuple[str, ...]] = {**_SIDE, **_TOWERS}
+    """Return the language model's tensors; put what belongs into other files aside.
+
+    Gates of the 4-expert style lie in its shards as well: its loader reads the base whole, and then
+    the file of gates over it.
+    """
     hearing = _hearing(config)
     for file in files:
         for ours in file.shapes:
+            if style == "deepspeed" and ".mlp.experts." in ours:
+                continue  # see `_write_experts`
             found = take_out({ours: file.read(ours)}, hearing, style, config.num_experts)
             for name, tensor in found.items():
-                home = next((h for h, p in homes.items() if name.startswith(p)), None)
-                if home is None:
-                    yield name, tensor
-                else:
+                home = _home(name)
+                if home is not None:
                     sides[home][name] = tensor
+                if home is None or (home == "mlp_gates.bin" and style == "experts"):
+                    yield name, tensor
+                    yield from _built_in(name, tensor) if style == "deepspeed" else ()
+
+
+def _home(name: str) -> str | None:
+    """Return the file or tower that a published tensor belongs into, None for the shards."""
+    side = next((file for file, start in _SIDE.items() if re.match(start, name)), None)
+    return side or next((tower for tower, p in _TOWERS.items() if name.startswith(p)), None)
+
+
+def _write_experts(draft: Path, files: Sequence[TensorFile], config: UniMoeConfig) -> None:
+    """Write every expert into the file of a rank of its own, in which it is the first.
+
+    The published loader reads one expert of each file, and a whole expert is all that is held here.
+    """
+    for slot in range(config.num_experts):
+        own: dict[str, Tensor] = {}
+        for file in files:
+            for ours in (name for name in file.shapes if ".mlp.experts." in name):
+                one = file.read_row(ours, slot)
+                for name, to in published_names(ours, None, "deepspeed", config.num_experts):
+                    if to.slot == slot:
+                        local = name.replace(f".deepspeed_experts.{slot}.", ".deepspeed_experts.0.")
+                        part = part_of(one, to)
+                        own |= {local: part, **dict(_built_in(local, part))}
+        torch.save(own, draft / f"{slot}_mlp_experts.bin")
+
+
+def _built_in(name: str, weight: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Give the halves of the adapter beside a feed-forward's matrix, as a training begins: B is 0.
+
+    Without them the published code would draw both.
+    """
+    match = _FEED_FORWARD.fullmatch(name)
+    if match is None:
+        return
+    (out, inner), rank = weight.shape, int(BUILT_IN["lora_r"])
+    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+    a = torch.rand(rank, inner, generator=generator) * 2 - 1
+    yield f"{match[1]}_lora_A.weight", (a * inner**-0.5).to(weight.dtype)
+    yield f"{match[1]}_lora_B.weight", weight.new_zeros(out, rank)
 
 
 def _write_sides(draft: Path, sides: Mapping[str, dict[str, Tensor]]) -> None:
-    """Write connectors. The published loader takes the first of the aligner's as its queries."""
+    """Write what has files of its own; the published loader takes an aligner's first as queries."""
     for file in _SIDE:
         own = sides[file]
         ordered = sorted(own, key=lambda name: (not name.endswith("query_tokens"), name))

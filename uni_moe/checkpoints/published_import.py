@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
 from transformers import (
     AutoTokenizer,
     CLIPImageProcessorPil,
@@ -16,7 +15,7 @@ from transformers import (
 )
 
 from uni_moe.artifacts import sha256_file, whole_folder, write_json
-from uni_moe.checkpoints.published_adapters import Source, merged, misfits, short
+from uni_moe.checkpoints.published_adapters import Merging, Source, misfits, short
 from uni_moe.checkpoints.published_files import Published, read_published
 from uni_moe.checkpoints.tensors import write_shards
 from uni_moe.checkpoints.towers import PREPROCESSOR, Towers, find_towers
@@ -51,34 +50,46 @@ class Import:
         found = self.published
         lines = self.plan.lines({name: str(source) for name, source in found.weights.items()})
         lines += [f"ignored  {key}: {why}" for key, why in sorted(found.left.items())]
-        lines += [
-            f"merged   {half} into {target}"
-            for target, deltas in sorted(found.deltas.items())
-            for delta in deltas
-            for half in delta.halves()
-        ]
+        lines += [f"merged   {half} into {target}" for half, target in self._halves(merged=True)]
+        lines += [f"ignored  {half}: so is {target}" for half, target in self._halves(merged=False)]
         lines += [f"replaced {line}" for line in sorted(found.replaced)]
-        if self.tokenizer is None:
-            lines.append(f"note     no {_TOKENIZER} is there: the model gets no processor")
+        lines += [f"note     {line}" for line in self._notes()]
         return "\n".join(lines)
 
     def receipt(self) -> dict[str, Any]:
         """Return every published key with what became of it, and the files by hash."""
         sources = self.published.weights
         left = {str(sources[name]): why for name, why in self.plan.ignored.items()}
+        useless = {str(half): f"so is {target}" for half, target in self._halves(merged=False)}
         return {
             "used": {str(sources[name]): where for name, where in self.plan.places().items()},
-            "merged": {
-                str(half): target
-                for target, deltas in sorted(self.published.deltas.items())
-                for delta in deltas
-                for half in delta.halves()
-            },
-            "ignored": dict(sorted({**left, **self.published.left}.items())),
+            "unknown": [str(sources[name]) for name in self.plan.unknown],
+            "missing": list(self.plan.missing),
+            "misfits": list(self.plan.misfits),
+            "merged": {str(half): target for half, target in self._halves(merged=True)},
+            "ignored": dict(sorted({**left, **useless, **self.published.left}.items())),
             "replaced": sorted(self.published.replaced),
             "processor": self.tokenizer is not None,
+            "notes": list(self._notes()),
             "read": {short(path): sha256_file(path) for path in self._files()},
         }
+
+    def _notes(self) -> Iterator[str]:
+        """Give what a person should know beside what becomes of the keys."""
+        every = [delta for own in self.published.deltas.values() for delta in own]
+        for path in sorted({delta.origin for delta in every if delta.origin is not None}):
+            yield (
+                f"{short(path)} does not say on which weights it was trained; that its shapes fit "
+                "is all that can be checked"
+            )
+        if self.tokenizer is None:
+            yield f"no {_TOKENIZER} is there: the model gets no processor"
+
+    def _halves(self, *, merged: bool) -> Iterator[tuple[Source, str]]:
+        """Give the halves of adapters with their weights: those merged, or of ignored weights."""
+        for target, deltas in sorted(self.published.deltas.items()):
+            if (target in self.plan.ignored) != merged:
+                yield from ((half, target) for delta in deltas for half in delta.halves())
 
     def _files(self) -> list[Path]:
         every = (*self.published.weights.values(), *self.published.halves().values())
@@ -131,15 +142,18 @@ def import_published(found: Import, out: Path) -> dict[str, int]:
     """Write a published checkpoint as one of ours, whole or not at all.
 
     Raises:
-        LineageError: a key is missing or has no place, or an adapter does not fit the base.
+        LineageError: a key is missing or has no place, an adapter does not fit the base, or what
+            one has learned is lost in its weight's rounding.
         ConfigError: `out` exists.
     """
     check_absent(out)
     found.plan.check()
     _check_deltas(found.published)
+    weights, merging = found.published.weights, Merging(found.published.deltas)
     processor = _processor(found)  # before anything is written: it may be refused
     with whole_folder(out) as draft:
-        sizes = write_shards(draft, bring_in(found.plan, lambda name: _read(found.published, name)))
+        sizes = write_shards(draft, bring_in(found.plan, lambda name: merging.read(weights[name])))
+        merging.check()
         found.config.architectures = ["UniMoeForConditionalGeneration"]
         found.config.save_pretrained(draft)
         if processor is not None:
@@ -158,11 +172,6 @@ def _check_deltas(published: Published) -> None:
             cause="it was trained on another base, or one of its files is incomplete.",
             remedy="give the base that it was trained on.",
         )
-
-
-def _read(published: Published, name: str) -> Tensor:
-    """Return a published tensor with its adapters merged, in its own precision."""
-    return merged(published.weights[name], published.deltas)
 
 
 def _processor(found: Import) -> UniMoeProcessor | None:

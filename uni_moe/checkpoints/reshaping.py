@@ -6,13 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from uni_moe.checkpoints.folders import read_adapter, read_donor, read_model, write_model
 from uni_moe.checkpoints.receipts import MERGE, read_receipt
 from uni_moe.checkpoints.tables import read_table
 from uni_moe.checkpoints.whole import check_absent
-from uni_moe.errors import ConfigError, LineageError
+from uni_moe.errors import ConfigError
 from uni_moe.model import merging
 from uni_moe.model.assembly import DISSOLVE, assemble, plan_assembly
 from uni_moe.model.assembly import dissolve as dissolve_state
@@ -75,41 +73,25 @@ def merge_adapter(model: Path, adapter: Path, out: Path) -> Mapping[str, Any]:
     check_absent(out)
     config, state = read_model(model)
     told, halves = read_adapter(adapter)
+    note = adapter / merging.BASE_NOTE
     plan = merging.plan_merge(
         {name: tuple(tensor.shape) for name, tensor in state.items()},
         {name: tuple(tensor.shape) for name, tensor in halves.items()},
         rank=told["r"],
         alpha=told["lora_alpha"],
     )
-    _check_base(adapter, plan, state)
+    unknown = merging.check_base(read_table(note) if note.is_file() else None, plan, state)
     after, origins = merging.merge(plan, state, halves, str(adapter.name))
     earlier = read_receipt(model)
     receipt = {
         "operation": {"name": MERGE, "adapters": len(plan.folds), "rank": plan.rank},
+        **({} if unknown is None else {"notes": [f"the adapter {adapter.name}: {unknown}"]}),
         "inverse": None,  # what rounding took does not come back
         "slots": list((earlier or {}).get("slots", [])),
         "origins": origins,
         "earlier": earlier,
     }
     return write_model(model, out, config, after, receipt, (adapter,))
-
-
-def _check_base(adapter: Path, plan: merging.MergePlan, state: Mapping[str, Tensor]) -> None:
-    """Refuse an adapter of ours that was trained on other weights of the same shapes."""
-    note = adapter / merging.BASE_NOTE
-    if not note.is_file():
-        return  # stock peft does not say what it was trained on
-    told = read_table(note)
-    targets = [state[name] for name in sorted(fold.target for fold in plan.folds)]
-    if merging.precision(targets) != told["dtype"]:
-        return  # the same weights in another precision have other bytes
-    if merging.digest(targets) != told["sha256"]:
-        raise LineageError(
-            f"The adapter in {adapter} was trained on another base.",
-            cause="the weights that it changes are not those that it was trained on, though they "
-            "have the same shapes.",
-            remedy="give the base that it was trained on.",
-        )
 
 
 def dissolve(model: Path, told: Mapping[str, Any], out: Path) -> Mapping[str, Any]:

@@ -43,6 +43,14 @@ class TensorFile:
             tensor: Tensor = file.get_tensor(name)
             return tensor
 
+    def read_row(self, name: str, row: int) -> Tensor:
+        """Return one row of a tensor's first dimension; nothing else of it is read."""
+        if self._loaded is not None:
+            return self._loaded[name][row]
+        with safe_open(self.path, "pt") as file:
+            tensor: Tensor = file.get_slice(name)[row]
+            return tensor
+
     def _look(self) -> dict[str, Shape]:
         try:
             with safe_open(self.path, "pt") as file:

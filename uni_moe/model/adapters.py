@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from uni_moe.errors import ConfigError, LineageError
 from uni_moe.model.backends.base import LowRank
 from uni_moe.model.experts import Experts
-from uni_moe.model.merging import digest, plan_merge, precision
+from uni_moe.model.merging import check_base, digest, plan_merge, precision
 
 _LAYER = r".*language_model\.model\.layers\.({layers})\."
 _ATTENTION = _LAYER + r"self_attn\.(q|k|v|o)_proj"
@@ -189,7 +190,12 @@ def base_note(wrapped: nn.Module) -> dict[str, str]:
 
 
 def load(
-    model: nn.Module, config: Mapping[str, Any], state: Mapping[str, Tensor], *, learn: bool = False
+    model: nn.Module,
+    config: Mapping[str, Any],
+    state: Mapping[str, Tensor],
+    *,
+    base: Mapping[str, Any] | None,
+    learn: bool = False,
 ) -> nn.Module:
     """Wrap the model with saved adapters, ours or stock peft's; packed ones run by their factors.
 
@@ -197,14 +203,24 @@ def load(
         model: the network that they were trained on.
         config: what adapter_config.json says.
         state: the adapters' tensors.
+        base: what base.json beside them says of the weights that they were trained on; None where
+            there is none, as stock peft writes none.
         learn: whether they shall go on learning.
 
+    Warns:
+        UserWarning: nobody can know whether they were trained on these weights.
+
     Raises:
-        LineageError: they were trained on a network of other parts or sizes; nothing is changed.
+        LineageError: they were trained on a network of other parts, sizes or weights; nothing is
+            changed.
     """
-    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    weights = model.state_dict()
+    shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     found = {name: tuple(tensor.shape) for name, tensor in state.items()}
     plan = plan_merge(shapes, found, rank=config["r"], alpha=config["lora_alpha"])
+    unknown = check_base(base, plan, weights)
+    if unknown is not None:
+        warnings.warn(f"The adapter: {unknown}.", stacklevel=2)
     built = LoraConfig(**{**config, "inference_mode": not learn})
     wrapped = factored(get_peft_model(model, built))
     told = set_peft_model_state_dict(_peft(wrapped), dict(state))

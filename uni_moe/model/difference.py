@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import groupby
 from typing import Any, Literal
 
 import torch
@@ -65,6 +66,18 @@ class Finding:
             "only in B": f"only in B{'' if self.origin is None else f': from {self.origin}'}",
         }
         return f"{place}  {said.get(self.kind, self.kind)}"
+
+
+def lines(found: Sequence[Finding]) -> Iterator[str]:
+    """Return every finding for a person; a layer all of whose experts are identical is one line."""
+    for (layer, is_expert), group in groupby(
+        found, key=lambda one: (one.layer, one.slot is not None)
+    ):
+        own = list(group)
+        if is_expert and len(own) > 1 and all(one.kind == "identical" for one in own):
+            yield f"layer {layer:3} all {len(own)} experts  identical"
+        else:
+            yield from (one.text() for one in own)
 
 
 def summary(found: Sequence[Finding]) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,17 +97,16 @@ def merge(
     """Return the state with every adapter folded in, and the origin of every changed tensor.
 
     Raises:
-        LineageError: an adapter that has learned changes nothing: its delta is lost in rounding.
+        LineageError: an adapter that has learned, or that of one expert, changes nothing: its delta
+            is lost in rounding.
     """
-    state, receipt, lost = dict(base), [], []
+    state, receipt, lost, trained = dict(base), [], list[str](), 0
     for fold in plan.folds:
-        delta = (
-            plan.alpha / plan.rank * product(base[fold.target], adapter[fold.a], adapter[fold.b])
-        )
         old = base[fold.target]
+        delta = plan.alpha / plan.rank * product(old, adapter[fold.a], adapter[fold.b])
         state[fold.target] = (old.float() + delta).to(old.dtype)
-        if delta.any() and torch.equal(state[fold.target], old):
-            lost.append(f"{fold.target}: delta of norm {float(delta.norm()):.3g} in {old.dtype}")
+        trained += int(nonzero(delta).sum())
+        lost += swallowed(fold.target, old, delta, state[fold.target])
         receipt.append(
             {
                 "target": fold.target,
@@ -118,13 +117,76 @@ def merge(
                 "norm": _norms(state[fold.target].float() - old.float()),
             }
         )
+    check_arrived(trained, lost)
+    return state, receipt
+
+
+def swallowed(target: str, old: Tensor, delta: Tensor, new: Tensor) -> list[str]:
+    """Name the matrices that a delta leaves as they are though it is not zero.
+
+    Those of a stack of experts count one by one.
+    """
+    lost_E = nonzero(delta) & ~nonzero(new != old)
+    found = []
+    for slot in lost_E.nonzero().flatten().tolist():
+        place, part = (f"{target}[{slot}]", delta[slot]) if delta.dim() == 3 else (target, delta)
+        found.append(f"{place}: delta of norm {float(part.norm()):.3g} in {old.dtype}")
+    return found
+
+
+def nonzero(weight: Tensor) -> Tensor:
+    """Say of a matrix, (1,), or of every expert of a stack, (E,), whether anything in it is."""
+    return (weight if weight.dim() == 3 else weight[None]).flatten(1).any(1)
+
+
+def check_arrived(trained: int, lost: Sequence[str]) -> None:
+    """Refuse a merge in which fewer deltas arrive than were trained.
+
+    Raises:
+        LineageError: some are lost in rounding.
+    """
     if lost:
         raise LineageError(
-            f"{len(lost)} of {len(plan.folds)} adapters would change nothing:{bullets(lost)}",
+            f"{len(lost)} of {trained} trained adapters would change nothing:{bullets(lost)}",
             cause="their deltas are smaller than what the weights' precision can hold.",
             remedy="keep the adapter beside the model, or merge into a higher precision.",
         )
-    return state, receipt
+
+
+def check_base(told: Mapping[str, Any] | None, plan: MergePlan, state: State) -> str | None:
+    """Hold weights against the note of what an adapter was trained on.
+
+    Args:
+        told: what base.json beside the adapter says, None where there is none.
+        plan: of the adapter.
+        state: the weights by name, at least those that it changes.
+
+    Returns:
+        Why nobody can know whether they are its base; None where they are.
+
+    Raises:
+        LineageError: they are others, though of the same shapes.
+    """
+    if told is None:
+        return (
+            f"nobody can know whether it was trained on these weights: there is no {BASE_NOTE} "
+            "beside it, and that shapes fit is all that was checked"
+        )
+    targets = [state[name] for name in sorted(fold.target for fold in plan.folds)]
+    here = precision(targets)
+    if here != told["dtype"]:
+        return (
+            f"nobody can know whether it was trained on these weights: they are {here} here and "
+            f"were {told['dtype']} then, so their bytes differ anyway"
+        )
+    if digest(targets) != told["sha256"]:
+        raise LineageError(
+            "The adapter was trained on another base.",
+            cause="the weights that it changes are not those that it was trained on, though they "
+            "have the same shapes.",
+            remedy="give the base that it was trained on.",
+        )
+    return None
 
 
 def _norms(change: Tensor) -> Any:  # noqa: ANN401 - a number, or one for each expert of a stack

@@ -10,9 +10,16 @@ from uni_moe.artifacts import Layout
 from uni_moe.config import Params, Platform, of_card
 from uni_moe.registry.read import Version
 from uni_moe.verify.code import code_here
-from uni_moe.verify.comparable import Origin, code_differs, other_circumstances, unknown
+from uni_moe.verify.comparable import (
+    Here,
+    Origin,
+    code_differs,
+    comparable,
+    other_circumstances,
+    unknown,
+)
 from uni_moe.verify.family import Family, Member
-from uni_moe.verify.origins import here_for
+from uni_moe.verify.origins import here_for, routes_for
 from uni_moe.verify.past_params import params_then
 
 PHASES = ("align", "experts", "tune")  # what may be spread over processes
@@ -39,13 +46,23 @@ class Case:
         found = []
         for one in members:
             origins = self.origins.get(one.card.id, ())
-            choice = one.card.params.get("platform")
-            here = here_for(None if choice is None else of_card(Platform, choice))
             found += [
                 code_differs(one.card, code_here(one.card.stage), origins),
-                other_circumstances(one.card.stage, origins, here),
+                other_circumstances(one.card.stage, self._repeated(one)),
             ]
         return list(dict.fromkeys(filter(None, found)))
+
+    def routes_for(self, one: Member) -> Mapping[str, Any] | None:
+        """Return the routes by which an artifact is made again, None where no record tells them."""
+        run = comparable(self._repeated(one))
+        if run is None or run.computed is None:
+            return None
+        return routes_for(_choice(one), run)
+
+    def _repeated(self, one: Member) -> list[tuple[Origin, Here]]:
+        """Return the runs that made an artifact, each with how it would be repeated here."""
+        origins = self.origins.get(one.card.id, ())
+        return [(origin, here_for(_choice(one), origin)) for origin in origins]
 
     def is_unknown(self, one: Member) -> bool:
         """Say whether no record tells under which circumstances an artifact was made."""
@@ -59,3 +76,9 @@ class Case:
         if one.card.stage.partition("@")[0] not in PHASES or told is None:
             return {}
         return told
+
+
+def _choice(one: Member) -> Platform | None:
+    """Return how an artifact's params let its stage compute, None of a stage without routes."""
+    told = one.card.params.get("platform")
+    return None if told is None else of_card(Platform, told)

@@ -58,16 +58,21 @@ def code_differs(card: Card, now: Collection[str], origins: Sequence[Origin]) ->
     return f"code: {card.stage} was made by {card.code[:12]}, another code than here; {where}"
 
 
-def other_circumstances(stage: str, origins: Sequence[Origin], here: Here) -> str | None:
+def other_circumstances(stage: str, origins: Sequence[tuple[Origin, Here]]) -> str | None:
     """Say how all runs that made an artifact differ from here, None where one of them does not.
 
-    Nothing is said of an artifact that no run record tells of: see `unknown`.
+    Each run stands with the circumstances under which it would be repeated here. Nothing is said of
+    an artifact that no run record tells of: see `unknown`.
     """
-    said = [(one, _differing(one, here)) for one in origins]
-    if not said or any(not differing for _, differing in said):
+    if not origins or comparable(origins) is not None:
         return None
-    run, differing = said[-1]
-    return f"{stage} (run {run.run}): {'; '.join(differing)}"
+    run, here = origins[-1]
+    return f"{stage} (run {run.run}): {'; '.join(_differing(run, here))}"
+
+
+def comparable(origins: Sequence[tuple[Origin, Here]]) -> Origin | None:
+    """Return the last run that can be repeated here as it was, None where none can."""
+    return next((one for one, here in reversed(origins) if not _differing(one, here)), None)
 
 
 def unknown(origins: Sequence[Origin], *, trained: bool) -> bool:
@@ -84,10 +89,12 @@ def _differing(origin: Origin, here: Here) -> list[str]:
         if name in here.packages and version != here.packages[name]
     ]
     if origin.computed is not None and here.computed is not None:
+        unused = () if origin.computed.get("elementwise") != "torch" else ("native",)
         said += [
             _other(name, origin.computed[name], here.computed.get(name))
             for name in (*ROUTES, *MACHINE)
-            if name in origin.computed and origin.computed[name] != here.computed.get(name)
+            if name in origin.computed and name not in unused
+            if origin.computed[name] != here.computed.get(name)
         ]
     said += [
         f"it went on where {name} was {pair[-1]}" for name, pair in sorted(origin.moved.items())

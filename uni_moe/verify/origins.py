@@ -27,13 +27,24 @@ def origins_in(layout: Layout) -> dict[str, list[Origin]]:
     return found
 
 
-def here_for(choice: Platform | None) -> Here:
-    """Return the circumstances of this machine; `choice` says how a stage would compute."""
+def here_for(choice: Platform | None, origin: Origin) -> Here:
+    """Return the circumstances here under which a stage would make again what a run made.
+
+    Args:
+        choice: how its params let it compute; None of a stage that computes by no routes.
+        origin: the run, whose routes are taken where this machine has them.
+    """
     now = environment()
-    computed = None
-    if choice is not None:
-        computed = {**platform.choose(choice).to_json(), **platform.machine()}
+    routes = routes_for(choice, origin)
+    computed = None if routes is None else {**routes, **platform.machine()}
     return Here(now["python"], now["packages"], computed)
+
+
+def routes_for(choice: Platform | None, origin: Origin) -> dict[str, Any] | None:
+    """Return a run's routes as far as this machine has them, None where it took none."""
+    if choice is None:
+        return None
+    return platform.recall(origin.computed or {}, choice).to_json()
 
 
 def _origin(folder: Path, record: Mapping[str, Any]) -> Origin:

@@ -64,7 +64,8 @@ def _run_all(case: Case, scratch: Scratch, members: Sequence[Member]) -> Finding
     found = Findings()
     for number, (stage, made) in enumerate(stages.items(), 1):
         case.say(f"{number} of {len(stages)}: {stage}")
-        scratch.run(stage, case.params_for(made), case.spread_for(made[0]))
+        first = made[0]
+        scratch.run(stage, case.params_for(made), case.spread_for(first), case.routes_for(first))
         found = found.and_then(compared(case, made, scratch.layout))
         if found.word() != "passed":
             return found

@@ -136,7 +136,8 @@ def _trained_again(case: Case, training: Training, stretch: Interval) -> Finding
             is_bad = first_difference(told, passed, so_far) is not None
             return is_bad or (stretch.end < training.steps and last in passed)
 
-        scratch.run(made.card.stage, params, case.spread_for(made), until=enough)
+        spread, routes = case.spread_for(made), case.routes_for(made)
+        scratch.run(made.card.stage, params, spread, routes, until=enough)
         rows = _rows(scratch.layout, made)
         wrong = first_difference(told, rows, stretch)
         if wrong is not None:

@@ -7,6 +7,7 @@ verification that was killed left is removed by the next one.
 from __future__ import annotations
 
 import fcntl
+import json
 import shutil
 import tempfile
 import time
@@ -20,6 +21,7 @@ import yaml
 from uni_moe import leash
 from uni_moe.artifacts import Layout, write_text
 from uni_moe.errors import StageError, unwritten
+from uni_moe.platform import TOLD_ROUTES
 from uni_moe.verify.code import own_code
 
 _LOOK_S = 0.1
@@ -88,6 +90,7 @@ class Scratch:
         stage: str,
         params: Mapping[str, Any],
         spread: Mapping[str, Any],
+        routes: Mapping[str, Any] | None,
         until: Callable[[], bool] = lambda: False,
     ) -> None:
         """Run a stage in a process of its own, to its end or until something has come.
@@ -96,6 +99,7 @@ class Scratch:
             stage: its name.
             params: plain params.
             spread: how it is spread over processes: keys of machine.yaml.
+            routes: what it computes by; None lets it choose by its params.
             until: asked again and again; the stage is ended when it says so.
 
         Raises:
@@ -108,6 +112,8 @@ class Scratch:
         words = ["--workspace", str(root), "--machine", str(profile), stage]
         with said.open("w", encoding="utf-8") as output:
             told = {"UNI_MOE_REASON": "verify", **own_code()}
+            if routes is not None:
+                told[TOLD_ROUTES] = json.dumps(dict(routes))
             with leash.start("uni_moe", words, folder=root, environment=told, output=output) as one:
                 try:
                     while one.poll() is None and not until():

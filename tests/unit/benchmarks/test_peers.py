@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import decode, layer, lora, peers, step
 from benchmarks.answers import at_most
 from benchmarks.peers import Sizes, Stacks
+from benchmarks.places import Clock
 from benchmarks.rounds import Contender
 from uni_moe.platform import take
 from uni_moe.routes import Routes
@@ -130,22 +131,29 @@ def test_memory_is_that_of_weights_and_of_a_call():
     assert (unknown.found, unknown.reached("here")) == (None, False)
 
 
+def test_memory_is_read_in_a_time_that_a_machine_can_take():
+    assert 1e8 < decode.read_bandwidth(Clock(1, "cpu")) < 1e13
+
+
 def test_both_networks_write_the_same_words():
     assert decode.differing(TINY, 0, "cpu").found == 0
 
 
-def test_the_floor_reads_every_active_weight_once():
+def test_the_products_read_every_active_weight_once():
     model = decode.network(replace(TINY, batch=1), 0, "cpu")
-    once = decode.floor(model, replace(TINY, batch=1, new=1))(0)
+    once = decode.products(model, replace(TINY, batch=1, new=1))(0)
     with FlopCounterMode(display=False) as counter:
         once()
     inactive = 2 * 2 * 3 * 16 * 24  # layers, idle experts, matrices
     weights = [p.numel() for name, p in model.named_parameters() if p.dim() > 1]
     embeddings, routers = 50 * 16, 2 * 4 * 16
-    assert counter.get_total_flops() == 2 * (sum(weights) - inactive - embeddings - routers)
+    active = sum(weights) - inactive - embeddings - routers
+    assert counter.get_total_flops() == 2 * active
+    alone = replace(TINY, batch=1)
+    assert decode.active_bytes(model, alone) == 4 * active * alone.new
 
 
-def test_the_floor_visits_the_experts_that_a_written_answer_visits():
+def test_the_products_visit_the_experts_that_a_written_answer_visits():
     model, seen = decode.network(TINY, 0, "cpu"), []
     layer = model.sparse_layers()[1]
     layer.register_forward_hook(lambda *_: seen.append(layer.routing.load_E.tolist()))

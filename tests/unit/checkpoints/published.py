@@ -1,7 +1,7 @@
 """Tiny models that a published variant could be, and their folders in the published layout."""
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import CLIPVisionConfig, LlamaConfig, WhisperConfig
 
 from uni_moe.model.config import UniMoeConfig
@@ -69,3 +69,15 @@ def model_that_hears(what, *, vocabulary=300, positions=2048, **changed):
 
 def shard_of(folder):
     return load_file(folder / "model.safetensors")
+
+
+def into_one_shard(folder):
+    """Put experts and gates of the 8-expert style into the shard, and leave their adapters out."""
+    weights = shard_of(folder)
+    for file in [*folder.glob("*_mlp_experts.bin"), folder / "mlp_gates.bin"]:
+        rank = file.name.partition("_")[0]
+        for name, tensor in torch.load(file, weights_only=True).items():
+            weights[name.replace("deepspeed_experts.0.", f"deepspeed_experts.{rank}.")] = tensor
+        file.unlink()
+    plain = {name: tensor for name, tensor in weights.items() if "_lora_" not in name}
+    save_file(plain, folder / "model.safetensors")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.unit.checkpoints.published import model_that_hears, shard_of
+from tests.unit.checkpoints.published import into_one_shard, model_that_hears, shard_of
 from uni_moe.checkpoints.published_export import export_published
 from uni_moe.checkpoints.published_import import import_published, plan_of
 from uni_moe.cli import main
@@ -33,7 +33,9 @@ def test_a_round_trip_is_equal_bit_for_bit(published, tmp_path, what, style):
 def test_adapters_in_front_of_the_router_come_back_too(published, tmp_path):
     folder, model = published("speech", "deepspeed", modality_adapters=True)
     name = "model.layers.0.mlp.deepspeed_moe.fm_audio.weight"
-    assert shard_of(folder)[name].shape == (32, 32, 1)
+    maps = torch.load(folder / "fm_adapter.bin", weights_only=True)
+    assert maps[name].shape == (32, 32, 1)
+    assert len(maps) == 2 * 4 * 2  # layers, modalities, weight and bias
     import_published(plan_of([folder]), tmp_path / "back")
     back = UniMoeForConditionalGeneration.from_pretrained(tmp_path / "back")
     assert all(torch.equal(t, back.state_dict()[n]) for n, t in model.state_dict().items())
@@ -47,6 +49,56 @@ def test_published_names_stand_in_the_files_where_the_published_loader_looks(pub
     assert next(iter(aligner)) == "model.query_tokens"
     told = json.loads((folder / "config.json").read_text())
     assert told["mm_vision_tower"] == "vision_tower"
+
+
+def test_an_expert_lies_in_the_file_of_its_rank_with_adapters_that_change_nothing(published):
+    folder, model = published(style="deepspeed")
+    told = json.loads((folder / "config.json").read_text())
+    assert (told["ep_size"], told["lora_r"], told["lora_alpha"]) == (4, 8, 16)
+    assert sorted(path.name[0] for path in folder.glob("*_mlp_experts.bin")) == list("0123")
+    expert = torch.load(folder / "2_mlp_experts.bin", weights_only=True)
+    assert len(expert) == 2 * 3 * 3  # layers, matrices, each with its two halves
+    name = "model.layers.2.mlp.deepspeed_moe.experts.deepspeed_experts.0.down_proj"
+    own = model.sparse_layers()[2].experts.down_proj[2]
+    assert torch.equal(expert[f"{name}.weight"], own)
+    assert expert[f"{name}_lora_A.weight"].shape == (8, 48)
+    assert 0 < expert[f"{name}_lora_A.weight"].abs().max() <= 48**-0.5
+    assert torch.equal(expert[f"{name}_lora_B.weight"], torch.zeros(32, 8))
+    dense = shard_of(folder)
+    assert dense["model.layers.1.mlp.up_proj_lora_B.weight"].shape == (48, 8)
+    assert not any(".deepspeed_moe." in name for name in dense)
+    gates = torch.load(folder / "mlp_gates.bin", weights_only=True)
+    assert list(gates) == [f"model.layers.{i}.mlp.deepspeed_moe.gate.wg.weight" for i in (0, 2)]
+
+
+def test_a_zero_of_a_negative_sign_comes_back(published, tmp_path):
+    folder, _ = published(style="deepspeed")
+    name = "model.layers.1.mlp.up_proj.weight"
+    weights = shard_of(folder)
+    weights[name][0] = -0.0
+    save_file(weights, folder / "model.safetensors")
+    import_published(plan_of([folder]), tmp_path / "back")
+    back = UniMoeForConditionalGeneration.from_pretrained(tmp_path / "back")
+    assert back.state_dict()[f"language_model.{name}"][0].signbit().all()
+
+
+def test_what_the_published_code_asks_of_its_configuration_is_told(published):
+    told = json.loads((published()[0] / "config.json").read_text())
+    assert (told["mm_use_im_start_end"], told["mm_use_im_patch_token"]) == (False, False)
+    assert (told["image_aspect_ratio"], told["language"]) == ("square", "English")
+
+
+def test_encoders_are_named_by_full_paths_where_that_is_asked_for(published, tmp_path, capsys):
+    published()
+    words = ["export-official", str(tmp_path / "ours"), "--out"]
+    assert main([*words, str(tmp_path / "one")]) == 0
+    assert "the published loader looks for them from where it is started" in capsys.readouterr().out
+    assert main([*words, str(tmp_path / "two"), "--absolute"]) == 0
+    assert "note:" not in capsys.readouterr().out
+    told = json.loads((tmp_path / "two" / "config.json").read_text())
+    assert told["mm_vision_tower"] == str(tmp_path / "two" / "vision_tower")
+    assert told["mm_audio_tower"] == str(tmp_path / "two" / "audio_tower")
+    import_published(plan_of([tmp_path / "two"]), tmp_path / "back")
 
 
 def test_every_key_is_told(published, tmp_path):
@@ -75,13 +127,55 @@ def test_an_adapter_is_merged_by_hand(published, tmp_path):
         {f"{name}.lora_A.weight": a, f"{name}.lora_B.weight": b}, folder / "adapter_model.bin"
     )
     (folder / "adapter_config.json").write_text(json.dumps({"r": 3, "lora_alpha": 6}))
-    import_published(plan_of([folder]), tmp_path / "back")
+    found = plan_of([folder])
+    note = "published/adapter_model.bin does not say on which weights it was trained"
+    assert f"note     {note}" in found.text()
+    assert note in found.receipt()["notes"][0]
+    import_published(found, tmp_path / "back")
     back = UniMoeForConditionalGeneration.from_pretrained(tmp_path / "back")
     packed = back.sparse_layers()[2].experts.gate_up_proj
     old = model.sparse_layers()[2].experts.gate_up_proj
     assert torch.allclose(packed[1, 48:], old[1, 48:] + 2 * b @ a, atol=1e-6)
     assert torch.equal(packed[1, :48], old[1, :48])
     assert torch.equal(packed[0], old[0])
+
+
+def test_the_delta_of_one_expert_that_rounding_swallows_is_told(published, tmp_path, capsys):
+    folder, _ = published()
+    name = "model.layers.2.mlp.experts.{}.up_proj"
+    halves = {}
+    for slot, scale in ((0, 1.0), (1, 1e-20), (2, 0.0)):
+        start = f"base_model.model.{name.format(slot)}.lora_"
+        halves[f"{start}A.weight"] = torch.randn(3, 32)
+        halves[f"{start}B.weight"] = torch.randn(48, 3) * scale
+    torch.save(halves, folder / "adapter_model.bin")
+    (folder / "adapter_config.json").write_text(json.dumps({"r": 3, "lora_alpha": 6}))
+    said = refused([folder], tmp_path / "back", LineageError)
+    assert "1 of 2 trained adapters would change nothing" in said
+    assert f"{name.format(1)}.weight: delta of norm" in said
+    assert main(["import-official", str(folder), "--out", str(tmp_path / "back"), "--json"]) == 5
+    assert len(json.loads(capsys.readouterr().out)["merged"]) == 6
+
+
+def test_an_adapter_of_what_nobody_reads_is_told_as_ignored(published, tmp_path):
+    folder, _ = published()
+    name = "model.mm_audio_aligner.decoder.audio_decoder.embed_tokens"
+    aligner = torch.load(folder / "mm_audio_aligner.bin", weights_only=True)
+    torch.save(aligner | {f"{name}.weight": torch.zeros(9, 32)}, folder / "mm_audio_aligner.bin")
+    later = tmp_path / "e2"
+    later.mkdir()
+    start = f"base_model.model.{name}.lora_"
+    halves = {f"{start}A.weight": torch.randn(3, 32), f"{start}B.weight": torch.randn(9, 3)}
+    torch.save(halves, later / "adapter_model.bin")
+    (later / "adapter_config.json").write_text(json.dumps({"r": 3, "lora_alpha": 6}))
+    found = plan_of([folder, later])
+    lines = [line for line in found.text().splitlines() if ".lora_" in line]
+    assert len(lines) == 2
+    assert all(line.startswith("ignored  e2/adapter_model.bin") for line in lines)
+    import_published(found, tmp_path / "back")
+    receipt = json.loads((tmp_path / "back" / "import.json").read_text())
+    assert not receipt["merged"]
+    assert sum(".lora_" in name for name in receipt["ignored"]) == 2
 
 
 def test_what_was_trained_later_wins(published, tmp_path):
@@ -108,6 +202,7 @@ def test_what_was_trained_later_wins(published, tmp_path):
 
 def test_ranks_files_of_the_8_expert_variant_count_on(published, tmp_path):
     folder, model = published(style="deepspeed")
+    into_one_shard(folder)
     weights = shard_of(folder)
     told = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(told | {"lora_r": 2, "lora_alpha": 6}))
@@ -224,6 +319,22 @@ def test_a_gap_in_an_aligner_is_told_with_every_other_key(what, name, published,
     assert f"missing: {ours}" in told.err
     assert "config.json describes no network" not in told.err
     assert not out.exists()
+
+
+def test_json_tells_every_key_before_a_gap_is_refused(published, tmp_path, capsys):
+    folder, _ = published()
+    weights = shard_of(folder)
+    del weights["model.norm.weight"]
+    weights["model.something.new"] = torch.zeros(1)
+    save_file(weights, folder / "model.safetensors")
+    assert main(["import-official", str(folder), "--out", str(tmp_path / "back"), "--json"]) == 5
+    said = capsys.readouterr()
+    told = json.loads(said.out)
+    assert told["missing"] == ["language_model.model.norm.weight"]
+    assert told["unknown"] == ["published/model.safetensors: model.something.new"]
+    assert "published/model.safetensors: lm_head.weight" in told["used"]
+    assert "missing: language_model.model.norm.weight" in said.err
+    assert not (tmp_path / "back").exists()
 
 
 def test_a_missing_shard_is_named(published, tmp_path):

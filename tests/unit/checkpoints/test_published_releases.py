@@ -21,7 +21,7 @@ from transformers import (
 
 import uni_moe.model.auto  # noqa: F401 - AutoProcessor learns ours
 from tests.unit.checkpoints.conftest import load
-from tests.unit.checkpoints.published import shard_of
+from tests.unit.checkpoints.published import into_one_shard, shard_of
 from uni_moe.checkpoints.published_export import export_published
 from uni_moe.checkpoints.published_import import import_published, plan_of
 from uni_moe.cli import main
@@ -149,7 +149,7 @@ def test_json_is_all_that_is_printed_when_it_is_asked_for(release, capfd, tmp_pa
     told = json.loads(capfd.readouterr().out)
     assert told["processor"]
     assert set(told["merged"].values()) == {f"{ATTENTION}.weight"}
-    assert len(told["read"]) == 2 + 2 + 1 + 2  # shards, connectors, the adapter, encoders
+    assert len(told["read"]) == 2 + 3 + 1 + 2  # shards, connectors and gates, the adapter, encoders
 
 
 def test_a_model_without_a_tokenizer_is_told_to_have_no_processor(release, tmp_path):
@@ -298,6 +298,7 @@ def test_slots_that_no_file_fills_are_missing(release, tmp_path):
 def test_an_adapter_on_an_adapter_is_merged_into_it_first(published, tmp_path):
     """The 8-expert training puts peft's adapters on the halves that are built into dense layers."""
     folder, model = published(style="deepspeed")
+    into_one_shard(folder)
     name = "model.layers.1.mlp.up_proj"
     weights = shard_of(folder)
     a, b = torch.randn(2, 32), torch.randn(48, 2)
@@ -328,6 +329,7 @@ def test_an_adapter_on_an_adapter_is_merged_into_it_first(published, tmp_path):
 
 def test_halves_in_two_shards_are_one_adapter(published, tmp_path):
     folder, model = published(style="deepspeed")
+    into_one_shard(folder)
     name = "model.layers.0.mlp.deepspeed_moe.experts.deepspeed_experts.3.down_proj"
     a, b = torch.randn(2, 48), torch.randn(32, 2)
     halves = {f"{name}_lora_A.weight": a, f"{name}_lora_B.weight": b}
@@ -346,6 +348,7 @@ def test_halves_in_two_shards_are_one_adapter(published, tmp_path):
 def test_a_later_files_half_takes_over_from_the_earlier(published, tmp_path):
     """Built-in halves are parameters of the network: they are loaded over each other."""
     folder, model = published(style="deepspeed")
+    into_one_shard(folder)
     name = "model.layers.1.mlp.up_proj"
     a, b = torch.randn(2, 32), torch.randn(48, 2)
     halves = {f"{name}_lora_A.weight": a, f"{name}_lora_B.weight": torch.ones(48, 2)}
@@ -401,6 +404,7 @@ def test_an_adapter_trained_on_an_earlier_folders_aligner_is_merged(published, t
 
 def test_the_8_expert_loader_merges_after_the_gates(published, tmp_path):
     folder, _ = published(style="deepspeed")
+    into_one_shard(folder)
     name, gate = "model.layers.0.mlp.deepspeed_moe.gate.wg.weight", torch.randn(4, 32)
     delta = adapter_on(name, folder, rows=4)
     torch.save({name: gate}, folder / "mlp_gates.bin")
@@ -525,10 +529,10 @@ def test_a_token_that_visits_more_experts_than_there_are_is_refused(published):
 
 def test_two_tensors_for_one_place_are_refused(published, tmp_path):
     folder, _ = published("speech", "deepspeed", modality_adapters=True)
-    weights = shard_of(folder)
+    weights = torch.load(folder / "fm_adapter.bin", weights_only=True)
     name = "model.layers.0.mlp.deepspeed_moe.fm_audio.bias"
     weights[name.replace("audio", "speech")] = weights[name].clone()
-    save_file(weights, folder / "model.safetensors")
+    torch.save(weights, folder / "fm_adapter.bin")
     with pytest.raises(LineageError, match="have one place"):
         import_published(plan_of([folder]), tmp_path / "back")
 

@@ -1,6 +1,7 @@
 """Surgery on model folders by the command: what it prints, its receipts, and how it is undone."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -49,8 +50,9 @@ def test_what_loses_an_expert_says_so(words, mixture, tmp_path, command):
     words = [word.replace("DONOR", str(folder)) for word in words]
     code, out, _ = command("surgery", three, *words, "--out", tmp_path / "after")
     assert code == 0
-    lost = words[0] == "--replace"
-    assert ("cannot be undone" in out) or not lost
+    assert "it cannot be undone: an expert is lost" in out
+    assert "it cannot be undone from the result alone" in out
+    assert "--undo" not in out
     code, _, err = command("surgery", tmp_path / "after", "--undo", "--out", tmp_path / "back")
     assert code == 2
     assert "something was lost by it" in err
@@ -119,6 +121,21 @@ def test_a_difference_follows_a_donor_through_later_operations(mixture, tmp_path
     assert {one["origin"] for one in found if one["kind"] == "replaced"} == {str(name)}
 
 
+def test_identical_experts_are_told_too_in_one_line_where_all_of_a_layer_are(
+    mixture, tmp_path, command
+):
+    folder, _ = mixture
+    other = shutil.copytree(folder, tmp_path / "other", ignore=shutil.ignore_patterns("card.json"))
+    state = load_file(folder / "model.safetensors")
+    state["language_model.model.layers.2.mlp.experts.down_proj"][1] += torch.randn(16, 24)
+    save_file(state, other / "model.safetensors", metadata={"format": "pt"})
+    _, out, _ = command("diff", folder, other)
+    said = [line.strip() for line in out.splitlines() if line.startswith("  layer")]
+    assert said[:2] == ["layer   0 all 2 experts  identical", "layer   2 expert   0  identical"]
+    assert said[2].startswith("layer   2 expert   1  changed: norm")
+    assert len(said) == 3
+
+
 def test_equal_models_are_said_to_be_equal(dense, command):
     code, out, _ = command("diff", dense[0], dense[0])
     assert code == 0
@@ -173,6 +190,10 @@ def test_an_adapter_for_another_base_is_refused(adapted, mixture, tmp_path, comm
     said = refused(command, out, "surgery", turned, "--merge", adapter)
     assert "was trained on another base" in said
     assert "the same shapes" in said
+    (adapter / "base.json").unlink()
+    code, out, _ = command("surgery", turned, "--merge", adapter, "--out", out)
+    assert code == 0
+    assert "note: the adapter adapter: nobody can know whether" in out
 
 
 @pytest.mark.parametrize(

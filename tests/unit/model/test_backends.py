@@ -24,8 +24,10 @@ WAYS = {
     "grouped": grouped,
     "fused": Fused(TorchElementwise()),
 }
+FEW = {}
 if COMPILED is not None:
     WAYS["native"] = Fused(NativeElementwise(COMPILED))
+    FEW["few"] = Few(COMPILED)
 every_way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 
 
@@ -108,9 +110,11 @@ def test_half_precision_loses_no_more_than_its_own_rounding(way):
     agree(found, wanted, 0.04)
 
 
-@every_way
-def test_identical_experts_are_the_dense_feed_forward(way):
-    x, share, chosen, weights = drawn()
+@pytest.mark.parametrize("way", (every := WAYS | FEW).values(), ids=every)
+@pytest.mark.parametrize("router", range(3))
+@torch.no_grad()  # the way of few tokens has no gradients
+def test_identical_experts_are_the_dense_feed_forward_whatever_the_router(way, router):
+    x, share, chosen, weights = drawn(seed=router)
     same = Weights(
         weights.gate_up_EJD[:1].expand(EXPERTS, -1, -1).contiguous(),
         weights.down_EDI[:1].expand(EXPERTS, -1, -1).contiguous(),

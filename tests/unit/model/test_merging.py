@@ -91,47 +91,75 @@ def test_a_configuration_with_another_rank_is_refused(learned):
 def test_a_delta_that_rounding_swallows_is_told(learned):
     base, adapter, *_ = learned
     tiny = {name: t * 1e-9 if "layers.1." in name else t for name, t in adapter.items()}
-    with pytest.raises(LineageError, match="4 of 10 adapters would change nothing"):
+    with pytest.raises(LineageError, match="4 of 16 trained adapters would change nothing"):
         merge(plan_of(base, tiny), base, tiny, "mine")
     unlearned = {n: torch.zeros_like(t) if "lora_B" in n else t for n, t in adapter.items()}
     state, _ = merge(plan_of(base, unlearned), base, unlearned, "mine")
     assert all(torch.equal(tensor, base[name]) for name, tensor in state.items())
 
 
-def loaded(config, base, told, adapter, **words):
+def test_the_delta_of_one_expert_that_rounding_swallows_is_told(learned):
+    base, adapter, *_ = learned
+    up = next(name for name in adapter if "mlp.experts" in name and name.endswith("lora_B.weight"))
+    tiny = {name: tensor.clone() for name, tensor in adapter.items()}
+    tiny[up][:, 2::4] *= 1e-20  # beside each other, the expert counting fastest
+    with pytest.raises(LineageError, match="1 of 16 trained adapters would change nothing") as told:
+        merge(plan_of(base, tiny), base, tiny, "mine")
+    assert "_proj[2]: delta of norm" in str(told.value)
+    tiny[up][:, 2::4] = 0.0  # an expert that nothing taught has nothing to lose
+    merge(plan_of(base, tiny), base, tiny, "mine")
+
+
+def loaded(config, weights, told, adapter, **words):
     network = UniMoeForConditionalGeneration(config).eval()
-    network.load_state_dict(base)
+    network.load_state_dict(weights)
     return adapters.load(network, told, adapter, **words).eval()
 
 
 def test_a_loaded_adapter_computes_what_its_merged_weights_compute(learned, config, batch):
-    base, adapter, told, _, peft = learned
-    wrapped = loaded(config, base, told, adapter)
+    base, adapter, told, note, peft = learned
+    wrapped = loaded(config, base, told, adapter, base=note)
     assert any(isinstance(m, adapters.FactoredWrapper) for m in wrapped.modules())
     with torch.no_grad():
         one, two = (m(**batch, full_logits=True).logits for m in (wrapped, peft))
     torch.testing.assert_close(one, two, atol=1e-5, rtol=0)
     assert not any(p.requires_grad for p in wrapped.parameters())
     assert any(
-        p.requires_grad for p in loaded(config, base, told, adapter, learn=True).parameters()
+        p.requires_grad
+        for p in loaded(config, base, told, adapter, base=note, learn=True).parameters()
     )
 
 
 def test_what_is_saved_again_is_what_was_loaded(learned, config):
-    base, adapter, told, *_ = learned
-    wrapped = loaded(config, base, told, adapter)
+    base, adapter, told, note, _ = learned
+    wrapped = loaded(config, base, told, adapter, base=note)
     again = adapters.adapter_state(wrapped)
     assert again.keys() == adapter.keys()
     assert all(torch.equal(again[name], tensor) for name, tensor in adapter.items())
 
 
 def test_an_adapter_that_does_not_fit_leaves_the_network_as_it_is(learned, config):
-    _, adapter, told, *_ = learned
+    base, adapter, told, note, _ = learned
     network = UniMoeForConditionalGeneration(config)
     names = set(network.state_dict())
     wrong = {name: t[:, :2] for name, t in adapter.items()}
     with pytest.raises(LineageError, match="does not fit"):
-        adapters.load(network, told, wrong)
+        adapters.load(network, told, wrong, base=note)
+    with pytest.raises(LineageError, match="was trained on another base"):
+        adapters.load(network, told, adapter, base=note)
     assert set(network.state_dict()) == names
     with pytest.raises(LineageError, match="10 adapters are saved, but their configuration makes"):
-        adapters.load(network, {**told, "target_parameters": None}, adapter)
+        loaded(config, base, {**told, "target_parameters": None}, adapter, base=note)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda _: None, "there is no base.json"),
+        (lambda n: n | {"dtype": "torch.bfloat16"}, "were"),
+    ],
+)
+def test_a_base_that_nobody_can_know_is_told(change, said, learned, config):
+    base, adapter, told, note, _ = learned
+    with pytest.warns(UserWarning, match=f"nobody can know .*{said}"):
+        loaded(config, base, told, adapter, base=change(note))

@@ -7,17 +7,26 @@ import pytest
 import torch
 
 from tests.unit.data.workspace import PROJECT
+from uni_moe import platform
 from uni_moe.artifacts import Layout, code_hash_of
-from uni_moe.config import load_params, parse_params
+from uni_moe.config import Platform, load_params, parse_params
 from uni_moe.data.ingest import params_of
 from uni_moe.machine import TOLD, Machine
+from uni_moe.platform import choose, machine
 from uni_moe.records import MODALITIES, Card
 from uni_moe.runs import start_run
 from uni_moe.train import state
-from uni_moe.verify.comparable import Here, Origin, code_differs, other_circumstances, unknown
+from uni_moe.verify.comparable import (
+    Here,
+    Origin,
+    code_differs,
+    comparable,
+    other_circumstances,
+    unknown,
+)
 from uni_moe.verify.family import STATES, differences, family_of
 from uni_moe.verify.intervals import Chance, Interval
-from uni_moe.verify.origins import origins_in
+from uni_moe.verify.origins import here_for, origins_in, routes_for
 from uni_moe.verify.past_params import params_then, paths_in
 from uni_moe.verify.remaking import missing
 from uni_moe.verify.retraining import first_difference, lay_state
@@ -135,10 +144,10 @@ ORIGIN = Origin(
     commit="abc",
     python="3.11.4",
     packages={"torch": "2.9", "av": None},
-    computed={**ROUTES, "processor": "A"},
+    computed={**ROUTES, "processor": "A", "native": "a"},
     spread={"launcher": "none", "processes": 1},
 )
-HERE = Here("3.11.9", {"torch": "2.9", "av": None, "numpy": "2"}, {**ROUTES, "processor": "A"})
+HERE = Here("3.11.9", {"torch": "2.9", "av": None, "numpy": "2"}, ORIGIN.computed)
 
 
 @pytest.mark.parametrize(
@@ -151,10 +160,11 @@ HERE = Here("3.11.9", {"torch": "2.9", "av": None, "numpy": "2"}, {**ROUTES, "pr
         (replace(HERE, packages={"torch": "3.0", "av": "16"}), "av was None, here it is 16; torch"),
         (replace(HERE, python="3.12.1"), "python was 3.11, here it is 3.12"),
         (replace(HERE, computed=None), None),
+        (replace(HERE, computed={**HERE.computed, "native": "b"}), "native was a, here it is b"),
     ],
 )
 def test_other_machines_routes_and_packages_are_not_comparable(here, said):
-    found = other_circumstances("tune", [ORIGIN], here)
+    found = other_circumstances("tune", [(ORIGIN, here)])
     assert found is None if said is None else said in found
 
 
@@ -169,14 +179,44 @@ def test_other_machines_routes_and_packages_are_not_comparable(here, said):
     ],
 )
 def test_what_moved_or_was_spread_over_nodes_is_not_comparable(origin, said):
-    found = other_circumstances("tune", [replace(ORIGIN, **origin)], HERE)
+    found = other_circumstances("tune", [(replace(ORIGIN, **origin), HERE)])
     assert found is None if said is None else said in found
 
 
 def test_one_run_that_made_it_as_here_is_enough():
     elsewhere = replace(ORIGIN, packages={"torch": "1.0"})
-    assert other_circumstances("tune", [elsewhere], HERE) is not None
-    assert other_circumstances("tune", [ORIGIN, elsewhere], HERE) is None
+    assert other_circumstances("tune", [(elsewhere, HERE)]) is not None
+    both = [(ORIGIN, HERE), (elsewhere, HERE)]
+    assert other_circumstances("tune", both) is None
+    assert comparable(both) is ORIGIN
+    assert comparable([(elsewhere, HERE)]) is None
+
+
+def test_compiled_code_that_computed_nothing_may_be_another_one():
+    origin = replace(ORIGIN, computed={**ROUTES, "elementwise": "torch", "native": None})
+    here = replace(HERE, computed={**ROUTES, "elementwise": "torch", "native": "a"})
+    assert other_circumstances("tune", [(origin, here)]) is None
+
+
+def test_a_run_is_repeated_by_its_own_routes_where_the_machine_has_them():
+    choice = Platform.auto(threads=1)
+    chosen = choose(choice).to_json()
+    other = {"threads": 2, "matmul": "default", "attention": "fused", "elementwise": "torch"}
+    assert other.items() - chosen.items()
+    origin = replace(ORIGIN, packages={}, python=None, computed={**chosen, **other, **machine()})
+    assert here_for(choice, origin).computed == origin.computed
+    assert other_circumstances("tune", [(origin, here_for(choice, origin))]) is None
+    assert here_for(None, origin).computed is None
+    assert routes_for(choice, replace(origin, computed=None)) == chosen
+
+
+def test_a_run_is_not_comparable_where_the_machine_lacks_its_routes(monkeypatch):
+    choice = Platform.auto(threads=1)
+    told = {**choose(choice).to_json(), **machine(), "elementwise": "native", "native": None}
+    monkeypatch.setattr(platform, "has_compiled_code", lambda: False)
+    origin = replace(ORIGIN, packages={}, python=None, computed=told)
+    said = other_circumstances("tune", [(origin, here_for(choice, origin))])
+    assert "elementwise was native, here it is torch" in said
 
 
 def test_nobody_knows_where_it_was_made_without_a_record():

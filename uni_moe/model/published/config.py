@@ -39,6 +39,25 @@ _BEATS = {  # the same of BEATs' own configuration
     "activation_fn": ("gelu",),
     "finetuned_model": (False,),
 }
+# What the published code asks its configuration for, and has one value in what ours computes.
+# Of one more field, mm_audio_select_feature, no published value is known.
+_TOLD = {
+    "use_mm_proj": True,
+    "tune_mm_mlp_adapter": False,
+    "freeze_mm_mlp_adapter": False,
+    "mm_use_im_start_end": False,
+    "mm_use_im_patch_token": False,
+    "mm_projector_lr": None,
+    "image_aspect_ratio": "square",
+    "image_grid_pinpoints": None,
+    "pretraining_tp": 1,
+    "use_cache": True,
+}
+_TOLD_SPEECH = {"language": "English", "task": "transcribe", "local_files_only": True}
+# The 8-expert variant divides by its adapters' rank, so there is one even where all are merged.
+# Nothing is dropped there, whatever the capacity.
+BUILT_IN = {"lora_r": 8, "lora_alpha": 16, "lora_dropout": 0.05}
+_TOLD_DEEPSPEED = {**BUILT_IN, "capacity_factor": 1.0, "use_flash_attn": False}
 _LLAMA = (*LlamaConfig().to_dict(), "rope_theta", "rope_scaling")
 _OWN = ("model_type", "architectures", "transformers_version", "torch_dtype", "dtype")
 _LOSSES = {
@@ -159,6 +178,7 @@ def config_to_published(config: UniMoeConfig, style: Style) -> dict[str, Any]:
     text = json.loads(config.text_config.to_json_string(use_diff=False))
     told: dict[str, Any] = {key: text[key] for key in _LLAMA if key in text and key not in _OWN}
     told |= _rope(told.pop("rope_parameters"))
+    told |= _TOLD
     told["model_type"] = "llava_llama" if style == "deepspeed" else "llava"
     told |= {
         "moe": True if config.sparse_layers else None,
@@ -166,7 +186,8 @@ def config_to_published(config: UniMoeConfig, style: Style) -> dict[str, Any]:
         "num_experts_per_tok": config.experts_per_token,
     }
     if style == "deepspeed":
-        told |= {"lora_r": None, "lora_alpha": None, "ep_size": 1}  # nothing is left to merge
+        # Its loader takes one expert from each rank's file, so there are as many ranks.
+        told |= {**_TOLD_DEEPSPEED, "ep_size": config.num_experts if config.sparse_layers else 1}
         told |= _stride(config) if config.sparse_layers else {}
         told["use_fm_block"] = config.modality_adapters
     told |= _told_losses(config)
@@ -190,6 +211,7 @@ def config_to_published(config: UniMoeConfig, style: Style) -> dict[str, Any]:
             "query_tokens_size": connector["query_tokens"],
             "mm_audio_attention_heads": connector["heads"],  # ours: no published field says it
         }
+        told |= _TOLD_SPEECH if heard is not None else {}
     return told
 
 

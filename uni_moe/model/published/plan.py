@@ -168,7 +168,11 @@ def _pack(pieces: Mapping[Place, Tensor]) -> Tensor:
 def _piece(tensor: Tensor, to: Place) -> Tensor:
     if to.slot is None:
         return tensor[..., None] if to.part == "convolution" else tensor
-    one = tensor[to.slot]
+    return part_of(tensor[to.slot], to)
+
+
+def part_of(one: Tensor, to: Place) -> Tensor:
+    """Return a part of one expert: its gate and up lie packed, (2 I, D), its down alone, (D, I)."""
     if to.part == "down":
         return one.clone()
     gate, up = one.chunk(2)

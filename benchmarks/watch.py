@@ -243,7 +243,6 @@ def report_of(number: int, batch: MicroBatch, found: StepLoss) -> StepReport:
         loss=loss,
         gradient_norm=1.0,
         learning_rate=step.RATE,
-        waited_s=0.0,
         took_s=1.0,
         **vars(joined),
     )

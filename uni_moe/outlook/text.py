@@ -162,7 +162,8 @@ def _times(outlook: Outlook) -> str:
     ]
     unknown = sum(one.seconds is None for one in outlook.times.values())
     rest = f", and {unknown} stage(s) of which nothing is known" if unknown else ""
-    title = f"Time, one stage behind the other: {duration(outlook.seconds)}{rest}"
+    least = "at least " if unknown else ""
+    title = f"Time, one stage behind the other: {least}{duration(outlook.seconds)}{rest}"
     return _table(title, ("stage", "time", "estimated from"), rows)
 
 
@@ -177,7 +178,11 @@ def _disk(outlook: Outlook) -> str:
     told = f"features of encoders: {features}; {_size(disk.features_here)} are there"
     state = "" if disk.fits else " IT DOES NOT FIT."
     title = f"Disk: at most {_size(disk.needed)} of {_size(disk.free)} that are free.{state}"
+    if disk.unknown:
+        names = ", ".join(disk.unknown)
+        title += f" On top come the media that {names} write: nothing was ingested here yet."
     table = _table(title, ("stage", "artifact", "states while it trains"), rows)
+    table = table or (title if disk.unknown else "")
     return f"{table}\n  {told}" if features else table
 
 

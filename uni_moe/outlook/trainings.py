@@ -18,7 +18,7 @@ from uni_moe.errors import DataError
 from uni_moe.lengths import Lengths
 from uni_moe.machine import Machine
 from uni_moe.model.config import UniMoeConfig
-from uni_moe.outlook.draws import MOST_SAMPLES, Looked, Pool, look, pools
+from uni_moe.outlook.draws import MOST_SAMPLES, Looked, Pool, drawn_anew, look, pools
 from uni_moe.outlook.kinship import is_prepared
 from uni_moe.outlook.training import Training
 from uni_moe.platform import choose
@@ -26,12 +26,14 @@ from uni_moe.train.conversations import sight_of
 from uni_moe.train.drawing import steps_of
 from uni_moe.train.encoders import TINY
 from uni_moe.train.fits import fitting, host_of, process_bytes, ranks_of, room_of
+from uni_moe.train.foundation import CORPORA
 from uni_moe.train.language import LanguageLearner, language_config, tiny_language
 from uni_moe.train.learning import Learning, dense, learning_of, phase_learning
 from uni_moe.train.loads import Loads, Size, assumed, loads_of
 from uni_moe.train.memory import Around, Ranks
 from uni_moe.train.networks import ENCODERS, encoder_of
 from uni_moe.train.planned import planned_config
+from uni_moe.train.pool import FRAMES_OF_A_FILM
 from uni_moe.train.preflight import (
     LOOKED_AT,
     around_of,
@@ -171,10 +173,14 @@ class Trainings:
             measured=False,
             older=False,
             work=Work(0.0, 0.0),
-            pools={},
+            pools=self._drawn_by(item, chosen),
             looked=None,
             problem=None,
         )
+
+    def _drawn_by(self, item: str, chosen: EncoderTraining | LanguageTraining) -> dict[str, Pool]:
+        pieces = {name: FRAMES_OF_A_FILM if name == "video" else 1 for name in CORPORA[item]}
+        return drawn_anew(self.layout, pieces, chosen.steps * chosen.batch_size)
 
     def _language(self, chosen: LanguageTraining) -> Training:
         """Look ahead at a tiny language model, which learns in one process."""
@@ -195,6 +201,7 @@ class Trainings:
             validated=1,
             measured=measured,
             older=measured and not is_prepared(self.layout, "text"),
+            pools=self._drawn_by("language", chosen),
         )
 
     def _texts(self, chosen: LanguageTraining) -> tuple[list[list[Size]], int, bool]:

@@ -20,7 +20,7 @@ from uni_moe.train.memory import Around, Memory, Ranks, host_memory_of
 from uni_moe.train.precision import DTYPES, Precision
 from uni_moe.train.sizes import Weights
 
-# What a process has before there is a network: Python, torch, transformers, DeepSpeed and what reads
+# What a process has before there is a network: Python, torch, transformers, DeepSpeed, what reads
 # media (measured with torch 2.13 for CPUs: 555 to 567 MB). An accelerator has its context.
 _PROCESS_CPU, _PROCESS_ACCELERATOR = 560_000_000, 700_000_000
 _GROUPS, _OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")

@@ -197,7 +197,7 @@ class Trainings:
             loads_of(sizes, None),
             chosen.steps,
             machine=self.alone,
-            around=Around(process=process_bytes(ranks), saves=saves),
+            around=Around(process=process_bytes(ranks, media=False), saves=saves),
             validated=1,
             measured=measured,
             older=measured and not is_prepared(self.layout, "text"),

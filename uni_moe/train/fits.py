@@ -20,9 +20,11 @@ from uni_moe.train.memory import Around, Memory, Ranks, host_memory_of
 from uni_moe.train.precision import DTYPES, Precision
 from uni_moe.train.sizes import Weights
 
-# What a process has before there is a network: Python, torch, transformers, DeepSpeed, what reads
-# media (measured with torch 2.13 for CPUs: 555 to 567 MB). An accelerator has its context.
-_PROCESS_CPU, _PROCESS_ACCELERATOR = 560_000_000, 700_000_000
+# What a process has before there is a network: Python, torch, transformers, DeepSpeed (measured
+# with torch 2.13 for CPUs: 525 to 545 MB). A phase has more, for what decodes and encodes media: 15
+# MB where all features are kept, 67 where all are made. An accelerator has its context.
+_PROCESS_CPU, _PROCESS_ACCELERATOR = 540_000_000, 700_000_000
+_OF_MEDIA = 50_000_000
 _GROUPS, _OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
@@ -75,9 +77,9 @@ def way_of(chosen: routes.Routes, ranks: Ranks) -> Way:
     )
 
 
-def process_bytes(ranks: Ranks) -> int:
-    """Return what a process has before there is a network."""
-    return _PROCESS_ACCELERATOR if ranks.accelerator else _PROCESS_CPU
+def process_bytes(ranks: Ranks, *, media: bool) -> int:
+    """Return what a process has before there is a network, and for `media`, where it meets them."""
+    return _PROCESS_ACCELERATOR if ranks.accelerator else _PROCESS_CPU + _OF_MEDIA * media
 
 
 def room_of(machine: Machine, abreast: int | None = None) -> Room:
@@ -108,7 +110,7 @@ def host_of(
     """
     if not ranks.accelerator:
         return None
-    around = replace(around, process=_PROCESS_CPU)
+    around = replace(around, process=process_bytes(replace(ranks, accelerator=False), media=True))
     memory = host_memory_of(weights, ranks, here=size_here(machine), around=around)
     stages = launch.abreast() if abreast is None else abreast
     return Host(memory, _share_of_machine(machine, stages))

@@ -156,7 +156,7 @@ def around_of(
         feature_bytes: the features of all media that it may draw.
     """
     return Around(
-        process=process_bytes(ranks),
+        process=process_bytes(ranks, media=True),
         remembered=int(min(machine.features.memory_bytes, feature_bytes)),
         loaded=2 if stage != "tune" else 1,
         saves=phase.save_every_steps < phase.steps,

@@ -50,7 +50,7 @@ lint: .venv/.dev
 # How fast ours is beside its peers, kept under the machine's name. A bar that is missed ends it with
 # an error, once all questions were asked.
 bench: .venv/.dev
-	failed=; for question in layer lora decode step watch size memory features; do \
+	failed=; for question in layer lora decode step idle watch size memory features; do \
 		$(BIN)/python -m benchmarks $$question --keep --rounds $(ROUNDS) || failed=1; \
 	done; test -z "$$failed"
 

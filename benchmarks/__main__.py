@@ -22,6 +22,7 @@ QUESTIONS = {
     "decode": "generation beside transformers' and beside what memory allows",
     "step": "an optimizer step of tuning beside the way of the published code",
     "large": "the same at the paper's size, on a GPU",
+    "idle": "what idle connectors and experts take of a step",
     "watch": "what the ledger and the telemetry take of a step",
     "size": "the paper's models on the meta device: parameters, time, memory",
     "memory": "memory that a training is said to need beside what it holds",

@@ -5,7 +5,8 @@ the real engine. Held is the peak of its resident memory beyond a baseline: the 
 its imports, its group and an engine that has run, before there is a network. Most map tensors one
 by one (`platform.allocator: map`) and keep few compiled products, so that what is counted stands
 alone; some keep both, as the default does: the gaps of the C library's heap are a measured share.
-What is said is what a plan says and a start is refused by. Linux only.
+What is said is what a plan says and a start is refused by. At last a whole `tune` runs as a stage:
+what it was said to need, its process and all, stands beside the most that it held. Linux only.
 """
 
 from __future__ import annotations
@@ -17,16 +18,23 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
+
 from benchmarks.answers import Case, Number, at_least, at_most
+from benchmarks.killing import run_to_the_end
+from benchmarks.kills import names, smallest
 from benchmarks.setup import Setup
+from uni_moe.cli_stages import STAGES
 from uni_moe.config import Platform
 from uni_moe.errors import StageError
 from uni_moe.platform import choose
+from uni_moe.registry.cards import json_lines
 from uni_moe.routes import Routes
 from uni_moe.train.activations import Load
 from uni_moe.train.compiled import Shapes
@@ -34,6 +42,7 @@ from uni_moe.train.learning import learning_of
 from uni_moe.train.loads import Loads
 from uni_moe.train.memory import Around, Memory, Ranks
 from uni_moe.train.preflight import memory_needed
+from uni_moe.workspace import make_workspace
 
 TOO_HIGH, TOO_LOW = 1.10, 0.95  # said over held
 STEPS = 4
@@ -140,17 +149,28 @@ CONFIGURATIONS: Mapping[str, Training] = {
 }
 
 
+WHOLE = "a whole tune"
+# Large enough that weights and steps are seen beside the process.
+_LANGUAGE = {"hidden_size": 384, "intermediate_size": 1024, "layers": 6, "heads": 6}
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what this question may be asked."""
     parser.add_argument(
-        "--only", choices=list(CONFIGURATIONS), action="append", help="default: all of them"
+        "--only", choices=[*CONFIGURATIONS, WHOLE], action="append", help="default: all of them"
     )
 
 
 def answer(setup: Setup, options: argparse.Namespace) -> Iterator[Case]:
-    """Say and measure every configuration once."""
+    """Say and measure every configuration once, and a whole stage."""
     del setup
-    yield case_of({name: CONFIGURATIONS[name] for name in options.only or CONFIGURATIONS})
+    asked = options.only or [*CONFIGURATIONS, WHOLE]
+    chosen = {name: CONFIGURATIONS[name] for name in asked if name != WHOLE}
+    if chosen:
+        yield case_of(chosen)
+    if WHOLE in asked:
+        with tempfile.TemporaryDirectory() as folder:
+            yield whole_case(Path(folder) / "space")
 
 
 def case_of(trainings: Mapping[str, Training]) -> Case:
@@ -162,9 +182,39 @@ def case_of(trainings: Mapping[str, Training]) -> Case:
         facts = {"said_bytes": said, "held_bytes": held}
         what = f"{name}: {said / 1e6:.0f} MB said over {held / 1e6:.0f} MB held"
         numbers.append(Number(what, ratios[-1], facts=facts))
-    numbers.append(Number("the highest", max(ratios), bar=at_most(TOO_HIGH)))
-    numbers.append(Number("the lowest", min(ratios), bar=at_least(TOO_LOW)))
+    numbers += _held_to_bars(ratios)
     return Case("memory said over memory held, beyond a process without a network", numbers=numbers)
+
+
+def _held_to_bars(ratios: Sequence[float]) -> list[Number]:
+    return [
+        Number("the highest", max(ratios), bar=at_most(TOO_HIGH)),
+        Number("the lowest", min(ratios), bar=at_least(TOO_LOW)),
+    ]
+
+
+def whole_case(root: Path) -> Case:
+    """Run a small road to the end of `tune`; return what that was said to need over what it held.
+
+    Raises:
+        StageError: a stage failed.
+    """
+    make_workspace(root, "smoke")
+    params = root / "params.yaml"
+    data = smallest(yaml.safe_load(params.read_text(encoding="utf-8")))
+    data["foundation"]["language"]["tiny"] |= _LANGUAGE
+    params.write_text(yaml.safe_dump(data), encoding="utf-8")
+    for stage in names(STAGES):
+        if stage != "evaluate":
+            run_to_the_end(root, stage, 1)
+    (run,) = (root / "runs").glob("*-tune-*")
+    said = next(e for e in json_lines(run / "events.jsonl") if e["event"] == "memory")
+    held = max(row["memory/peak_bytes"] for row in json_lines(run / "metrics.jsonl"))
+    ratio = said["needed_bytes"] / held
+    what = f"{said['needed_bytes'] / 1e6:.0f} MB said over {held / 1e6:.0f} MB held"
+    facts = {"said_bytes": said["needed_bytes"], "held_bytes": held, "parts": said["parts"]}
+    numbers = [Number(what, ratio, facts=facts), *_held_to_bars([ratio])]
+    return Case(f"memory of {WHOLE}, its process and all", numbers=numbers)
 
 
 def needed(training: Training) -> Memory:

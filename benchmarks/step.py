@@ -171,7 +171,7 @@ def network(shape: Shape, seed: int) -> UniMoeForConditionalGeneration:
     """Return our network without encoders."""
     torch.manual_seed(seed)
     config = UniMoeConfig(
-        _text(shape),
+        text_of(shape),
         sparse_layers="interval",
         num_experts=shape.experts,
         experts_per_token=shape.top_k,
@@ -179,7 +179,8 @@ def network(shape: Shape, seed: int) -> UniMoeForConditionalGeneration:
     return UniMoeForConditionalGeneration(config)
 
 
-def _text(shape: Shape) -> LlamaConfig:
+def text_of(shape: Shape) -> LlamaConfig:
+    """Return the sizes of the language model."""
     return LlamaConfig(
         vocab_size=shape.vocabulary,
         hidden_size=shape.width,
@@ -260,7 +261,7 @@ class Published:
 
 def published(shape: Shape, ours: UniMoeForConditionalGeneration) -> nn.Module:
     """Return the published way's network with the weights of ours, ready to learn."""
-    model = LlamaForCausalLM(_text(shape))
+    model = LlamaForCausalLM(text_of(shape))
     own = ours.language_model.state_dict()
     model.load_state_dict(own, strict=False)
     for index, sparse in ours.sparse_layers().items():

@@ -5,7 +5,9 @@ returned. The telemetry sums every layer's routing, brings it and the draws' los
 looks for alarms and writes its lines. The ledger hashes every draw and goes to disk with each
 training state. That state is written beside the steps that follow; what it takes of them is
 measured where every step has one. A whole step that is watched stands beside one that is not; that
-is told without a bar, because two steps differ by more than what is asked for.
+is told without a bar, because two steps differ by more than what is asked for. Two ranks also bring
+what they computed together; there pairs of steps, watched and not, stand beside each other by the
+hundred, and their middle has a bar.
 
 Shapes
     T  positions    E  experts    K  experts each token visits
@@ -17,7 +19,7 @@ import argparse
 import hashlib
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -25,14 +27,16 @@ from statistics import median
 from typing import Any
 
 import torch
-from torch import nn
+from torch import distributed, nn
 
 from benchmarks import step
 from benchmarks.answers import Case, Claim, Number, at_most, rows_of
+from benchmarks.on_ranks import on_ranks
 from benchmarks.places import Run
 from benchmarks.rounds import OURS, Contender, middle
 from benchmarks.setup import Setup
 from benchmarks.step import Shape
+from uni_moe.launch import here
 from uni_moe.model.config import KINDS
 from uni_moe.model.network import UniMoeForConditionalGeneration
 from uni_moe.model.prompt import IGNORED
@@ -45,6 +49,7 @@ from uni_moe.train.reporting import together
 from uni_moe.train.state import StateStore, TrainingState
 from uni_moe.train.telemetry import Telemetry, write
 from uni_moe.train.watch import PLAIN, Watch
+from uni_moe.train.world import join
 
 PLAYGROUND = Shape(
     "tune",
@@ -64,6 +69,8 @@ WATCHED = f"{OURS}, a watched step"
 _OURS, _LEDGER = Contender(OURS), Contender(LEDGER)
 BARS = {_LEDGER: at_most(0.01), Contender(TELEMETRY): at_most(0.02)}
 _SAVING = at_most(0.02)
+_WATCHED_BY_TWO = at_most(0.02)
+_PAIRS_A_ROUND, _WARM_PAIRS, _PATIENCE_S = 20, 5, 900.0
 _WAITS = 5  # for the disk, whose middle is told
 _SAVED_STEPS = 8  # in a row
 
@@ -82,8 +89,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def answer(setup: Setup, options: argparse.Namespace) -> Iterator[Case]:
     """Measure what watching takes of one step."""
     told = {one.name: getattr(options, one.name) for one in fields(Shape) if one.name != "what"}
+    shape = Shape(PLAYGROUND.what, **told)
     with tempfile.TemporaryDirectory() as folder:
-        yield _case(setup, Shape(PLAYGROUND.what, **told), Path(folder))
+        yield _case(setup, shape, Path(folder))
+        yield _case_of_ranks(shape, setup.rounds * _PAIRS_A_ROUND, Path(folder))
 
 
 def _case(setup: Setup, shape: Shape, folder: Path) -> Case:
@@ -101,6 +110,52 @@ def _case(setup: Setup, shape: Shape, folder: Path) -> Case:
         bar=_SAVING if asked else None,
     )
     return Case(str(shape), rows_of(measured, claims), [waits, saves], {}, str(setup.clock))
+
+
+def _case_of_ranks(shape: Shape, pairs: int, folder: Path) -> Case:
+    shares = shares_of_ranks(shape, pairs, folder)
+    low, middle_share, high = middle(shares)
+    facts = {"pairs": len(shares), "quartiles": [low, high]}
+    bar = _WATCHED_BY_TWO if shape == PLAYGROUND else None
+    what = "a watched step over one that is not, beyond 1"
+    number = Number(what, middle_share, bar=bar, facts=facts)
+    return Case(f"two ranks on the CPU, {shape}", numbers=[number])
+
+
+def shares_of_ranks(shape: Shape, pairs: int, folder: Path) -> list[float]:
+    """Return what watching adds to a step of two ranks, as shares of it, one for each pair.
+
+    Raises:
+        StageError: a rank hangs or died.
+    """
+    found = on_ranks(beside_each_other, [(shape, pairs, folder)], patience_s=_PATIENCE_S)
+    shares: list[float] = found[0][0]
+    return shares
+
+
+def beside_each_other(items: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
+    """Make pairs of steps as one of two ranks, watched and not, in turn the first."""
+    for shape, pairs, folder in items:
+        yield str(shape), None
+        rank = join().rank
+        torch.set_num_threads(1)
+        modules = [step.learner_of(step.network(shape, 0), shape) for _ in range(2)]
+        bare = Step(Unwatched(modules[0]))
+        watched = Watched(PhaseModule(modules[1]), folder / f"rank-{rank}")
+        shares = []
+        for number in range(_WARM_PAIRS + pairs):
+            batch = micro_batch(shape, 2 * number + rank, "cpu")
+            order = (bare, watched) if number % 2 else (watched, bare)
+            took = {one: _step_s(one, batch) for one in order}
+            shares.append(took[watched] / took[bare] - 1.0)
+        yield str(shape), shares[_WARM_PAIRS:]
+
+
+def _step_s(trainer: Callable[[MicroBatch], object], batch: MicroBatch) -> float:
+    distributed.barrier()
+    began = time.perf_counter()
+    trainer(batch)
+    return time.perf_counter() - began
 
 
 def runs(shape: Shape, seed: int, device: str, folder: Path) -> dict[str, Run]:
@@ -164,7 +219,9 @@ class Watched(Step):
         """Make a step and see it."""
         found = super().__call__(batch)
         self._step += 1
-        self._watch.see(report_of(self._step, batch, found), self._run, [])
+        report = report_of(self._step, batch, found)  # all ranks bring it together
+        if here().is_first:
+            self._watch.see(report, self._run, [])
         if self._step % STATE_STEPS == 0:
             self._watch.keep()
         return found
@@ -243,7 +300,6 @@ def report_of(number: int, batch: MicroBatch, found: StepLoss) -> StepReport:
         loss=loss,
         gradient_norm=1.0,
         learning_rate=step.RATE,
-        waited_s=0.0,
         took_s=1.0,
         **vars(joined),
     )

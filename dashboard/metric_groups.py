@@ -93,9 +93,9 @@ GROUPS = (
     Group(
         "wait",
         "Waiting for data",
-        "Share of a step that waits for data, percent",
+        "Share of a step that waits for data, or in which encoders work, percent",
         "Near zero when all features are cached; a high share means that decoding holds it up.",
-        ("wait_share",),
+        ("wait_share", "encode_share"),
         "percent of the step",
         100.0,
     ),
@@ -103,8 +103,8 @@ GROUPS = (
         "times",
         "Time of a step",
         "Time of a step, seconds",
-        "The whole step, and what of it waits for data.",
-        ("step_s", "wait_s"),
+        "The whole step, what of it waits for data, and what encoders work.",
+        ("step_s", "wait_s", "encode_s"),
         "seconds",
     ),
     Group(

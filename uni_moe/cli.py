@@ -53,6 +53,7 @@ _THEMES = (
     cli_stages,
 )
 _BUG = 70  # sysexits.h: an internal software error
+_STOPPED = 130  # as a shell says of SIGINT
 _REPORT = (
     "  cause:  a mistake in this program, not in yours.\n"
     "  remedy: report it with the lines above, params.yaml and the newest folder in runs/."
@@ -68,9 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         done: int | None = arguments.call(arguments)
     except UniMoeError as error:
         return _tell(error)
-    except KeyboardInterrupt:
-        print(f"{launch.prefix()}stopped; the same command goes on from here", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        return _stopped(error)
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -82,6 +82,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {type(error).__name__}: {error}\n{_REPORT}", file=sys.stderr)
         return _BUG
     return done or 0
+
+
+def _stopped(error: KeyboardInterrupt) -> int:
+    """Say that a person or a launcher ended us; return the exit code."""
+    said = "stopped; the same command goes on from here"
+    if isinstance(error, launch.ToldToEnd):
+        said = f"error: {launch.told_to_end()}"
+    print(f"{launch.prefix()}{said}", file=sys.stderr, flush=True)
+    return _STOPPED
 
 
 def _tell(error: UniMoeError) -> int:

@@ -73,14 +73,14 @@ def _stage(arguments: argparse.Namespace) -> None:
         launch.check_size(machine)
     else:
         launch.check_alone(name)
+    if launch.is_launched():  # before what takes seconds to import
+        launch.end_in_order()
     from uni_moe.output import keep_output
     from uni_moe.runs import follow_run, start_run
     from uni_moe.stage import StageContext
 
     module, _, function = STAGES[arguments.stage][0].partition(":")
     call = getattr(importlib.import_module(module), function)
-    if launch.is_launched():
-        launch.end_in_order()
     if not launch.here().is_first:
         call(StageContext(name, layout, params, follow_run(layout, name), machine))
         return

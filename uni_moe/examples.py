@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -79,6 +79,15 @@ class ExampleMaker:
     def features(self, ref: MediaRef, corpus: Corpus) -> tuple[Tensor, int]:
         """Return what the encoder says of one medium, and the positions it takes."""
         return self.feature_maker.features(ref, corpus)
+
+    @property
+    def encode_s(self) -> float:
+        """How long encoders were at work for it, in seconds."""
+        return self.feature_maker.encode_s
+
+    def share(self, samples: Iterable[Sample]) -> None:
+        """Let other ranks see what was computed here of these samples' media."""
+        self.feature_maker.share(ref for sample in samples for ref in sample.media)
 
     def _make(self, sample: Sample, *, to_answer: bool) -> Example:
         corpus = self.corpora[sample.modality]

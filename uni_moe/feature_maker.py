@@ -7,8 +7,9 @@ medium and the encoder. They live in the CPU's memory and move to a device with 
 from __future__ import annotations
 
 import sys
+import time
 from collections import Counter
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -56,6 +57,7 @@ class FeatureMaker:
         self.towers, self.processor, self.cache = towers, processor, cache
         self.settings = settings or FeatureCacheSettings()
         self.counts: Counter[str] = Counter()  # how often features were encoded and read
+        self.encode_s = 0.0  # how long encoders were at work
         self._recent: Recent[Hashable, Tensor] = Recent(self.settings.memory_bytes)
         self._readers: dict[MediaKind, _Reader] = {}
         for tower in towers.towers():
@@ -71,11 +73,23 @@ class FeatureMaker:
             found = self._computed(ref, corpus)
         return found, self.processor.rows_each(ref.kind) * len(found)
 
+    def share(self, refs: Iterable[MediaRef]) -> None:
+        """Let other processes see what was computed here, where they may need one of these media.
+
+        Once for all: in a training's first epoch nothing is needed twice, at its end everything.
+        """
+        if any(self._gathers(ref) for ref in refs):
+            self.publish()
+
     def publish(self) -> None:
         """Let other processes see what was computed here so far."""
         for reader in self._readers.values():
             if reader.store is not None:
                 reader.store.publish()
+
+    def _gathers(self, ref: MediaRef) -> bool:
+        reader = self._readers.get(ref.kind)
+        return reader is not None and reader.store is not None and reader.store.gathers(ref.content)
 
     def _held(self, ref: MediaRef) -> Tensor | None:
         """Return features that are remembered or kept, None where they have to be computed."""
@@ -99,8 +113,10 @@ class FeatureMaker:
         ready = self.processor.prepare(ref.kind, self._load(ref, corpus))
         device = next(self.towers.tower(ref.kind).parameters()).device
         padding = None if ready.padding is None else ready.padding.to(device)
+        began = time.monotonic()
         found = self.towers.encode(ref.kind, ready.values.to(device), padding)
         found = found.cpu().contiguous()
+        self.encode_s += time.monotonic() - began
         self.counts["encoded"] += 1
         if reader.store is not None:
             data = found.flatten().view(torch.uint8).numpy().data

@@ -77,9 +77,28 @@ def prefix() -> str:
     return f"[rank {here().rank}] " if is_launched() else ""
 
 
+class ToldToEnd(KeyboardInterrupt):
+    """A launched process was told to end, mostly because another rank ended first."""
+
+
 def end_in_order() -> None:
     """Let a launched process that is told to end do so as one that a person stops: by its books."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _raise_told_to_end)
+
+
+def _raise_told_to_end(*_: object) -> None:
+    raise ToldToEnd
+
+
+def told_to_end() -> StageError:
+    """Return what a launched process says that was told to end."""
+    return StageError(
+        f"Rank {here().rank} was told to end before it was done.",
+        cause="another rank ended first, by an error or because it was killed, and the launcher "
+        "ends all others then; or the launcher itself was stopped.",
+        remedy="see what the rank that ended first says, mend that, then give the same command "
+        "again: it goes on from the last state.",
+    )
 
 
 def of_others(error: BaseException) -> StageError | None:

@@ -72,16 +72,13 @@ def counting(features):
     return ran
 
 
-def rank(number, shelf, cache, parts, ready, answers):
-    """See half of the media, then the whole; tell how many were encoded in each epoch."""
-    corpus, refs = shelf
-    features = maker(cache, parts=parts)
-    ran = counting(features)
-    for ref in refs[number::2]:
-        features.features(ref, corpus)
-    features.publish()
-    first = sum(ran.values())
-    ready.wait(timeout=60)
-    for ref in refs:
-        features.features(ref, corpus)
-    answers.put((first, sum(ran.values()) - first))
+def rank(number, learner, steps, ready, answers):
+    """Take a rank's share of two epochs; tell how many media were encoded in each."""
+    features = learner.maker.feature_maker
+    found = []
+    for epoch in range(2):
+        for step in range(epoch * steps, (epoch + 1) * steps):
+            learner.micro_batches(step, number, 2)
+            ready.wait(timeout=60)  # ranks add their losses up
+        found.append(features.counts["encoded"])
+    answers.put((found[0], found[1] - found[0]))

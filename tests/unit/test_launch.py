@@ -2,12 +2,13 @@
 
 import json
 import shutil
+import signal
 import sys
 
 import pytest
 from torch.distributed import DistBackendError
 
-from uni_moe import launch
+from uni_moe import cli_stages, launch
 from uni_moe.cli import main
 from uni_moe.errors import ConfigError
 from uni_moe.launch import World, command_of, shell_words
@@ -93,6 +94,29 @@ def test_a_rank_that_another_one_left_says_so_and_is_no_mistake_of_ours(error, m
     assert found.what == f"Another rank went while rank 3 waited for it: {error}"
     assert "mend that" in found.remedy
     assert launch.of_others(RuntimeError("shapes do not fit")) is None
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_a_rank_that_is_told_to_end_says_so_with_cause_and_remedy(
+    rank, tmp_path, monkeypatch, capsys
+):
+    for name, value in {"RANK": rank, "WORLD_SIZE": "2", "LOCAL_RANK": rank}.items():
+        monkeypatch.setenv(name, value)
+
+    def told(_):
+        before = signal.getsignal(signal.SIGTERM)
+        launch.end_in_order()
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    monkeypatch.setattr(cli_stages, "load_params", told)
+    assert main(["--workspace", str(tmp_path), "tune"]) == 130
+    what, cause, remedy = capsys.readouterr().err.splitlines()
+    assert what == f"[rank {rank}] error: Rank {rank} was told to end before it was done."
+    assert cause.startswith("  cause:  another rank ended first")
+    assert "it goes on from the last state" in remedy
 
 
 @pytest.mark.parametrize("named", ["flag", "environment"])

@@ -152,6 +152,10 @@ class FeatureStore:
         if self._gathered_bytes >= BLOCK_BYTES or now - self._published >= patience_s:
             self.publish()
 
+    def gathers(self, content: str) -> bool:
+        """Say whether this process has a feature that no other one sees yet."""
+        return content in self._gathered
+
     def publish(self) -> None:
         """Let other processes see what is gathered."""
         if self._gathered:

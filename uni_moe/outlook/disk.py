@@ -1,23 +1,24 @@
 """What stages write: artifacts, training states while they learn, and features of media.
 
-What manifests and corpora take is about twice what their media do, and is not
-told. DVC keeps each artifact once more where the file system can neither link nor share blocks.
+Samples and a corpus hold their media, as many bytes as were ingested last; tables and texts, which
+are small beside them, are not told. DVC keeps each artifact once more where the file system can
+neither link nor share blocks.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from uni_moe.artifacts import Layout
+from uni_moe.artifacts import CARD, Layout, read_card
 from uni_moe.config import Params
 from uni_moe.data.features import feature_folder, size_of
 from uni_moe.machine import FeatureCacheSettings, Machine
 from uni_moe.model.config import UniMoeConfig, sparse_layers_of
 from uni_moe.outlook.training import LEARNING_BYTES, Training
-from uni_moe.records import MediaRef
+from uni_moe.records import MODALITIES, MediaRef
 from uni_moe.train.memory import NUMBER_BYTES
 from uni_moe.train.networks import encoder_of
 from uni_moe.train.precision import Precision
@@ -33,6 +34,7 @@ class Disk:
     A training's states are freed when its stage ends, unless `keep_states` in machine.yaml keeps
     them, and stages may work side by side. Features
     are what is kept in all; `features_here` is there already. They are empty without corpora.
+    `unknown` names the stages whose artifacts hold media that were never ingested here.
     """
 
     artifacts: Mapping[str, int]
@@ -40,10 +42,11 @@ class Disk:
     features: Mapping[str, int]
     features_here: int
     free: int
+    unknown: tuple[str, ...] = ()
 
     @property
     def needed(self) -> int:
-        """Bytes that have to be free, at most."""
+        """Bytes that have to be free, at most, as far as they are known."""
         features = max(0, sum(self.features.values()) - self.features_here)
         return sum(self.artifacts.values()) + sum(self.states.values()) + features
 
@@ -61,7 +64,7 @@ def disk_of(  # noqa: PLR0913 - what is written follows from all of it
     layout: Layout,
     params: Params,
     config: UniMoeConfig,
-    stages: Iterable[str],
+    stages: Collection[str],
     trainings: Mapping[str, Training],
     machine: Machine,
 ) -> Disk:
@@ -77,7 +80,9 @@ def disk_of(  # noqa: PLR0913 - what is written follows from all of it
     """
     settings = machine.features
     folder = feature_folder(layout, settings)
-    sizes = _artifacts(params, config, trainings)
+    media = {stage: _media(layout, stage) for stage in stages if _holds_media(stage)}
+    told = {stage: size for stage, size in media.items() if size is not None}
+    sizes = {**_artifacts(params, config, trainings), **told}
     states = {name: _states(params, name, machine) for name in trainings}
     return Disk(
         artifacts={name: sizes[name] for name in stages if name in sizes},
@@ -85,7 +90,21 @@ def disk_of(  # noqa: PLR0913 - what is written follows from all of it
         features=_features(config, trainings.values(), settings, params.platform.precision),
         features_here=size_of(folder) if folder.is_dir() else 0,
         free=shutil.disk_usage(layout.root).free,
+        unknown=tuple(stage for stage, size in media.items() if size is None),
     )
+
+
+def _holds_media(stage: str) -> bool:
+    name, _, item = stage.partition("@")
+    return name == "ingest" or (name == "prepare" and item != "text")
+
+
+def _media(layout: Layout, stage: str) -> int | None:
+    """Return the bytes of media in the artifact of a stage; None where they were not ingested."""
+    item = stage.partition("@")[2]
+    folders = [layout.samples(one) for one in ((item,) if item else MODALITIES)]
+    cards = [read_card(folder) for folder in folders if (folder / CARD).is_file()]
+    return sum(card.results["media_bytes"] for card in cards) if cards else None
 
 
 def _states(params: Params, stage: str, machine: Machine) -> int:

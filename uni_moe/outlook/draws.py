@@ -128,6 +128,35 @@ def pools(
     }
 
 
+def drawn_anew(layout: Layout, media: Mapping[str, int], draws: int) -> dict[str, Pool]:
+    """Return what a tiny foundation draws: of all, every time; nothing where a corpus is not here.
+
+    Args:
+        layout: the workspace.
+        media: modality -> how many pieces each of its samples is to be drawn from.
+        draws: how many are drawn in all.
+    """
+    folders = {modality: layout.corpus(modality) for modality in media}
+    if not all((folder / CARD).is_file() for folder in folders.values()):
+        return {}
+    counts = {
+        name: read_card(folder).results["splits"]["train"] for name, folder in folders.items()
+    }
+    pieces = sum(counts[name] * media[name] for name in counts)
+    return {
+        name: _of_all(count, draws * count * media[name] // max(1, pieces), layout, name)
+        for name, count in counts.items()
+    }
+
+
+def _of_all(count: int, draws: int, layout: Layout, modality: str) -> Pool:
+    """Return a modality of which every draw may be any sample: some are drawn twice before all."""
+    missed = count * (1 - 1 / count) ** draws if count else 0.0
+    nothing = {"other_task": 0, "out_of_sight": 0, "cut": 0, "refused": 0}
+    older = not is_prepared(layout, modality)
+    return Pool(count, draws, round(missed), **nothing, exact=False, older=older)
+
+
 def _pool(looked: Looked, modality: str, draws: int, lengths: Lengths | None) -> Pool:
     every, seen = looked.every[modality], looked.seen[modality]
     with_task = {key.removesuffix(CAPTION) for key in looked.found[modality]}

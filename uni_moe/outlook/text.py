@@ -9,6 +9,8 @@ from uni_moe.outlook.samples import Samples, SourceCount
 from uni_moe.outlook.training import Training
 from uni_moe.outlook.whole import Outlook
 from uni_moe.registry.gate import in_words
+from uni_moe.train.fits import Room
+from uni_moe.train.memory import Memory
 
 _GIB = 2**30
 _OLDER = "from an older corpus"
@@ -126,21 +128,31 @@ def _pool(pool: Pool) -> str:
 
 
 def _memory(trainings: Mapping[str, Training]) -> str:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, one in trainings.items():
         if one.memory is None:
             rows.append((name, "not modelled", "", "", "", ""))
             continue
-        parts = sorted(one.memory.parts.items(), key=lambda part: -part[1])
-        told = ", ".join(f"{part} {_size(size)}" for part, size in parts if size)
-        told += f"; {_OLDER}" if one.older else ""
-        fits = "" if one.fits else "DOES NOT FIT"
-        needed, room = _size(one.memory.needed), _size(one.room.size_bytes)
         ranks = f"{one.ranks.world} x ZeRO {one.ranks.stage}"
-        rows.append((name, needed, room, fits, ranks, told))
-    said_by = dict.fromkeys(one.room.said_by for one in trainings.values())
+        rows.append((name, *_needs(one.memory, one.room, ranks, older=one.older)))
+        if one.host is not None:
+            rows.append(("  on its machine", *_needs(one.host.memory, one.host.room, "")))
+    rooms = [room for one in trainings.values() for room in _rooms(one)]
+    said_by = dict.fromkeys(room.said_by for room in rooms)
     title = f"Memory of one rank (what there is, is said by {'; '.join(said_by)}):"
     return _table(title, ("stage", "needed", "there is", "", "ranks", "by part"), rows)
+
+
+def _needs(memory: Memory, room: Room, ranks: str, *, older: bool = False) -> tuple[str, ...]:
+    parts = sorted(memory.parts.items(), key=lambda part: -part[1])
+    told = ", ".join(f"{part} {_size(size)}" for part, size in parts if size)
+    told += f"; {_OLDER}" if older else ""
+    fits = "" if memory.needed <= room.size_bytes else "DOES NOT FIT"
+    return _size(memory.needed), _size(room.size_bytes), fits, ranks, told
+
+
+def _rooms(training: Training) -> list[Room]:
+    return [training.room, *([] if training.host is None else [training.host.room])]
 
 
 def _times(outlook: Outlook) -> str:
@@ -150,7 +162,8 @@ def _times(outlook: Outlook) -> str:
     ]
     unknown = sum(one.seconds is None for one in outlook.times.values())
     rest = f", and {unknown} stage(s) of which nothing is known" if unknown else ""
-    title = f"Time, one stage behind the other: {duration(outlook.seconds)}{rest}"
+    least = "at least " if unknown else ""
+    title = f"Time, one stage behind the other: {least}{duration(outlook.seconds)}{rest}"
     return _table(title, ("stage", "time", "estimated from"), rows)
 
 
@@ -165,7 +178,11 @@ def _disk(outlook: Outlook) -> str:
     told = f"features of encoders: {features}; {_size(disk.features_here)} are there"
     state = "" if disk.fits else " IT DOES NOT FIT."
     title = f"Disk: at most {_size(disk.needed)} of {_size(disk.free)} that are free.{state}"
+    if disk.unknown:
+        names = ", ".join(disk.unknown)
+        title += f" On top come the media that {names} write: nothing was ingested here yet."
     table = _table(title, ("stage", "artifact", "states while it trains"), rows)
+    table = table or (title if disk.unknown else "")
     return f"{table}\n  {told}" if features else table
 
 

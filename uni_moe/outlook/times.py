@@ -7,7 +7,6 @@ many ranks shared it; what stood around them is taken as it was. An estimate say
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,11 +19,10 @@ from uni_moe.outlook.training import Training
 from uni_moe.registry.cards import all_runs, json_lines
 from uni_moe.runs import EVENTS, METRICS
 from uni_moe.train.precision import Precision
-from uni_moe.train.work import device_peak
+from uni_moe.train.work import measured_flops, peak_flops
 
 # Of what an accelerator could do, this share is taken for done; a processor's rate is measured.
 SHARE_OF_PEAK = 0.4
-_SIDE, _TIMES = 768, 3  # of the product that measures a processor
 
 
 @dataclass(frozen=True)
@@ -103,18 +101,11 @@ def _by_steps(training: Training, last: LastRun) -> Estimate:
 
 def rate_here(precision: Precision) -> Rate:
     """Return what this machine computes in a second, in one process."""
-    peak = device_peak(precision)
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    peak = None if name is None else peak_flops(name, precision)
     if peak is not None:
-        name = torch.cuda.get_device_name()
         return Rate(SHARE_OF_PEAK * peak, f"{SHARE_OF_PEAK:.0%} of the peak of {name}")
-    x = torch.randn(_SIDE, _SIDE)
-    x @ x
-    took = []
-    for _ in range(_TIMES):
-        began = time.perf_counter()
-        x @ x
-        took.append(time.perf_counter() - began)
-    flops = 2 * _SIDE**3 / min(took)
+    flops = measured_flops(precision)
     return Rate(flops, f"{flops / 1e9:.0f} GFLOP/s of a product measured now")
 
 

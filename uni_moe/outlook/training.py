@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from uni_moe.outlook.draws import Looked, Pool
-from uni_moe.train.fits import Room
+from uni_moe.train.fits import Host, Room
 from uni_moe.train.memory import Memory, Ranks
 from uni_moe.train.work import Work
 
@@ -20,6 +20,7 @@ class Training:
 
     `learns` counts numbers by part, `parameters` all of the network's, adapters too, `connectors`
     those of each connector. `memory` is None where it is not modelled; it is that by `allocator`.
+    `host` is what a process takes of its machine's memory, None where it has no accelerator.
     `measured` says that conversations were laid out, not assumed, `older` that they are of a corpus
     that was not made from the samples that are here. `pools` is by modality, empty without corpora.
     Positions and labels are means of a step, over all ranks. `problem` is what ends the stage
@@ -33,6 +34,7 @@ class Training:
     allocator: str
     ranks: Ranks
     room: Room
+    host: Host | None
     steps: int
     draws_per_step: float
     positions_per_step: float
@@ -65,7 +67,10 @@ class Training:
     @property
     def fits(self) -> bool | None:
         """Whether one process has the memory; None where it is not modelled."""
-        return None if self.memory is None else self.memory.needed <= self.room.size_bytes
+        if self.memory is None:
+            return None
+        on_the_machine = self.host is None or self.host.fits
+        return self.memory.needed <= self.room.size_bytes and on_the_machine
 
     def to_json(self) -> dict[str, Any]:
         """Return what a plan says of it, as a JSON object."""
@@ -89,6 +94,15 @@ class Training:
                 "busiest": memory.moment,
                 "parts": {part: size for part, size in memory.parts.items() if size},
                 "moments": dict(memory.moments),
+            },
+            "host_memory": None
+            if self.host is None
+            else {
+                "needed_bytes": self.host.memory.needed,
+                "room_bytes": self.host.room.size_bytes,
+                "room_said_by": self.host.room.said_by,
+                "fits": self.host.fits,
+                "parts": {part: size for part, size in self.host.memory.parts.items() if size},
             },
             "steps": self.steps,
             "draws_per_step": round(self.draws_per_step, 2),

@@ -18,20 +18,22 @@ from uni_moe.errors import DataError
 from uni_moe.lengths import Lengths
 from uni_moe.machine import Machine
 from uni_moe.model.config import UniMoeConfig
-from uni_moe.outlook.draws import MOST_SAMPLES, Looked, Pool, look, pools
+from uni_moe.outlook.draws import MOST_SAMPLES, Looked, Pool, drawn_anew, look, pools
 from uni_moe.outlook.kinship import is_prepared
 from uni_moe.outlook.training import Training
 from uni_moe.platform import choose
 from uni_moe.train.conversations import sight_of
 from uni_moe.train.drawing import steps_of
 from uni_moe.train.encoders import TINY
-from uni_moe.train.fits import Room, fitting, process_bytes, ranks_of, room_of
+from uni_moe.train.fits import fitting, host_of, process_bytes, ranks_of, room_of
+from uni_moe.train.foundation import CORPORA
 from uni_moe.train.language import LanguageLearner, language_config, tiny_language
 from uni_moe.train.learning import Learning, dense, learning_of, phase_learning
 from uni_moe.train.loads import Loads, Size, assumed, loads_of
 from uni_moe.train.memory import Around, Ranks
 from uni_moe.train.networks import ENCODERS, encoder_of
 from uni_moe.train.planned import planned_config
+from uni_moe.train.pool import FRAMES_OF_A_FILM
 from uni_moe.train.preflight import (
     LOOKED_AT,
     around_of,
@@ -59,9 +61,11 @@ class Trainings:
         self.config = planned_config(params, layout.root)
         self.words = _tokenizer_folder(layout, params)
         self.routes = choose(params.platform)
+        self.abreast = abreast
         self.room = room_of(machine, abreast)
         # A foundation trains in one process, whatever starts the phases.
-        self.room_alone = room_of(Machine(memory_bytes=machine.memory_bytes), abreast)
+        self.alone = Machine(memory_bytes=machine.memory_bytes)
+        self.room_alone = room_of(self.alone, abreast)
 
     def of(self, stage: str) -> Training | None:
         """Return what a stage trains, None where it trains nothing."""
@@ -96,7 +100,7 @@ class Trainings:
             ranks,
             loads,
             phase.steps,
-            room=self.room,
+            machine=self.machine,
             around=around_of(stage, phase, self.machine, ranks, kept),
             validated=len(phase.blend),
             measured=measured,
@@ -161,6 +165,7 @@ class Trainings:
             allocator=self.routes.allocator,
             ranks=Ranks(),
             room=self.room_alone,
+            host=None,
             steps=chosen.steps,
             draws_per_step=chosen.batch_size,
             positions_per_step=0.0,
@@ -168,10 +173,14 @@ class Trainings:
             measured=False,
             older=False,
             work=Work(0.0, 0.0),
-            pools={},
+            pools=self._drawn_by(item, chosen),
             looked=None,
             problem=None,
         )
+
+    def _drawn_by(self, item: str, chosen: EncoderTraining | LanguageTraining) -> dict[str, Pool]:
+        pieces = {name: FRAMES_OF_A_FILM if name == "video" else 1 for name in CORPORA[item]}
+        return drawn_anew(self.layout, pieces, chosen.steps * chosen.batch_size)
 
     def _language(self, chosen: LanguageTraining) -> Training:
         """Look ahead at a tiny language model, which learns in one process."""
@@ -187,11 +196,12 @@ class Trainings:
             ranks,
             loads_of(sizes, None),
             chosen.steps,
-            room=self.room_alone,
-            around=Around(process=process_bytes(ranks), saves=saves),
+            machine=self.alone,
+            around=Around(process=process_bytes(ranks, media=False), saves=saves),
             validated=1,
             measured=measured,
             older=measured and not is_prepared(self.layout, "text"),
+            pools=self._drawn_by("language", chosen),
         )
 
     def _texts(self, chosen: LanguageTraining) -> tuple[list[list[Size]], int, bool]:
@@ -218,7 +228,7 @@ class Trainings:
         loads: Loads,
         steps: int,
         *,
-        room: Room,
+        machine: Machine,
         around: Around,
         validated: int,
         measured: bool,
@@ -227,6 +237,7 @@ class Trainings:
         looked: Looked | None = None,
         problem: str | None = None,
     ) -> Training:
+        room = self.room if machine is self.machine else self.room_alone
         needs = partial(memory_needed, learning, loads, ranks, around, validated)
         taken, memory = fitting(needs, self.routes, self.params.platform.allocator, room)
         return Training(
@@ -237,6 +248,7 @@ class Trainings:
             allocator=taken.allocator,
             ranks=ranks,
             room=room,
+            host=host_of(machine, learning.weights, ranks, around, self.abreast),
             steps=steps,
             draws_per_step=loads.draws_per_step,
             positions_per_step=loads.positions_per_step,

@@ -55,6 +55,7 @@ class Outlook:
             "trainings": {name: one.to_json() for name, one in self.trainings.items()},
             "times": {name: one.to_json() for name, one in self.times.items()},
             "seconds": self.seconds,
+            "seconds_unknown": [name for name, one in self.times.items() if one.seconds is None],
             "disk": self.disk.to_json(),
             "stale": [one.to_json() for one in self.stale],
             "gate": {

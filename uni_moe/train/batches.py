@@ -38,7 +38,8 @@ class MicroBatch:
 
     `count` is what its loss is summed over: loss-bearing tokens, 0 where nothing is learned.
     `positions` counts what goes through the language model, filling aside; `computed` counts the
-    filling, too, and `attended` with what is filled for attention.
+    filling, too, and `attended` with what is filled for attention. `encoded_s` is how long encoders
+    were at work to make it.
     """
 
     inputs: Any
@@ -48,6 +49,7 @@ class MicroBatch:
     positions: int = 0
     computed: int = 0
     attended: int = 0
+    encoded_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,9 @@ class StepReport:
     `seen` holds (rank, draw) by slot, `by_draw` each draw's summed loss and loss-bearing tokens in
     the same order. `draws` counts them also where a learner does not name them. `positions` counts
     what went through the language model, filling aside; `computed` and `attended` count it, too, as
-    in a MicroBatch. `parts` are losses by the learner's own names, `auxiliary` those beside the
-    next token's, without their weights.
+    in a MicroBatch. Of ranks the one tells that waited longest for data, whose encoders worked
+    longest, or that holds most `memory`. `parts` are losses by the learner's own names, `auxiliary`
+    those beside the next token's, without their weights.
     """
 
     step: int
@@ -91,8 +94,10 @@ class StepReport:
     seen: tuple[tuple[int, Seen], ...]
     by_draw: tuple[tuple[float, int], ...]
     routing: Mapping[int, RoutingSums]
-    waited_s: float
     took_s: float
+    waited_s: float = 0.0
+    encoded_s: float = 0.0
+    memory: Mapping[str, float] = field(default_factory=dict)
     draws: int = 0
     positions: int = 0
     computed: int = 0

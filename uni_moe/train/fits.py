@@ -16,12 +16,15 @@ from uni_moe.launch import size_here, size_of
 from uni_moe.machine import Machine
 from uni_moe.model.backends.fused import pad_rows
 from uni_moe.train.activations import Way
-from uni_moe.train.memory import Memory, Ranks
+from uni_moe.train.memory import Around, Memory, Ranks, host_memory_of
 from uni_moe.train.precision import DTYPES, Precision
+from uni_moe.train.sizes import Weights
 
 # What a process has before there is a network: Python, torch, transformers, DeepSpeed (measured
-# with torch 2.13 for CPUs: 525 to 545 MB). An accelerator has its context.
+# with torch 2.13 for CPUs: 525 to 545 MB). A phase has more, for what decodes and encodes media: 15
+# MB where all features are kept, 67 where all are made. An accelerator has its context.
 _PROCESS_CPU, _PROCESS_ACCELERATOR = 540_000_000, 700_000_000
+_OF_MEDIA = 50_000_000
 _GROUPS, _OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
@@ -31,6 +34,19 @@ class Room:
 
     size_bytes: int
     said_by: str
+
+
+@dataclass(frozen=True)
+class Host:
+    """What a process with an accelerator needs of its machine's own memory, and what there is."""
+
+    memory: Memory
+    room: Room
+
+    @property
+    def fits(self) -> bool:
+        """Whether it is enough."""
+        return self.memory.needed <= self.room.size_bytes
 
 
 def ranks_of(machine: Machine, *, stage: str, precision: Precision = "float32") -> Ranks:
@@ -61,16 +77,15 @@ def way_of(chosen: routes.Routes, ranks: Ranks) -> Way:
     )
 
 
-def process_bytes(ranks: Ranks) -> int:
-    """Return what a process has before there is a network."""
-    return _PROCESS_ACCELERATOR if ranks.accelerator else _PROCESS_CPU
+def process_bytes(ranks: Ranks, *, media: bool) -> int:
+    """Return what a process has before there is a network, and for `media`, where it meets them."""
+    return _PROCESS_ACCELERATOR if ranks.accelerator else _PROCESS_CPU + _OF_MEDIA * media
 
 
 def room_of(machine: Machine, abreast: int | None = None) -> Room:
     """Return the memory of one process: what the profile says, else its share of this machine.
 
-    Where there is an accelerator, its own memory is looked at and the host's is not: weights on
-    their way to it, remembered features and a state that is being written are not covered.
+    Where there is an accelerator, that is its own; see `host_of` for the machine's.
 
     Args:
         machine: the profile.
@@ -79,13 +94,37 @@ def room_of(machine: Machine, abreast: int | None = None) -> Room:
     if machine.memory_bytes is not None:
         return Room(machine.memory_bytes, "memory_bytes in machine.yaml")
     stages = launch.abreast() if abreast is None else abreast
-    shared = f", shared by {stages} trainings side by side (UNI_MOE_WORKERS)" * (stages > 1)
     if torch.cuda.is_available():
         device: Any = torch.cuda.get_device_properties(0)
-        return Room(int(device.total_memory) // stages, f"the accelerator {device.name}{shared}")
-    whole = min([_physical(), *allowed()])
+        said_by = f"the accelerator {device.name}{_shared_by(stages)}"
+        return Room(int(device.total_memory) // stages, said_by)
+    return _share_of_machine(machine, stages)
+
+
+def host_of(
+    machine: Machine, weights: Weights, ranks: Ranks, around: Around, abreast: int | None = None
+) -> Host | None:
+    """Return what a process takes of this machine's memory; None where it has no accelerator.
+
+    There the machine's memory is all there is. A profile's `memory_bytes` is the accelerator's.
+    """
+    if not ranks.accelerator:
+        return None
+    around = replace(around, process=process_bytes(replace(ranks, accelerator=False), media=True))
+    memory = host_memory_of(weights, ranks, here=size_here(machine), around=around)
+    stages = launch.abreast() if abreast is None else abreast
+    return Host(memory, _share_of_machine(machine, stages))
+
+
+def _share_of_machine(machine: Machine, stages: int) -> Room:
     count = size_here(machine)
-    return Room(whole // (count * stages), f"this machine, {count} process(es) on it{shared}")
+    whole = min([_physical(), *allowed()])
+    said_by = f"this machine, {count} process(es) on it{_shared_by(stages)}"
+    return Room(whole // (count * stages), said_by)
+
+
+def _shared_by(stages: int) -> str:
+    return f", shared by {stages} trainings side by side (UNI_MOE_WORKERS)" * (stages > 1)
 
 
 def fitting(
@@ -119,6 +158,33 @@ def check_fits(stage: str, memory: Memory, room: Room) -> None:
         remedy="lower `packing.row_positions` or `rows` of the phase, set "
         "`activation_checkpointing: true` or `zero_stage: 3` with more processes in machine.yaml, "
         "or take a machine with more memory; `uni-moe plan` says what each part needs.",
+    )
+
+
+def check_host_fits(stage: str, host: Host) -> None:
+    """Refuse a training whose machine has too little memory of its own beside its accelerators.
+
+    Raises:
+        ConfigError: it has.
+    """
+    if host.fits:
+        return
+    raise ConfigError(
+        host_problem(stage, host),
+        cause=f"{most(host.memory)} at its busiest moment there ({host.memory.moment}): every rank "
+        f"builds the network in the machine's memory first; the limit is said by "
+        f"{host.room.said_by}.",
+        remedy="let fewer processes or trainings share a machine (`processes` and `nodes` in "
+        "machine.yaml, UNI_MOE_WORKERS), or take one with more memory; `uni-moe plan` says what "
+        "each part needs.",
+    )
+
+
+def host_problem(stage: str, host: Host) -> str:
+    """Return one line that says what is too much."""
+    return (
+        f"{stage} needs {host.memory.needed / 2**30:.1f} GiB of the machine's own memory for each "
+        f"process, there are {host.room.size_bytes / 2**30:.1f} GiB."
     )
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from uni_moe.config import Phase
+from uni_moe.data.order import Draw
 from uni_moe.data.packing import Batch, Plan, plan, used
 from uni_moe.examples import Example, ExampleMaker, collate, pack
 from uni_moe.launch import here
@@ -59,12 +60,18 @@ class PhaseLearner:
         )
 
     def micro_batches(self, step: int, rank: int, ranks: int) -> list[MicroBatch]:
-        """Return a rank's share of a step: which draws it holds follows from blend and step."""
+        """Return a rank's share of a step: which draws it holds follows from blend and step.
+
+        Ranks meet in every step, so what the next one needs of this rank's features is there then.
+        """
         drawn = self.steps.draws(step)
-        samples = [self.train_set[one.modality][one.key] for one in drawn]
+        samples = self._samples(drawn)
         slots = [one.slot for one in drawn]
         planned = self._plan(samples, self.packing.rows, ranks)
-        return [self._micro_batch(samples, slots, batch) for batch in planned[rank]]
+        found = [self._micro_batch(samples, slots, batch) for batch in planned[rank]]
+        if ranks > 1:
+            self.maker.share(self._samples(self.steps.draws(step + 1)))
+        return found
 
     def validate(self) -> dict[str, float]:
         """Return nats per token on the validation split, by modality.
@@ -91,6 +98,9 @@ class PhaseLearner:
         table[mine] = torch.cat([by_draw for _, by_draw in seen]).double().cpu()
         return table
 
+    def _samples(self, drawn: Sequence[Draw]) -> list[Sample]:
+        return [self.train_set[one.modality][one.key] for one in drawn]
+
     def _plan(self, samples: Sequence[Sample], rows: int | None, ranks: int = 1) -> Plan:
         lengths = [self.maker.lengths.of(sample) for sample in samples]
         budget = self.packing.row_positions
@@ -109,6 +119,7 @@ class PhaseLearner:
         self, samples: Sequence[Sample], slots: Sequence[int], batch: Batch
     ) -> MicroBatch:
         """Make the tensors of rows that are computed at once."""
+        encoded_s = self.maker.encode_s
         rows = [[self.maker.example(samples[at]) for at in row.draws] for row in batch]
         drawn = [at for row in batch for at in row.draws]
         examples = [one for row in rows for one in row]
@@ -126,8 +137,16 @@ class PhaseLearner:
         if self.packing.row_positions is not None:
             lengths = [len(one.encoded.input_ids) for one in examples]
             attended = sum(count * longest for count, longest in groups_of(_spans(batch, lengths)))
-        inputs = _to(inputs, device())
-        return MicroBatch(inputs, count, len(seen), seen, positions, computed, attended)
+        return MicroBatch(
+            _to(inputs, device()),
+            count,
+            len(seen),
+            seen,
+            positions,
+            computed,
+            attended,
+            self.maker.encode_s - encoded_s,
+        )
 
 
 class PhaseModule(nn.Module):

@@ -211,7 +211,7 @@ def one_step(engine: Engine, learner: Learner, schedule: Schedule, step: int) ->
     """Take step number `step`, counted from 0; all ranks take it together."""
     began = time.monotonic()
     batches = learner.micro_batches(step, engine.world.rank, engine.world.size)
-    waited = time.monotonic() - began
+    fetched_s = time.monotonic() - began
     if isinstance(learner.module, LooksAhead):
         learner.module.look_ahead(batches)
     learner.module.train()
@@ -229,9 +229,8 @@ def one_step(engine: Engine, learner: Learner, schedule: Schedule, step: int) ->
         loss=loss,
         gradient_norm=norm,
         learning_rate=learning_rate,
-        waited_s=waited,
         took_s=time.monotonic() - began,
-        **vars(together(batches, found)),
+        **vars(together(batches, found, fetched_s=fetched_s)),
     )
 
 

@@ -132,11 +132,12 @@ def memory_of(
     held = _held_experts(weights, ranks)
     steady: dict[Part, int] = {
         **standing(held, ranks),
-        "features": kept.features + around.remembered,
+        "features": kept.features + around.remembered * (not ranks.accelerator),
         "states": 3 * weights.trained * _FLOAT * (around.saves and not ranks.accelerator),
         "process": around.process,
     }
-    found: dict[str, dict[Part, int]] = {"load": _load(weights, ranks, around)}
+    loading = {} if ranks.accelerator else _load(weights, ranks, around)
+    found: dict[str, dict[Part, int]] = {"load": {**loading, "process": around.process}}
     if around.saves:
         found["state"] = _added(steady, _state(weights, ranks))
     for name, extra in _moments(held, kept, ranks, batches):
@@ -144,6 +145,40 @@ def memory_of(
         parts["heap"] = int(around.heap_share * sum(parts.get(part, 0) for part in MOVING))
         if name not in found or sum(parts.values()) > sum(found[name].values()):
             found[name] = parts
+    return _busiest(found)
+
+
+def host_memory_of(
+    weights: Weights, ranks: Ranks, *, here: int = 1, around: Around | None = None
+) -> Memory:
+    """Return what one rank needs of its machine's own memory, beside its accelerator's.
+
+    The network is built there, whole on every rank; what CUDA's libraries map is not in it.
+
+    Args:
+        weights: the network's numbers.
+        ranks: how many processes there are, and what each does.
+        here: how many of them share the machine; one of them keeps copies of a training state.
+        around: what the process holds beside; its `process` is that of a process without a device.
+    """
+    around = around or Around()
+    mine = ranks.share(weights.trained) * _FLOAT
+    copies = 3 * weights.trained * _FLOAT * around.saves
+    found: dict[str, dict[Part, int]] = {
+        "load": {**_load(weights, ranks, around), "process": around.process},
+        "step": {
+            "optimizer": 3 * mine * ranks.offload,
+            "gradients": 2 * mine * ranks.offload,
+            "features": around.remembered,
+            "states": -(-copies // here),
+            "process": around.process,
+        },
+    }
+    return _busiest(found)
+
+
+def _busiest(found: Mapping[str, Mapping[Part, int]]) -> Memory:
+    """Return the moment that needs most, beside all of them."""
     busiest = max(found, key=lambda name: sum(found[name].values()))
     return Memory(
         busiest,
@@ -157,13 +192,10 @@ def _load(weights: Weights, ranks: Ranks, around: Around) -> dict[Part, int]:
 
     A mixture is read as it was written, in the precision; copies of a foundation are float32.
     """
-    if ranks.accelerator:
-        return {"process": around.process}
     each = ranks.number if around.loaded == 1 else _FLOAT
     return {
         "frozen": weights.frozen * each * around.loaded,
         "trained": weights.trained * _FLOAT,
-        "process": around.process,
     }
 
 

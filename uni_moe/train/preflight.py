@@ -29,7 +29,16 @@ from uni_moe.train.beginning import mixture_to_tune
 from uni_moe.train.compiled import compiled_bytes
 from uni_moe.train.conversations import Conversations, read_holes, sight_of
 from uni_moe.train.drawing import steps_of
-from uni_moe.train.fits import check_fits, fitting, process_bytes, ranks_of, room_of, way_of
+from uni_moe.train.fits import (
+    check_fits,
+    check_host_fits,
+    fitting,
+    host_of,
+    process_bytes,
+    ranks_of,
+    room_of,
+    way_of,
+)
 from uni_moe.train.learning import Learning, config_here, phase_learning, recorded_folder
 from uni_moe.train.loads import Loads, Size, loads_of
 from uni_moe.train.memory import Around, Memory, Ranks, heap_share, memory_of
@@ -93,6 +102,9 @@ def check_phase(
         "memory", needed_bytes=memory.needed, room_bytes=room.size_bytes, parts=dict(memory.parts)
     )
     check_fits(ctx.name, memory, room)
+    host = host_of(ctx.machine, learning.weights, ranks, around)
+    if host is not None:
+        check_host_fits(ctx.name, host)
     if chosen != routes.current():
         take(chosen)
 
@@ -143,11 +155,10 @@ def around_of(
         ranks: how the work is spread.
         feature_bytes: the features of all media that it may draw.
     """
-    here = not ranks.accelerator
     return Around(
-        process=process_bytes(ranks),
-        remembered=int(min(machine.features.memory_bytes, feature_bytes)) * here,
-        loaded=2 if here and stage != "tune" else 1,
+        process=process_bytes(ranks, media=True),
+        remembered=int(min(machine.features.memory_bytes, feature_bytes)),
+        loaded=2 if stage != "tune" else 1,
         saves=phase.save_every_steps < phase.steps,
     )
 

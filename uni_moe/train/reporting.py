@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -12,6 +16,8 @@ from uni_moe.errors import StageError, bullets
 from uni_moe.model.routing_sums import RoutingSums, stacked, unstacked
 from uni_moe.train.batches import MicroBatch, Seen, StepLoss
 from uni_moe.train.world import gathered
+
+_STATM = Path("/proc/self/statm")
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,9 @@ class Share:
     attended: int
     parts: dict[str, tuple[float, float]]
     auxiliary: dict[str, float]
+    waited_s: float
+    encoded_s: float
+    memory: dict[str, float]
 
 
 @dataclass
@@ -43,15 +52,29 @@ class Together:
     attended: int = 0
     parts: dict[str, float] = field(default_factory=dict)
     auxiliary: dict[str, float] = field(default_factory=dict)
+    waited_s: float = 0.0
+    encoded_s: float = 0.0
+    memory: dict[str, float] = field(default_factory=dict)
 
 
-def together(batches: Sequence[MicroBatch], found: Sequence[StepLoss]) -> Together:
-    """Bring a step's shares together on the first rank. All ranks call it."""
-    return joined(gathered(share_of(batches, found)))
+def together(
+    batches: Sequence[MicroBatch], found: Sequence[StepLoss], *, fetched_s: float = 0.0
+) -> Together:
+    """Bring a step's shares together on the first rank. All ranks call it.
+
+    Args:
+        batches: this rank's micro-batches.
+        found: what was computed of each.
+        fetched_s: how long the micro-batches took to be made, encoders at work included.
+    """
+    return joined(gathered(share_of(batches, found, fetched_s=fetched_s)))
 
 
-def share_of(batches: Sequence[MicroBatch], found: Sequence[StepLoss]) -> Share:
+def share_of(
+    batches: Sequence[MicroBatch], found: Sequence[StepLoss], *, fetched_s: float = 0.0
+) -> Share:
     """Return a rank's share; the device is waited for once for draws, routing and the rest."""
+    encoded_s = sum(one.encoded_s for one in batches)
     named = [one.by_draw for one in found if one.by_draw is not None]
     tables = [stacked(one.routing) for one in found if one.routing]
     return Share(
@@ -65,7 +88,23 @@ def share_of(batches: Sequence[MicroBatch], found: Sequence[StepLoss]) -> Share:
         attended=sum(one.attended for one in batches),
         parts=_added(one.parts for one in found),
         auxiliary=_auxiliary(found),
+        waited_s=max(0.0, fetched_s - encoded_s),
+        encoded_s=encoded_s,
+        memory=memory_held(),
     )
+
+
+def memory_held() -> dict[str, float]:
+    """Return the bytes that this process holds now and held at most, and its accelerator's."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    found = {"memory/peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    if _STATM.is_file():
+        resident = int(_STATM.read_bytes().split()[1])
+        found["memory/bytes"] = resident * os.sysconf("SC_PAGE_SIZE")
+    if torch.cuda.is_available():
+        found["memory/accelerator_bytes"] = torch.cuda.memory_allocated()
+        found["memory/accelerator_peak_bytes"] = torch.cuda.max_memory_allocated()
+    return {name: float(value) for name, value in found.items()}
 
 
 def joined(shares: Sequence[Share]) -> Together:
@@ -95,6 +134,9 @@ def joined(shares: Sequence[Share]) -> Together:
         attended=sum(share.attended for share in shares),
         parts=_means(share.parts for share in shares),
         auxiliary=_sums(share.auxiliary for share in shares),
+        waited_s=max((share.waited_s for share in shares), default=0.0),
+        encoded_s=max((share.encoded_s for share in shares), default=0.0),
+        memory=_most(share.memory for share in shares),
     )
 
 
@@ -129,6 +171,14 @@ def _sums(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
         for name, value in one.items():
             sums[name] = sums.get(name, 0.0) + value
     return dict(sorted(sums.items()))
+
+
+def _most(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    most: dict[str, float] = {}
+    for one in parts:
+        for name, value in one.items():
+            most[name] = max(most.get(name, 0.0), value)
+    return most
 
 
 def _added(parts: Iterable[Mapping[str, tuple[float, float]]]) -> dict[str, tuple[float, float]]:

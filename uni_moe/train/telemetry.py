@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import math
-import os
-import resource
-import sys
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
-
-import torch
 
 from uni_moe import config
 from uni_moe.model.config import KINDS
@@ -22,7 +16,6 @@ from uni_moe.train.alarms import Alarm, Leaps, RouterWatch, facts_of, suspects
 from uni_moe.train.batches import StepReport
 from uni_moe.train.work import Work
 
-_STATM = Path("/proc/self/statm")
 _NAMED = 8  # draws kept with an alarm
 
 
@@ -65,7 +58,7 @@ class Telemetry:
             **_speed(report, self._work, self._peak_flops),
             **_filling(report),
             **_of_layers(routing),
-            **memory(),
+            **report.memory,
         }
         finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
         return Told(finite, _tables(routing), tuple(alarms))
@@ -89,25 +82,13 @@ def write(run: Run, step: int, told: Told) -> None:
         run.event("alarm", **alarm.to_json())
 
 
-def memory() -> dict[str, float]:
-    """Return the bytes that this process holds now and held at most, and its accelerator's."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    found = {"memory/peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
-    if _STATM.is_file():
-        resident = int(_STATM.read_bytes().split()[1])
-        found["memory/bytes"] = resident * os.sysconf("SC_PAGE_SIZE")
-    if torch.cuda.is_available():
-        found["memory/accelerator_bytes"] = torch.cuda.memory_allocated()
-        found["memory/accelerator_peak_bytes"] = torch.cuda.max_memory_allocated()
-    return {name: float(value) for name, value in found.items()}
-
-
 def _of_step(report: StepReport) -> dict[str, float]:
     return {
         "loss": report.loss,
         "learning_rate": report.learning_rate,
         "gradient_norm": report.gradient_norm,
         "wait_s": report.waited_s,
+        "encode_s": report.encoded_s,
         "step_s": report.took_s,
         **{f"loss/{name}": value for name, value in report.parts.items()},
         **{f"auxiliary/{name}": value for name, value in report.auxiliary.items()},
@@ -127,7 +108,7 @@ def _losses(report: StepReport) -> dict[str, float]:
 def _speed(report: StepReport, work: Work | None, peak_flops: float | None) -> dict[str, float]:
     """Return rates; without a known peak or count of positions there is no utilization."""
     tokens, took_s = sum(count for _, count in report.by_draw), max(report.took_s, 1e-9)
-    found = {"wait_share": report.waited_s / took_s}
+    found = {"wait_share": report.waited_s / took_s, "encode_share": report.encoded_s / took_s}
     if report.draws:
         found["samples_per_s"] = report.draws / took_s
     if tokens:

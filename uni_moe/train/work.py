@@ -6,6 +6,7 @@ positions, connectors, encoders and recomputed activations are left out, so it i
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,8 +14,9 @@ import torch
 from torch import nn
 
 from uni_moe.model.moe import SparseFeedForward
-from uni_moe.train.precision import Precision
+from uni_moe.train.precision import DTYPES, Precision
 
+_SIDE, _TIMES = 768, 3  # of the product that measures a processor
 _HEAD, _EMBEDDING = "lm_head.", "embed_tokens."
 # Dense peaks in FLOP/s, from NVIDIA's data sheets: of float32 without tensor cores, of bfloat16 on
 # them. The first name that a device's name holds counts.
@@ -68,10 +70,25 @@ def peak_flops(device_name: str, precision: Precision) -> float | None:
 
 
 def device_peak(precision: Precision) -> float | None:
-    """Return what this process's device can do in a second; a processor's peak is not known."""
+    """Return what this process's device can do in a second; of a processor, what it does now."""
     if not torch.cuda.is_available():
-        return None
+        return measured_flops(precision)
     return peak_flops(torch.cuda.get_device_name(), precision)
+
+
+def measured_flops(precision: Precision) -> float:
+    """Return the operations in a second of a product on this processor, measured in some 0.05 s.
+
+    It draws no random number: a training's are its own.
+    """
+    x = torch.ones(_SIDE, _SIDE, dtype=DTYPES[precision])
+    x @ x
+    took = []
+    for _ in range(_TIMES):
+        began = time.perf_counter()
+        x @ x
+        took.append(time.perf_counter() - began)
+    return 2 * _SIDE**3 / min(took)
 
 
 def _visited_shares(model: nn.Module) -> dict[str, float]:

@@ -87,3 +87,14 @@ def test_the_sizes_are_those_of_the_playgrounds_tune_phase():
     )
     assert list(step.network(shape, 0).sparse_layers()) == list(params.model.sparse_layers)
     assert tune.save_every_steps == watch.STATE_STEPS
+
+
+def test_two_ranks_bring_together_what_a_watched_step_tells(tmp_path):
+    shares = watch.shares_of_ranks(TINY, 2, tmp_path)
+    assert len(shares) == 2
+    rows = lines(tmp_path / "rank-0", "metrics")
+    assert len(rows) == watch._WARM_PAIRS + 2
+    ours, theirs = (watch.micro_batch(TINY, rank, "cpu") for rank in range(2))
+    (layer,) = lines(tmp_path / "rank-0", "routing")[0]["layers"].values()
+    assert layer["text"]["tokens"] == ours.positions + theirs.positions
+    assert not (tmp_path / "rank-1" / "metrics.jsonl").exists()

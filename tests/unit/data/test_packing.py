@@ -125,6 +125,5 @@ def test_packing_computes_little_in_vain_over_a_whole_phase_of_a_skewed_blend(cu
     packed = simulated(1024, 1, ranks, **cut)
     two_rows = simulated(1024, 2, ranks, **cut)
     assert padded < 0.25
-    assert packed[0] == 1.0  # a row alone is only as long as what it holds
     assert two_rows[0] >= 0.97
     assert min(packed[1], two_rows[1]) >= 0.9  # of attention alone, a small part of the work

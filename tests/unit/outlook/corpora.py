@@ -1,4 +1,4 @@
-"""A small corpus of speech."""
+"""A small corpus, of speech or of something else."""
 
 import json
 
@@ -31,8 +31,8 @@ def made(layout, folder, *parents, **params):
     return write_artifact(folder, stage="a", kind="b", params=params, parents=known)
 
 
-def corpus(layout, rows, held_out=0, parents=(), gone=()):
-    with made(layout, layout.corpus("speech"), *parents) as draft:
+def corpus(layout, rows, held_out=0, parents=(), gone=(), modality="speech"):
+    with made(layout, layout.corpus(modality), *parents) as draft:
         lines = "".join(json.dumps(one.to_json()) + "\n" for one in rows)
         (draft.folder / "train.jsonl").write_text(lines)
         write_tombstones(draft.folder / FILE, gone)

@@ -12,6 +12,7 @@ _SMALL = Training(
     parameters=50,
     connectors={},
     memory=None,
+    host=None,
     allocator="map",
     ranks=Ranks(),
     room=Room(1, "a test"),

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from uni_moe.artifacts import Layout
+from uni_moe.artifacts import Layout, write_artifact
 from uni_moe.config import load_params
 from uni_moe.machine import Machine
 from uni_moe.outlook.disk import Disk, disk_of
@@ -91,3 +91,22 @@ def test_features_that_are_there_need_no_room():
     disk = Disk({"tune": 10}, {"tune": 6}, {"image": 100}, features_here=70, free=45)
     assert disk.needed == 10 + 6 + 30
     assert disk.to_json()["fits"] is False
+
+
+def test_samples_and_corpora_hold_the_media_that_were_ingested_last(looking, tmp_path):
+    trainings, _ = looking
+    layout, params = Layout(tmp_path), load_params(recipe_file("smoke"))
+    stages = ("ingest", "validate", "prepare@text", "prepare@image", "prepare@audio")
+
+    def told():
+        config = Trainings(layout, params, Machine()).config
+        return disk_of(layout, params, config, stages, trainings, Machine())
+
+    assert told().unknown == ("ingest", "prepare@image", "prepare@audio")
+    assert told().artifacts == {}
+    for modality, size in {"image": 70, "audio": 5}.items():
+        folder = layout.samples(modality)
+        with write_artifact(folder, stage="ingest", kind="s", params={}, parents={}) as draft:
+            draft.results["media_bytes"] = size
+    assert told().artifacts == {"ingest": 75, "prepare@image": 70, "prepare@audio": 5}
+    assert told().unknown == ()

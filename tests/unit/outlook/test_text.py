@@ -7,9 +7,10 @@ from tests.unit.registry.workspace import RULES
 from uni_moe.outlook.disk import Disk
 from uni_moe.outlook.draws import Pool
 from uni_moe.outlook.text import outlook_text
+from uni_moe.outlook.times import Estimate
 from uni_moe.outlook.whole import Outlook
 from uni_moe.registry.gate import in_words
-from uni_moe.train.fits import Room
+from uni_moe.train.fits import Host, Room
 from uni_moe.train.memory import Memory
 
 ROOMY = Room(2**30, "a test")
@@ -52,6 +53,31 @@ def test_every_stage_is_held_against_its_own_room():
     (whole,) = [row for row in rows(said, "language") if "2.0 MiB" in row]
     (share,) = [row for row in rows(said, "tune") if "512.0 KiB" in row]
     assert ("DOES NOT FIT" in whole, "DOES NOT FIT" in share) == (False, True)
+
+
+def test_beside_an_accelerator_a_stage_is_held_against_its_machines_memory_as_well():
+    small = Host(NEEDED, Room(2**19, "the machine around it"))
+    one = training(memory=NEEDED, room=ROOMY, host=small)
+    said = outlook_text(outlook(tune=one))
+    assert "said by a test; the machine around it" in said
+    (row,) = rows(said, "on its machine")
+    assert "512.0 KiB" in row
+    assert "DOES NOT FIT" in row
+    assert not one.fits
+    assert one.to_json()["host_memory"]["fits"] is False
+
+
+def test_a_sum_that_lacks_something_says_so():
+    known, unknown = Estimate(7.0, "a test"), Estimate(None, "it has not run here")
+    whole = replace(outlook(), times={"tune": known})
+    assert "Time, one stage behind the other: 7 s\n" in outlook_text(whole)
+    some = replace(whole, times={"ingest": unknown, "tune": known})
+    assert "at least 7 s, and 1 stage(s) of which nothing is known" in outlook_text(some)
+    assert some.to_json()["seconds_unknown"] == ["ingest"]
+    bare = replace(
+        outlook(), stages=("ingest",), disk=replace(whole.disk, unknown=("ingest", "prepare@image"))
+    )
+    assert "the media that ingest, prepare@image write" in outlook_text(bare)
 
 
 def test_an_outlook_fits_where_memory_and_disk_do():

@@ -50,3 +50,18 @@ def test_memory_that_the_machine_profile_names_is_every_stages(tmp_path):
     looking = Trainings(Layout(tmp_path), PARAMS, machine)
     rooms = {looking.of(stage).room for stage in ("foundation@language", "align@speech", "tune")}
     assert {room.size_bytes for room in rooms} == {10**9}
+
+
+def test_what_a_tiny_foundation_draws_is_told_by_modality(layout):
+    corpus(layout, [sample(name, "image") for name in "abc"], modality="image")
+    looking = Trainings(layout, PARAMS, Machine())
+    assert looking.of("foundation@image").pools == {}  # films are not here yet
+    corpus(layout, [sample(name, "video") for name in "de"], modality="video")
+    chosen = PARAMS.foundation.image.tiny
+    draws = chosen.steps * chosen.batch_size
+    found = looking.of("foundation@image").pools
+    assert {name: pool.conversations for name, pool in found.items()} == {"image": 3, "video": 2}
+    assert found["image"].draws == draws * 3 // 11  # a film is four frames
+    assert found["video"].draws == draws * 8 // 11
+    assert found["video"].not_reached == 0
+    assert not found["image"].exact

@@ -1,5 +1,7 @@
 """Whether a training fits, and what is said where it does not."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -7,17 +9,21 @@ from uni_moe import launch
 from uni_moe.errors import ConfigError
 from uni_moe.machine import Machine
 from uni_moe.routes import Routes
+from uni_moe.train import fits
 from uni_moe.train.fits import (
     Room,
     allowed,
     check_fits,
+    check_host_fits,
     fitting,
+    host_of,
     problem,
     ranks_of,
     room_of,
     way_of,
 )
-from uni_moe.train.memory import Memory
+from uni_moe.train.memory import Around, Memory, Ranks
+from uni_moe.train.sizes import Weights
 
 GIB = 2**30
 MEMORY = Memory("loss", {"frozen": 3 * GIB, "activations": 2 * GIB, "engine": GIB})
@@ -39,6 +45,59 @@ def test_what_does_not_fit_is_refused_with_cause_and_remedy():
 
 def test_a_profile_says_what_a_process_has():
     assert room_of(Machine(memory_bytes=7)).size_bytes == 7
+
+
+@pytest.fixture
+def accelerated(monkeypatch):
+    """A machine of 1 TiB with accelerators, for what asks about it."""
+    card = SimpleNamespace(name="a card", total_memory=80 * GIB)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
+    monkeypatch.setattr(fits, "_physical", lambda: 1024 * GIB)
+    monkeypatch.setattr(fits, "allowed", list)
+
+
+SEVEN = Weights(frozen=6_700_000_000, trained=10_000_000)
+
+
+@pytest.mark.parametrize(
+    ("processes", "precision", "loaded", "fit"),
+    [
+        (1, "float32", 2, True),
+        (32, "float32", 1, True),
+        (32, "float32", 2, False),  # 25 GiB for the network, twice
+        (64, "bfloat16", 1, True),
+        (128, "bfloat16", 1, False),
+    ],
+)
+@pytest.mark.usefixtures("accelerated")
+def test_ranks_that_build_their_networks_share_the_machines_memory(
+    processes, precision, loaded, fit
+):
+    machine = Machine(launcher="torchrun", processes=processes, memory_bytes=7)
+    ranks = ranks_of(machine, stage="tune", precision=precision)
+    host = host_of(machine, SEVEN, ranks, Around(loaded=loaded))
+    assert room_of(machine).size_bytes == 7  # of the accelerator
+    assert host.room.size_bytes == 1024 * GIB // processes
+    if fit:
+        check_host_fits("tune", host)
+        return
+    with pytest.raises(ConfigError) as error:
+        check_host_fits("tune", host)
+    assert "of the machine's own memory for each process" in error.value.what
+    assert f"this machine, {processes} process(es) on it" in error.value.cause
+    assert "`processes`" in error.value.remedy
+
+
+@pytest.mark.usefixtures("accelerated")
+def test_trainings_side_by_side_share_the_memory_beside_an_accelerator():
+    host = host_of(Machine(), SEVEN, ranks_of(Machine(), stage="tune"), Around(), abreast=4)
+    assert host.room.size_bytes == 256 * GIB
+
+
+def test_without_an_accelerator_a_machines_memory_is_looked_at_once():
+    ranks = Ranks(accelerator=False)
+    assert host_of(Machine(), SEVEN, ranks, Around()) is None
 
 
 def test_processes_of_one_machine_share_its_memory_and_not_its_accelerators():

@@ -10,6 +10,7 @@ from uni_moe.train.memory import (
     Around,
     Ranks,
     heap_share,
+    host_memory_of,
     memory_of,
     standing,
 )
@@ -206,3 +207,20 @@ def test_a_heap_has_more_gaps_the_more_sizes_steps_have():
 def test_an_offloaded_optimizer_keeps_gradients_on_the_cpu(accelerator, gradients):
     found = standing(W, Ranks(2, 1, offload=True, accelerator=accelerator))
     assert found["gradients"] == gradients
+
+
+def test_beside_an_accelerator_the_machine_holds_what_is_built_there_and_what_is_offloaded():
+    around = Around(process=7, loaded=2, remembered=99, saves=True)
+    ranks = Ranks(4, 1, precision="bfloat16", accelerator=True)
+    found = host_memory_of(W, ranks, here=2, around=around)
+    assert found.moments == {
+        "load": 4 * (2 * 1000 + 100) + 7,  # copies of a foundation are float32, on every rank
+        "step": 99 + 3 * 4 * 100 // 2 + 7,  # one of the two keeps a state's copies
+    }
+    assert found.moment == "load"
+    assert host_memory_of(W, ranks).moments["load"] == 2 * 1000 + 4 * 100
+    offloaded = host_memory_of(W, Ranks(4, 1, offload=True, accelerator=True))
+    assert offloaded.moments["step"] == 5 * 4 * 25
+    device = memory_of(W, NOTHING, ranks, around=around)
+    assert device.moments["load"] == 7
+    assert device.parts["features"] == 0

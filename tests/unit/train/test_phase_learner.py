@@ -85,6 +85,11 @@ class Maker:
                 raise DataError(f"{sample.key} is too long.", cause="it is.", remedy="cut it.")
             return 1 + len(sample.labels)
 
+    encode_s = 0.0  # it has no features
+
+    def share(self, samples):
+        pass
+
     def example(self, sample):
         labels = [-100, *sample.labels]
         return Shown(sample.modality, Fitted(Encoded(labels, labels), 0, 0))

@@ -1,12 +1,14 @@
 """One report from the shares of all ranks."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from tests.unit.train.reports import routed, seen
 from uni_moe.errors import StageError
 from uni_moe.train.batches import MicroBatch, StepLoss
-from uni_moe.train.reporting import joined, share_of, together
+from uni_moe.train.reporting import joined, memory_held, share_of, together
 
 
 def micro(draws, losses, *, routing=None, **more):
@@ -57,6 +59,28 @@ def test_shares_of_the_losses_beside_the_next_tokens_add_up():
     ]
     assert joined([share(*made)]).auxiliary == {"balance": 1.25}
     assert joined([share(made[0]), share(made[1]), share(made[2])]).auxiliary == {"balance": 1.25}
+
+
+def test_a_process_knows_its_memory():
+    block = torch.ones(8_000_000)  # 32 MB
+    found = memory_held()
+    assert found["memory/peak_bytes"] > block.nbytes
+    assert 0 < found["memory/bytes"] <= found["memory/peak_bytes"] * 1.01
+
+
+def test_of_ranks_the_one_tells_that_waited_longest_and_the_one_that_holds_most():
+    batch, found = micro([], [])
+    ready = share_of([replace(batch, encoded_s=2.0)], [found], fetched_s=2.5)
+    late = share_of([batch], [found], fetched_s=1.0)
+    assert (ready.waited_s, ready.encoded_s, late.waited_s) == (0.5, 2.0, 1.0)
+    told = joined(
+        [
+            replace(ready, memory={"memory/bytes": 5.0, "memory/peak_bytes": 6.0}),
+            replace(late, memory={"memory/bytes": 4.0, "memory/peak_bytes": 9.0}),
+        ]
+    )
+    assert (told.waited_s, told.encoded_s) == (1.0, 2.0)
+    assert told.memory == {"memory/bytes": 5.0, "memory/peak_bytes": 9.0}
 
 
 def test_a_learner_without_named_draws_is_counted():

@@ -4,7 +4,6 @@ import json
 import math
 
 import pytest
-import torch
 
 from tests.unit.train.reports import report, routed, seen
 from uni_moe.artifacts import Layout
@@ -41,11 +40,13 @@ def test_losses_by_modality_and_by_source_are_means_over_their_tokens():
 
 
 def test_rates_are_those_of_the_step():
-    found = told(took_s=0.5, waited_s=0.1).metrics
+    found = told(took_s=0.5, waited_s=0.1, encoded_s=0.05, memory={"memory/bytes": 7.0}).metrics
     assert found["samples_per_s"] == pytest.approx(8)
     assert found["tokens_per_s"] == pytest.approx(24)
     assert found["positions_per_s"] == pytest.approx(200)
     assert found["wait_share"] == pytest.approx(0.2)
+    assert found["encode_share"] == pytest.approx(0.1)
+    assert (found["wait_s"], found["encode_s"], found["memory/bytes"]) == (0.1, 0.05, 7.0)
 
 
 def test_filling_is_told_as_shares_of_what_all_layers_and_attention_compute():
@@ -61,13 +62,6 @@ def test_utilization_is_told_where_the_peak_is_known():
     assert found["mfu"] == pytest.approx((100 * 1000 + 12 * 50) / 0.5 / 1e6)
     assert "mfu" not in told(work=work).metrics
     assert "mfu" not in told(work=work, peak=1e6, positions=0).metrics
-
-
-def test_a_process_knows_its_memory():
-    block = torch.ones(8_000_000)  # 32 MB
-    found = module.memory()
-    assert found["memory/peak_bytes"] > block.nbytes
-    assert 0 < found["memory/bytes"] <= found["memory/peak_bytes"] * 1.01
 
 
 def test_losses_beside_the_next_tokens_are_told():

@@ -1,11 +1,12 @@
 """Operations of a step against a count by hand."""
 
 import pytest
+import torch
 from transformers import LlamaConfig
 
 from uni_moe.model.config import UniMoeConfig
 from uni_moe.model.network import UniMoeForConditionalGeneration
-from uni_moe.train.work import peak_flops, work_of
+from uni_moe.train.work import device_peak, peak_flops, work_of
 
 WIDTH, INNER, LAYERS, VOCABULARY = 8, 12, 2, 40
 ATTENTION = 4 * WIDTH * WIDTH
@@ -41,6 +42,13 @@ def test_of_a_mixture_only_the_visited_experts_cost():
     mixture = 2 * FEED_FORWARD + 5 * WIDTH
     weights = LAYERS * (ATTENTION + NORMS) + FEED_FORWARD + mixture + WIDTH
     assert work_of(model).flops_per_position == pytest.approx(4 * weights)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="an accelerator's peak is looked up")
+def test_a_processors_peak_is_measured_and_draws_no_random_number():
+    before = torch.get_rng_state()
+    assert device_peak("float32") > 1e8
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from uni_moe.artifacts import Layout, read_card
 from uni_moe.cli import main
 from uni_moe.model.network import UniMoeForConditionalGeneration
 
+pytestmark = pytest.mark.operate
 AGAIN = {"zero_stage": 3, "activation_checkpointing": True}
 ROUNDING, NORM_ROUNDING = 2e-2, 5e-2  # of a loss, of a gradient; bfloat16 tells 1 from 1.0078
 
@@ -81,7 +82,6 @@ def near(found, expected):
     assert found.adapter.keys() == expected.adapter.keys()
 
 
-@pytest.mark.operate
 @pytest.mark.parametrize("machine", [{}, AGAIN, {"expert_parallel": 2}])
 def test_two_ranks_agree_with_one_to_rounding(machine, assembled, alone):
     near(tuned(assembled, **two(**machine)), alone[0])
@@ -91,7 +91,6 @@ def test_spread_weights_give_the_same_losses(alone):
     near(alone[3], alone[0])
 
 
-@pytest.mark.operate
 @pytest.mark.parametrize("machine", [two(zero_stage=1), two(zero_stage=3)])
 def test_resume_ends_in_the_same_bits(machine, assembled):
     expected = tuned(assembled, **machine).adapter
@@ -106,7 +105,6 @@ def test_resume_ends_in_the_same_bits(machine, assembled):
     assert all(torch.equal(found.adapter[name], tensor) for name, tensor in expected.items())
 
 
-@pytest.mark.operate
 def test_resume_with_another_number_of_ranks_goes_on(assembled, alone):
     process = start(assembled, two(zero_stage=2))
     wait_for(lambda: has_state(assembled))

@@ -167,6 +167,7 @@ def test_the_secret_is_nowhere_but_where_it_was_put(road, server, tmp_path):
     assert not [name for name, data in kept.items() if SECRET.encode() in data]
 
 
+@pytest.mark.operate
 def test_a_byte_flipped_in_a_remote_folder_is_told_and_mended_by_the_next_push(here, tmp_path):
     nas = tmp_path / "nas, #1"
     done(here.root, "remote", "set", str(nas), secret=None)
@@ -189,6 +190,7 @@ def test_a_byte_flipped_in_a_remote_folder_is_told_and_mended_by_the_next_push(h
     assert verified_card(read.champion(there).model_folder).id == verified_card(there.model).id
 
 
+@pytest.mark.operate
 def test_what_dvc_calls_up_to_date_without_having_it_is_told(here, tmp_path):
     done(here.root, "remote", "set", str(tmp_path / "nas"), secret=None)
     shutil.rmtree(here.root / ".dvc" / "cache")
@@ -274,6 +276,7 @@ def test_a_folder_that_is_not_there_is_told_and_not_made(here, tmp_path):
     done(here.root, "pull", secret=None)
 
 
+@pytest.mark.operate
 def test_data_that_the_remote_lacks_is_told_by_a_pull_as_the_remotes(here, tmp_path):
     done(here.root, "remote", "set", str(tmp_path / "nas"), secret=None)
     done(here.root, "push", secret=None)

@@ -122,7 +122,13 @@ HEAVY = (
 )
 
 
-@pytest.mark.parametrize("question", ["layer", "lora", "decode"])
+@pytest.mark.parametrize(
+    "question",
+    [
+        "layer",
+        *(pytest.param(question, marks=pytest.mark.operate) for question in ("lora", "decode")),
+    ],
+)
 def test_what_a_bare_machine_with_an_accelerator_lacks_is_not_needed(question):
     """Blocked imports need a process of their own."""
     code = f"import sys; sys.modules |= dict.fromkeys({HEAVY!r}); from benchmarks.__main__ import "

@@ -1,6 +1,7 @@
 """A flow over a real graph of shell commands: side by side, failing, killed, going on."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -222,3 +223,35 @@ def test_a_push_that_fails_leaves_the_verdict_and_says_how_to_go_on(
     assert "Traceback" not in said
     assert SECRET not in said
     assert read.champion(layout) is not None
+
+
+TURNS = """
+stages:
+  experts:
+    matrix: {name: [image, video]}
+    cmd: sh turn.sh ${item.name}
+    deps: [turn.sh]
+    outs: ["${item.name}.out"]
+"""
+TURN = "echo begin >> ../turns; sleep 1; echo end >> ../turns; echo > $1.out\n"
+
+
+@pytest.mark.operate
+def test_stages_of_two_flows_take_turns_on_the_gpu(
+    root: Path, tmp_path: Path, server: dict[str, str]
+) -> None:
+    (root / "machine.yaml").write_text("gpu_slots: 1\n", encoding="utf-8")
+    (root / "dvc.yaml").write_text(TURNS, encoding="utf-8")
+    (root / "turn.sh").write_text(TURN, encoding="utf-8")
+    both = [
+        Path(
+            shutil.copytree(root, tmp_path / "flows" / name, ignore=shutil.ignore_patterns("flows"))
+        )
+        for name in "ab"
+    ]
+    flows = [start(one, server) for one in both]
+    for flow in flows:
+        said = finish(flow)
+        assert flow.returncode == 0, said
+    turns = (tmp_path / "flows" / "turns").read_text(encoding="utf-8").split()
+    assert turns == ["begin", "end"] * 4

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
-from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from flows.apart import apart
@@ -19,7 +16,7 @@ from flows.dvc import plan_stages
 from flows.embedded import quiet_logs
 from flows.failures import forget, is_known
 from flows.notify import notify, of_error, of_verdict
-from flows.pipeline import RUNNER, ended, road, send
+from flows.pipeline import RUNNER, ended, indexed, recorded_road, send
 from flows.plan import Plan
 from flows.unsent import is_unsent
 from uni_moe.alone import end_with_starter
@@ -28,14 +25,11 @@ from uni_moe.config import load_params
 from uni_moe.errors import UniMoeError
 from uni_moe.registry.database import check
 from uni_moe.registry.gate import Verdict
-from uni_moe.registry.indexing import index
 from uni_moe.registry.known import is_judged
 from uni_moe.registry.read import find
-from uni_moe.runs import start_run
 
 NOTHING = "nothing to do"
 Start = Literal["scratch", "champion"]
-_KEPT = ("params.yaml", "dvc.lock")
 
 
 @flow(name="retrain-apart", task_runner=RUNNER, persist_result=False)  # type: ignore[arg-type] # generic by mistake
@@ -54,7 +48,7 @@ def retrain_apart(
     try:
         check(layout)  # before hours of training
         others = {**_begin(layout, start), **(changes or {})}
-        with apart(layout, others) as space, _indexed(space):
+        with apart(layout, others) as space, indexed(space):
             verdict = _whatever_is_new(space, reason, others)
     except UniMoeError as error:
         if is_known(layout, asked, error):
@@ -90,31 +84,7 @@ def _whatever_is_new(space: Layout, reason: str, changes: Mapping[str, Any]) -> 
         if is_unsent(space):  # an earlier flow was killed, or its remote was away
             send(str(space.root))
         return None
-    told = {"reason": _why(reason, plan), "flow_run": str(flow_run.get_id())}
-    with start_run(space, "retrain", {"changes": dict(changes)}, **told) as run:
-        run.event("plan", **plan.to_json())
-        try:
-            return road(plan, str(space.root), told["reason"])
-        finally:
-            for name in _KEPT:
-                _keep(space.root / name, run.folder / name)
-
-
-@contextmanager
-def _indexed(space: Layout) -> Iterator[None]:
-    """Let the index know at the end what an earlier flow did not tell it, and how runs ended."""
-    try:
-        yield
-    finally:
-        try:
-            index(space)
-        except UniMoeError as error:  # the next import knows as well
-            get_run_logger().warning("the index does not know yet what has ended: %s", error.what)
-
-
-def _keep(file: Path, place: Path) -> None:
-    if file.is_file():
-        shutil.copy(file, place)
+    return recorded_road(plan, space, _why(reason, plan), changes)
 
 
 def _why(reason: str, plan: Plan) -> str:

@@ -200,6 +200,9 @@ def test_a_flow_ends_with_one_push_and_without_a_secret_in_its_logs(
         champion = read.champion(layout)
         assert champion is not None
         assert store.wrong(f"{champion.model}/model") == []
+    (kept,) = layout.runs.glob("*-retrain-*")
+    for name in ("params.yaml", "dvc.lock"):
+        assert (kept / name).read_bytes() == (layout.root / name).read_bytes()
     assert said.count("data: dvc push") == 1
     assert SECRET not in said
     for folder in (layout.root, Path(os.environ["PREFECT_HOME"])):

@@ -22,7 +22,7 @@ from flows.unsent import is_unsent
 from uni_moe.alone import end_with_starter
 from uni_moe.artifacts import Layout
 from uni_moe.config import load_params
-from uni_moe.errors import UniMoeError
+from uni_moe.errors import StageError, UniMoeError
 from uni_moe.registry.database import check
 from uni_moe.registry.gate import Verdict
 from uni_moe.registry.known import is_judged
@@ -50,17 +50,29 @@ def retrain_apart(
         others = {**_begin(layout, start), **(changes or {})}
         with apart(layout, others) as space, indexed(space):
             verdict = _whatever_is_new(space, reason, others)
-    except UniMoeError as error:
+    except Exception as fault:
+        error = fault if isinstance(fault, UniMoeError) else _unforeseen(fault)
         if is_known(layout, asked, error):
             told("still failing, and nothing has changed: people were told when it began")
         else:
             notify(layout.root, of_error(error, home, reason), told)
+        if error is not fault:
+            raise
         return ended(error)
     forget(layout, asked)
     if verdict is None:
         return Completed(message=NOTHING)
     notify(layout.root, of_verdict(verdict, home, reason), told)
     return verdict
+
+
+def _unforeseen(fault: Exception) -> StageError:
+    """Return the error of a flow that was stopped by what no part of it says a word about."""
+    return StageError(
+        f"The retraining was stopped: {type(fault).__name__}: {fault}",
+        cause="the machine or a server failed it, or this program has a mistake.",
+        remedy="the worker's log has the lines where it was; the next tick tries again.",
+    )
 
 
 def _begin(layout: Layout, start: Start) -> dict[str, object]:

@@ -31,16 +31,16 @@ GREEDY = {
 }
 
 
-@pytest.fixture
-def server(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
     """A server that is none of `uni-moe up`, which is told of it."""
-    folder = tmp_path / "prefect"
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("prefect")
     server = Server(folder, free_port(), {"PREFECT_HOME": str(folder)})
     try:
         server.start()
-        monkeypatch.setenv("PREFECT_API_URL", server.url)
-        yield server
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PREFECT_API_URL", server.url)
+            yield server
     finally:
         server.end()
 
@@ -90,3 +90,31 @@ def test_a_dead_run_is_ended_and_told_once_and_a_foreign_one_lives_on(tmp_path, 
         with standing(home.root, server.port) as again:  # which looks before it says so
             assert again.ask("/automations/filter") == [known]  # it may listen for a dead one
     assert [body["kind"] for _, body in came] == ["died"]
+
+
+def test_a_pool_of_another_type_is_registered_and_its_workers_are_started_elsewhere(
+    tmp_path, server
+):
+    home = make_home(tmp_path / "home")
+    pool = "pool: {name: team, type: docker, environment: {CITY: Rome}}\n"
+    (home.root / "schedule.yaml").write_text(f"cron: '0 3 * * *'\n{pool}")
+    with standing(home.root, server.port) as up:
+        start = "prefect worker start --pool team --type docker"
+        assert up.facts["worker"] == f"none here; start it by `{start}`"
+        (known,) = up.ask("/work_pools/filter", work_pools={"name": {"any_": ["team"]}})
+        assert (known["type"], known["concurrency_limit"]) == ("docker", 2)
+        assert known["base_job_template"] == {}  # its first worker brings its own
+        told = {one["name"]: one for one in up.ask("/deployments/filter")}
+        assert set(told) == {"by-schedule", "by-hand"}
+        for one in told.values():
+            assert one["work_pool_name"] == "team"
+            assert one["job_variables"] == {"env": {"CITY": "Rome", **HEARTBEAT}}
+            assert one["parameters"]["home"] == str(home.root)
+        (when,) = told["by-schedule"]["schedules"]
+        assert when["schedule"]["cron"] == "0 3 * * *"
+        command(home.root, "retrain", "by hand")
+        ours = [run for run in up.runs() if run["deployment_id"] == told["by-hand"]["id"]]
+        assert ours[-1]["work_pool_name"] == "team"
+    (home.root / "schedule.yaml").write_text(pool.replace("docker", "process"))
+    said = command(home.root, "up", str(server.port), code=2)
+    assert "is of the type docker" in said

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
-from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from flows.apart import apart
@@ -19,23 +16,20 @@ from flows.dvc import plan_stages
 from flows.embedded import quiet_logs
 from flows.failures import forget, is_known
 from flows.notify import notify, of_error, of_verdict
-from flows.pipeline import RUNNER, ended, road, send
+from flows.pipeline import RUNNER, ended, indexed, recorded_road, send
 from flows.plan import Plan
 from flows.unsent import is_unsent
 from uni_moe.alone import end_with_starter
 from uni_moe.artifacts import Layout
 from uni_moe.config import load_params
-from uni_moe.errors import UniMoeError
+from uni_moe.errors import StageError, UniMoeError
 from uni_moe.registry.database import check
 from uni_moe.registry.gate import Verdict
-from uni_moe.registry.indexing import index
 from uni_moe.registry.known import is_judged
 from uni_moe.registry.read import find
-from uni_moe.runs import start_run
 
 NOTHING = "nothing to do"
 Start = Literal["scratch", "champion"]
-_KEPT = ("params.yaml", "dvc.lock")
 
 
 @flow(name="retrain-apart", task_runner=RUNNER, persist_result=False)  # type: ignore[arg-type] # generic by mistake
@@ -54,19 +48,31 @@ def retrain_apart(
     try:
         check(layout)  # before hours of training
         others = {**_begin(layout, start), **(changes or {})}
-        with apart(layout, others) as space, _indexed(space):
+        with apart(layout, others) as space, indexed(space):
             verdict = _whatever_is_new(space, reason, others)
-    except UniMoeError as error:
+    except Exception as fault:
+        error = fault if isinstance(fault, UniMoeError) else _unforeseen(fault)
         if is_known(layout, asked, error):
             told("still failing, and nothing has changed: people were told when it began")
         else:
             notify(layout.root, of_error(error, home, reason), told)
+        if error is not fault:
+            raise
         return ended(error)
     forget(layout, asked)
     if verdict is None:
         return Completed(message=NOTHING)
     notify(layout.root, of_verdict(verdict, home, reason), told)
     return verdict
+
+
+def _unforeseen(fault: Exception) -> StageError:
+    """Return the error of a flow that was stopped by what no part of it says a word about."""
+    return StageError(
+        f"The retraining was stopped: {type(fault).__name__}: {fault}",
+        cause="the machine or a server failed it, or this program has a mistake.",
+        remedy="the worker's log has the lines where it was; the next tick tries again.",
+    )
 
 
 def _begin(layout: Layout, start: Start) -> dict[str, object]:
@@ -90,31 +96,7 @@ def _whatever_is_new(space: Layout, reason: str, changes: Mapping[str, Any]) -> 
         if is_unsent(space):  # an earlier flow was killed, or its remote was away
             send(str(space.root))
         return None
-    told = {"reason": _why(reason, plan), "flow_run": str(flow_run.get_id())}
-    with start_run(space, "retrain", {"changes": dict(changes)}, **told) as run:
-        run.event("plan", **plan.to_json())
-        try:
-            return road(plan, str(space.root), told["reason"])
-        finally:
-            for name in _KEPT:
-                _keep(space.root / name, run.folder / name)
-
-
-@contextmanager
-def _indexed(space: Layout) -> Iterator[None]:
-    """Let the index know at the end what an earlier flow did not tell it, and how runs ended."""
-    try:
-        yield
-    finally:
-        try:
-            index(space)
-        except UniMoeError as error:  # the next import knows as well
-            get_run_logger().warning("the index does not know yet what has ended: %s", error.what)
-
-
-def _keep(file: Path, place: Path) -> None:
-    if file.is_file():
-        shutil.copy(file, place)
+    return recorded_road(plan, space, _why(reason, plan), changes)
 
 
 def _why(reason: str, plan: Plan) -> str:

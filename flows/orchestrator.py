@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
@@ -17,7 +17,7 @@ from httpx import HTTPError
 from prefect.automations import AutomationCore, EventTrigger, Posture, ResourceSpecification
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.client.schemas.filters import FlowRunFilter
+from prefect.client.schemas.filters import FlowFilter, FlowRunFilter
 from prefect.client.schemas.objects import (
     ConcurrencyLimitConfig,
     ConcurrencyLimitStrategy,
@@ -25,6 +25,7 @@ from prefect.client.schemas.objects import (
     StateType,
 )
 from prefect.client.schemas.schedules import CronSchedule
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.deployments.runner import RunnerDeployment
 from prefect.events.actions import ChangeFlowRunState
 from prefect.exceptions import ObjectNotFound
@@ -33,15 +34,15 @@ from prefect.types.entrypoint import EntrypointType
 from prefect.workers.process import ProcessWorker
 
 from flows.deployments import retrain_apart
+from flows.embedded import HEARTBEAT, TAG
 from flows.schedule import Pool, Schedule
-from flows.tasks import GPU
+from flows.tasks import make_slots
 from uni_moe.artifacts import Layout
 from uni_moe.errors import ConfigError, StageError
 from uni_moe.machine import Machine
 
 CRON, BY_HAND = "by-schedule", "by-hand"
-HEARTBEAT_S = 30  # Prefect's least
-SILENT_S = 58  # without one: two would have come
+SILENT_S = 54  # since the last heartbeat; a server that looks every 5 s acts within a minute
 _ALIVE = (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
 _ENDS = ("Completed", "Failed", "Cancelled", "Crashed")
 _BEAT = "prefect.flow-run.heartbeat"
@@ -57,6 +58,15 @@ class Working:
     silent_s: float
 
 
+@dataclass(frozen=True)
+class Fallen:
+    """A flow run that a server calls crashed, and why."""
+
+    id: UUID
+    name: str
+    why: str
+
+
 def set_up(home: Layout, schedule: Schedule, machine: Machine) -> None:
     """Register a workspace: its pool, deployments, the GPU's slots, the end of zombies.
 
@@ -67,9 +77,9 @@ def set_up(home: Layout, schedule: Schedule, machine: Machine) -> None:
     """
     with get_client(sync_client=True) as client:
         _pool(client, schedule.pool)
-        if machine.gpu_slots is not None:
-            client.upsert_global_concurrency_limit_by_name(GPU, machine.gpu_slots)
         _zombies(client)
+    if machine.gpu_slots is not None:
+        make_slots(machine.gpu_slots)
     _deploy(home, schedule)
 
 
@@ -108,11 +118,31 @@ def state_of(run: UUID) -> tuple[str, str, bool]:
 
 
 def working() -> list[Working]:
-    """Return every flow run of the schedule that is said to be at work."""
-    alive = FlowRunFilter.model_validate({"state": {"type": {"any_": [*_ALIVE]}}})
+    """Return every flow run of our deployments that is said to be at work."""
+    return [_working(run) for run in _runs(_ALIVE)]
+
+
+def fallen(home: Layout) -> list[Fallen]:
+    """Return the latest flow runs of a workspace's deployments that crashed, whoever said so.
+
+    There are as many as a server tells at once, 200 where it was not set otherwise.
+    """
+    return [
+        Fallen(run.id, run.name, (run.state and run.state.message) or "")
+        for run in _runs((StateType.CRASHED,))
+        if run.parameters.get("home") == str(home.root)
+    ]
+
+
+def _runs(states: Sequence[StateType]) -> list[FlowRun]:
+    """Return the latest flow runs of our deployments that are in one of some states."""
+    ours = FlowFilter.model_validate({"name": {"any_": [retrain_apart.name]}})
+    those = FlowRunFilter.model_validate({"state": {"type": {"any_": [*states]}}})
     with get_client(sync_client=True) as client:
-        runs = client.read_flow_runs(flow_run_filter=alive)
-    return [_working(run) for run in runs if run.deployment_id is not None]
+        runs = client.read_flow_runs(
+            flow_filter=ours, flow_run_filter=those, sort=FlowRunSort.EXPECTED_START_TIME_DESC
+        )
+    return [run for run in runs if run.deployment_id is not None]
 
 
 def _working(run: FlowRun) -> Working:
@@ -162,6 +192,7 @@ def _deploy(home: Layout, schedule: Schedule) -> None:
             schedules=times,
             concurrency_limit=limit,
             parameters={"home": str(home.root), "reason": reason},
+            tags=[TAG],
             work_pool_name=schedule.pool.name,
             job_variables=_variables(home, schedule.pool),
             entrypoint_type=EntrypointType.MODULE_PATH,
@@ -170,8 +201,8 @@ def _deploy(home: Layout, schedule: Schedule) -> None:
 
 
 def _variables(home: Layout, pool: Pool) -> dict[str, Any]:
-    """Return what a worker is told beside the flow itself."""
-    found: dict[str, Any] = {"env": dict(pool.environment)}
+    """Return what a worker is told beside the flow itself, however it was started."""
+    found: dict[str, Any] = {"env": {**pool.environment, **HEARTBEAT}}
     if pool.type == "process":
         command = shlex.join([sys.executable, "-m", "prefect.engine"])
         found |= {"command": command, "working_dir": str(home.root)}
@@ -190,13 +221,20 @@ def _cron(line: str, timezone: str) -> CronSchedule:
 
 
 def _zombies(client: SyncPrefectClient) -> None:
-    """Let the server end flow runs whose heart has stopped, wherever their worker was."""
+    """Let the server end flow runs of ours whose heart has stopped, wherever their worker was.
+
+    Others on the server may beat more seldom, and are left alone. The automation stays as it is
+    where nothing has changed: an update makes the server forget whom it listens for.
+    """
     wanted = AutomationCore(
         name="uni-moe: crashed, for no heartbeat",
         trigger=EventTrigger(
             after={_BEAT},
             expect={_BEAT, *(f"prefect.flow-run.{end}" for end in _ENDS)},
             match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
+            match_related=ResourceSpecification(
+                {"prefect.resource.id": [f"prefect.tag.{TAG}"], "prefect.resource.role": ["tag"]}
+            ),
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
             threshold=1,
@@ -211,5 +249,11 @@ def _zombies(client: SyncPrefectClient) -> None:
             )
         ],
     )
-    if not client.read_automations_by_name(wanted.name):
+    known = client.read_automations_by_name(wanted.name)
+    for one in known:
+        if (one.trigger, one.actions) != (wanted.trigger, wanted.actions):
+            told = wanted.model_dump(exclude={"owner_resource"}) | {"enabled": one.enabled}
+            whole = AutomationCore.model_validate(told)  # defaults are sent only where they are set
+            client.update_automation(one.id, whole)
+    if not known:
         client.create_automation(wanted)

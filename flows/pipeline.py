@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from prefect import flow
+from prefect import flow, get_run_logger, tags
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture, wait
+from prefect.runtime import flow_run
 from prefect.states import Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.dvc import begin_stages, plan_stages, stop_stages
+from flows.embedded import TAG
 from flows.plan import Plan
 from flows.tasks import index, judge_champion, promote_if_better, push, register, run_one
 from flows.unsent import expect_push
 from uni_moe.alone import in_turn
 from uni_moe.artifacts import Layout
 from uni_moe.errors import StageError, StoreError, UniMoeError, bullets
+from uni_moe.registry import indexing
 from uni_moe.registry.gate import Verdict
+from uni_moe.runs import start_run
 
+_KEPT = ("params.yaml", "dvc.lock")
 MOST_STAGES = 256  # threads that wait for their inputs; how many work at a time is UNI_MOE_WORKERS
 RUNNER: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=MOST_STAGES)
 
@@ -31,10 +38,51 @@ def retrain(workspace: str, reason: str) -> Verdict | State[Verdict]:
 
     Stop anywhere; a second run goes on there. A broken contract stops the road.
     """
+    layout = Layout(Path(workspace))
     try:
-        return road(plan_stages(Path(workspace)), workspace, reason)
+        with indexed(layout):
+            return recorded_road(plan_stages(layout.root), layout, reason, {})
     except UniMoeError as error:
         return ended(error)
+
+
+def retrain_here(workspace: str, reason: str) -> Verdict:
+    """Run the flow, so that a server ends it where it was killed.
+
+    Raises:
+        UniMoeError: stages failed, or the copy to the remote did not arrive.
+    """
+    with tags(TAG):
+        return cast("Verdict", retrain(workspace, reason))
+
+
+@contextmanager
+def indexed(layout: Layout) -> Iterator[None]:
+    """Let the index know at the end what an earlier flow did not tell it, and how runs ended."""
+    try:
+        yield
+    finally:
+        try:
+            indexing.index(layout)
+        except UniMoeError as error:  # the next import knows as well
+            get_run_logger().warning("the index does not know yet what has ended: %s", error.what)
+
+
+def recorded_road(plan: Plan, layout: Layout, reason: str, changes: Mapping[str, Any]) -> Verdict:
+    """Go the road in a run of its own, which keeps the plan, and params and lock as they end.
+
+    Raises:
+        UniMoeError: stages failed, or the copy to the remote did not arrive.
+    """
+    told = {"reason": reason, "flow_run": str(flow_run.get_id())}
+    with start_run(layout, "retrain", {"changes": dict(changes)}, **told) as run:
+        run.event("plan", **plan.to_json())
+        try:
+            return road(plan, str(layout.root), reason)
+        finally:
+            for file in (layout.root / name for name in _KEPT):
+                if file.is_file():
+                    shutil.copy(file, run.folder)
 
 
 def road(plan: Plan, workspace: str, reason: str) -> Verdict:

@@ -13,10 +13,10 @@ from flows.dvc import checkout, plan_stages, share_cache
 from flows.remote import pull_data, pull_records
 from uni_moe.artifacts import CARD, Layout, read_card, verified_card, write_text
 from uni_moe.config import load_params
-from uni_moe.errors import ConfigError, LineageError
+from uni_moe.errors import ConfigError, LineageError, bullets
 from uni_moe.records import sha256_text
-from uni_moe.registry.cards import report_key
-from uni_moe.registry.graphs import CONTRACTS, LOCK, kept_graph
+from uni_moe.registry.cards import CARDS, kept_family, report_key
+from uni_moe.registry.graphs import CONTRACTS, LOCK, Kept, kept_graph
 from uni_moe.registry.read import Version, find
 from uni_moe.storage.blobs import LocalFolder
 from uni_moe.storage.remote import read_remote
@@ -47,7 +47,7 @@ def restore(layout: Layout, model: str | None, into: Path, say: Say) -> Restored
     Raises:
         ConfigError: the folder holds something.
         LineageError: there is no such version, what it was made by is not kept, or an artifact
-            that comes back is another one.
+            that comes back is another one or lacks.
         StoreError: the remote cannot be reached or lacks data.
     """
     version, kept = _found(layout, model, say)
@@ -58,10 +58,10 @@ def restore(layout: Layout, model: str | None, into: Path, say: Say) -> Restored
             remedy="name another one with `--into`.",
         )
     back = Layout(into.resolve())
-    _lay_out(layout, back, kept)
+    _lay_out(layout, back, kept.folder)
     say(f"version {version.number}: params, graph, lock and contracts are back")
-    _bring_data(layout, back, version, say)
-    count = _checked(back, version)
+    _bring_data(layout, back, version, kept, say)
+    count = _checked(back, version, kept)
     stale = plan_stages(back.root).stages
     if any(stage.name == "ingest" for stage in stale):
         text = (back.root / "dvc.yaml").read_text(encoding="utf-8")
@@ -73,7 +73,7 @@ def restore(layout: Layout, model: str | None, into: Path, say: Say) -> Restored
     )
 
 
-def _found(layout: Layout, model: str | None, say: Say) -> tuple[Version, Path]:
+def _found(layout: Layout, model: str | None, say: Say) -> tuple[Version, Kept]:
     """Return a version and what it was made by; where they are not here, ask the remote."""
     try:
         version = find(layout, model)
@@ -130,13 +130,13 @@ def _tell_of(layout: Layout, back: Layout) -> None:
     link.symlink_to(back.root)
 
 
-def _bring_data(layout: Layout, back: Layout, version: Version, say: Say) -> None:
+def _bring_data(layout: Layout, back: Layout, version: Version, kept: Kept, say: Say) -> None:
     """Bring data from DVC's cache, the model from our store, and what is left from the remote."""
     checkout(back.root)
     store = LocalFolder(layout.store)
     for key, place in (
         (f"{version.model}/model", back.model),
-        (f"{version.model}/{report_key(version.report)}", back.report),
+        (f"{version.model}/{report_key(kept.report)}", back.report),
     ):
         if not (place / CARD).is_file() and store.has(key):
             shutil.rmtree(place, ignore_errors=True)
@@ -145,17 +145,52 @@ def _bring_data(layout: Layout, back: Layout, version: Version, say: Say) -> Non
         pull_data(back.root, say)
 
 
-def _checked(back: Layout, version: Version) -> int:
-    """Hold every artifact to its card, and the model to its version; return how many there are."""
+def _checked(back: Layout, version: Version, kept: Kept) -> int:
+    """Hold every artifact to its card and to the version's family; return how many there are.
+
+    Raises:
+        LineageError: one is not what its card says, is another one, or lacks.
+    """
     folders = sorted(file.parent for file in back.artifacts.rglob(CARD))
-    for folder in folders:
-        verified_card(folder)
-    for place, wanted in ((back.model, version.model), (back.report, version.report)):
-        found = read_card(place).id
-        if found != wanted:
-            raise LineageError(
-                f"{place} came back as {found[:12]}, version {version.number} has {wanted[:12]}.",
-                cause="the lock that is kept with the version names another artifact.",
-                remedy="tell us: this is our bug, or the store was changed by hand.",
-            )
+    there = {back.name_of(folder): verified_card(folder).id for folder in folders}
+    wrong = []
+    for name, ids in sorted(_family(back, version, kept).items()):
+        was = " or ".join(one[:12] for one in sorted(ids))
+        if name not in there:
+            wrong.append(f"{name} is not there; it was {was}")
+        elif there[name] not in ids:
+            wrong.append(f"{name} came back as {there[name][:12]}; it was {was}")
+    if wrong:
+        raise LineageError(
+            f"Version {version.number} did not come back as it was:{bullets(wrong)}",
+            cause="DVC's cache and the remote lack what is not there; what came back as another "
+            "one is named so by the lock that is kept with the version.",
+            remedy="give `uni-moe push --verify` where the data are, then restore into a new "
+            "folder; tell us of another one: it is our bug, or the store was changed by hand.",
+        )
     return len(folders)
+
+
+def _family(back: Layout, version: Version, kept: Kept) -> dict[str, set[str]]:
+    """Return what the version's model and report were, and all that they were made from here.
+
+    A registered model from which tuning went on lay in the store, and so did its family.
+
+    Returns:
+        the name of each artifact in the workspace -> the ids it may have: several where a frozen
+        stage was made from an earlier one.
+
+    Raises:
+        LineageError: a kept card is missing or was changed.
+    """
+    report, folder = read_card(version.folder / report_key(kept.report)).id, version.folder / CARDS
+    family = (*kept_family(folder, version.model), *kept_family(folder, report))
+    cards = {card.id: card for _, card in family}
+    inside, found = f"{back.name_of(back.artifacts)}/", dict[str, set[str]]()
+    waiting = [(back.name_of(back.model), version.model), (back.name_of(back.report), report)]
+    while waiting:
+        name, id_ = waiting.pop()
+        if name.startswith(inside) and id_ not in found.setdefault(name, set()):
+            found[name].add(id_)
+            waiting += cards[id_].parents.items()
+    return found

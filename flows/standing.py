@@ -1,6 +1,7 @@
 """What `uni-moe up` looks after: its server, worker and dashboard, runs that died, new data.
 
-What dies is started again. A flow run whose process is gone is told to the server, and to people.
+What dies is started again. A flow run whose process is gone is told to the server; one that crashed
+is told to people, whoever found it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from flows.notify import News, notify
 from flows.schedule import Schedule
 from flows.watch import WORDS, Watch, look
 from uni_moe import leash
-from uni_moe.artifacts import Layout
+from uni_moe.artifacts import Layout, read_json, write_json
 from uni_moe.errors import StageError, UniMoeError
 
 Say = Callable[[str], None]
@@ -60,10 +61,12 @@ class Standing:
         self.worker: subprocess.Popen[str] | None = None
         self.watch = Watch(folder / "seen.json", schedule.settle_s)
         self._deaths: list[float] = []
-        self._next = {self._sweep: 0.0, self._watch: 0.0}
+        self._told = layout.state / "crashed.json"  # of which runs people know
+        self._next = {self._sweep: 0.0, self._tell: 0.0, self._watch: 0.0}
 
     def begin(self) -> None:
         """Start the worker, where the pool is one of processes."""
+        self._tell()
         self._sweep()  # nothing of an earlier one is alive
         if self.schedule.pool.type == "process":
             self._start_worker()
@@ -109,7 +112,7 @@ class Standing:
                     due()
                 except (HTTPError, UniMoeError) as error:  # the server may just be away
                     self.say(f"{type(error).__name__}: {error}")
-                every_s = SWEEP_S if due == self._sweep else self.schedule.watch_every_s
+                every_s = self.schedule.watch_every_s if due == self._watch else SWEEP_S
                 self._next[due] = time.monotonic() + every_s
 
     def end(self) -> None:
@@ -152,9 +155,19 @@ class Standing:
             if is_dead(run):
                 why = "its process is gone"
                 orchestrator.declare_dead(run.id, why)
-                self.say(f"the flow run {run.name} has died: {why}")
-                news = News("died", f"{run.name} died", why, str(self.layout.root), "up")
-                notify(self.layout.root, news, self.say)
+
+    def _tell(self) -> None:
+        """Tell people once of each run that crashed; what crashed before the first look is old."""
+        found = {str(run.id): run for run in orchestrator.fallen(self.layout)}
+        if not self._told.is_file():
+            write_json(self._told, sorted(found))
+        told = set(read_json(self._told))
+        for run in (run for name, run in found.items() if name not in told):
+            self.say(f"the flow run {run.name} has died: {run.why}")
+            news = News("died", f"{run.name} died", run.why, str(self.layout.root), "up")
+            notify(self.layout.root, news, self.say)
+            told.add(str(run.id))
+            write_json(self._told, sorted(told))
 
     def _watch(self) -> None:
         """Ask for a retraining where something watched has changed and stands still."""

@@ -6,13 +6,15 @@ failed stays failed.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from threading import Semaphore
 
 from prefect import get_run_logger, task
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.concurrency.sync import concurrency
+from prefect.exceptions import ObjectAlreadyExists
 from prefect.runtime import flow_run
 from prefect.states import Failed
 
@@ -33,7 +35,7 @@ from uni_moe.runs import user
 
 _SEATS = Semaphore(workers())
 GPU = "gpu"  # the slot that stages of all flows of a server take turns in
-_ON_GPU = ("foundation", "align", "experts", "tune", "evaluate")
+_ON_GPU = ("foundation", "align", "experts", "tune", "evaluate", "judge")
 _LEASE_S = 60.0  # after which the slot of a killed flow is free again
 _TRIES, _PAUSES_S = 2, [5.0, 30.0]
 
@@ -63,7 +65,20 @@ def _slot(stage: str, machine: Machine) -> AbstractContextManager[None]:
     """Return a stage's turn on the GPU, where machine.yaml says that stages take turns."""
     if machine.gpu_slots is None or stage.partition("@")[0] not in _ON_GPU:
         return nullcontext()
-    return concurrency(GPU, occupy=1, lease_duration=_LEASE_S)
+    make_slots(machine.gpu_slots)
+    return concurrency(
+        GPU,
+        occupy=1,
+        lease_duration=_LEASE_S,
+        strict=True,
+        raise_on_lease_renewal_failure=False,  # the server may be away for a while
+    )
+
+
+def make_slots(count: int) -> None:
+    """Let a server know how many turns on the GPU there are at a time."""
+    with get_client(sync_client=True) as client, suppress(ObjectAlreadyExists):  # made meanwhile
+        client.upsert_global_concurrency_limit_by_name(GPU, count)
 
 
 @task(persist_result=False)
@@ -87,15 +102,18 @@ def judge_champion(workspace: str, reason: str, candidate: write.Candidate) -> N
         return
     logger.info("the champion was judged on other items; it is judged on those of today")
     environment = {"UNI_MOE_REASON": reason, "UNI_MOE_FLOW_RUN": str(flow_run.get_id())}
+    machine = load_machine(Path(workspace))
     try:
-        run_module(
-            "uni_moe",
-            ["judge"],
-            Path(workspace),
-            name="judge",
-            environment=environment,
-            say=logger.info,
-        )
+        with _slot("judge", machine):
+            run_module(
+                "uni_moe",
+                ["judge"],
+                Path(workspace),
+                name="judge",
+                environment=environment,
+                say=logger.info,
+                limit_s=machine.stage_limit_s,
+            )
     except StageError as error:
         logger.warning("the champion cannot be judged: %s", error)
 

@@ -26,7 +26,6 @@ _LOCK, _FILE = "up", "up.json"
 PORT = 4200
 LOOK_S = 0.5
 _SETTINGS = {
-    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
     "PREFECT_WORKER_QUERY_SECONDS": "5",
     "PREFECT_LOGGING_TO_API_ENABLED": "true",
     "PREFECT_CLIENT_MAX_RETRIES": "7",  # four minutes: a server that died comes back meanwhile

@@ -52,7 +52,7 @@ def add_words(command: Command) -> None:
     back.add_argument("--into", type=Path, required=True, metavar="FOLDER", help="new or empty")
 
 
-def _restore(arguments: argparse.Namespace) -> None:
+def _restore(arguments: argparse.Namespace) -> int:
     from flows.restore import restore
 
     layout = Layout(arguments.workspace.resolve())
@@ -61,10 +61,11 @@ def _restore(arguments: argparse.Namespace) -> None:
         f"version {done.version.number} is back in {done.folder}: {done.artifacts} artifacts whole"
     )
     if done.stale:
-        print("`dvc status` there tells of:")
+        print("`dvc status` there is not clean; it would run again:")
         print("\n".join(f"  {line}" for line in done.stale))
-    else:
-        print("`dvc status` there is clean")
+        return 1
+    print("`dvc status` there is clean")
+    return 0
 
 
 def _up(arguments: argparse.Namespace) -> None:

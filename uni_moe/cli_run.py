@@ -9,7 +9,7 @@ import argparse
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from uni_moe.alone import only_one
 from uni_moe.artifacts import Layout
@@ -22,7 +22,6 @@ from uni_moe.runs import user
 
 if TYPE_CHECKING:
     from flows.plan import Plan
-    from uni_moe.registry.gate import Verdict
 
 
 def add_words(command: Command) -> None:
@@ -100,9 +99,9 @@ def _run(arguments: argparse.Namespace) -> int:
         from flows.embedded import settle
 
         settle(layout.state)
-        from flows.pipeline import retrain
+        from flows.pipeline import retrain_here
 
-        verdict = cast("Verdict", retrain(str(layout.root), arguments.reason))
+        verdict = retrain_here(str(layout.root), arguments.reason)
     print(f"\n{verdict.text}")
     return _closing(layout)
 

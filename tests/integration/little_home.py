@@ -10,9 +10,9 @@ from pathlib import Path
 from flows.asking import Wish, ask
 from flows.up import up
 from tests.unit.registry.workspace import candidate
-from uni_moe.artifacts import Layout
+from uni_moe.artifacts import Layout, sha256_file
 from uni_moe.config import load_params
-from uni_moe.errors import UniMoeError
+from uni_moe.errors import DataError, UniMoeError
 from uni_moe.runs import start_run
 from uni_moe.workspace import recipe_file
 
@@ -25,6 +25,7 @@ stages:
     params: [seed]
     deps:
       - ${{raw}}
+      - ${{contract.manifest}}
     outs:
 """ + "".join(f"      - artifacts/{name}\n" for name in OUTS)
 HOLD = "hold"  # while it lies in the home, the stage does not end
@@ -44,9 +45,12 @@ def make_home(root: Path, weights: str = "a", share: float = 0.7) -> Layout:
     return Layout(root)
 
 
-def new_data(root: Path, weights: str, share: float) -> None:
-    """Put other raw data into a workspace: what a model will hold, and how well it will do."""
-    text = json.dumps({"weights": weights, "share": share})
+def new_data(root: Path, weights: str, share: float, breaks: int | None = None) -> None:
+    """Put other raw data into a workspace: what a model will hold, and how well it will do.
+
+    Where they break the stage, it ends with an exit code.
+    """
+    text = json.dumps({"weights": weights, "share": share, "breaks": breaks})
     (root / "data" / "raw.json").write_text(text, encoding="utf-8")
 
 
@@ -58,6 +62,11 @@ def environment() -> dict[str, str]:
 def stage(root: Path) -> None:
     told = json.loads((root / "data" / "raw.json").read_text(encoding="utf-8"))
     layout = Layout(root)
+    if told["breaks"] is not None:
+        error = DataError("The data are broken.", cause="a test.", remedy="mend them.")
+        error.exit_code = told["breaks"]
+        raise error
+    rules = sha256_file(root / load_params(layout.params).contract.manifest)
     with start_run(layout, "tune", {}) as run:
         for step in range(POINTS):
             run.metric(step, {"loss": 1.0 / (step + 1)})
@@ -65,7 +74,7 @@ def stage(root: Path) -> None:
         while (layout.home.root / HOLD).exists():
             time.sleep(0.05)
         seed = load_params(layout.params).seed
-        candidate(layout, f"{told['weights']} of seed {seed}", told["share"])
+        candidate(layout, f"{told['weights']} of seed {seed} by {rules}", told["share"])
         run.artifact("artifacts/model", told["weights"])
 
 
@@ -76,12 +85,11 @@ def say(line: str) -> None:
 
 def main(words: list[str]) -> int:
     """Do what `uni-moe up` and `uni-moe retrain` do, here where the graph is another one."""
-    if not words:
-        stage(Path.cwd())
-        return 0
     layout = Layout(Path.cwd())
     try:
-        if words[0] == "up":
+        if not words:
+            stage(layout.root)
+        elif words[0] == "up":
             up(layout, int(words[1]), say)
         else:
             changes = dict(word.split("=") for word in words[1:] if "=" in word)

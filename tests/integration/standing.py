@@ -36,6 +36,13 @@ def _answered(question):
         return None
 
 
+def ask(url, **body):
+    """Ask a Prefect server."""
+    head = {"Content-Type": "application/json"}
+    with urlopen(Request(url, json.dumps(body).encode(), head), timeout=30) as answer:
+        return json.load(answer)
+
+
 class Up:
     """A running `uni-moe up`."""
 
@@ -87,11 +94,7 @@ class Up:
 
     def ask(self, path, **body):
         """Ask Prefect's server."""
-        head = {"Content-Type": "application/json"}
-        with urlopen(
-            Request(self.url + path, json.dumps(body).encode(), head), timeout=30
-        ) as answer:
-            return json.load(answer)
+        return ask(self.url + path, **body)
 
     def runs(self, *types):
         """Return the flow runs in some states, oldest first."""

@@ -1,6 +1,7 @@
 """A flow over a real graph of shell commands: side by side, failing, killed, going on."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,8 +14,13 @@ import pytest
 from flows import embedded
 from flows.dvc import plan_stages
 from flows.remote import set_remote
+from tests.integration.forked_flow import Flow
+from tests.integration.little_home import make_home
+from tests.integration.standing import ask
+from tests.stores.mailbox import webhook
 from tests.stores.servers import moto
-from tests.stores.workspace import registered_workspace
+from tests.stores.workspace import commit, registered_workspace
+from tests.unit.registry.workspace import candidate
 from uni_moe.registry import read
 from uni_moe.storage.remote import Remote
 
@@ -199,6 +205,9 @@ def test_a_flow_ends_with_one_push_and_without_a_secret_in_its_logs(
         champion = read.champion(layout)
         assert champion is not None
         assert store.wrong(f"{champion.model}/model") == []
+    (kept,) = layout.runs.glob("*-retrain-*")
+    for name in ("params.yaml", "dvc.lock"):
+        assert (kept / name).read_bytes() == (layout.root / name).read_bytes()
     assert said.count("data: dvc push") == 1
     assert SECRET not in said
     for folder in (layout.root, Path(os.environ["PREFECT_HOME"])):
@@ -222,3 +231,69 @@ def test_a_push_that_fails_leaves_the_verdict_and_says_how_to_go_on(
     assert "Traceback" not in said
     assert SECRET not in said
     assert read.champion(layout) is not None
+
+
+@pytest.mark.operate
+def test_people_are_told_of_a_fault_that_nobody_foresaw(
+    tmp_path: Path, server: dict[str, str]
+) -> None:
+    assert server
+    home = make_home(tmp_path / "home")
+    home.apart.parent.mkdir(parents=True, exist_ok=True)
+    home.apart.touch()  # where workspaces apart would lie
+    with webhook() as (address, came):
+        (home.root / "notify.yaml").write_text(f"webhook: http://{address}/\n", encoding="utf-8")
+        code, said = Flow(home.root, "tick").end(PATIENCE_S)
+    assert code, said
+    assert "Traceback" in said
+    ((_, body),) = came
+    assert body["kind"] == "failure"
+    assert "The retraining was stopped: " in body["what"]
+
+
+@pytest.mark.operate
+def test_a_champion_is_judged_in_its_turn_on_the_gpu_and_no_longer_than_a_stage_may(
+    tmp_path: Path, server: dict[str, str]
+) -> None:
+    layout = registered_workspace(tmp_path / "here")
+    candidate(layout, "b", 0.9, items="of another day")
+    commit(layout)
+    (layout.root / "machine.yaml").write_text("gpu_slots: 1\nstage_limit_s: 0.2\n", "utf-8")
+    flow = start(layout.root, server, "whole_flow")
+    said = finish(flow)
+    assert flow.returncode == 0, said
+    assert "the champion cannot be judged: judge was ended after 0.2 s." in said
+    limits = ask(f"{server['PREFECT_API_URL']}/v2/concurrency_limits/filter")
+    assert [(one["name"], one["limit"], one["active_slots"]) for one in limits] == [("gpu", 1, 0)]
+
+
+TURNS = """
+stages:
+  experts:
+    matrix: {name: [image, video]}
+    cmd: sh turn.sh ${item.name}
+    deps: [turn.sh]
+    outs: ["${item.name}.out"]
+"""
+TURN = "echo begin >> ../turns; sleep 1; echo end >> ../turns; echo > $1.out\n"
+
+
+@pytest.mark.operate
+def test_stages_of_two_flows_take_turns_on_the_gpu(
+    root: Path, tmp_path: Path, server: dict[str, str]
+) -> None:
+    (root / "machine.yaml").write_text("gpu_slots: 1\n", encoding="utf-8")
+    (root / "dvc.yaml").write_text(TURNS, encoding="utf-8")
+    (root / "turn.sh").write_text(TURN, encoding="utf-8")
+    both = [
+        Path(
+            shutil.copytree(root, tmp_path / "flows" / name, ignore=shutil.ignore_patterns("flows"))
+        )
+        for name in "ab"
+    ]
+    flows = [start(one, server) for one in both]
+    for flow in flows:
+        said = finish(flow)
+        assert flow.returncode == 0, said
+    turns = (tmp_path / "flows" / "turns").read_text(encoding="utf-8").split()
+    assert turns == ["begin", "end"] * 4

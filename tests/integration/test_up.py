@@ -1,5 +1,6 @@
 """A workspace that stands: scheduled runs, and nothing lost or doubled whatever is killed."""
 
+import shutil
 import time
 from datetime import datetime
 from itertools import count
@@ -15,7 +16,7 @@ from uni_moe.registry.cards import all_runs
 pytestmark = pytest.mark.operate
 NOTHING_S = 30
 TWO_HEARTBEATS_S = 60
-WATCHING = "watch: [data]\nwatch_every_s: 1\nsettle_s: 1\n"
+WATCHING = "watch: [data, contract]\nwatch_every_s: 1\nsettle_s: 1\n"
 numbers = count(1)
 
 
@@ -38,6 +39,12 @@ def home(up):
 def other_data(home):
     """Give a home data of which another model comes."""
     new_data(home.root, str(next(numbers)), 0.5)
+
+
+def stricter(home):
+    """Change a home's contract, and what its models come out as."""
+    with (home.root / "data_contracts/manifest.yaml").open("a") as file:
+        file.write("# stricter\n")
 
 
 def facts(layout):
@@ -81,11 +88,16 @@ def at_work(up, how_many=1):
     return until(found, f"{how_many} at work")
 
 
-def test_new_data_start_a_retraining_and_a_persons_word_then_finds_nothing(up, home):
+@pytest.mark.parametrize(
+    "what, change",
+    [("new data", other_data), ("contract changed", stricter)],
+    ids=["data", "contract"],
+)
+def test_a_change_starts_a_retraining_and_a_persons_word_then_finds_nothing(up, home, what, change):
     before = facts(home)
-    other_data(home)
+    change(home)
     until(lambda: facts(home) == one_more(before) and not up.runs("RUNNING"), "a new model")
-    assert "new data" in read.models(home)[-1].reason
+    assert read.models(home)[-1].reason.startswith(what)
     assert "nothing to do" in command(home.root, "retrain", "by hand", "--wait")
     last = max(up.runs("COMPLETED"), key=lambda run: run["start_time"])
     assert last["total_run_time"] < NOTHING_S
@@ -134,7 +146,8 @@ def test_two_runs_at_once_make_what_they_make_one_after_the_other(up, home, tmp_
     (home.root / HOLD).unlink()
     until(lambda: not up.runs("RUNNING", "PENDING", "SCHEDULED"), "their end")
     after = make_home(tmp_path / "after")
-    (after.root / "data" / "raw.json").write_text((home.root / "data" / "raw.json").read_text())
+    for name in ("data/raw.json", "data_contracts/manifest.yaml"):
+        shutil.copy(home.root / name, after.root / name)
     for told in words:
         command(after.root, *told, "--wait", server=up.url)
     ours = {key: value for key, value in contents(home).items() if key.split("/")[0] not in known}
@@ -157,6 +170,24 @@ def contents(layout):
         for file in layout.store.rglob("*")
         if file.is_file() and "/model/" in file.as_posix()
     }
+
+
+def test_people_are_told_once_of_a_failure_and_of_a_broken_contract(up, home):
+    before = facts(home)
+    with webhook() as (address, came):
+        (home.root / "notify.yaml").write_text(f"webhook: http://{address}/\n")
+        new_data(home.root, "broken", 0.5, breaks=3)
+        until(lambda: len(came) == 1, "a message")
+        assert "The data are broken." in command(home.root, "retrain", "again", "--wait", code=6)
+        new_data(home.root, "broken", 0.5, breaks=4)
+        until(lambda: len(came) == 2, "another message")
+        (home.root / "notify.yaml").unlink()
+    assert [body["kind"] for _, body in came] == ["failure", "contract"]
+    for _, body in came:
+        assert body["reason"] == "new data"
+        assert "remedy: mend them." in body["details"]
+    other_data(home)
+    until(lambda: facts(home) == one_more(before) and not up.runs("RUNNING"), "a new model")
 
 
 def test_people_are_told_of_a_refused_model_and_no_log_holds_the_secret(home):

@@ -9,10 +9,10 @@ from uni_moe.errors import UniMoeError
 
 def main(root: Path) -> int:
     settle(root / "state")
-    from flows.pipeline import retrain
+    from flows.pipeline import retrain_here
 
     try:
-        retrain(str(root), "a test")
+        retrain_here(str(root), "a test")
     except UniMoeError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code

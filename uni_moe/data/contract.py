@@ -14,11 +14,11 @@ from operator import and_, or_
 from pathlib import Path
 from typing import Any
 
-from uni_moe.artifacts import write_json
+from uni_moe.artifacts import verified_file, write_json
 from uni_moe.data.contract_report import page
 from uni_moe.data.contract_rules import SAMPLE_COLUMNS, TABLE_COLUMNS, Contract, Rule, load_contract
 from uni_moe.data.copies import copies
-from uni_moe.data.manifest import read_manifest
+from uni_moe.data.manifest import FILE, read_manifest
 from uni_moe.data.validated import write_accepted, write_quarantine
 from uni_moe.data.verdict import (
     Finding,
@@ -46,9 +46,10 @@ def validate(ctx: StageContext) -> None:
     Raises:
         ContractError: a set as a whole breaks the contract; the report is written, nothing else.
         StageError: a rule could not be run.
+        LineageError: a manifest was changed since it was written.
     """
     contract = open_contract(ctx.layout.root / ctx.params.contract.manifest)
-    tables = {modality: read_manifest(ctx.layout.samples(modality)) for modality in MODALITIES}
+    tables = {modality: _manifest(ctx.layout.samples(modality)) for modality in MODALITIES}
     judged, report = judge(contract, tables, [source.name for source in ctx.params.sources])
     _write_report(ctx, contract, report)
     if not report.kept:
@@ -61,6 +62,13 @@ def validate(ctx: StageContext) -> None:
         )
     for modality, part in judged.items():
         _write_judged(ctx, contract, modality, part)
+
+
+def _manifest(folder: Path) -> list[dict[str, Any]]:
+    """Read a manifest that is as it was written, where there is one."""
+    if (folder / FILE).is_file():
+        verified_file(folder, FILE)
+    return read_manifest(folder)
 
 
 def open_contract(path: Path) -> Contract:

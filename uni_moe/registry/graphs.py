@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from uni_moe.artifacts import CARD, Layout, read_card, sha256_file
@@ -39,14 +40,25 @@ def keep_graph(layout: Layout) -> None:
         store.put_folder(f"{graph_keys(model, report)}-{name}", layout.root, sums)
 
 
-def kept_graph(layout: Layout, version: Version) -> Path:
-    """Return the folder with what a registered model was made by.
+@dataclass(frozen=True)
+class Kept:
+    """What a model was made by: where it lies, and the report that was made with it.
+
+    A version may be judged again later; its last report is then made by other inputs.
+    """
+
+    folder: Path
+    report: str  # the first letters of its id
+
+
+def kept_graph(layout: Layout, version: Version) -> Kept:
+    """Return what a registered model was made by: with its last report, else with an earlier one.
 
     Raises:
         LineageError: nothing of it is kept here, or what is was changed.
     """
-    store = LocalFolder(layout.store)
-    keys = store.keys(graph_keys(version.model, version.report))
+    store, last = LocalFolder(layout.store), graph_keys(version.model, version.report)
+    keys = sorted(store.keys(graph_keys(version.model, "")), key=lambda key: key.startswith(last))
     whole = [key for key in keys if any(name.startswith(CONTRACTS) for name in store.sums(key))]
     if not whole:
         raise LineageError(
@@ -63,7 +75,8 @@ def kept_graph(layout: Layout, version: Version) -> Path:
             cause="it was changed, or the disk is failing.",
             remedy=f"remove {store.place(whole[-1])} with its .sha256 file, then `uni-moe pull`.",
         )
-    return store.place(whole[-1])
+    _, report, _ = whole[-1].rpartition("/")[2].split("-")
+    return Kept(store.place(whole[-1]), report)
 
 
 def kept_locks(layout: Layout, model: str) -> list[str]:

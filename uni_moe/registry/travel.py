@@ -184,16 +184,17 @@ def fetch_lock(layout: Layout, store: BlobStore, version: Version, say: Say) -> 
 
 
 def fetch_graphs(layout: Layout, store: BlobStore, version: Version) -> list[str]:
-    """Fetch all that is kept of what a model was made by; return the keys.
+    """Fetch all that is kept of what a model was made by; return the keys, its last report's first.
 
     Raises:
         LineageError: what the store keeps was changed.
         StoreError: the store cannot be reached or refuses, or our disk has no room.
     """
-    graphs = store.keys(graph_keys(version.model, version.report))
+    last = graph_keys(version.model, version.report)
+    graphs = store.keys(graph_keys(version.model, ""))
     for key in graphs:
         LocalFolder(layout.store).take(key, store)
-    return graphs
+    return sorted(graphs, key=lambda key: not key.startswith(last))
 
 
 def size_text(size_bytes: int) -> str:

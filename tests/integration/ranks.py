@@ -16,23 +16,50 @@ import yaml
 from safetensors.torch import load_file
 
 from tests.house.code_deps import ROOT
-from tests.integration.test_smallest_road import declared_params
-from uni_moe.artifacts import read_card
+from tests.integration.test_smallest_road import declared_params, smallest_data
+from uni_moe.alone import in_turn
+from uni_moe.artifacts import Layout, read_card
 from uni_moe.cli import main
 
 TIMEOUT_S = 240
+SHARED_STEPS = 20
 
 
 class Tuned(NamedTuple):
     """What `tune` left: every step's numbers, its routing, the adapter, the validation's losses.
 
-    `routing` is step -> layer -> modality -> numbers, `validation_loss` modality -> before, after.
+    `routing` is step -> layer -> modality -> numbers, `validation_loss` modality -> before, after;
+    `said_bytes` is what one process was said to need of memory before it began.
     """
 
     rows: list
     routing: dict
     adapter: dict
     validation_loss: dict
+    said_bytes: int
+
+
+def shared_for_tune(tmp_path_factory):
+    """Return a copy of one workspace with everything that `tune` reads, for 20 steps.
+
+    The first who asks makes it for all processes of this run of tests. An expert is trained with
+    dropout there, whose random numbers a resume has to draw again.
+    """
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    made = base / "made-for-tune"
+    with in_turn(Layout(base), made.name):
+        if not made.is_dir():
+            data = smallest_data()
+            expert = data["experts"]["audio"]
+            expert |= {
+                "steps": 6,
+                "save_every_steps": 2,
+                "lora": {**expert["lora"], "dropout": 0.1},
+            }
+            made_for_tune(tmp_path_factory.mktemp("making"), data, SHARED_STEPS).rename(made)
+    return Path(shutil.copytree(made, tmp_path_factory.mktemp("tune") / "space"))
 
 
 def made_for_tune(root, data, steps=6):
@@ -69,7 +96,8 @@ def tuned(root, **machine):
     model = root / "artifacts/model"
     adapter = load_file(model / "adapter/adapter_model.safetensors")
     routing = {line["step"]: line["layers"] for line in _lines(root, "routing")}
-    return Tuned(numbers(root), routing, adapter, read_card(model).results["validation_loss"])
+    losses, said = read_card(model).results["validation_loss"], events(root)["memory"]
+    return Tuned(numbers(root), routing, adapter, losses, said["needed_bytes"])
 
 
 def numbers(root):

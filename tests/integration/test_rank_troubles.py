@@ -14,9 +14,8 @@ from tests.integration.ranks import (
     command,
     has_own_mounts,
     has_state,
-    kill_all,
-    made_for_tune,
     ranks,
+    shared_for_tune,
     start,
     tuned,
     two,
@@ -24,8 +23,8 @@ from tests.integration.ranks import (
     wait_for,
     with_room,
 )
-from tests.integration.test_smallest_road import smallest_data
 from uni_moe.artifacts import verified_card
+from uni_moe.cli import main
 from uni_moe.train.state import StateStore
 
 AT_ONCE_S = 60
@@ -33,22 +32,29 @@ AT_ONCE_S = 60
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A workspace in which `tune` has run once; return it and its model's id.
+    """A workspace in which `tune` has run once; return it, its model's id, and what it writes.
 
-    An expert is trained with dropout, whose random numbers a resume has to draw again.
+    That is a training state's bytes, and those of all else that lies beside the states.
     """
-    data = smallest_data()
-    expert = data["experts"]["audio"]
-    expert |= {"steps": 6, "save_every_steps": 2, "lora": {**expert["lora"], "dropout": 0.1}}
-    root = made_for_tune(tmp_path_factory.mktemp("troubles"), data)
-    tuned(root, **two())
-    return root, verified_card(root / "artifacts/model").id
+    root = shared_for_tune(tmp_path_factory)
+    shutil.rmtree(root / "state")
+    tuned(root, **two(keep_states=True))
+    states = [taken(one) for one in (root / "state").glob("tune-*/step-*")]
+    sizes = max(states), taken(root / "state") - sum(states)
+    shutil.rmtree(root / "state")
+    return root, verified_card(root / "artifacts/model").id, sizes
+
+
+def taken(folder):
+    """Return what a folder's files take of a disk, in whole pages."""
+    sizes = (file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return sum(-(-size // 4096) * 4096 for size in sizes)
 
 
 @pytest.fixture
 def workspace(made):
     """That workspace; whatever happens, its model stays and no rank is left."""
-    root, model = made
+    root, model, _ = made
     yield root
     assert verified_card(root / "artifacts/model").id == model
     assert not ranks(root)
@@ -124,23 +130,22 @@ def test_the_other_node_stops_when_a_rank_of_one_dies(workspace, tmp_path):
 
 
 @pytest.mark.skipif(not has_own_mounts(), reason="no small disk can be mounted here")
-def test_a_disk_without_room_for_a_state_is_told_and_the_last_state_stays(workspace):
-    process = start(workspace, two())
-    wait_for(lambda: has_state(workspace))
-    kill_all(process, workspace)
-    before = states_of(workspace).newest()
-    used = sum(file.stat().st_size for file in (workspace / "state").rglob("*") if file.is_file())
+def test_a_disk_without_room_for_a_state_is_told_and_the_last_state_stays(workspace, made):
+    one, beside = made[2]
+    (workspace / "state").mkdir()
     words, environment = command(workspace, two())
-    said = told(with_room(workspace / "state", int(used * 1.5), words), environment)
+    said = told(with_room(workspace / "state", beside + int(1.2 * one), words), environment)
     assert said_by(0, said).startswith("A training state could not be written")
     assert "cause:  the disk is full." in said
     assert is_told_by(1, said)
     (folder,) = (workspace / "state.after").glob("tune-*/")
-    assert StateStore(folder).newest() == before
+    assert StateStore(folder).newest() == 2  # the first one
     shutil.rmtree(workspace / "state.after")
 
 
-@pytest.mark.parametrize("where", ["model.safetensors", "config.json"])
+@pytest.mark.parametrize(
+    "where", ["model.safetensors", pytest.param("config.json", marks=pytest.mark.operate)]
+)
 def test_a_flipped_byte_in_a_checkpoint_ends_every_rank_at_once(workspace, where):
     file = workspace / "artifacts/assembled" / where
     whole = file.read_bytes()
@@ -154,16 +159,11 @@ def test_a_flipped_byte_in_a_checkpoint_ends_every_rank_at_once(workspace, where
     assert "remedy: remove the folder and run `dvc repro`" in said
 
 
-def test_another_number_of_ranks_than_the_profiles_is_told(workspace):
-    words, environment = command(workspace, two())
-    typed = json.loads(
-        subprocess.run(
-            [*words[:-1], "launch", "tune", "--json"],
-            env=environment,
-            capture_output=True,
-            check=True,
-        ).stdout
-    )
+def test_another_number_of_ranks_than_the_profiles_is_told(workspace, monkeypatch, capsys):
+    _, environment = command(workspace, two())
+    monkeypatch.setenv("UNI_MOE_MACHINE", environment["UNI_MOE_MACHINE"])
+    assert main(["--workspace", str(workspace), "launch", "tune", "--json"]) == 0
+    typed = json.loads(capsys.readouterr().out)
     typed[typed.index("--nproc-per-node") + 1] = "3"
     done = subprocess.run(
         typed, env=environment, capture_output=True, text=True, timeout=AT_ONCE_S, check=False

@@ -91,7 +91,7 @@ def test_the_sizes_are_those_of_the_playgrounds_tune_phase():
 
 def test_two_ranks_bring_together_what_a_watched_step_tells(tmp_path):
     shares = watch.shares_of_ranks(TINY, 2, tmp_path)
-    assert len(shares) == 2
+    assert [len(of_clock) for of_clock in shares.values()] == [2, 2]
     rows = lines(tmp_path / "rank-0", "metrics")
     assert len(rows) == watch._WARM_PAIRS + 2
     ours, theirs = (watch.micro_batch(TINY, rank, "cpu") for rank in range(2))

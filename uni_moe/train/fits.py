@@ -21,10 +21,10 @@ from uni_moe.train.precision import DTYPES, Precision
 from uni_moe.train.sizes import Weights
 
 # What a process has before there is a network: Python, torch, transformers, DeepSpeed (measured
-# with torch 2.13 for CPUs: 525 to 545 MB). A phase has more, for what decodes and encodes media: 15
-# MB where all features are kept, 67 where all are made. An accelerator has its context.
+# with torch 2.13 for CPUs: 525 to 545 MB). A phase has more, for what decodes and encodes media: 8
+# MB where all features are kept, 16 where all are made. An accelerator has its context.
 _PROCESS_CPU, _PROCESS_ACCELERATOR = 540_000_000, 700_000_000
-_OF_MEDIA = 50_000_000
+_OF_MEDIA = 12_000_000
 _GROUPS, _OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import re
 import resource
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +17,8 @@ from uni_moe.model.routing_sums import RoutingSums, stacked, unstacked
 from uni_moe.train.batches import MicroBatch, Seen, StepLoss
 from uni_moe.train.world import gathered
 
-_STATM = Path("/proc/self/statm")
+_STATUS = Path("/proc/self/status")
+_KIB = re.compile(rb"^(VmHWM|VmRSS):\s+(\d+) kB$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -95,12 +96,20 @@ def share_of(
 
 
 def memory_held() -> dict[str, float]:
-    """Return the bytes that this process holds now and held at most, and its accelerator's."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    found = {"memory/peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
-    if _STATM.is_file():
-        resident = int(_STATM.read_bytes().split()[1])
-        found["memory/bytes"] = resident * os.sysconf("SC_PAGE_SIZE")
+    """Return the bytes that this process holds now and held at most, and its accelerator's.
+
+    Linux tells a process's own peak in its status alone: that of `getrusage` is also its starter's,
+    as it was when it started us.
+    """
+    if _STATUS.is_file():
+        told = dict(_KIB.findall(_STATUS.read_bytes()))
+        found = {
+            "memory/peak_bytes": int(told[b"VmHWM"]) * 1024,
+            "memory/bytes": int(told[b"VmRSS"]) * 1024,
+        }
+    else:
+        unit = 1 if sys.platform == "darwin" else 1024
+        found = {"memory/peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
     if torch.cuda.is_available():
         found["memory/accelerator_bytes"] = torch.cuda.memory_allocated()
         found["memory/accelerator_peak_bytes"] = torch.cuda.max_memory_allocated()

@@ -1,5 +1,7 @@
 """One report from the shares of all ranks."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -66,6 +68,14 @@ def test_a_process_knows_its_memory():
     found = memory_held()
     assert found["memory/peak_bytes"] > block.nbytes
     assert 0 < found["memory/bytes"] <= found["memory/peak_bytes"] * 1.01
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone tells a process's own peak")
+def test_a_process_that_a_large_one_starts_holds_what_it_holds_itself():
+    block = torch.ones(100_000_000)  # 400 MB, of the starter
+    line = "from uni_moe.train.reporting import memory_held as m; print(m()['memory/peak_bytes'])"
+    said = subprocess.run([sys.executable, "-c", line], capture_output=True, check=True).stdout
+    assert 0 < float(said) < memory_held()["memory/bytes"] - block.nbytes / 2
 
 
 def test_of_ranks_the_one_tells_that_waited_longest_and_the_one_that_holds_most():

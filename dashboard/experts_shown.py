@@ -60,7 +60,13 @@ def of_last_steps(kept: routing.Kept, rules: RouterAlarms | None, slots: Slots) 
         "100 % means that the router is undecided, near 0 % that it sends all tokens one way. Look "
         "for a number that is close to 0."
     )
-    st.dataframe(_percent(rows), hide_index=True, key="entropy-last", width="content")
+    st.dataframe(
+        _percent(rows),
+        hide_index=True,
+        key="entropy-last",
+        width="content",
+        alt="Router entropy by layer and modality, as a share of an even choice's.",
+    )
 
 
 def _percent(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

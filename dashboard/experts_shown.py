@@ -195,7 +195,7 @@ def no_routing(run: str) -> None:
     else:
         nothing(
             "This run keeps no routing.",
-            "Only a training of a mixture (the stage `tune`) tells what its routers did.",
+            "Only a training of a mixture (the stage `tune`) writes one, and an old one's may be gone.",
         )
     link("run", "Metrics of this run", run=run)
 

@@ -195,7 +195,8 @@ def no_routing(run: str) -> None:
     else:
         nothing(
             "This run keeps no routing.",
-            "Only a training of a mixture (the stage `tune`) writes one, and an old one's may be gone.",
+            "Only a training of a mixture (the stage `tune`) writes it; of an old one it may be "
+            "gone.",
         )
     link("run", "Metrics of this run", run=run)
 

@@ -7,8 +7,8 @@ import pytest
 
 from dashboard import drawing, tints
 from tests.dashboard.pages import HOME
+from tests.dashboard.seen import BEHIND
 
-PAGES = {"light": "#ffffff", "dark": "#0e1117"}  # what Streamlit lays under a page
 LETTERS = "#111111"  # of a lineage's boxes
 OF_A_SHAPE, OF_TEXT = 3.0, 4.5  # WCAG 2.2 AA
 DRAWN = ("dataframe", "altair_chart", "graphviz_chart", "image", "audio", "video", "table")
@@ -36,10 +36,10 @@ def test_contrast_is_that_of_the_standard():
     assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.005)
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", BEHIND)
 @pytest.mark.parametrize("name", TINTS)
 def test_every_colour_of_a_chart_is_seen_on_the_page(name, page):
-    assert contrast(TINTS[name], PAGES[page]) >= OF_A_SHAPE
+    assert contrast(TINTS[name], BEHIND[page]) >= OF_A_SHAPE
 
 
 def test_lines_of_one_chart_are_of_different_colours():
@@ -49,7 +49,7 @@ def test_lines_of_one_chart_are_of_different_colours():
 def test_words_in_the_boxes_of_a_lineage_are_read_and_its_lines_are_seen():
     for _, colour in drawing.LOOKS.values():
         assert contrast(LETTERS, colour) >= OF_TEXT
-    assert all(contrast(drawing.LINE, page) >= OF_A_SHAPE for page in PAGES.values())
+    assert all(contrast(drawing.LINE, page) >= OF_A_SHAPE for page in BEHIND.values())
 
 
 def test_charts_have_their_colours_from_one_place():

@@ -17,7 +17,7 @@ from dashboard.site import PLACES
 from tests.dashboard.conftest import serving
 from tests.dashboard.judged_workspace import version
 from tests.dashboard.refused import refuse
-from tests.dashboard.seen import content, drawn, settled, still, unbroken
+from tests.dashboard.seen import BEHIND, content, drawn, settled, still, unbroken
 from tests.unit.data.workspace import ingested, small_playground
 from uni_moe.artifacts import Layout
 from uni_moe.audit import Telling
@@ -170,7 +170,9 @@ def test_every_page_has_its_picture_in_light_and_dark(address, browser, tmp_path
             folder = Path(os.environ.get("DASHBOARD_PICTURES", tmp_path))
             picture = settled(shown)
             (folder / f"{name}-{scheme}.png").write_bytes(picture)
-            share, colours, light = drawn(content(shown, picture))
+            image = content(shown, picture)
+            assert "#{:02x}{:02x}{:02x}".format(*image.getpixel((1, 1))) == BEHIND[scheme]
+            share, colours, light = drawn(image)
             least = NOT_EMPTY if PICTURED else AT_LEAST * DRAWN[name]
             assert share > least, (name, share)
             assert colours > LEAST_COLOURS, (name, colours)

@@ -1,8 +1,4 @@
-"""Charts, from rows to a picture. Pure: nothing is asked here, and nothing is shown.
-
-Colours are of Okabe and Ito's set, which people with any colour vision tell apart; what they say is
-said by a shape or a label, too.
-"""
+"""Charts, from rows to a picture. Pure: nothing is asked here, and nothing is shown."""
 
 from __future__ import annotations
 
@@ -13,16 +9,17 @@ import altair as alt
 import pandas as pd  # noqa: F401 - whole before a second session's thread looks for it
 
 from dashboard.exams import SHARES
+from dashboard.tints import BLUE, GREEN, GREY, PINK, RED
 
 Drawn = alt.Chart | alt.LayerChart | alt.FacetChart | alt.VConcatChart | alt.HConcatChart
 Rows = Sequence[Mapping[str, Any]]
 
 COLOURS = {
-    "text": "#999999",
-    "image": "#0072B2",
-    "video": "#D55E00",
-    "audio": "#009E73",
-    "speech": "#CC79A7",
+    "text": GREY,
+    "image": BLUE,
+    "video": RED,
+    "audio": GREEN,
+    "speech": PINK,
 }
 
 
@@ -37,7 +34,7 @@ def scores(rows: Rows) -> Drawn:
     )
     share = alt.Scale(domain=[0, 1])
     axis = alt.Axis(format="%")
-    bars = base.mark_rule(strokeWidth=4, color="#0072B2").encode(
+    bars = base.mark_rule(strokeWidth=4, color=BLUE).encode(
         x=alt.X("low:Q", title="share of answers that are right", scale=share, axis=axis),
         x2="high:Q",
     )
@@ -45,7 +42,7 @@ def scores(rows: Rows) -> Drawn:
         x=alt.X("score:Q", scale=share, axis=axis),
         tooltip=["name:N", *(alt.Tooltip(f"{one}:Q", format=".1%") for one in SHARES[:4])],
     )
-    guessed = base.mark_tick(thickness=2, color="#D55E00").encode(
+    guessed = base.mark_tick(thickness=2, color=RED).encode(
         x=alt.X("chance:Q", scale=share, axis=axis)
     )
     return alt.layer(bars, guessed, points)

@@ -7,16 +7,17 @@ from collections.abc import Sequence
 import altair as alt
 
 from dashboard.charts import COLOURS, Drawn, Rows
+from dashboard.tints import AMBER, BLUE, GREY, PURPLE, RED, SKY
 
 _FATES = {
-    "accepted": "#0072B2",
-    "quarantined": "#D55E00",
-    "seen": "#0072B2",
-    "held out": "#56B4E9",
-    "truncated": "#E69F00",
-    "truncated to nothing": "#D55E00",
-    "not reached": "#999999",
-    "removed": "#666666",
+    "accepted": BLUE,
+    "quarantined": RED,
+    "seen": BLUE,
+    "held out": SKY,
+    "truncated": AMBER,
+    "truncated to nothing": RED,
+    "not reached": GREY,
+    "removed": PURPLE,
     **COLOURS,
 }
 
@@ -41,4 +42,4 @@ def stacked(rows: Rows, *, across: str, unit: str, order: Sequence[str]) -> Draw
         order=alt.Order("place:Q"),
         tooltip=[f"{across}:N", "fate:N", alt.Tooltip("count:Q", format=",")],
     )
-    return base.mark_bar(stroke="#ffffff", strokeWidth=1).properties(height=alt.Step(26))
+    return base.mark_bar(stroke="white", strokeWidth=1).properties(height=alt.Step(26))

@@ -6,11 +6,12 @@ import altair as alt
 
 from dashboard.charts import COLOURS, Drawn, Rows
 from dashboard.exams import SHARES
+from dashboard.tints import BLUE, GREY, LINES, RED
 
-_TINTS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
+_TINTS = list(LINES[:6])
 _SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"]
-_KIND = {"shown to be worse": "#D55E00", "no difference shown": "#777777"}
-_KINDS = {**_KIND, "shown to be better": "#0072B2"}
+_KIND = {"shown to be worse": RED, "no difference shown": GREY}
+_KINDS = {**_KIND, "shown to be better": BLUE}
 _SHARE = alt.Axis(format="%")
 
 
@@ -39,7 +40,7 @@ def side_by_side(rows: Rows) -> Drawn:
         shape=alt.Shape("version:N", sort=versions, scale=alt.Scale(range=_SHAPES)),
         tooltip=["name:N", "version:N", *(alt.Tooltip(f"{n}:Q", format=".1%") for n in SHARES)],
     )
-    guessed = base.mark_tick(thickness=2, color="#888888").encode(
+    guessed = base.mark_tick(thickness=2, color=GREY).encode(
         x=alt.X("chance:Q", scale=scale, axis=_SHARE)
     )
     height = 90 + len(names) * (18 * max(1, len(versions)) + 8)
@@ -54,7 +55,7 @@ def over_versions(rows: Rows) -> Drawn:
     """
     names = list(dict.fromkeys(row["name"] for row in rows))
     versions = list(dict.fromkeys(row["version"] for row in rows))
-    tints = [COLOURS.get(name, "#777777") for name in names]
+    tints = [COLOURS.get(name, GREY) for name in names]
     scale = alt.Scale(domain=names, range=tints)
     base = alt.Chart(alt.InlineData(values=[dict(row) for row in rows])).encode(
         x=alt.X("version:N", title="version", sort=versions, axis=alt.Axis(labelAngle=0)),
@@ -64,7 +65,7 @@ def over_versions(rows: Rows) -> Drawn:
     y = alt.Y("score:Q", title="right answers", scale=alt.Scale(domain=[0, 1]), axis=_SHARE)
     tip = ["version:N", "name:N", *(alt.Tooltip(f"{n}:Q", format=".1%") for n in SHARES[:3])]
     lines = base.mark_line(strokeWidth=1.5).encode(y=y)
-    spans = base.mark_rule(opacity=0.6).encode(y=alt.Y("low:Q"), y2="high:Q")
+    spans = base.mark_rule().encode(y=alt.Y("low:Q"), y2="high:Q")
     points = base.mark_point(filled=True, size=80, opacity=1).encode(
         y=y,
         shape=alt.Shape("name:N", title="modality", sort=names, scale=alt.Scale(range=_SHAPES)),
@@ -106,7 +107,7 @@ def differences(rows: Rows) -> Drawn:
         ),
         tooltip=["name:N", "verdict:N", *(alt.Tooltip(f"{n}:Q", format="+.2f") for n in _POINTS)],
     )
-    zero = alt.Chart(alt.InlineData(values=[{"x": 0}])).mark_rule(color="#888888").encode(x="x:Q")
+    zero = alt.Chart(alt.InlineData(values=[{"x": 0}])).mark_rule(color=GREY).encode(x="x:Q")
     height = min(1200, 120 + 26 * len(names))
     return alt.layer(zero, lines, points).properties(height=height)
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import altair as alt
 
+from dashboard import tints
 from dashboard.charts import COLOURS, Drawn, Rows
 
 Ink = Any  # a condition; Altair's own type of it is not public
 _DASHES = ([1, 0], [6, 2], [2, 2], [8, 2, 2, 2], [4, 4], [10, 3], [1, 2], [6, 2, 1, 2])
-_TINTS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#777777", "#E69F00", "#56B4E9", "#8A6D00")
 LINES = 8  # more experts than these are shown as a map over time
 _CELLS, _ACROSS = 150, 8  # with a number in each; more would not be read
 _WIDTH, _MAPS = 840, 3  # of a row of maps, and how many stand in it
@@ -64,7 +64,7 @@ def _maps(rows: Rows, field: str, number: str, colour: alt.Color, ink: Ink) -> D
         y=alt.Y("layer:N", title="layer", sort=None),
         tooltip=["modality:N", "layer:N", "expert:N", alt.Tooltip(field, format=tip)],
     )
-    cells = base.mark_rect(stroke="#888888", strokeWidth=0.5).encode(color=colour)
+    cells = base.mark_rect(stroke=tints.GREY, strokeWidth=0.5).encode(color=colour)
     drawn = alt.layer(cells)
     if layers * experts <= _CELLS and experts <= _ACROSS:
         drawn = alt.layer(
@@ -119,8 +119,8 @@ def entropies(rows: Rows) -> Drawn:
         rows: `step`, `modality` and `entropy share`.
     """
     names = list(dict.fromkeys(row["modality"] for row in rows))
-    tints = [COLOURS.get(name, _TINTS[0]) for name in names]
-    colour = alt.Scale(domain=names, range=tints)
+    known = [COLOURS.get(name, tints.GREY) for name in names]
+    colour = alt.Scale(domain=names, range=known)
     return (
         alt.Chart(alt.InlineData(values=[dict(row) for row in rows]))
         .mark_line(strokeWidth=2)
@@ -140,7 +140,7 @@ def entropies(rows: Rows) -> Drawn:
 
 
 def _tints(names: list[str]) -> alt.Scale:
-    return alt.Scale(domain=names, range=list(_TINTS[: len(names)]))
+    return alt.Scale(domain=names, range=list(tints.LINES[: len(names)]))
 
 
 def _dashes(names: list[str]) -> alt.Scale:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import altair as alt
 
 from dashboard.charts import Drawn, Rows
+from dashboard.tints import BLUE, GREY, LINES, RED
 
-_BLUE, _RED = "#0072B2", "#D55E00"
 _ROW_PX, _AROUND_PX = 36, 150  # a row; axis, its title and the legend
 
 
@@ -21,7 +21,7 @@ def reigns(rows: Rows) -> Drawn:
         tooltip=["name:N", "since:N", "until:N", "how:N"],
     )
     time = alt.X("since:T", title="time (UTC)", scale=alt.Scale(type="utc"))
-    bars = base.mark_bar(height=12, color=_BLUE, opacity=0.55).encode(x=time, x2="until:T")
+    bars = base.mark_bar(height=12, color=BLUE, opacity=0.8).encode(x=time, x2="until:T")
     starts = base.mark_point(filled=True, size=110, opacity=1).encode(
         x=time,
         shape=alt.Shape("how:N", title="became the champion by", legend=_LEGEND),
@@ -32,7 +32,7 @@ def reigns(rows: Rows) -> Drawn:
 
 _LEGEND = alt.Legend(orient="bottom")
 _NAMES = alt.Axis(labelLimit=140, labelOverlap=False)
-_HOW = alt.Scale(scheme="tableau10")
+_HOW = alt.Scale(range=list(LINES))
 
 
 def differences(rows: Rows, margin: float | None) -> Drawn:
@@ -46,7 +46,7 @@ def differences(rows: Rows, margin: float | None) -> Drawn:
         y=alt.Y("name:N", title=None, sort=None, axis=_NAMES),
     )
     title = "candidate less champion (points of a hundred)"
-    lines = base.mark_rule(strokeWidth=3, color=_BLUE).encode(
+    lines = base.mark_rule(strokeWidth=3, color=BLUE).encode(
         x=alt.X("low:Q", title=title), x2="high:Q"
     )
     points = base.mark_point(filled=True, size=110, opacity=1).encode(
@@ -55,9 +55,9 @@ def differences(rows: Rows, margin: float | None) -> Drawn:
         color=alt.Color("says:N", title="by its interval", legend=_LEGEND, scale=_HOW),
         tooltip=["name:N", "difference:Q", "low:Q", "high:Q", "says:N"],
     )
-    marks = [_upright(0.0, [1, 0], "#888888")]
+    marks = [_upright(0.0, [1, 0], GREY)]
     if margin is not None:
-        marks.append(_upright(-margin, [6, 3], _RED))
+        marks.append(_upright(-margin, [6, 3], RED))
         marks.append(_upright(margin, [6, 3], "#00000000"))  # not seen: 0 is not at the edge
     return alt.layer(*marks, lines, points).properties(height=_height(rows))
 

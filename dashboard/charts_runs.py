@@ -9,13 +9,12 @@ import altair as alt
 
 from dashboard.charts import COLOURS, Drawn, Rows
 from dashboard.curve_rows import Gathered
+from dashboard.tints import ALARM, LINES, RED, SKY
 
-_PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
 _DASHES = ([1, 0], [6, 2], [2, 2], [8, 2, 2, 2], [4, 4], [10, 3], [1, 3])
-_EVENT = "#D55E00"
 _SHAPES = {
     "alarm": "triangle-down",
-    "skipped": "cross",
+    "went back": "cross",
     "resumed": "diamond",
     "nan": "square",
     "inf": "triangle-up",
@@ -98,8 +97,8 @@ def _events(found: Gathered) -> list[alt.Chart]:
         legend=alt.Legend(title="events", orient="bottom", direction="horizontal"),
     )
     return [
-        base.mark_rule(strokeDash=[3, 3], color=_EVENT, opacity=0.7),
-        base.mark_point(filled=True, size=90, color=_EVENT).encode(y=alt.value(0), shape=shape),
+        base.mark_rule(strokeDash=[3, 3], color=RED),
+        base.mark_point(filled=True, size=90, color=RED).encode(y=alt.value(0), shape=shape),
     ]
 
 
@@ -111,7 +110,7 @@ def _odd(found: Gathered) -> alt.Chart:
         legend=alt.Legend(title="not finite", orient="bottom", direction="horizontal"),
     )
     told = [alt.Tooltip("name:N"), alt.Tooltip("step:Q", format=","), alt.Tooltip("kind:N")]
-    marks = _chart(found.odd).mark_point(filled=True, size=110, color="#CC3311")
+    marks = _chart(found.odd).mark_point(filled=True, size=110, color=ALARM)
     return marks.encode(x="x:Q", y=alt.value("height"), shape=shape, tooltip=told)
 
 
@@ -120,10 +119,11 @@ def stages(rows: Rows) -> Drawn:
 
     Args:
         rows: `stage`, `begin` and `end` in minutes since the first began, `lasted` and `status` as
-            text, and `is_this`.
+            text, `label`, which stands beside the stage, and `is_this`.
     """
-    base = alt.Chart(alt.InlineData(values=list(rows))).encode(
-        y=alt.Y("stage:N", title=None, sort=None, axis=alt.Axis(labelLimit=220)),
+    named = [{**row, "named": f"{row['stage']}, {row['label']}"} for row in rows]
+    base = alt.Chart(alt.InlineData(values=named)).encode(
+        y=alt.Y("named:N", title=None, sort=None, axis=alt.Axis(labelLimit=320)),
         tooltip=["stage:N", "status:N", "lasted:N"],
     )
     bars = base.mark_bar(height={"band": 0.7}).encode(
@@ -131,14 +131,9 @@ def stages(rows: Rows) -> Drawn:
             "begin:Q", title="minutes since the first stage began", axis=alt.Axis(tickCount=10)
         ),
         x2="end:Q",
-        color=alt.condition("datum.is_this", alt.value("#D55E00"), alt.value("#56B4E9")),
+        color=alt.condition("datum.is_this", alt.value(RED), alt.value(SKY)),
     )
-    texts = base.mark_text(align="left", dx=4, fontSize=12).encode(
-        x="end:Q",
-        text="label:N",
-        color=alt.value("#808080"),
-    )
-    return alt.layer(bars, texts).properties(height=alt.Step(22))
+    return bars.properties(height=alt.Step(22))
 
 
 def _chart(rows: Sequence[dict[str, Any]]) -> alt.Chart:
@@ -154,7 +149,7 @@ def _shapes(kinds: Sequence[str]) -> alt.Scale:
 
 
 def _colours(names: Sequence[str]) -> list[str]:
-    told = _cycled(names, _PALETTE)
+    told = _cycled(names, LINES)
     if all(name in COLOURS for name in names):
         return [COLOURS[name] for name in names]
     return told

@@ -21,7 +21,7 @@ LOOKS = {
     "export": ("component", "#d0d0d0"),
 }
 _OTHER = ("ellipse", "#dcdcdc")
-_LINE = "#8a8a8a"
+LINE = "#7a7a7a"  # words of it, too: 4.3 : 1 on both pages; none reaches 4.5 on both
 _LONGEST = 34  # letters of a name in the picture
 
 
@@ -37,10 +37,10 @@ def dot(found: Neighbourhood) -> str:
         fontsize="16",
         margin=quoted("0.09,0.04"),
         style="filled",
-        color=quoted(_LINE),
+        color=quoted(LINE),
     )
     graph.set_edge_defaults(
-        color=quoted(_LINE), fontcolor=quoted(_LINE), fontsize="13", arrowsize="0.7"
+        color=quoted(LINE), fontcolor=quoted(LINE), fontsize="13", arrowsize="0.7"
     )
     places = {node.id: f"n{place}" for place, node in enumerate(found.nodes)}
     for node in found.nodes:

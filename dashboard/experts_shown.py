@@ -60,7 +60,13 @@ def of_last_steps(kept: routing.Kept, rules: RouterAlarms | None, slots: Slots) 
         "100 % means that the router is undecided, near 0 % that it sends all tokens one way. Look "
         "for a number that is close to 0."
     )
-    st.dataframe(_percent(rows), hide_index=True, key="entropy-last", width="content")
+    st.dataframe(
+        _percent(rows),
+        hide_index=True,
+        key="entropy-last",
+        width="content",
+        alt="Router entropy by layer and modality, as a share of an even choice's.",
+    )
 
 
 def _percent(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -189,7 +195,8 @@ def no_routing(run: str) -> None:
     else:
         nothing(
             "This run keeps no routing.",
-            "Only a training of a mixture (the stage `tune`) tells what its routers did.",
+            "Only a training of a mixture (the stage `tune`) writes it; of an old one it may be "
+            "gone.",
         )
     link("run", "Metrics of this run", run=run)
 
@@ -225,8 +232,14 @@ def _artifact(donor: str) -> str:
     return "artifacts/foundation/language" if bare == "base" else f"artifacts/experts/{bare}"
 
 
-def changed(made: Mapping[str, Made], params: Mapping[str, Any], version: Version) -> None:
-    """Say what the last training changed of its parent, and which command tells by how much."""
+def changed(
+    made: Mapping[str, Made],
+    params: Mapping[str, Any],
+    version: Version,
+    receipt: Surgery | None,
+    slots: Slots,
+) -> None:
+    """Say what the last training changed of its parent; by how much, the receipt or a command."""
     parent = made.get("artifacts/assembled")
     learns = (params.get("tune") or {}).get("learns") or ()
     st.subheader("What changed since the parent", anchor=False)
@@ -239,7 +252,20 @@ def changed(made: Mapping[str, Made], params: Mapping[str, Any], version: Versio
         )
     else:
         st.text("Its card does not say what the training changed.")
-    if parent is not None:
+    if receipt is not None and receipt.moved:
+        st.caption("The norm of what the adapter that was merged last changed of each expert:")
+        st.dataframe(
+            [
+                {"layer": layer}
+                | {pure.slot_name(slots, slot): norm for slot, norm in enumerate(norms)}
+                for layer, norms in receipt.moved.items()
+            ],
+            hide_index=True,
+            key="moved",
+            width="content",
+            alt="How much each expert changed, by layer: the norm of its difference.",
+        )
+    elif parent is not None:
         st.caption("By how much each expert moved, this command tells:")
         st.code(f"uni-moe diff {parent.id[:12]} {version.number}", language=None)
 

@@ -41,13 +41,12 @@ def live_now() -> None:
     since = next((one.since for one in reversed(reigns()) if one.model == version.model), None)
     found = scores_of((version.report,), "modality").get(version.report, {})
     _title(f"Version {version.number} is live")
-    st.markdown(
-        f"mean score **{plain(percent(exams.mean_of(found)))}**, since {plain(_since(since))}"
-    )
+    mean = plain(percent(exams.mean_of(found)))
+    st.markdown(f":small[mean score **{mean}**, since {plain(_since(since))}]")
     rows = exams.score_rows({str(version.number): found})
     if rows:
         chart(
-            charts.scores(rows).properties(height=70 + 26 * len(rows)),
+            charts.scores(rows).properties(height=60 + 22 * len(rows)),
             rows,
             title="Right answers by modality",
             look_for="A line is a score's interval. One that reaches the orange tick only guesses.",
@@ -73,7 +72,7 @@ def retrained() -> None:
     if not newest.model_folder.is_dir():
         st.caption(plain(versions.removed().get(newest.model, "its weights are kept elsewhere")))
     if found and found[-1].verdict.reasons:
-        st.markdown(plain(found[-1].verdict.reasons[0], 220))
+        st.markdown(f":small[{plain(found[-1].verdict.reasons[0], 220)}]")
     last = versions.last_decision()
     if last is not None and last.verdict.candidate != newest.model:
         number = next((m.number for m in models() if m.model == last.verdict.candidate), None)
@@ -261,7 +260,7 @@ def _lag() -> bool:
 
 def _line(text: str, colour: str) -> None:
     icon = ":material/error:" if colour == "red" else ":material/warning:"
-    st.markdown(f":{colour}[{icon}] {plain(text, _LONGEST)}")
+    st.markdown(f":small[:{colour}[{icon}] {plain(text, _LONGEST)}]")
 
 
 def _badge(word: str, label: str | None = None) -> None:

@@ -14,7 +14,7 @@ from dashboard.showing import chart, nothing
 from dashboard.site import link
 from dashboard.sources import runs
 from dashboard.sources.models import models
-from dashboard.sources.tailing import Tail
+from dashboard.sources.tailing import WENT_BACK, Tail
 from dashboard.words import ABSENT, ago, lasting, moment_of, plain, short, since_s, when
 from uni_moe.registry.cards import DEAD_AFTER_S
 
@@ -28,6 +28,7 @@ _SAID = {
 _LONGEST_ERROR = 20_000  # letters
 _MOST_ROWS = 2_000
 _MOST_ARTIFACTS = 30
+_MOST_BACK = 3  # times that a training went back, the last ones
 
 
 def age_s(record: Mapping[str, Any]) -> float:
@@ -146,6 +147,8 @@ def events(tail: Tail) -> None:
         f"{total:,} events, {alarms:,} of them alarms, newest first"
         + (f"; the last {len(tail.events)} are shown." if total > len(tail.events) else ".")
     )
+    for one in [one for one in reversed(tail.events) if one.event == WENT_BACK][:_MOST_BACK]:
+        st.warning(f"The training {plain(one.text)}.", icon=":material/undo:")
     rows = [
         {"when": _second(one.time), "step": one.step, "what": one.event, "said": one.text}
         for one in reversed(tail.events)
@@ -154,6 +157,7 @@ def events(tail: Tail) -> None:
         rows,
         hide_index=True,
         key="events",
+        alt="Events of the run, newest first: when, at which step, what, and what was said.",
         height=min(38 + 35 * len(rows), 320),
         column_config={
             "when": st.column_config.TextColumn(width="small"),
@@ -186,7 +190,12 @@ def settings(record: Mapping[str, Any]) -> None:
         with tab:
             rows = [{"name": name, "value": value} for name, value in flattened(told or {}).items()]
             if rows:
-                st.dataframe(rows[:_MOST_ROWS], hide_index=True, key=f"table-{title}")
+                st.dataframe(
+                    rows[:_MOST_ROWS],
+                    hide_index=True,
+                    key=f"table-{title}",
+                    alt=f"{title}: names and values.",
+                )
             else:
                 st.text("Nothing is known: it stands in the run's folder alone.")
 

@@ -38,6 +38,7 @@ def table(lines: Sequence[RunLine], key: str) -> list[str]:
         key=key,
         on_select="rerun",
         selection_mode=["multi-row", "single-cell"],
+        alt="Runs, one a row: when, stage, status, duration, who, why, last loss, commit, error.",
         column_config={
             "last loss": st.column_config.TextColumn(alignment="right"),
             "stage": st.column_config.TextColumn(width=150),

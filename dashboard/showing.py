@@ -92,7 +92,12 @@ def chart(
         if part.open:
             if len(rows) > _MOST_ROWS:
                 st.caption(f"The first {_MOST_ROWS:,} of {len(rows):,} rows; the CSV holds all.")
-            st.dataframe(list(rows)[:_MOST_ROWS], hide_index=True, key=f"{key}-table")
+            st.dataframe(
+                list(rows)[:_MOST_ROWS],
+                hide_index=True,
+                key=f"{key}-table",
+                alt=f"The numbers of the chart: {title}",
+            )
             st.download_button(
                 "Download CSV",
                 csv_text(rows),

@@ -16,9 +16,11 @@ from dashboard.site import PLACES, page
 from dashboard.sources.workspace import workspace
 from dashboard.words import plain
 
+STYLE = Path(__file__).parent / "page.css"
 ICON = Path(__file__).parent / "icon.svg"  # Streamlit's own icons would be fetched from outside
 
 st.set_page_config(page_title="Uni-MoE", page_icon=str(ICON), layout="wide")
+st.html(STYLE)  # a file of ours: nothing of data is in it
 chosen = st.navigation([page(name) for name in PLACES])
 if passed():
     with st.sidebar:

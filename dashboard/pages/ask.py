@@ -186,7 +186,9 @@ def what_it_saw(answer: Answer) -> None:
         if "pictures" in one:
             st.caption(f"{label}, as the model is given it")
             pictures = [base64.b64decode(picture) for picture in one["pictures"]]
-            st.image(list(pictures), width=110 if len(pictures) > 1 else 220)
+            count = len(pictures)
+            alts = [f"{label}, {place + 1} of {count}" for place in range(count)]
+            st.image(list(pictures), alt=alts, width=110 if count > 1 else 220)
         else:
             st.caption(f"{label}: {lasting(one['duration_s'])} were heard")
 

@@ -11,7 +11,7 @@ from dashboard import exams
 from dashboard.choosing import version_asked
 from dashboard.items_shown import browse
 from dashboard.showing import chart, head, nothing, told
-from dashboard.site import link
+from dashboard.site import asked, link
 from dashboard.sources.evaluation import Exam, certainty, differences, exam, scores_of
 from dashboard.sources.models import models, usual
 from dashboard.words import percent, plain
@@ -127,7 +127,12 @@ def beside_guessing(rows: list[dict[str, object]]) -> None:
         }
         for row in rows
     ]
-    st.dataframe(table, hide_index=True, key="guessing")
+    st.dataframe(
+        table,
+        hide_index=True,
+        key="guessing",
+        alt="Scores by version beside what guessing reaches, and whether the media are used.",
+    )
     unused = [
         f"{row['name']} (version {row['version']})"
         for row in rows
@@ -234,7 +239,15 @@ def paired(first: Version, other: Version, found: list[exams.Difference]) -> Non
         "(above) tells which kinds of questions it is.",
         key="differences",
     )
-    for one in (worse or found)[:3]:
+    wanted = next((one for one in found if one.name == asked("items")), None)
+    if wanted is not None:
+        score = wanted.paired
+        st.text(
+            f"{wanted.name}: {exams.verdict(score)}; {100 * score.difference:+.1f} points over "
+            f"{score.n} items, between {100 * score.low:+.1f} and {100 * score.high:+.1f}."
+        )
+    listed = [one for one in (worse or found)[:3] if one is not wanted]
+    for one in [*([wanted] if wanted else []), *listed]:
         link(
             "evaluation",
             f"Items of {one.name} that only version {other.number} has right",

@@ -107,7 +107,7 @@ def of_version(version: Version) -> None:
     made = origins(version.model)
     run = made[_MODEL].run if _MODEL in made else None
     part.came_from(receipt, slots, made)
-    part.changed(made, params, version)
+    part.changed(made, params, version, receipt, slots)
     part.knocked_out(told, slots)
     st.subheader("In training", anchor=False)
     if run is None or not runs.has_folder(run):

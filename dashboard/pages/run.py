@@ -12,12 +12,13 @@ from dashboard.run_parts import bounds, group_chart, table, view
 from dashboard.showing import head, live, nothing, selection_key, told
 from dashboard.site import asked, link
 from dashboard.sources import curves, runs
+from dashboard.sources.tailing import WENT_BACK
 from dashboard.words import lasting
 from uni_moe.registry.read import RunFilter, RunOrder
 
 _REFRESH_S = 2.0
 _OPEN = ("loss", "modalities")  # charts that are open unless the address says others
-_MARKED = ("alarm", "skipped", "resumed")
+_MARKED = ("alarm", WENT_BACK, "resumed")
 _MOST_MARKS = 40
 
 

@@ -208,7 +208,12 @@ def parameters(told: dict[str, dict[str, Any]]) -> None:
     st.markdown("**Parameters that differ**")
     rows = differing(told)
     if rows:
-        st.dataframe(rows, hide_index=True, key="differing")
+        st.dataframe(
+            rows,
+            hide_index=True,
+            key="differing",
+            alt="Parameters that differ: a row each, with its value in every run.",
+        )
         return
     count = len(flattened(next(iter(told.values()))))
     st.text(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from dashboard.sources.models import models
@@ -15,6 +18,8 @@ from uni_moe.registry.cards import json_file, read_report
 from uni_moe.registry.origins import Made, weights_of
 
 _RECEIPT = "receipt.json"
+_MERGE = "merge"  # the operation that folds an adapter in
+_STACK = re.compile(r".*\.layers\.(\d+)\.mlp\.experts\.\w+")  # a weight of all experts of a layer
 _LONGEST = 100  # operations that are told
 Here = tuple[int, int] | None
 """What differs when something came into a folder, or went."""
@@ -22,11 +27,15 @@ Here = tuple[int, int] | None
 
 @dataclass(frozen=True)
 class Surgery:
-    """A receipt in short: a name for each slot, the layers, and what was done, the first first."""
+    """A receipt in short: a name for each slot, the layers, and what was done, the first first.
+
+    `moved` is layer -> by how much each expert changed, a norm, where an adapter was merged last.
+    """
 
     slots: tuple[str, ...]
     layers: tuple[str, ...]
     operations: tuple[str, ...]
+    moved: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 def _is_read(found: EvalReport) -> bool:
@@ -93,7 +102,23 @@ def _in_short(receipt: dict[str, Any]) -> Surgery:
         operations.append(str((one.get("operation") or {}).get("name") or "unknown"))
         layers = layers or tuple(str(layer) for layer in one.get("sparse_layers") or ())
         one = one.get("earlier")
-    return Surgery(slots, layers, tuple(reversed(operations)))
+    return Surgery(slots, layers, tuple(reversed(operations)), _moved(receipt, len(slots)))
+
+
+def _moved(receipt: Mapping[str, Any], experts: int) -> dict[str, tuple[float, ...]]:
+    """Return layer -> the norm of every expert's change, if the last operation was a merge."""
+    found: dict[str, list[list[float]]] = {}
+    merged = (
+        receipt.get("origins") if (receipt.get("operation") or {}).get("name") == _MERGE else ()
+    )
+    for entry in merged or ():
+        match = _STACK.fullmatch(str(entry.get("target")))
+        norms = entry.get("norm")
+        if not match or not isinstance(norms, list) or len(norms) != experts:
+            continue  # of another part, or of an older receipt
+        if all(isinstance(norm, int | float) for norm in norms):
+            found.setdefault(match[1], []).append(norms)
+    return {layer: tuple(map(math.hypot, *rows)) for layer, rows in found.items()}
 
 
 def params_of(version: read.Version) -> dict[str, Any]:

@@ -22,6 +22,7 @@ _PATIENCE_S = 0.4  # of one look; a long file is read on by the next
 MOST_KEYS = 128  # of numbers, each a curve; the index holds all
 _MOST_EVENTS = 200
 _LONGEST = 600  # letters of what an event says
+WENT_BACK = "went back"  # what a training does to skip a step that went wrong
 _NOT_OURS = "router/"  # numbers of layers and experts have a page of their own
 
 
@@ -135,6 +136,10 @@ class Tail:
 
 def _event(line: Mapping[str, Any]) -> Event:
     step = line.get("step")
+    if line.get("event") == "skipped" and isinstance(line.get("back_to"), int):
+        text = f"went back to step {line['back_to']} and left step {step} out"
+        line = {name: line[name] for name in ("time", "step") if name in line}
+        line |= {"event": WENT_BACK, "text": text}
     facts = {key: value for key, value in line.items() if key not in ("time", "event", "step")}
     text = str(facts["text"]) if isinstance(facts.get("text"), str) else _facts(facts)
     if isinstance(facts.get("kind"), str):

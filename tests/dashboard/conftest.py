@@ -78,9 +78,16 @@ def browser():
 @contextmanager
 def serving(workspace, environment=None, script=None):
     """Serve a workspace's dashboard, or another script as it is served; give its address."""
+    with serving_one(workspace, environment, script) as server:
+        yield server.address
+
+
+@contextmanager
+def serving_one(workspace, environment=None, script=None):
+    """Serve as `serving` does; give the server, whose memory can be asked for."""
     port = free_port()
     words = command(Path(workspace), port=port)
     if script is not None:
         words[words.index("--") - 1] = str(script)
     with served(words, port, "/_stcore/health", environment) as server:
-        yield server.address
+        yield server

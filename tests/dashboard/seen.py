@@ -7,6 +7,7 @@ from PIL import Image
 
 PATIENCE_S = 60.0
 SETTLED_S = 40.0
+BEHIND = {"light": "#ffffff", "dark": "#171614"}  # what Streamlit lays under a page
 # An app whose script has run, none of whose elements is of a run before or yet to be drawn.
 _AT_REST = """() => {
   const app = document.querySelector('[data-testid="stApp"]');

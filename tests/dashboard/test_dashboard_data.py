@@ -46,14 +46,14 @@ def test_every_view_of_every_version_opens(two_versions, monkeypatch, view, vers
     )
 
 
-def test_a_version_is_found_by_the_beginning_of_its_id(layout, monkeypatch):
-    model = read.find(layout, "1").model
-    app = opened(monkeypatch, layout.root, "data", version=model[:8])
+def test_a_version_is_found_by_the_beginning_of_its_id(two_versions, monkeypatch):
+    model = read.find(two_versions, "1").model
+    app = opened(monkeypatch, two_versions.root, "data", version=model[:8])
     assert app.selectbox(key="version").value == "1"
 
 
-def test_links_keep_the_chosen_version(layout, monkeypatch):
-    app = opened(monkeypatch, layout.root, "data", view="quarantine", version=1)
+def test_links_keep_the_chosen_version(two_versions, monkeypatch):
+    app = opened(monkeypatch, two_versions.root, "data", view="quarantine", version=1)
     asked = [
         one.proto.query_string
         for one in app.get("page_link")

@@ -207,6 +207,28 @@ def test_a_receipt_that_comes_later_is_read(tmp_path, monkeypatch):
     assert surgery(known).slots == ("base", "image")
 
 
+def test_a_merge_tells_by_layer_and_expert_how_much_it_changed(tmp_path, monkeypatch):
+    layout, _ = version(tmp_path, "one", 8)
+    of_layer = "language_model.model.layers.{}.mlp.experts.{}_proj"
+    entries = [
+        {"target": of_layer.format(0, "gate_up"), "norm": [3.0, 0.0, 1.0]},
+        {"target": of_layer.format(0, "down"), "norm": [4.0, 0.5, 0.0]},
+        {"target": of_layer.format(2, "down"), "norm": [1.0, 2.0, 3.0]},
+        {"target": of_layer.format(2, "down"), "norm": None},
+        {"target": "language_model.model.layers.0.self_attn.q_proj.weight", "norm": 9.0},
+    ]
+    told = {"operation": {"name": "merge"}, "slots": ["base", "image", "video"], "origins": entries}
+    write_json(read.models(layout)[0].model_folder / "receipt.json", told)
+    app = opened(monkeypatch, tmp_path, "experts")
+    assert not app.exception
+    (table,) = (one.value for one in app.dataframe if "layer" in one.value)
+    assert table.to_dict("records") == [
+        {"layer": "0", "0 base": 5.0, "1 image": 0.5, "2 video": 1.0},
+        {"layer": "2", "0 base": 1.0, "1 image": 2.0, "2 video": 3.0},
+    ]
+    assert "this command tells" not in said(app)
+
+
 def test_who_is_dead_is_what_the_alarms_of_training_say():
     for load in ([0.5, 0.499, 0.001], [1.0, 0.0, 0.0], [0.4, 0.3, 0.3]):
         facts = LayerFacts(1, tuple(load), max(load), 0.5)

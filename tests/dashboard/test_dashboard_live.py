@@ -11,11 +11,15 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import pytest
+from streamlit.dataframe_util import convert_arrow_bytes_to_pandas_df
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
 from dashboard.sources.tailing import MOST_KEYS, Tail
 from dashboard.sources.thinned import Thinned
-from tests.dashboard.conftest import serving
+from tests.dashboard.conftest import serving, serving_one
+from tests.dashboard.pages import APP
 from tests.dashboard.run_folders import append, happened, layout_of, metric, now_running
+from tests.dashboard.seen import still
 from uni_moe.registry.read import Point
 
 REFRESHES = 14_400  # of 8 hours, one every 2 seconds
@@ -24,6 +28,11 @@ FLAT = 1.05  # so much of a curve's parts come and go while two become one
 LARGEST_BYTES = 870_000  # a tail has 579,189 at most; once and a half of it
 MOST_POINTS = 675  # a curve has 450 at most; once and a half of it
 VISIBLE_S = 5.0
+HASTE = 20  # a page that refreshes itself every 2 seconds does so every tenth of one
+TOLD_BEFORE, WARM, MEASURED = 2_000, 60, 180  # steps; refreshes
+GROWN_BYTES = 8 * 2**20
+OF_A_PAGE = ForwardMsg.ScriptFinishedStatus.FINISHED_SUCCESSFULLY
+OF_A_PART = ForwardMsg.ScriptFinishedStatus.FINISHED_FRAGMENT_RUN_SUCCESSFULLY
 
 
 def size_of(tail):
@@ -210,6 +219,57 @@ def test_events_are_bounded_and_cut(tmp_path):
     assert tail.happened == 1001
 
 
+# Collects what changes on a page outside of the part that is live: its title, its widgets, the
+# tabs below it and the sidebar.
+_WATCH_OUTSIDE = """() => {
+  const names = ['stSidebar', 'stHeading', 'stButtonGroup', 'stSlider', 'stCheckbox', 'stTabs'];
+  const outside = document.querySelectorAll(names.map((one) => `[data-testid=${one}]`).join());
+  window.changed = [];
+  window.watched = outside.length;
+  const all = {subtree: true, childList: true, characterData: true, attributes: true};
+  const told = (one) =>
+    `${one.type} ${one.attributeName || ''} ${one.target.nodeName} ${one.target.textContent}`;
+  // A table draws itself, and puts what a screen reader reads of it into its canvas a while later.
+  const note = (found) => window.changed.push(
+    ...found.filter((one) => !one.target.closest?.('canvas')).map(told));
+  outside.forEach((one) => new MutationObserver(note).observe(one, all));
+}"""
+_CURVE = """() => {
+  const drawn = document.querySelector('[data-testid=stVegaLiteChart] :is(canvas, svg.marks)');
+  return drawn === null ? '' : drawn.toDataURL ? drawn.toDataURL() : drawn.outerHTML;
+}"""
+
+
+def listened(page, hear):
+    """Let every message that the server sends to a page be heard."""
+
+    def frame(payload):
+        if isinstance(payload, bytes):
+            hear(ForwardMsg.FromString(payload))
+
+    page.on("websocket", lambda socket: socket.on("framereceived", frame))
+
+
+def heard(told, ends, sent=None):
+    """Count how scripts ended; in `sent` keep the newest point of every curve that is sent."""
+    kind = told.WhichOneof("type")
+    if kind == "script_finished":
+        ends[told.script_finished] += 1
+    elif (
+        sent is not None
+        and kind == "delta"
+        and told.delta.new_element.WhichOneof("type") == "vega_lite_chart"
+    ):
+        rows = [
+            row
+            for one in told.delta.new_element.vega_lite_chart.datasets
+            for row in convert_arrow_bytes_to_pandas_df(one.data.data).to_dict("records")
+        ]
+        points = [(row["step"], row["value"]) for row in rows if "value" in row]
+        if points:
+            sent.append(max(points))
+
+
 @contextmanager
 def beating(folder):
     """Let a run's heart beat."""
@@ -233,17 +293,80 @@ def test_new_points_are_visible_within_five_seconds_and_the_rest_stays(tmp_path,
     run = now_running(layout, steps=5)
     happened(layout, run, "training", step=0, steps=1000)
     with beating(layout.runs / run), serving(layout.root) as address:
-        page = browser.new_page()
+        page, ends, sent = browser.new_page(), Counter(), []
+        listened(page, lambda told: heard(told, ends, sent))
         page.goto(address)
         page.get_by_role("heading", name="Home").wait_for()
         page.goto(f"{address}/run?run={run}&charts=Loss")
         page.get_by_text("step 5 of 1,000").wait_for()
         page.locator("canvas, svg.marks").first.wait_for()
-        page.evaluate("document.querySelector('h1').dataset.same = 'yes'")
+        still(page)
+        page.evaluate(_WATCH_OUTSIDE)
+        ends.clear()
         for step in range(6, 40, 11):
-            metric(layout, run, step, loss=0.1)
+            picture = page.evaluate(_CURVE)
+            metric(layout, run, step, loss=1.0 / step)
             began = time.monotonic()
             page.get_by_text(f"step {step} of 1,000").wait_for(timeout=1000 * VISIBLE_S)
+            page.wait_for_function(f"(old) => ({_CURVE})() !== old", arg=picture)
             assert time.monotonic() - began < VISIBLE_S
-        assert page.evaluate("document.querySelector('h1').dataset.same") == "yes"
+            assert sent[-1] == (step, pytest.approx(1.0 / step))
+        assert ends[OF_A_PART] >= 4
+        assert ends[OF_A_PAGE] == 0
+        assert page.evaluate("window.watched") > 4
+        assert page.evaluate("window.changed") == []
+        page.get_by_text("Logarithmic scale").click()  # all is run anew, and that is seen
+        still(page)
+        assert ends[OF_A_PAGE] > 0
         page.close()
+
+
+_HASTY = """
+import runpy
+from dashboard import showing
+
+if "unhurried" not in vars(showing):
+    showing.unhurried = showing.live
+    showing.live = lambda every_s: showing.unhurried(every_s / {times})
+runpy.run_path({app!r})
+"""
+
+
+@pytest.mark.operate
+def test_hundreds_of_refreshes_of_a_served_page_leave_its_server_as_large_as_it_was(
+    tmp_path, browser
+):
+    layout = layout_of(tmp_path / "workspace")
+    run, ends, held = now_running(layout), Counter(), []
+    folder = layout.runs / run
+    happened(layout, run, "training", step=0, steps=10**6)
+    tell(folder, 0, TOLD_BEFORE)
+    (tmp_path / "hasty.py").write_text(_HASTY.format(times=HASTE, app=str(APP)))
+    with serving_one(layout.root, script=tmp_path / "hasty.py") as server:
+        page = browser.new_page()
+        listened(page, lambda told: heard(told, ends))
+        page.goto(f"{server.address}/run?run={run}&charts=Loss")
+        page.locator("canvas, svg.marks").first.wait_for(timeout=60_000)
+        deadline = time.monotonic() + 500
+        for refreshes in range(0, WARM + MEASURED + 1, 10):
+            while ends[OF_A_PART] < refreshes:
+                assert time.monotonic() < deadline, ends
+                page.wait_for_timeout(50)
+            tell(folder, TOLD_BEFORE + 10 * refreshes, 100)
+            held.append(server.held_bytes())
+        last = TOLD_BEFORE + 10 * refreshes + 99
+        page.get_by_text(f"step {last:,} of").wait_for(timeout=60_000)
+        page.close()
+    warm = held[WARM // 10 :]
+    third = len(warm) // 3
+    assert max(warm[-third:]) - max(warm[:third]) < GROWN_BYTES, [one // 2**20 for one in held]
+
+
+def tell(folder, first, count):
+    """Tell `count` steps of a run, and an alarm."""
+    with (folder / "metrics.jsonl").open("a") as metrics:
+        for step in range(first, first + count):
+            row = {key: math.sin(step / 90) + place for place, key in enumerate(KEYS)}
+            told = {"time": "2026-03-01T00:00:00+00:00", "step": step, **row}
+            metrics.write(json.dumps(told) + "\n")
+    append(folder / "events.jsonl", {"time": "", "event": "alarm", "step": first, "text": "a leap"})

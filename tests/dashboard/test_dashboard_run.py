@@ -30,12 +30,22 @@ def charts(app):
     return len(app.get("vega_lite_chart"))
 
 
-def curve(app):
-    """Return the points of the only chart of a page, step by step; its marks have no value."""
+def rows_with(app, column):
+    """Return the rows of the only chart of a page that have a column."""
     (chart,) = app.get("vega_lite_chart")
     tables = (pyarrow.ipc.open_stream(one.data.data).read_all() for one in chart.proto.datasets)
-    (points,) = (one for one in tables if "value" in one.column_names)
-    return [(row["step"], row["value"]) for row in points.to_pylist()]
+    (rows,) = (one for one in tables if column in one.column_names)
+    return rows.to_pylist()
+
+
+def curve(app):
+    """Return the points of the only chart of a page, step by step; its marks have no value."""
+    return [(row["step"], row["value"]) for row in rows_with(app, "value")]
+
+
+def marks(app):
+    """Return what is marked on the only chart of a page, each with its step."""
+    return [(row["step"], row["event"]) for row in rows_with(app, "event")]
 
 
 def progress(app):
@@ -105,8 +115,11 @@ def test_a_training_that_is_done_is_shown_from_the_index(tmp_path, monkeypatch):
     assert progress(app) == []
     assert "3 events, 1 of them alarms" in said(app)
     happenings = next(one.value for one in app.dataframe if "said" in one.value)
-    assert list(happenings["what"]) == ["resumed", "skipped", "alarm"]
+    assert list(happenings["what"]) == ["resumed", "went back", "alarm"]
+    assert happenings["said"][1] == "went back to step 5 and left step 9 out"
     assert happenings["said"][2] == "loss_leaps: the loss leaps to 7"
+    assert "The training went back to step 5 and left step 9 out." in said(app).replace("\\", "")
+    assert marks(app) == [(9, "alarm"), (9, "went back"), (5, "resumed")]
 
 
 def test_a_training_that_is_done_and_in_no_index_is_shown_from_its_folder(tmp_path, monkeypatch):

@@ -15,10 +15,13 @@ import pytest
 
 from dashboard.site import PLACES
 from tests.dashboard.conftest import serving
+from tests.dashboard.judged_workspace import version
 from tests.dashboard.refused import refuse
-from tests.dashboard.seen import content, drawn, settled, still, unbroken
+from tests.dashboard.seen import BEHIND, content, drawn, settled, still, unbroken
 from tests.unit.data.workspace import ingested, small_playground
 from uni_moe.artifacts import Layout
+from uni_moe.audit import Telling
+from uni_moe.audit_log import append
 from uni_moe.registry import read
 from uni_moe.registry.example.making import Sizes, make_example
 
@@ -97,9 +100,11 @@ ANSWERS = {
     ],
     "Why is it worse on audio?": lambda root: [
         f"against version {champion(root).number}",
-        "Items",
+        "audio: shown to be better; +8.0 points over 200 items, between +",
+        f"Items of audio that only version {champion(root).number} has right",
+        "key: playground/test/audio-00000",
     ],
-    "Which expert is dead?": lambda _: ["is dead among the judged items"],
+    "Which expert is dead?": lambda _: ["No expert is dead among the judged items"],
     "Which samples were refused, and why?": lambda _: ["refused: short_sound,low_rate"],
     "What ran last night?": lambda _: ["runs. Click into a row to open the run"],
     "What was live on a date?": lambda root: [f"Version {champion(root).number}", "to today"],
@@ -116,6 +121,27 @@ def test_one_click_from_home_answers(root, address, page, question):
         words.filter(visible=True).first.wait_for(timeout=PATIENCE_MS)
     still(page)
     unbroken(page)
+
+
+def test_a_dead_expert_and_what_verification_found_are_one_click_from_home(tmp_path, page):
+    layout, known = version(tmp_path, "one", 8)  # whose routers hardly visit an expert
+    found = {"verdict": "verified", "grade": 2, "intervals": {"count": 3, "total": 9}}
+    append(layout, Telling("verification", "ada", "grade 2", known.model, found))
+    answers = {
+        "Which expert is dead?": ["1 expert is dead: layer 2, expert 2 video (0.03%, by tokens of"],
+        "Is it reproducible?": [
+            "The last verification: verified",
+            "3 of 9 intervals were trained again",
+        ],
+    }
+    with serving(tmp_path) as served_at:
+        for question, texts in answers.items():
+            page.goto(served_at)
+            page.get_by_role("link", name=question).click(timeout=PATIENCE_MS)
+            for text in texts:
+                page.get_by_text(text).first.wait_for(timeout=PATIENCE_MS)
+            still(page)
+            unbroken(page)
 
 
 def test_two_steps_from_home_tell_whether_a_sample_can_be_removed(root, address, page):
@@ -144,12 +170,33 @@ def test_every_page_has_its_picture_in_light_and_dark(address, browser, tmp_path
             folder = Path(os.environ.get("DASHBOARD_PICTURES", tmp_path))
             picture = settled(shown)
             (folder / f"{name}-{scheme}.png").write_bytes(picture)
-            share, colours, light = drawn(content(shown, picture))
+            image = content(shown, picture)
+            assert "#{:02x}{:02x}{:02x}".format(*image.getpixel((1, 1))) == BEHIND[scheme]
+            share, colours, light = drawn(image)
             least = NOT_EMPTY if PICTURED else AT_LEAST * DRAWN[name]
             assert share > least, (name, share)
             assert colours > LEAST_COLOURS, (name, colours)
             assert light > 0.9 if scheme == "light" else light < 0.15, (name, light)
         context.close()
+
+
+@pytest.mark.parametrize(("width", "height"), [(1440, 900), (1366, 768)])
+def test_home_is_one_look_on_a_laptop(address, browser, width, height):
+    with pictured(address) as shown_at:
+        shown = browser.new_page(viewport={"width": width, "height": height})
+        shown.goto(shown_at)
+        shown.get_by_text("Is it reproducible?").wait_for(timeout=PATIENCE_MS)
+        still(shown)
+        settled(shown)
+        needed, seen = shown.evaluate(_HEIGHTS)
+        shown.close()
+    assert needed <= seen
+
+
+_HEIGHTS = """() => {
+  const main = document.querySelector('[data-testid="stMain"]');
+  return [main.scrollHeight, main.clientHeight];
+}"""
 
 
 def pictured(address):

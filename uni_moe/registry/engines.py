@@ -7,15 +7,16 @@ synchronous=FULL, PostgreSQL as it comes.
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Engine, create_engine, event
 from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, OperationalError
-from sqlalchemy.pool import NullPool, Pool
+from sqlalchemy.pool import NullPool
 
 from uni_moe.artifacts import Layout
 from uni_moe.errors import ConfigError, full_disk, is_full
@@ -44,7 +45,22 @@ def _reader(url: str | None, file: str) -> Engine:
     address = _chosen(url, file)
     pragmas = ("query_only=ON", f"busy_timeout={READER_S * 1000}")
     more = {"connect_timeout": READER_S, "options": f"{_SEARCHED} {_READ_ONLY}"}
-    return _engine(address, "BEGIN", pragmas, "REPEATABLE READ", more, poolclass=NullPool)
+    how: dict[str, Any] = {"poolclass": NullPool}
+    if address.get_backend_name() == "sqlite" and address.database:
+        how["creator"] = partial(_open_to_read, Path(address.database))
+    return _engine(address, "BEGIN", pragmas, "REPEATABLE READ", more, **how)
+
+
+def _open_to_read(file: Path) -> sqlite3.Connection:
+    """Open SQLite's file so that nothing of it can be written, not even at a checkpoint.
+
+    SQLite keeps a log's index beside the file, which it makes where it is missing. Where the folder
+    is not ours to write and there is no log, nobody writes the file: it is read as it stands.
+    """
+    log = file.with_name(f"{file.name}-wal")
+    is_still = not log.exists() and not os.access(file.parent, os.W_OK)
+    address = f"{file.absolute().as_uri()}?mode=ro{'&immutable=1' if is_still else ''}"
+    return sqlite3.connect(address, uri=True, check_same_thread=False)
 
 
 def writer(layout: Layout, url: str | None = None, *, foreign_keys: bool = True) -> Engine:
@@ -98,21 +114,21 @@ def sqlite_file(engine: Engine) -> Path | None:
     return Path(engine.url.database or "") if engine.dialect.name == "sqlite" else None
 
 
-def _engine(  # noqa: PLR0913 - what differs between a reader and a writer
+def _engine(
     url: URL,
     begin: str,
     pragmas: tuple[str, ...],
     isolation: str,
     options: dict[str, Any],
-    poolclass: type[Pool] | None = None,
+    **how: Any,  # noqa: ANN401 - of create_engine
 ) -> Engine:
     """Make an engine. `begin` is said by us: the driver begins late, after DDL and SELECT."""
     if url.get_backend_name() == "sqlite":
-        engine = create_engine(url, poolclass=poolclass)
+        engine = create_engine(url, **how)
         event.listen(engine, "connect", _settling(pragmas))
         event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
         return engine
-    return create_engine(url, poolclass=poolclass, isolation_level=isolation, connect_args=options)
+    return create_engine(url, isolation_level=isolation, connect_args=options, **how)
 
 
 def _chosen(url: str | None, file: str) -> URL:

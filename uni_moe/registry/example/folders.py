@@ -58,6 +58,14 @@ def write_folder(layout: Layout, run: Told, steps: int, *, alarms: bool, not_fin
     _lines(folder / EVENTS, _timed(run, events))
 
 
+def write_record(layout: Layout, run: Told) -> None:
+    """Write what is kept for ever of a run that is long over: its record and its last heartbeat."""
+    folder = layout.runs / run.id
+    folder.mkdir(parents=True)
+    (folder / RECORD).write_text(json_text(record(run)), encoding="utf-8")
+    _lines(folder / HEARTBEATS, iter([{"time": _moment(run, run.duration_s)}]))
+
+
 def record(run: Told) -> dict[str, Any]:
     """Return a run's record. One that died still says that it runs: its heart tells."""
     told = run_row(run)

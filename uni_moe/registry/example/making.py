@@ -15,14 +15,14 @@ from uni_moe.errors import ConfigError
 from uni_moe.registry.database import writing
 from uni_moe.registry.example.curves import keys, weight
 from uni_moe.registry.example.filling import Filler, filling, older
-from uni_moe.registry.example.folders import write_folder
+from uni_moe.registry.example.folders import write_folder, write_record
 from uni_moe.registry.example.history import History, Told, is_training
 from uni_moe.registry.example.kept import kept, write_decisions, write_store
 from uni_moe.registry.indexing import index
 from uni_moe.registry.versions import VARIABLE
 from uni_moe.workspace import make_workspace
 
-FOLDERS = 50  # runs that have their folders still, the last ones
+FOLDERS = 50  # runs whose folders are whole still, the last ones; the others keep their record
 LEAST_STEPS = 4
 _SAID_S = 2.0  # progress is told so often
 _RECIPE = "playground"
@@ -42,7 +42,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What is made: runs, the steps of those that train, and which keep their folders."""
+    """What is made: runs, the steps of those that train, and which keep their folders whole."""
 
     history: History
     steps: Mapping[str, int]
@@ -105,7 +105,7 @@ def _check(sizes: Sizes) -> None:
 
 
 def _fill(filler: Filler, plan: _Plan, sizes: Sizes, say: Say) -> None:
-    """Put in what has no folder."""
+    """Put in what folders do not tell any more."""
     history, tell = plan.history, _Seldom(say)
     more = max(0, (sizes.nodes or 0) - len(history.cards))
     for count in filler.add_graph(older(sizes.seed + 1, more)):
@@ -138,6 +138,8 @@ def _write(layout: Layout, plan: _Plan, until: datetime) -> None:
                 alarms=run.id in tunings[-1:],
                 not_finite=run.id in others[-1:],
             )
+        else:
+            write_record(layout, run)
     write_store(layout, history, kept(history))
     write_decisions(layout, history, until)
 

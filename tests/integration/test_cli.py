@@ -66,7 +66,16 @@ def test_a_plan_for_machines_is_json(workspace):
     assert names[-1] == "evaluate"
     assert {"name", "reasons", "after"} == set(plan["stages"][0])
     assert set(plan) == {
-        *("stages", "fresh", "samples", "sources", "trainings", "times", "seconds"),
+        *(
+            "stages",
+            "fresh",
+            "samples",
+            "sources",
+            "trainings",
+            "times",
+            "seconds",
+            "seconds_unknown",
+        ),
         *("disk", "stale", "gate"),
     }
 

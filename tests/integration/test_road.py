@@ -208,6 +208,7 @@ def test_dvc_alone_makes_the_same_model(workspace):
     assert card_ids(workspace) == before
 
 
+@pytest.mark.operate
 def test_an_edited_sound_leaves_pictures_films_and_speech_alone(workspace):
     make_sounds(workspace / "data" / "tones", loud=9000)
     plan = command(workspace, "plan")
@@ -243,6 +244,7 @@ def test_an_edited_sound_leaves_pictures_films_and_speech_alone(workspace):
     assert before["artifacts/model"] != after["artifacts/model"]
 
 
+@pytest.mark.operate
 def test_a_champion_is_judged_again_when_the_items_change(workspace):
     """Another model on fewer items: the flow judges the champion on those before the gate."""
     file = workspace / "params.yaml"

@@ -48,7 +48,7 @@ def asked(question, *more):
 
 def test_every_question_is_tried():
     # Some have tests of their own; large needs a GPU.
-    apart = {"size", "memory", "large", "layouts", "repro", "kills"}
+    apart = {"size", "memory", "large", "idle", "layouts", "repro", "kills"}
     apart |= {"registry", "points", "questions", "dashboard"}
     assert set(TINY) | apart == set(QUESTIONS)
 

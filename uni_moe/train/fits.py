@@ -22,9 +22,10 @@ from uni_moe.train.sizes import Weights
 
 # What a process has before there is a network: Python, torch, transformers, DeepSpeed (measured
 # with torch 2.13 for CPUs: 525 to 545 MB). A phase has more, for what decodes and encodes media: 8
-# MB where all features are kept, 16 where all are made. An accelerator has its context.
+# MB where all features are kept, 16 where all are made. One of several ranks has what talks to the
+# others (gloo: 50 MB with two). An accelerator has its context.
 _PROCESS_CPU, _PROCESS_ACCELERATOR = 540_000_000, 700_000_000
-_OF_MEDIA = 12_000_000
+_OF_MEDIA, _OF_RANKS = 12_000_000, 48_000_000
 _GROUPS, _OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
@@ -79,7 +80,9 @@ def way_of(chosen: routes.Routes, ranks: Ranks) -> Way:
 
 def process_bytes(ranks: Ranks, *, media: bool) -> int:
     """Return what a process has before there is a network, and for `media`, where it meets them."""
-    return _PROCESS_ACCELERATOR if ranks.accelerator else _PROCESS_CPU + _OF_MEDIA * media
+    if ranks.accelerator:
+        return _PROCESS_ACCELERATOR
+    return _PROCESS_CPU + _OF_MEDIA * media + _OF_RANKS * (ranks.world > 1)
 
 
 def room_of(machine: Machine, abreast: int | None = None) -> Room:

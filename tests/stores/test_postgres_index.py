@@ -12,10 +12,11 @@ from uni_moe.artifacts import Layout
 from uni_moe.errors import ConfigError
 from uni_moe.registry import read
 from uni_moe.registry.indexing import index, rebuild, upgrade
+from uni_moe.registry.migrating import migrate
 from uni_moe.registry.promoting import promote_if_better
 from uni_moe.registry.schema import METADATA
 from uni_moe.registry.showing import show
-from uni_moe.registry.versions import known
+from uni_moe.registry.versions import FIRST, known
 from uni_moe.registry.write import register
 
 pytestmark = pytest.mark.operate
@@ -42,16 +43,22 @@ def do(server, *words):
     engine.dispose()
 
 
+def tables_at_first():
+    engine = create_engine("sqlite://")
+    with engine.begin() as connection:
+        migrate(connection, FIRST)
+        names = set(inspect(connection).get_table_names())
+    engine.dispose()
+    return names
+
+
 def of_the_first_version(server):
     """Bring the tables back to the form of the first version, with the numbers of a run."""
     columns = "run varchar references runs(id), key varchar, step integer, value float"
     do(
         server,
         "set search_path = uni_moe",
-        "drop table points",
-        "drop table not_finite",
-        "drop table metric_files",
-        "drop table series",
+        *(f"drop table {name} cascade" for name in METADATA.tables.keys() - tables_at_first()),
         f"create table metrics ({columns}, primary key (run, key, step))",
         "insert into runs (id, stage, status, started) values ('gone', 'tune', 'done', 't')",
         "insert into metrics values ('gone', 'loss', 1, 1.5), ('gone', 'loss', 2, 'infinity')",

@@ -22,7 +22,7 @@ _PREFIX = "uni_moe/"
 _SOMETIMES = "uni_moe.model.backends.kernels"  # where Triton is
 _BESIDE = """
 import importlib, json, sys
-import uni_moe.cli, uni_moe.runs, uni_moe.stage
+import uni_moe.cli, uni_moe.output, uni_moe.runs, uni_moe.stage
 for package in sys.argv[1:]:
     importlib.import_module(package)
 from uni_moe.artifacts import imported_code

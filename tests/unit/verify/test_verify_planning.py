@@ -1,5 +1,8 @@
 """What a verification decides before it acts: order, params then, whether bits can be compared."""
 
+import os
+import subprocess
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -8,7 +11,7 @@ import torch
 
 from tests.unit.data.workspace import PROJECT
 from uni_moe import platform
-from uni_moe.artifacts import Layout, code_hash_of
+from uni_moe.artifacts import Layout, code_hash_of, read_card
 from uni_moe.config import Platform, load_params, parse_params
 from uni_moe.data.ingest import params_of
 from uni_moe.machine import TOLD, Machine
@@ -31,6 +34,7 @@ from uni_moe.verify.past_params import params_then, paths_in
 from uni_moe.verify.remaking import missing
 from uni_moe.verify.retraining import first_difference, lay_state
 from uni_moe.verify.verdict import Drawn, Finding, Findings, Verification
+from uni_moe.workspace import make_workspace
 
 
 def card(stage, parents=(), *, code="c", **told):
@@ -300,27 +304,16 @@ def test_a_draw_says_what_it_promises():
     assert "for certain" in Drawn(8, 8, 8, 7, Chance(1.0, 1.0)).text
 
 
-def test_the_code_of_a_stage_is_known_before_it_runs(tmp_path, monkeypatch):
-    import subprocess
-    import sys
-
+def test_the_code_of_a_stage_is_known_before_it_runs(tmp_path):
     from uni_moe.verify.code import code_here, own_code
 
-    monkeypatch.chdir(tmp_path)
-    text = (
-        "import uni_moe.cli, uni_moe.runs, uni_moe.stage, uni_moe.data.ingest\n"
-        "from uni_moe.artifacts import code_hash\nprint(code_hash())"
-    )
-    import os
-
-    said = subprocess.run(
-        [sys.executable, "-c", text],
-        env={**os.environ, **own_code()},
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    assert said.strip() in code_here("ingest")
+    known = code_here("ingest")
+    layout = Layout(make_workspace(tmp_path, "smoke"))
+    words = ["-m", "uni_moe", "--workspace", str(tmp_path), "ingest"]
+    subprocess.run([sys.executable, *words], env={**os.environ, **own_code()}, check=True)
+    made = [read_card(card.parent) for card in layout.artifacts.rglob("card.json")]
+    assert {one.code for one in made} <= known
+    assert made
     assert Path(own_code()["PYTHONPATH"].split(os.pathsep)[0]) == PROJECT
 
 

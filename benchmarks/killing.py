@@ -39,7 +39,7 @@ class Outcome:
 
     `others` counts the ends in other bytes than the undisturbed one's, or with a draft left;
     `drafts` counts kills that left a draft behind, `went_on` those that found a whole state to go
-    on from.
+    on from; `missed` counts kills that never struck, however often they were tried.
     """
 
     stage: str
@@ -48,6 +48,7 @@ class Outcome:
     killed: list[When] = field(default_factory=list)
     drafts: int = 0
     went_on: int = 0
+    missed: int = 0
     too_late: int = 0
     seconds: float = 0.0
 
@@ -90,6 +91,8 @@ def disturbed(
                 outcome.went_on += bool(list(root.glob(f"state/{stage}-*/step-*")))
                 break
             outcome.too_late += 1
+        else:
+            outcome.missed += 1
         run_to_the_end(root, stage, processes)
         left = _half_written(root, stage, expected)
         outcome.others += ids_of(root, stage) != expected or left

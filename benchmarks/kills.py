@@ -133,4 +133,6 @@ def case_of(outcomes: Sequence[Outcome]) -> Case:
         what = f"{kills} kills of {len(own)} stages on {processes}: ends in other bytes"
         others = float(sum(one.others for one in own))
         numbers.append(Number(what, others, bar=at_most(0.0), facts=facts))
+        missed = float(sum(one.missed for one in own))
+        numbers.append(Number(f"kills on {processes} that never struck", missed, bar=at_most(0.0)))
     return Case("stages killed by kill -9, smoke recipe at its smallest", numbers=numbers)

@@ -54,7 +54,8 @@ def outcome(stage, others):
 
 def test_other_bytes_are_told_by_their_stage():
     case = case_of([outcome("tune", 0), outcome("align@audio", 2)])
-    (number,) = case.numbers
+    number, missed = case.numbers
+    assert missed.value == 0.0
     assert case.missed("any machine")
     assert number.value == 2.0
     assert number.facts["other_bytes"] == ["align@audio"]
@@ -63,3 +64,8 @@ def test_other_bytes_are_told_by_their_stage():
     assert number.facts["seconds_a_kill"] == 4.0
     assert number.facts["when"] == {AT_ANY_TIME: 2, IN_A_STATE: 2}
     assert not case_of([outcome("tune", 0)]).missed("any machine")
+
+
+def test_kills_that_never_struck_are_told_and_miss_the_bar():
+    case = case_of([Outcome("tune", 1, killed=[AT_ANY_TIME], missed=1)])
+    assert [number.reached("any machine") for number in case.numbers] == [True, False]

@@ -38,7 +38,7 @@ def keep_output(folder: Path) -> Iterator[None]:
             try:
                 yield
             except BaseException as error:
-                book.add("\n" + _told(error) + "\n")
+                errors.write_down(_told(error) + "\n")
                 raise
             finally:
                 out.end()
@@ -93,6 +93,11 @@ class _Heard:
         if lines:
             self._keep(lines)
         return count
+
+    def write_down(self, lines: str) -> None:
+        """Keep lines that somebody else says, behind what was said so far."""
+        self.end()
+        self._keep(lines)
 
     def writelines(self, lines: list[str]) -> None:
         """Say several."""

@@ -67,3 +67,17 @@ def test_what_a_thing_asks_of_a_stream_it_gets_of_the_stream(tmp_path):
         assert not sys.stderr.isatty()
         sys.stderr.writelines(["a\n", "b\n"])
     assert (tmp_path / OUTPUT).read_text() == (tmp_path / "told").read_text() == "a\nb\n"
+
+
+def test_a_full_disk_hides_no_error(tmp_path, capsys):
+    (tmp_path / OUTPUT).symlink_to("/dev/full")
+    with pytest.raises(ValueError, match="boom"), keep_output(tmp_path):
+        raise ValueError("boom")
+    assert "is not kept" in capsys.readouterr().err
+
+
+def test_an_error_begins_a_line_of_its_own(tmp_path):
+    with pytest.raises(ValueError, match="boom"), keep_output(tmp_path):
+        sys.stderr.write("half")
+        raise ValueError("boom")
+    assert (tmp_path / OUTPUT).read_text().startswith("half\nTraceback")

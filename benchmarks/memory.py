@@ -24,17 +24,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from benchmarks.answers import Case, Number, at_least, at_most
-from benchmarks.killing import run_to_the_end
-from benchmarks.kills import names, smallest
 from benchmarks.setup import Setup
-from uni_moe.cli_stages import STAGES
+from benchmarks.whole_tune import of_a_tune
 from uni_moe.config import Platform
 from uni_moe.errors import StageError
 from uni_moe.platform import choose
-from uni_moe.registry.cards import json_lines
 from uni_moe.routes import Routes
 from uni_moe.train.activations import Load
 from uni_moe.train.compiled import Shapes
@@ -42,7 +37,6 @@ from uni_moe.train.learning import learning_of
 from uni_moe.train.loads import Loads
 from uni_moe.train.memory import Around, Memory, Ranks
 from uni_moe.train.preflight import memory_needed
-from uni_moe.workspace import make_workspace
 
 TOO_HIGH, TOO_LOW = 1.10, 0.95  # said over held
 STEPS = 4
@@ -150,8 +144,6 @@ CONFIGURATIONS: Mapping[str, Training] = {
 
 
 WHOLE = "a whole tune"
-# Large enough that weights and steps are seen beside the process.
-_LANGUAGE = {"hidden_size": 384, "intermediate_size": 1024, "layers": 6, "heads": 6}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -199,17 +191,7 @@ def whole_case(root: Path) -> Case:
     Raises:
         StageError: a stage failed.
     """
-    make_workspace(root, "smoke")
-    params = root / "params.yaml"
-    data = smallest(yaml.safe_load(params.read_text(encoding="utf-8")))
-    data["foundation"]["language"]["tiny"] |= _LANGUAGE
-    params.write_text(yaml.safe_dump(data), encoding="utf-8")
-    for stage in names(STAGES):
-        if stage != "evaluate":
-            run_to_the_end(root, stage, 1)
-    (run,) = (root / "runs").glob("*-tune-*")
-    said = next(e for e in json_lines(run / "events.jsonl") if e["event"] == "memory")
-    held = max(row["memory/peak_bytes"] for row in json_lines(run / "metrics.jsonl"))
+    said, held = of_a_tune(root)
     ratio = said["needed_bytes"] / held
     what = f"{said['needed_bytes'] / 1e6:.0f} MB said over {held / 1e6:.0f} MB held"
     facts = {"said_bytes": said["needed_bytes"], "held_bytes": held, "parts": said["parts"]}

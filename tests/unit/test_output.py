@@ -76,8 +76,12 @@ def test_a_full_disk_hides_no_error(tmp_path, capsys):
     assert "is not kept" in capsys.readouterr().err
 
 
+def half_a_line_and_an_error():
+    sys.stderr.write("half")
+    raise ValueError("boom")
+
+
 def test_an_error_begins_a_line_of_its_own(tmp_path):
     with pytest.raises(ValueError, match="boom"), keep_output(tmp_path):
-        sys.stderr.write("half")
-        raise ValueError("boom")
+        half_a_line_and_an_error()
     assert (tmp_path / OUTPUT).read_text().startswith("half\nTraceback")

@@ -7,6 +7,9 @@ by one (`platform.allocator: map`) and keep few compiled products, so that what 
 alone; some keep both, as the default does: the gaps of the C library's heap are a measured share.
 What is said is what a plan says and a start is refused by. At last a whole `tune` runs as a stage:
 what it was said to need, its process and all, stands beside the most that it held. Linux only.
+
+On an accelerator the networks are wider, one process trains each of them, and held is the peak of
+what its allocator took from the device.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +32,7 @@ from benchmarks.setup import Setup
 from benchmarks.whole_tune import of_a_tune
 from uni_moe.config import Platform
 from uni_moe.errors import StageError
-from uni_moe.platform import choose
+from uni_moe.platform import choose, device
 from uni_moe.routes import Routes
 from uni_moe.train.activations import Load
 from uni_moe.train.compiled import Shapes
@@ -40,6 +43,7 @@ from uni_moe.train.preflight import memory_needed
 
 TOO_HIGH, TOO_LOW = 1.10, 0.95  # said over held
 STEPS = 4
+_WIDER = 4  # on an accelerator
 _IMAGE, _PATCH, _SEES = 112, 14, 256  # of the encoder whose features are drawn
 _ENVIRONMENT = {"LRU_CACHE_CAPACITY": "1", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "16"}
 TUNE = ("lora.attention", "lora.experts", "router")
@@ -75,6 +79,18 @@ class Training:
     allocator: Literal["map", "keep"] = "map"
 
     @property
+    def on_accelerator(self) -> Training:
+        """The same, much wider, with the attention that everybody takes there."""
+        return replace(
+            self,
+            width=_WIDER * self.width,
+            inner=_WIDER * self.inner,
+            heads=_WIDER * self.heads,
+            attention="fused",
+            allocator="keep",
+        )
+
+    @property
     def platform(self) -> Platform:
         """How it is computed."""
         return replace(
@@ -100,6 +116,7 @@ class Training:
             offload=self.offload,
             precision=self.precision,
             activation_checkpointing=self.checkpointing,
+            accelerator=device().type != "cpu",
         )
 
 
@@ -131,6 +148,9 @@ CONFIGURATIONS: Mapping[str, Training] = {
         sparse=(0, 2, 4), packed=True, attention="fused", experts_by="grouped"
     ),
     "tune, checkpointed": Training(sparse=(0, 2, 4), rows=16, checkpointing=True),
+    "tune, grouped experts, checkpointed": Training(
+        sparse=(0, 2, 4), rows=16, checkpointing=True, experts_by="grouped"
+    ),
     "tune, two micro-batches": Training(sparse=(0, 2, 4), batches=2, rows=6),
     "tune, bfloat16": Training(sparse=(0, 2, 4), precision="bfloat16"),
     "all of it, offloaded": Training(learns=("language",), offload=True),
@@ -155,9 +175,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def answer(setup: Setup, options: argparse.Namespace) -> Iterator[Case]:
     """Say and measure every configuration once, and a whole stage."""
-    del setup
     asked = options.only or [*CONFIGURATIONS, WHOLE]
     chosen = {name: CONFIGURATIONS[name] for name in asked if name != WHOLE}
+    if setup.device != "cpu":
+        chosen = {
+            name: one.on_accelerator
+            for name, one in chosen.items()
+            if one.world == 1 and one.allocator == "map"
+        }
+        asked = list(chosen)  # how allocators differ, and what a process holds, is for the CPU
     if chosen:
         yield case_of(chosen)
     if WHOLE in asked:
@@ -286,21 +312,37 @@ def train(training: Training) -> int:
     options = EngineOptions(zero_stage=training.zero_stage, offload_optimizer=training.offload)
     _take_steps(*_warming(training), options, batches=1)
     gc.collect()
-    before = _status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins anew
+    held = _count_anew()
     options = replace(options, expert_parallel=training.expert_parallel)
     _take_steps(*_training(training), options, batches=training.batches)
-    return _status("VmHWM") - before
+    return held()
+
+
+def _count_anew() -> Callable[[], int]:
+    """Return what tells the bytes that were held at most from now on, beyond those of now."""
+    import torch
+
+    if device().type != "cpu":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        reserved = torch.cuda.memory_reserved()
+        return lambda: torch.cuda.max_memory_reserved() - reserved
+    resident = _status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins anew
+    return lambda: _status("VmHWM") - resident
 
 
 def _take_steps(module: Any, inputs: Any, labels: float, options: Any, *, batches: int) -> None:  # noqa: ANN401 - what brings much with it comes late
     from uni_moe.train.engine import Engine
+    from uni_moe.train.learner import placed
 
     engine = Engine(module, weight_decay=0.0, clip_norm=1.0, options=options)
     for _ in range(STEPS):
         module.train()
         for at in range(batches):
-            total = engine.forward(inputs).total
+            batch = placed({k: v for k, v in inputs.items() if k != "modalities"}, device())
+            total = engine.forward({**batch, "modalities": inputs["modalities"]}).total
+            del batch
             engine.backward(total, labels * batches, last=at == batches - 1)
             del total
         engine.step(1e-4)

@@ -104,8 +104,11 @@ def take(chosen: Routes) -> None:
     torch.use_deterministic_algorithms(mode=True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     _matmul().fp32_precision = "bf16" if chosen.matmul == "onednn" else "none"
-    # The switch holds for the CPU, too.
-    torch.backends.cuda.enable_flash_sdp(chosen.attention == "fused")
+    # The first switch holds for the CPU, too; an accelerator has three fused kernels.
+    is_fused = chosen.attention == "fused"
+    torch.backends.cuda.enable_flash_sdp(is_fused)
+    torch.backends.cuda.enable_mem_efficient_sdp(is_fused)
+    torch.backends.cuda.enable_cudnn_sdp(is_fused)
     mallopt = _mallopt()
     if chosen.allocator == "keep" and device().type != "cpu":
         # Rows per expert differ from step to step: blocks of fixed sizes would be made all over.

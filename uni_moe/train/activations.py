@@ -10,8 +10,9 @@ Letters
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from uni_moe.model.backends.choose import way_of_experts
 from uni_moe.model.backends.fused import PAD_ROWS
 from uni_moe.train.sizes import Network, Reader
 
@@ -56,7 +57,7 @@ class Way:
     """How a step is computed: bytes of a number, and the routes of attention and experts.
 
     `spread` counts the ranks that share the experts; the fused way rounds an expert's rows up to
-    a multiple of `pad_rows`.
+    a multiple of `pad_rows`. Which way the experts of a network really take, see `taken`.
     """
 
     number: int = 4
@@ -65,6 +66,20 @@ class Way:
     checkpointing: bool = False
     spread: int = 1
     pad_rows: int = PAD_ROWS
+    accelerator: bool = False
+
+    def taken(self, network: Network, load: Load) -> Way:
+        """Return how experts really run: many of them, and little work, have a way of their own."""
+        decoder = network.decoder
+        experts = way_of_experts(
+            self.experts,
+            _experts(network, self),
+            load.positions * decoder.top_k,
+            decoder.width,
+            decoder.inner,
+            on_cpu=not self.accelerator,
+        )
+        return replace(self, experts=experts)
 
 
 @dataclass(frozen=True)
@@ -208,8 +223,11 @@ def _working(network: Network, load: Load, way: Way, index: int) -> int:
         learned = index in network.adapted or network.has("language")
         return carried + (3 - learned) * positions * decoder.inner * way.number
     rows = visits(network, positions, way)
-    inner_rows = _busiest(network, rows, way) if way.experts == "fused" else rows
-    numbers = inner_rows * 4 * decoder.inner + rows * 3 * decoder.width
+    if way.experts == "grouped":  # two of its own stand before what was kept is let go
+        return carried + 2 * rows * decoder.inner * way.number
+    numbers = 4 * _busiest(network, rows, way) * decoder.inner
+    if way.experts == "fused":
+        numbers += 3 * rows * decoder.width
     return carried + numbers * way.number
 
 

@@ -75,6 +75,7 @@ def way_of(chosen: routes.Routes, ranks: Ranks) -> Way:
         checkpointing=ranks.activation_checkpointing,
         spread=ranks.expert_parallel,
         pad_rows=pad_rows(DTYPES[ranks.precision], "cuda" if ranks.accelerator else "cpu"),
+        accelerator=ranks.accelerator,
     )
 
 

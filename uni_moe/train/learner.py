@@ -138,7 +138,7 @@ class PhaseLearner:
             lengths = [len(one.encoded.input_ids) for one in examples]
             attended = sum(count * longest for count, longest in groups_of(_spans(batch, lengths)))
         return MicroBatch(
-            _to(inputs, device()),
+            placed(inputs, device()),
             count,
             len(seen),
             seen,
@@ -234,7 +234,8 @@ def _seen(slot: int, sample: Sample, example: Example) -> Seen:
     )
 
 
-def _to(batch: Mapping[str, Any], place: torch.device) -> dict[str, Any]:
+def placed(batch: Mapping[str, Any], place: torch.device) -> dict[str, Any]:
+    """Return a batch's tensors, and those of its features, on a device."""
     return {
         name: {k: t.to(place, non_blocking=True) for k, t in value.items()}
         if isinstance(value, Mapping)

@@ -270,7 +270,11 @@ def _moments(
                 "engine": gathered,
             },
         )
-    yield "reduction", _reduction(weights, ranks, gathered)
+    reduction = _reduction(weights, ranks, gathered)
+    if ranks.accelerator:  # what activations had lies between gradients: too small for a flat copy
+        room = max((a + made * _FLOAT for a, made in _way_back(weights, kept)), default=0)
+        reduction["activations"] = max(0, room - reduction["gradients"])
+    yield "reduction", reduction
     yield "update", _update(weights, ranks)
 
 

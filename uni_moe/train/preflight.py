@@ -127,7 +127,7 @@ def memory_needed(  # noqa: PLR0913 - a process holds this much
         validated: how many modalities are validated.
         chosen: how it is computed.
     """
-    way = way_of(chosen, ranks)
+    way = way_of(chosen, ranks).taken(learning.network, loads.largest)
     kept = kept_by(learning.network, loads.largest, way)
     process = around.process
     if chosen.matmul == "onednn" and not ranks.accelerator:

@@ -6,6 +6,7 @@ process is alone. Every function here is called by all of them, in the same orde
 
 from __future__ import annotations
 
+import atexit
 import datetime
 from collections.abc import Mapping
 from typing import Any
@@ -35,6 +36,7 @@ def join(patience_s: float = Machine.patience_s) -> World:
     if world.size == 1:  # a store in memory: no port that another process could take first
         store = distributed.HashStore()  # type: ignore[attr-defined]
         distributed.init_process_group(backend, store=store, rank=0, world_size=1, timeout=timeout)
+        atexit.register(_end_group)  # NCCL warns of a group that nobody ended
         return world
     if torch.cuda.is_available():
         torch.cuda.set_device(world.local_rank)
@@ -123,7 +125,12 @@ def leave(first: Any = None) -> None:  # noqa: ANN401 - torch's process group
             "is there.",
             remedy="see the first rank that ended with an error, then give the same command again.",
         ) from error
-    distributed.destroy_process_group()
+    _end_group()
+
+
+def _end_group() -> None:
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def patient() -> Any:  # noqa: ANN401 - torch's process group

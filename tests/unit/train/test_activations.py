@@ -1,11 +1,14 @@
 """What a step is said to keep, against what autograd keeps, tensor by tensor."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import CLIPVisionConfig, LlamaConfig, WhisperConfig
 
 from uni_moe import routes
 from uni_moe.model import adapters
+from uni_moe.model.backends.choose import FEW_EXPERTS
 from uni_moe.model.config import UniMoeConfig
 from uni_moe.model.encoders.beats import BeatsConfig
 from uni_moe.model.network import UniMoeForConditionalGeneration
@@ -182,3 +185,21 @@ def test_experts_fill_their_visits_up_by_half_a_step():
     assert visits(network, 100, Way()) == 200 + 5 * 4
     assert visits(network, 100, Way(spread=2)) == 200 + 3 * 4
     assert visits(network, 100, Way(experts="grouped")) == 200
+
+
+@pytest.mark.parametrize(
+    ("experts", "inner", "way", "taken"),
+    [
+        (4, 64, Way(), "fused"),
+        (FEW_EXPERTS + 1, 64, Way(), "grouped"),
+        (FEW_EXPERTS + 1, 64, Way(spread=2), "fused"),
+        (4, 64, Way(accelerator=True), "grouped"),  # it would wait for the loop
+        (4, 10**8, Way(accelerator=True), "fused"),
+        (4, 60, Way(accelerator=True), "reference"),
+        (4, 64, Way(experts="reference"), "reference"),
+    ],
+)
+def test_experts_take_the_way_that_a_layer_of_theirs_takes(experts, inner, way, taken):
+    network = network_of(configuration((0,), experts=experts), ["router"])
+    network = replace(network, decoder=replace(network.decoder, inner=inner))
+    assert way.taken(network, Load(ROWS, LENGTH, LABELS)).experts == taken

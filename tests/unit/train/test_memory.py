@@ -133,6 +133,16 @@ def test_an_accelerator_has_its_rooms_whole():
     assert moments[True] - moments[False] == 4 * (BUCKET - 100)
 
 
+@pytest.mark.parametrize(("accelerator", "beside"), [(False, 0), (True, 1200)])
+def test_on_an_accelerator_a_flat_copy_stands_beside_what_activations_had(accelerator, beside):
+    kept = Kept((1000, 600), (0, 0), (0, 0), head=0, logits=0, connectors=0, features=0)
+    weights = Weights(1000, 100, by_layer=(50, 50))
+    ranks = Ranks(accelerator=accelerator)
+    moments = memory_of(weights, kept, ranks).moments
+    assert moments["backward"] == sum(standing(weights, ranks).values()) + 1600
+    assert moments["reduction"] == sum(standing(weights, ranks).values()) + 2 * 400 + beside
+
+
 def test_stage_3_keeps_gathered_what_it_fetched():
     weights = Weights(frozen=2 * FETCHED, trained=0)
     moments = memory_of(weights, NOTHING, Ranks(2, 3)).moments

@@ -29,14 +29,26 @@ def backend_of(routes: Routes, expert_TK: Tensor, weights: Weights) -> Backend:
     aligned rows alone.
     """
     experts, width, inner = weights.down_EDI.shape
-    on_cpu = weights.down_EDI.device.type == "cpu"
-    if routes.experts == "fused" and on_cpu and are_few(expert_TK, weights):
+    device = weights.down_EDI.device.type
+    if routes.experts == "fused" and device == "cpu" and are_few(expert_TK, weights):
         return _few(routes.elementwise)
-    is_enough = on_cpu or expert_TK.numel() * width * inner >= ENOUGH_WORK
-    if routes.experts == "fused" and experts <= FEW_EXPERTS and is_enough:
-        return _fused(routes.elementwise, weights.down_EDI.device.type)
+    way = way_of_experts(
+        routes.experts, experts, expert_TK.numel(), width, inner, on_cpu=device == "cpu"
+    )
+    if way == "fused":
+        return _fused(routes.elementwise, device)
+    return grouped if way == "grouped" else reference
+
+
+def way_of_experts(  # noqa: PLR0913 - what decides
+    route: str, experts: int, visits: int, width: int, inner: int, *, on_cpu: bool
+) -> str:
+    """Return how so many experts run a training step's visits where a route was chosen."""
+    is_enough = on_cpu or visits * width * inner >= ENOUGH_WORK
+    if route == "fused" and experts <= FEW_EXPERTS and is_enough:
+        return "fused"
     is_aligned = width % ALIGNED == 0 and inner % ALIGNED == 0
-    return reference if routes.experts == "reference" or not is_aligned else grouped
+    return "reference" if route == "reference" or not is_aligned else "grouped"
 
 
 @functools.cache

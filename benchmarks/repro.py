@@ -62,7 +62,7 @@ def answer(setup: Setup, options: argparse.Namespace) -> Iterator[Case]:
         dvc(layout, "commit", "--force", "--quiet")
         numbers = [nothing_to_do(layout, setup.rounds)]
         numbers += one_edit(layout, options.samples, options.shard_bytes)
-    yield Case(f"{options.samples:,} samples in shards", numbers=numbers)
+    yield Case(f"{options.samples:,} samples in shards", numbers=numbers, clock="CPU time")
 
 
 def nothing_to_do(layout: Layout, rounds: int) -> Number:

@@ -11,6 +11,7 @@ from typing import Any
 from uni_moe.changes import ABSENT, changes
 
 MOST_REASONS = 3
+CODE = (".py", ".c", ".h")
 LONGEST_VALUE = 60  # letters of a param's value that a reason shows
 LETTERS_AHEAD = 20  # of them, what is the same before the first difference
 TRAINS = ("foundation", "align", "experts", "tune")  # stages that take memory for a network
@@ -197,7 +198,7 @@ def _sort_in(found: dict[str, list[str]], path: str, change: object, *, after: b
         found["params"] += list(change)
     elif path == "params.yaml":
         found["params"].append(path)
-    elif path.endswith(".py"):
+    elif path.endswith(CODE):
         found["code"].append(path)
     elif not (after and path.startswith("artifacts/")):
         found["data"].append(f"{path} is {change}")

@@ -6,7 +6,6 @@ medium and the encoder. They live in the CPU's memory and move to a device with 
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator
@@ -15,7 +14,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from uni_moe import routes
 from uni_moe.data.blocks import Array
@@ -27,6 +25,7 @@ from uni_moe.feature_key import encoder_facts
 from uni_moe.machine import FeatureCacheSettings
 from uni_moe.model.preparing import MediaPreparingMixin
 from uni_moe.model.towers import TowersMixin
+from uni_moe.progress import say
 from uni_moe.recent import Recent
 from uni_moe.records import MediaKind, MediaRef
 from uni_moe.stage import StageContext
@@ -151,7 +150,7 @@ def open_features(
 
     def tell(trouble: UniMoeError) -> None:
         ctx.run.event("feature_cache", trouble=str(trouble))
-        tqdm.write(f"warning: {trouble}", file=sys.stderr)
+        say(f"warning: {trouble}")
 
     settings = ctx.machine.features
     cache = FeatureCache(feature_folder(ctx.layout, settings), settings, tell)

@@ -7,14 +7,11 @@ is one artifact per modality, so a touched record of one leaves the bytes of the
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
-
-from tqdm import tqdm
 
 from uni_moe.artifacts import Draft
 from uni_moe.config import Params, Split
@@ -28,6 +25,7 @@ from uni_moe.data.split import split_of
 from uni_moe.data.tombstones import FILE as TOMBSTONES
 from uni_moe.data.tombstones import Tombstone, by_modality, read_tombstones, write_tombstones
 from uni_moe.errors import DataError
+from uni_moe.progress import progress
 from uni_moe.records import (
     MODALITIES,
     MediaRef,
@@ -73,12 +71,11 @@ def ingest(ctx: StageContext) -> None:
             for modality in MODALITIES
         }
         for source in sources:
-            samples = tqdm(
+            samples = progress(
                 unique_names(source.samples()),
+                title=f"ingest {source.name}",
                 total=len(source),
-                desc=f"ingest {source.name}",
                 unit="sample",
-                file=sys.stderr,
             )
             for raw in samples:
                 if f"{source.name}/{raw.name}" in gone:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from uni_moe.evaluate.judge import Answerer
 from uni_moe.examples import Example, ExampleMaker, collate
 from uni_moe.model.network import UniMoeForConditionalGeneration
 from uni_moe.platform import device
+from uni_moe.progress import progress
 from uni_moe.records import Sample
 
 
@@ -30,7 +29,7 @@ def answerer(maker: ExampleMaker, *, batch_size: int, max_new_tokens: int, title
     def answer(items: Sequence[Sample], what: str) -> list[str]:
         prompts = [maker.example(item, to_answer=True) for item in items]
         said = [""] * len(items)
-        with tqdm(total=len(items), desc=f"{title}: {what}", file=sys.stderr) as bar:
+        with progress(title=f"{title}: {what}", total=len(items)) as bar:
             for picks in by_length(prompts, batch_size):
                 texts = _generate(maker, [prompts[i] for i in picks], max_new_tokens)
                 for i, text in zip(picks, texts, strict=True):

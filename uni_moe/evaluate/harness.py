@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
-
-from tqdm import tqdm
 
 from uni_moe.artifacts import read_card, read_json, verified_card, write_json, write_text
 from uni_moe.config import Evaluate
@@ -26,6 +23,7 @@ from uni_moe.feature_maker import open_features
 from uni_moe.model.network import UniMoeForConditionalGeneration
 from uni_moe.model.processor import UniMoeProcessor
 from uni_moe.platform import device, settle
+from uni_moe.progress import progress
 from uni_moe.records import MODALITIES, Card, EvalReport, Sample
 from uni_moe.stage import StageContext
 
@@ -137,7 +135,7 @@ def knock_outs(
 
     whole = score()
     drops: dict[str, list[float]] = {str(layer): [] for layer in model.sparse_layers()}
-    with tqdm(total=len(drops) * len(experts), desc=f"{title}: knock-outs", file=sys.stderr) as bar:
+    with progress(title=f"{title}: knock-outs", total=len(drops) * len(experts)) as bar:
         for layer in model.sparse_layers():
             for expert in experts:
                 with model.experts_masked({layer: [expert]}):

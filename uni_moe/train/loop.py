@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -11,10 +10,10 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from uni_moe import routes
 from uni_moe.platform import machine, take
+from uni_moe.progress import progress, say
 from uni_moe.routes import Routes
 from uni_moe.runs import Run
 from uni_moe.train.batches import Learner, LooksAhead, MicroBatch, StepLoss, StepReport
@@ -121,9 +120,7 @@ class _Training:
     def run_to_the_end(self, title: str) -> None:
         """Take every step that is left."""
         total, hidden = self.schedule.steps, not self.engine.world.is_first
-        with tqdm(
-            total=total, initial=self.step, desc=title, file=sys.stderr, disable=hidden
-        ) as bar:
+        with progress(title=title, total=total, initial=self.step, hidden=hidden) as bar:
             while self.step < total:
                 if self.step + 1 in self.facts["skipped"]:
                     self.step += 1
@@ -136,7 +133,7 @@ class _Training:
         report = one_step(self.engine, self.learner, self.schedule, self.step)
         decision = self.watch.see(report, self.run, self.facts["skipped"])
         for alarm in decision.alarms if self.engine.world.is_first else ():
-            tqdm.write(f"alarm at step {alarm.step}: {alarm.text}", file=sys.stderr)
+            say(f"alarm at step {alarm.step}: {alarm.text}")
         if decision.action == "skip":
             self._go_back(decision)
             return
@@ -187,9 +184,9 @@ def _resume(
     taken = routes.current().to_json()
     run.event("resumed", step=state.step, routes=taken, other_machine=other)
     if engine.world.is_first:
-        tqdm.write(f"continues at step {state.step}", file=sys.stderr)
+        say(f"continues at step {state.step}")
         if other:
-            tqdm.write(f"not to the bit: it began on another machine {other}", file=sys.stderr)
+            say(f"not to the bit: it began on another machine {other}")
     return state.step, dict(state.facts)
 
 
@@ -201,7 +198,7 @@ def _newest(states: StateStore, watch: Watch, run: Run) -> int | None:
         if not ours:
             run.event("other_guard", step=step)
             told = "the guard of today would not have left out the same steps before it"
-            tqdm.write(f"the state at step {step} is given up: {told}", file=sys.stderr)
+            say(f"the state at step {step} is given up: {told}")
         return ours
 
     return states.newest(is_ours)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from uni_moe.data.corpus import Corpus, open_corpus
 from uni_moe.data.media import load
 from uni_moe.errors import StageError
+from uni_moe.progress import progress
 from uni_moe.records import MediaRef, Sample
 from uni_moe.train.objectives import Words
 
@@ -57,7 +56,7 @@ def gather(
     places: dict[str, range] = {}
     for folder in folders:
         corpus = open_corpus(folder)
-        for sample in tqdm(corpus.samples(split), desc=f"{folder.name}, {split}", file=sys.stderr):
+        for sample in progress(corpus.samples(split), title=f"{folder.name}, {split}"):
             for ref in sample.media:
                 if ref.kind not in _kinds(kind):
                     continue

@@ -14,7 +14,6 @@ profile may keep all states, too: a verification starts from them.
 from __future__ import annotations
 
 import json
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -24,7 +23,6 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from tqdm import tqdm
 
 from uni_moe.artifacts import (
     Layout,
@@ -38,6 +36,7 @@ from uni_moe.artifacts import (
 )
 from uni_moe.errors import StageError, unwritten
 from uni_moe.machine import Machine
+from uni_moe.progress import say
 from uni_moe.records import canonical_json, sha256_text
 from uni_moe.stage import StageContext
 
@@ -277,10 +276,9 @@ def open_states(
 
     def spoiled(folder: Path) -> None:
         ctx.run.event("spoiled_state", folder=ctx.layout.name_of(folder))
-        tqdm.write(
+        say(
             f"{ctx.layout.name_of(folder)} is passed over: its bytes are not those that were "
-            "written; the training goes on from a state before it, or from its start",
-            file=sys.stderr,
+            "written; the training goes on from a state before it, or from its start"
         )
 
     folder = ctx.layout.state / f"{ctx.name}-{key}"

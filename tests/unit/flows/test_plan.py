@@ -39,6 +39,7 @@ def test_a_changed_stage_takes_its_descendants_along_and_nothing_else():
     ("entry", "said"),
     [
         ({"changed deps": {"uni_moe/a.py": "modified"}}, "code: uni_moe/a.py"),
+        ({"changed deps": {"uni_moe/native/a.c": "modified"}}, "code: uni_moe/native/a.c"),
         ({"changed deps": {"data": "modified"}}, "data is modified"),
         ({"changed outs": {"artifacts/x": "deleted"}}, "its output artifacts/x is missing"),
         ({"changed outs": {"artifacts/x": "modified"}}, "its output artifacts/x is modified"),

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from tqdm import tqdm
 
 from benchmarks.answers import Case, Number, at_most
 from benchmarks.killing import (
@@ -34,6 +33,7 @@ from benchmarks.killing import (
 )
 from benchmarks.setup import Setup
 from uni_moe.cli_stages import PHASES, STAGES
+from uni_moe.progress import progress
 from uni_moe.workspace import make_workspace
 
 Place = tuple[str, int]
@@ -58,7 +58,7 @@ def answer(setup: Setup, options: argparse.Namespace) -> Iterator[Case]:
         planned = draw(options.count, setup.seed, lasts)
         outcomes = [
             disturbed(roots[at[1]], at[0], kills, processes=at[1], lasts_s=lasts[at])
-            for at, kills in tqdm(planned.items(), desc="stages that are killed")
+            for at, kills in progress(planned.items(), title="stages that are killed")
         ]
     yield case_of(outcomes)
 
@@ -70,10 +70,10 @@ def undisturbed(roots: Mapping[int, Path]) -> dict[Place, float]:
     data = yaml.safe_load((one / "params.yaml").read_text(encoding="utf-8"))
     (one / "params.yaml").write_text(yaml.safe_dump(smallest(data)), encoding="utf-8")
     lasts: dict[Place, float] = {}
-    for stage in tqdm(names(STAGES), desc="on one process"):
+    for stage in progress(names(STAGES), title="on one process"):
         lasts[stage, 1] = run_to_the_end(one, stage, 1)
     shutil.copytree(one, two)
-    for stage in tqdm(names((*PHASES[:2], "assemble", *PHASES[2:])), desc="on two"):
+    for stage in progress(names((*PHASES[:2], "assemble", *PHASES[2:])), title="on two"):
         spread = 2 if stage.partition("@")[0] in PHASES else 1
         lasts[stage, spread] = run_to_the_end(two, stage, spread)
     return lasts

@@ -31,7 +31,7 @@ from benchmarks.answers import Case, Number, at_least, at_most
 from benchmarks.setup import Setup
 from benchmarks.whole_tune import of_a_tune
 from uni_moe.config import Platform
-from uni_moe.errors import StageError
+from uni_moe.errors import ConfigError, StageError
 from uni_moe.platform import choose, device
 from uni_moe.routes import Routes
 from uni_moe.train.activations import Load
@@ -151,6 +151,7 @@ CONFIGURATIONS: Mapping[str, Training] = {
     "tune, grouped experts, checkpointed": Training(
         sparse=(0, 2, 4), rows=16, checkpointing=True, experts_by="grouped"
     ),
+    "tune, many visits": Training(sparse=(0, 2, 4), rows=32),
     "tune, two micro-batches": Training(sparse=(0, 2, 4), batches=2, rows=6),
     "tune, bfloat16": Training(sparse=(0, 2, 4), precision="bfloat16"),
     "all of it, offloaded": Training(learns=("language",), offload=True),
@@ -174,21 +175,36 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def answer(setup: Setup, options: argparse.Namespace) -> Iterator[Case]:
-    """Say and measure every configuration once, and a whole stage."""
-    asked = options.only or [*CONFIGURATIONS, WHOLE]
+    """Say and measure every configuration once, and a whole stage.
+
+    Raises:
+        ConfigError: one is asked for that an accelerator does not tell.
+    """
+    on_cpu = setup.device == "cpu"
+    known = [*CONFIGURATIONS, WHOLE] if on_cpu else _alone()
+    asked = options.only or known
+    if others := [name for name in asked if name not in known]:
+        raise ConfigError(
+            f"On an accelerator this is not measured: {', '.join(others)}.",
+            cause="several processes, how a CPU's allocators differ, and what a process holds "
+            "without a device are asked of a CPU.",
+            remedy="leave --only out, or say --device cpu.",
+        )
     chosen = {name: CONFIGURATIONS[name] for name in asked if name != WHOLE}
-    if setup.device != "cpu":
-        chosen = {
-            name: one.on_accelerator
-            for name, one in chosen.items()
-            if one.world == 1 and one.allocator == "map"
-        }
-        asked = list(chosen)  # how allocators differ, and what a process holds, is for the CPU
+    if not on_cpu:
+        chosen = {name: one.on_accelerator for name, one in chosen.items()}
     if chosen:
         yield case_of(chosen)
     if WHOLE in asked:
         with tempfile.TemporaryDirectory() as folder:
             yield whole_case(Path(folder) / "space")
+
+
+def _alone() -> list[str]:
+    """Return what one process trains, by the allocator that everybody has."""
+    return [
+        name for name, one in CONFIGURATIONS.items() if one.world == 1 and one.allocator == "map"
+    ]
 
 
 def case_of(trainings: Mapping[str, Training]) -> Case:

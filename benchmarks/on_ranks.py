@@ -14,6 +14,7 @@ from multiprocessing import connection, get_context
 from typing import Any
 
 from uni_moe.errors import StageError
+from uni_moe.progress import progress
 
 START_S = 300.0  # torch, DeepSpeed and a network, on a busy machine
 Work = Callable[[Sequence[Any]], Iterator[tuple[Any, Any]]]
@@ -55,8 +56,11 @@ def on_ranks(
         theirs.close()
         started.append(_Rank(process, ours))
     try:
-        while not all(rank.ended for rank in started):
-            _listen(started, patience_s)
+        with progress(title=f"on {ranks} ranks", total=len(items)) as bar:
+            while not all(rank.ended for rank in started):
+                _listen(started, patience_s)
+                bar.n = min(len(rank.found) for rank in started)
+                bar.update(0)
     finally:
         for rank in started:
             rank.process.kill()

@@ -25,7 +25,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
 from benchmarks.answers import Case, Number, at_most
 from benchmarks.rounds import middle
@@ -33,6 +32,7 @@ from benchmarks.setup import Setup
 from uni_moe.artifacts import Layout, write_artifact
 from uni_moe.data.manifest import FILE, SCHEMA
 from uni_moe.data.shards import SHARD_BYTES, ShardWriter
+from uni_moe.progress import progress
 from uni_moe.workspace import make_workspace
 
 SAMPLES = 1_000_000
@@ -147,7 +147,7 @@ def pack(layout: Layout, count: int, shard_bytes: int, edited: int | None = None
     target = layout.samples("image")
     with write_artifact(target, stage="ingest", kind="samples", params={}, parents={}) as draft:
         writer = ShardWriter(draft.folder, mean_bytes=shard_bytes)
-        for number in tqdm(range(count), desc="packing", unit="sample", mininterval=5):
+        for number in progress(range(count), title="packing", unit="sample"):
             if number % QUESTIONS == 0:
                 is_edited = edited is not None and number == edited - edited % QUESTIONS
                 data = f"picture {number}{' edited' if is_edited else ''}".encode()

@@ -8,7 +8,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-_DRAWN_S, _PIPED_S = 0.1, 10.0  # between two drawings: of a bar, and in a log
+# Between two drawings: on a terminal, and in a log. What is kept of a run holds one when the next
+# is drawn, every ten seconds.
+_DRAWN_S, _PIPED_S = 0.1, 5.0
 
 
 def progress(  # noqa: PLR0913 - what a bar shows

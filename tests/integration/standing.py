@@ -18,6 +18,7 @@ from uni_moe.artifacts import Layout
 
 PATIENCE_S = 300
 PROGRAM = "tests.integration.little_home"
+LITTLE_UP = ("-m", PROGRAM, "up", "{port}")
 
 
 def until(true, what, patience_s=PATIENCE_S):
@@ -46,13 +47,13 @@ def ask(url, **body):
 class Up:
     """A running `uni-moe up`."""
 
-    def __init__(self, root: Path, port: int):
+    def __init__(self, root: Path, port: int, words=LITTLE_UP):
         self.root, self.port, self.layout = root, port, Layout(root)
         self.url = f"http://127.0.0.1:{port}/api"
         self.file = root / "state" / "up.json"
         self.output = (root / "up.log").open("a")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", PROGRAM, "up", str(port)],
+            [sys.executable, *(word.format(port=port) for word in words)],
             cwd=root,
             env=environment(),
             stdout=self.output,
@@ -131,8 +132,8 @@ def gone(family):
 
 
 @contextmanager
-def standing(root, port=None):
-    up = Up(root, port or free_port())
+def standing(root, port=None, words=LITTLE_UP):
+    up = Up(root, port or free_port(), words)
     try:
         yield up.stand()
     finally:

@@ -53,14 +53,23 @@ def test_probing_leaves_the_route_as_it_was():
     assert torch.backends.mkldnn.matmul.fp32_precision == "none"
 
 
+def fused_kernels():
+    told = torch.backends.cuda
+    return [
+        told.flash_sdp_enabled(),
+        told.mem_efficient_sdp_enabled(),
+        told.cudnn_sdp_enabled(),
+    ]
+
+
 def test_taking_routes_sets_torch_and_tells_the_model():
     wanted = replace(PLAIN, threads=2, attention="plain", experts="fused")
     take(wanted)
     assert routes.current() == wanted
     assert torch.get_num_threads() == 2
-    assert not torch.backends.cuda.flash_sdp_enabled()
+    assert not any(fused_kernels())
     take(PLAIN)
-    assert torch.backends.cuda.flash_sdp_enabled()
+    assert all(fused_kernels())
 
 
 def test_what_was_settled_is_told_with_the_machine():

@@ -1,6 +1,7 @@
 """What a training step keeps for its way back, and what the way back needs beside: arithmetic.
 
-Counted from what autograd saves, tensor by tensor; a test holds every formula to that. Bytes.
+Counted from what autograd saves, tensor by tensor; a test holds what is kept to that, and
+`python -m benchmarks memory` what the way back needs beside. Bytes.
 
 Letters
     P  positions, filling included    D  model width    I  inner width    h  heads    r  LoRA's rank
@@ -12,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from uni_moe.model.backends.choose import way_of_experts
+from uni_moe.model.backends.choose import most_grouped, way_of_experts
 from uni_moe.model.backends.fused import PAD_ROWS
 from uni_moe.train.sizes import Network, Reader
 
@@ -40,6 +41,14 @@ class Load:
     def positions(self) -> int:
         """Positions that are computed."""
         return self.rows * self.length
+
+    def cut(self, positions: int) -> Load:
+        """Return one of at most so many positions, that bears as much of all else."""
+        if positions >= self.positions:
+            return self
+        rows, length = max(1, positions // self.length), min(positions, self.length)
+        spans = tuple((count, min(length, each)) for count, each in self.spans)
+        return replace(self, rows=rows, length=length, spans=spans)
 
     @property
     def groups(self) -> tuple[tuple[int, int], ...]:
@@ -80,6 +89,19 @@ class Way:
             on_cpu=not self.accelerator,
         )
         return replace(self, experts=experts)
+
+    def candidates(self, network: Network, load: Load) -> list[tuple[Load, Way]]:
+        """Return what may need most: the largest load, and one that has just too little work.
+
+        An accelerator runs that by the grouped way, which keeps more of a visit than the fused one.
+        """
+        taken, decoder = self.taken(network, load), network.decoder
+        found = [(load, taken)]
+        most = most_grouped(_experts(network, self), decoder.width, decoder.inner)
+        if self.accelerator and taken.experts == "fused" and decoder.sparse and most:
+            smaller = load.cut(most // decoder.top_k)
+            found.append((smaller, self.taken(network, smaller)))
+        return found
 
 
 @dataclass(frozen=True)
@@ -225,15 +247,17 @@ def _working(network: Network, load: Load, way: Way, index: int) -> int:
     rows = visits(network, positions, way)
     if way.experts == "grouped":  # two of its own stand before what was kept is let go
         return carried + 2 * rows * decoder.inner * way.number
-    numbers = 4 * _busiest(network, rows, way) * decoder.inner
-    if way.experts == "fused":
-        numbers += 3 * rows * decoder.width
+    numbers = 4 * _busiest(network, rows, way) * decoder.inner + 3 * rows * decoder.width
     return carried + numbers * way.number
 
 
 def _busiest(network: Network, rows: int, way: Way) -> int:
-    """Rows of the busiest expert, whose room the others take over: half more than its share."""
-    return min(rows // network.decoder.top_k, 3 * rows // (2 * _experts(network, way)))
+    """Rows of the busiest expert, whose room the others take over: half more than its share.
+
+    A token visits an expert once; one that is spread is visited by tokens of all ranks.
+    """
+    once = rows * way.spread // network.decoder.top_k
+    return min(rows, once, 3 * rows // (2 * _experts(network, way)))
 
 
 def _media(kind: str, load: Load) -> int:

@@ -272,7 +272,9 @@ def _moments(
         )
     reduction = _reduction(weights, ranks, gathered)
     if ranks.accelerator:  # what activations had lies between gradients: too small for a flat copy
-        room = max((a + made * _FLOAT for a, made in _way_back(weights, kept)), default=0)
+        room = max(
+            (a + max(waiting, made * _FLOAT) for a, made in _way_back(weights, kept)), default=0
+        )
         reduction["activations"] = max(0, room - reduction["gradients"])
     yield "reduction", reduction
     yield "update", _update(weights, ranks)

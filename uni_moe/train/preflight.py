@@ -127,8 +127,8 @@ def memory_needed(  # noqa: PLR0913 - a process holds this much
         validated: how many modalities are validated.
         chosen: how it is computed.
     """
-    way = way_of(chosen, ranks).taken(learning.network, loads.largest)
-    kept = kept_by(learning.network, loads.largest, way)
+    candidates = way_of(chosen, ranks).candidates(learning.network, loads.largest)
+    _, way = candidates[0]
     process = around.process
     if chosen.matmul == "onednn" and not ranks.accelerator:
         process += compiled_bytes(
@@ -140,7 +140,17 @@ def memory_needed(  # noqa: PLR0913 - a process holds this much
         )
     gaps = chosen.allocator != "map" and not ranks.accelerator
     around = replace(around, process=process, heap_share=heap_share(loads.shapes.positions) * gaps)
-    return memory_of(learning.weights, kept, ranks, batches=loads.batches, around=around)
+    found = [
+        memory_of(
+            learning.weights,
+            kept_by(learning.network, *candidate),
+            ranks,
+            batches=loads.batches,
+            around=around,
+        )
+        for candidate in candidates
+    ]
+    return max(found, key=lambda memory: memory.needed)
 
 
 def around_of(

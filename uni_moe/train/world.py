@@ -107,6 +107,8 @@ def same_on_all(facts: Mapping[str, str]) -> None:
 def leave(first: Any = None) -> None:  # noqa: ANN401 - torch's process group
     """Part from the others once all are here. Who goes without a word would look as if it had died.
 
+    A process that is alone keeps its group, for a phase that may come, until the process ends.
+
     Args:
         first: what `patient` returned, where the first rank comes when it has done what it does
             alone.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from math import ceil
 
 from torch import Tensor
 
@@ -38,6 +39,16 @@ def backend_of(routes: Routes, expert_TK: Tensor, weights: Weights) -> Backend:
     if way == "fused":
         return _fused(routes.elementwise, device)
     return grouped if way == "grouped" else reference
+
+
+def most_grouped(experts: int, width: int, inner: int) -> int | None:
+    """Return how many visits at most so few experts run by a grouped product on an accelerator.
+
+    None: any number, because there are many of them.
+    """
+    if experts > FEW_EXPERTS:
+        return None
+    return max(0, ceil(ENOUGH_WORK / (width * inner)) - 1)
 
 
 def way_of_experts(  # noqa: PLR0913 - what decides

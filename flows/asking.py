@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from flows.embedded import prepare, settle
+from flows.schedule import load_schedule
 from flows.up import where
 from uni_moe.artifacts import Layout
 from uni_moe.errors import StageError
@@ -56,9 +57,9 @@ def ask(layout: Layout, wish: Wish, say: Say, *, wait: bool) -> None:
 
 def _submit(layout: Layout, wish: Wish, say: Say, *, wait: bool) -> None:
     prepare()
-    from flows.orchestrator import BY_HAND, submit
+    from flows.orchestrator import submit
 
-    run = submit(BY_HAND, wish.told(layout))
+    run = submit(layout, load_schedule(layout.root), wish.told(layout))
     page = os.environ["PREFECT_API_URL"].removesuffix("/api")
     say(f"the flow run {run.name} is asked for: {page}/runs/flow-run/{run.id}")
     if wait:

@@ -67,15 +67,18 @@ class Fallen:
     why: str
 
 
-def set_up(home: Layout, schedule: Schedule, machine: Machine) -> None:
+def set_up(home: Layout, schedule: Schedule, machine: Machine, *, shared: bool) -> None:
     """Register a workspace: its pool, deployments, the GPU's slots, the end of zombies.
 
-    Doing it again changes what has changed.
+    Doing it again changes what has changed. On a server that is shared nothing of another
+    workspace's is taken over.
 
     Raises:
-        ConfigError: the server refuses the schedule.
+        ConfigError: the server refuses the schedule, or knows another workspace by this name.
     """
     with get_client(sync_client=True) as client:
+        if shared:
+            _check_own(client, home, schedule)
         _pool(client, schedule.pool)
         _zombies(client)
     if machine.gpu_slots is not None:
@@ -83,13 +86,13 @@ def set_up(home: Layout, schedule: Schedule, machine: Machine) -> None:
     _deploy(home, schedule)
 
 
-def submit(deployment: str, told: Mapping[str, Any]) -> FlowRun:
-    """Ask for a run of a deployment now.
+def submit(home: Layout, schedule: Schedule, told: Mapping[str, Any]) -> FlowRun:
+    """Ask for a run of a workspace's deployment now.
 
     Raises:
         StageError: the server does not know it, or does not answer.
     """
-    name = f"{retrain_apart.name}/{deployment}"
+    name = _full(BY_HAND, home, schedule)
     try:
         with get_client(sync_client=True) as client:
             found = client.read_deployment_by_name(name)
@@ -97,7 +100,7 @@ def submit(deployment: str, told: Mapping[str, Any]) -> FlowRun:
     except ObjectNotFound as error:
         raise StageError(
             f"The Prefect server knows no deployment {name}.",
-            cause="no workspace was registered there.",
+            cause="this workspace was not registered there.",
             remedy="start `uni-moe up` in the workspace, with PREFECT_API_URL if it is elsewhere.",
         ) from error
     except HTTPError as error:
@@ -181,14 +184,38 @@ def _pool(client: SyncPrefectClient, pool: Pool) -> None:
         client.create_work_pool(wanted, overwrite=True)
 
 
+def _name(way: str, home: Layout, schedule: Schedule) -> str:
+    return f"{way}@{schedule.name or home.root.resolve().name}"
+
+
+def _full(way: str, home: Layout, schedule: Schedule) -> str:
+    return f"{retrain_apart.name}/{_name(way, home, schedule)}"
+
+
+def _check_own(client: SyncPrefectClient, home: Layout, schedule: Schedule) -> None:
+    for way in (CRON, BY_HAND):
+        name = _full(way, home, schedule)
+        try:
+            told = client.read_deployment_by_name(name).parameters["home"]
+        except ObjectNotFound:
+            continue
+        if told != str(home.root):
+            raise ConfigError(
+                f"The Prefect server has the deployment {name} of another workspace, {told}.",
+                cause="both have one name, and would take over each other's schedule.",
+                remedy="say another `name:` in schedule.yaml; or, if this workspace was moved, end "
+                f"the old one with `prefect deployment delete '{name}'`.",
+            )
+
+
 def _deploy(home: Layout, schedule: Schedule) -> None:
     """Register the two ways to a retraining. A tick is passed over while the one before works."""
     schedules = [] if schedule.cron is None else [_cron(schedule.cron, schedule.timezone)]
     once = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
     ways = {CRON: ("schedule", schedules, once), BY_HAND: ("by hand", [], None)}
-    for name, (reason, times, limit) in ways.items():
+    for way, (reason, times, limit) in ways.items():
         deployment = retrain_apart.to_deployment(
-            name,
+            _name(way, home, schedule),
             schedules=times,
             concurrency_limit=limit,
             parameters={"home": str(home.root), "reason": reason},

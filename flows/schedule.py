@@ -14,6 +14,7 @@ from zoneinfo import available_timezones
 from uni_moe.config_building import build_file
 
 FILE = "schedule.yaml"
+_NOT_IN_NAMES = "/%&<>"  # of Prefect's
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,13 @@ class Pool:
 class Schedule:
     """When a retraining begins.
 
+    `name` is what a Prefect server calls this workspace; None takes the name of its folder.
     `cron` says when it is looked whether anything is new; None never does. `watch` names what
     starts one as soon as it has changed and stood still for `settle_s`: the raw data, or the
     contract. It is looked at every `watch_every_s`.
     """
 
+    name: str | None = None
     cron: str | None = None
     timezone: str = "UTC"
     watch: tuple[Literal["data", "contract"], ...] = ()
@@ -72,5 +75,9 @@ def _rules(schedule: Schedule) -> list[str]:
         "settle_s: must be at least 0": schedule.settle_s < 0,
         "pool.at_once: must be at least 1": schedule.pool.at_once < 1,
         "pool.name: must not be empty": not schedule.pool.name,
+        f"name: {schedule.name!r} must not be empty, nor have one of {_NOT_IN_NAMES}": (
+            schedule.name is not None
+            and (not schedule.name or any(sign in schedule.name for sign in _NOT_IN_NAMES))
+        ),
     }
     return [problem for problem, is_so in told.items() if is_so]

@@ -175,7 +175,7 @@ class Standing:
         changed = self.watch.changed(now, time.monotonic())
         if changed:
             reason = " and ".join(WORDS[name] for name in changed)
-            run = orchestrator.submit(orchestrator.BY_HAND, {"reason": reason})
+            run = orchestrator.submit(self.layout, self.schedule, {"reason": reason})
             self.watch.remember(now)
             self.say(f"{reason}: the flow run {run.name} is asked for")
 

@@ -63,7 +63,7 @@ def up(layout: Layout, port: int, say: Say, program: Program | None = None) -> N
             from flows.orchestrator import set_up  # Prefect's settings stand by now
             from flows.standing import Standing
 
-            set_up(layout, schedule, machine)
+            set_up(layout, schedule, machine, shared=server is None)
             beside = Beside(program, layout.root, folder(layout), say) if program else None
             standing = Standing(layout, schedule, server, folder(layout), say, beside)
             try:

@@ -95,7 +95,7 @@ def test_a_dead_run_is_ended_and_told_once_and_a_foreign_one_lives_on(tmp_path, 
 def test_a_pool_of_another_type_is_registered_and_its_workers_are_started_elsewhere(
     tmp_path, server
 ):
-    home = make_home(tmp_path / "home")
+    home = make_home(tmp_path / "team")
     pool = "pool: {name: team, type: docker, environment: {CITY: Rome}}\n"
     (home.root / "schedule.yaml").write_text(f"cron: '0 3 * * *'\n{pool}")
     with standing(home.root, server.port) as up:
@@ -104,17 +104,33 @@ def test_a_pool_of_another_type_is_registered_and_its_workers_are_started_elsewh
         (known,) = up.ask("/work_pools/filter", work_pools={"name": {"any_": ["team"]}})
         assert (known["type"], known["concurrency_limit"]) == ("docker", 2)
         assert known["base_job_template"] == {}  # its first worker brings its own
-        told = {one["name"]: one for one in up.ask("/deployments/filter")}
-        assert set(told) == {"by-schedule", "by-hand"}
+        every = {one["name"]: one for one in up.ask("/deployments/filter")}
+        told = {name: one for name, one in every.items() if name.endswith("@team")}
+        assert set(told) == {"by-schedule@team", "by-hand@team"}
         for one in told.values():
             assert one["work_pool_name"] == "team"
             assert one["job_variables"] == {"env": {"CITY": "Rome", **HEARTBEAT}}
             assert one["parameters"]["home"] == str(home.root)
-        (when,) = told["by-schedule"]["schedules"]
+        (when,) = told["by-schedule@team"]["schedules"]
         assert when["schedule"]["cron"] == "0 3 * * *"
         command(home.root, "retrain", "by hand")
-        ours = [run for run in up.runs() if run["deployment_id"] == told["by-hand"]["id"]]
+        ours = [run for run in up.runs() if run["deployment_id"] == told["by-hand@team"]["id"]]
         assert ours[-1]["work_pool_name"] == "team"
     (home.root / "schedule.yaml").write_text(pool.replace("docker", "process"))
     said = command(home.root, "up", str(server.port), code=2)
     assert "is of the type docker" in said
+
+
+def test_workspaces_that_share_a_server_leave_each_other_alone(tmp_path, server):
+    mine, theirs = (make_home(tmp_path / who / "voices") for who in ("mine", "theirs"))
+    (mine.root / "schedule.yaml").write_text("cron: '0 3 * * *'\n")
+    with standing(mine.root, server.port):
+        said = command(theirs.root, "up", str(server.port), code=2)
+        assert f"of another workspace, {mine.root}" in said
+        (theirs.root / "schedule.yaml").write_text("name: other voices\n")
+        with standing(theirs.root, server.port) as up:
+            found = up.ask("/deployments/filter")
+    homes = {one["name"]: (one["parameters"]["home"], len(one["schedules"])) for one in found}
+    assert homes["by-schedule@voices"] == (str(mine.root), 1)
+    assert homes["by-schedule@other voices"] == (str(theirs.root), 0)
+    assert homes["by-hand@other voices"] == (str(theirs.root), 0)

@@ -157,6 +157,7 @@ def test_two_steps_from_home_tell_whether_a_sample_can_be_removed(root, address,
     unbroken(page)
 
 
+@pytest.mark.operate
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_page_has_its_picture_in_light_and_dark(address, browser, tmp_path, scheme):
     with pictured(address) as shown_at:

@@ -129,6 +129,7 @@ def test_the_other_node_stops_when_a_rank_of_one_dies(workspace, tmp_path):
     assert states_of(workspace).newest() is not None  # whole to the last byte
 
 
+@pytest.mark.operate
 @pytest.mark.skipif(not has_own_mounts(), reason="no small disk can be mounted here")
 def test_a_disk_without_room_for_a_state_is_told_and_the_last_state_stays(workspace, made):
     one, beside = made[2]

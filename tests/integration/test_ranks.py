@@ -165,6 +165,7 @@ def test_resume_with_other_ranks_ends_in_the_same_adapter(
     }
 
 
+@pytest.mark.operate
 def test_resume_after_all_ranks_were_killed_ends_in_the_same_bits(assembled, by_two):
     machine = two(zero_stage=2)
     expected = by_two(zero_stage=2).adapter
@@ -194,6 +195,7 @@ def test_ranks_may_compute_activations_again(machine, by_two, alone):
     agree(by_two(**machine, activation_checkpointing=True), alone)
 
 
+@pytest.mark.operate
 def test_two_nodes_with_weights_spread_over_them_train_what_one_process_trains(assembled, alone):
     machine = two_nodes(zero_stage=3)
     other = start(assembled, machine)

@@ -42,6 +42,9 @@ def _environment():
         yield
 
 
+LONG = ("features", "watch")
+
+
 def asked(question, *more):
     return [question, *TINY[question], *FAST, *more]
 
@@ -58,7 +61,10 @@ def test_the_paper_s_size_is_refused_on_a_cpu(capsys):
     assert "sees no accelerator" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("question", TINY)
+@pytest.mark.parametrize(
+    "question",
+    [pytest.param(name, marks=[pytest.mark.operate] if name in LONG else []) for name in TINY],
+)
 def test_a_question_prints_its_tables_and_keeps_its_answer(question, tmp_path, capsys):
     file = tmp_path / "machine.json"
     assert main(asked(question, "--json", str(file))) == 0

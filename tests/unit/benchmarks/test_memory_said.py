@@ -5,6 +5,7 @@ import pytest
 from benchmarks import memory
 
 
+@pytest.mark.operate
 def test_a_training_holds_the_memory_that_is_said():
     training = memory.Training(layers=3, sparse=(0, 2), rows=4)
     case = memory.case_of({"small": training})

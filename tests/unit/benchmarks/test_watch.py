@@ -89,6 +89,7 @@ def test_the_sizes_are_those_of_the_playgrounds_tune_phase():
     assert tune.save_every_steps == watch.STATE_STEPS
 
 
+@pytest.mark.operate
 def test_two_ranks_bring_together_what_a_watched_step_tells(tmp_path):
     shares = watch.shares_of_ranks(TINY, 2, tmp_path)
     assert [len(of_clock) for of_clock in shares.values()] == [2, 2]

@@ -139,7 +139,7 @@ def filtered(screen: Screen, rounds: int) -> list[float | None]:
         if not box.count():
             return []
         box.first.click()
-        option = f'//li[@role="option"][normalize-space(.)="{status}"]'
+        option = f'//*[@role="option"][normalize-space(.)="{status}"]'
         screen.page.wait_for_selector(f"xpath={option}")
         asked = {"content": _TABLE, "text": _COUNTED, "not": screen.text(_COUNTED)}
         found.append(screen.click(option, asked))

@@ -20,13 +20,19 @@ VIEWS = ("sources", "contracts", "quarantine", "shares", "seen", "sample")
 HERE = "here"
 
 
-def chosen(known: list[Version]) -> str | None:
-    """Return the model whose data are meant; None means what lies in artifacts/."""
+def chosen(known: list[Version], *, lies_here: bool) -> str | None:
+    """Return the model whose data are meant; None means what lies in artifacts/.
+
+    Where nothing lies there, as beside a registry of others, the champion's are shown first.
+    """
     numbers = {str(one.number): one.model for one in known}
     version_asked(also=(HERE,))
+    names = [HERE, *reversed(numbers)]
+    champion = next((str(one.number) for one in known if one.is_champion), HERE)
     name = st.selectbox(
         "Data of version",
-        [HERE, *reversed(numbers)],
+        names,
+        index=0 if lies_here else names.index(champion),
         key="version",
         bind="query-params",
         help=f"`{HERE}` is what lies in artifacts/ now; a number is a registered version.",
@@ -72,10 +78,9 @@ def page() -> None:
             key="view",
             bind="query-params",
         )
-    versions = models()
+    versions, lies = models(), source.lying()
     with bar[1]:
-        model = chosen(versions)
-    lies = source.lying()
+        model = chosen(versions, lies_here=bool(source.generation(None, lies).members))
     data = source.generation(model, lies)
     if data.is_cut:
         st.warning(

@@ -52,6 +52,17 @@ def test_a_version_is_found_by_the_beginning_of_its_id(two_versions, monkeypatch
     assert app.selectbox(key="version").value == "1"
 
 
+def test_where_nothing_lies_here_the_champions_data_are_shown(two_versions, monkeypatch, tmp_path):
+    app = opened(monkeypatch, two_versions.root, "data")
+    assert app.selectbox(key="version").value == "here"
+    elsewhere = shutil.copytree(two_versions.root, tmp_path / "elsewhere", symlinks=True)
+    shutil.rmtree(elsewhere / "artifacts")
+    (champion,) = [one for one in read.models(Layout(elsewhere)) if one.is_champion]
+    app = opened(monkeypatch, elsewhere, "data")
+    assert app.selectbox(key="version").value == str(champion.number)
+    assert "No data are known" not in said(app)
+
+
 def test_links_keep_the_chosen_version(two_versions, monkeypatch):
     app = opened(monkeypatch, two_versions.root, "data", view="quarantine", version=1)
     asked = [

@@ -83,13 +83,16 @@ def all_versions() -> None:
 def _rows() -> list[dict[str, Any]]:
     known, gone = models(), versions.removed()
     found = scores_of(tuple(one.report for one in known), "modality")
-    return [_row(one, mean_of(found.get(one.report, {})), gone) for one in reversed(known)]
+    return [
+        _row(one, said, mean_of(found.get(one.report, {})), gone)
+        for one, said in zip(reversed(known), reversed(versions.standings(known)), strict=True)
+    ]
 
 
-def _row(one: Version, mean: float | None, gone: dict[str, str]) -> dict[str, Any]:
+def _row(one: Version, standing: str, mean: float | None, gone: dict[str, str]) -> dict[str, Any]:
     return {
         "version": one.number,
-        "standing": versions.standing(one),
+        "standing": standing,
         "mean score": None if mean is None else 100 * mean,
         "registered": when(one.at),
         "by": one.who,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,10 @@ def removed() -> dict[str, str]:
 
 def verdict_word(one: read.Decision) -> str:
     """Say in a word or two what a decision did."""
-    entry = audit.deciders().get(one.run)
+    return _word(one, audit.deciders().get(one.run))
+
+
+def _word(one: read.Decision, entry: Entry | None) -> str:
     if entry is not None and entry.event in _WORDS:
         return _WORDS[entry.event]
     if one.verdict.evidence.get("rollback"):
@@ -87,11 +90,20 @@ def judgement(version: read.Version) -> str:
 
 def standing(version: read.Version) -> str:
     """Say what a version is today: the champion, or what the last decision about it did."""
-    return "the champion" if version.is_champion else judgement(version)
+    return standings([version])[0]
+
+
+def standings(known: Sequence[read.Version]) -> list[str]:
+    """Say the same of many versions; what is remembered is copied once for all of them."""
+    words = _words()
+    return [
+        "the champion" if one.is_champion else words.get(one.model, NOT_JUDGED) for one in known
+    ]
 
 
 def _words() -> dict[str, str]:
-    return {one.verdict.candidate: verdict_word(one) for one in _decisions()}
+    deciders = audit.deciders()
+    return {one.verdict.candidate: _word(one, deciders.get(one.run)) for one in _decisions()}
 
 
 def differences(one: read.Decision) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from dashboard.sources import audit
 from tests.dashboard.pages import opened, said
 from tests.dashboard.registered import HOSTILE, break_log, marked
 from uni_moe.audit import Telling
@@ -34,6 +35,14 @@ def test_every_version_stands_in_the_table_with_what_became_of_it(models):
     assert rows.loc[4, "weights"].startswith("forgotten by bob")
     assert rows.loc[2, "why"] == HOSTILE
     assert round(rows.loc[1, "mean score"], 1) == 60.0
+
+
+def test_the_log_is_read_once_for_all_versions_and_once_for_their_time_line(models, monkeypatch):
+    asked, deciders = [], audit.deciders
+    monkeypatch.setattr(audit, "deciders", lambda: asked.append(1) or deciders())
+    (table,) = models().dataframe
+    assert len(table.value) == 4
+    assert len(asked) == 2
 
 
 def test_a_refused_version_shows_why_with_its_paired_differences(models):

@@ -168,3 +168,9 @@ def test_a_question_that_nobody_knows_is_refused(capsys):
     with pytest.raises(SystemExit):
         main(["speed"])
     assert "speed" in capsys.readouterr().err
+
+
+@pytest.mark.operate
+def test_lineage_among_a_million_artifacts_keeps_its_bar(tmp_path):
+    small = ["--ledgers", "10", "--each", "1000", "--asked", "50"]
+    assert main(["questions", *small, "--nodes", "1000000", "--json", str(tmp_path / "a")]) == 0

@@ -26,8 +26,8 @@ def test_a_tick_takes_a_worker_through_the_whole_road_and_the_next_one_finds_not
     with standing(layout.root, words=UP) as up:
         assert len(until(lambda: up.runs("SCHEDULED"), "scheduled runs")) > 1
         until(lambda: len(up.runs("COMPLETED")) > 1 or up.runs(*BROKEN), "two ticks", ROAD_S)
-        first, second, *_ = up.runs("COMPLETED")
         assert not up.runs(*BROKEN)
+        first, second, *_ = up.runs("COMPLETED")
     assert first["state"]["message"] != NOTHING
     assert second["state"]["message"] == NOTHING
     assert second["total_run_time"] < NOTHING_S

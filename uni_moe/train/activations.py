@@ -66,7 +66,8 @@ class Way:
     """How a step is computed: bytes of a number, and the routes of attention and experts.
 
     `spread` counts the ranks that share the experts; the fused way rounds an expert's rows up to
-    a multiple of `pad_rows`. Which way the experts of a network really take, see `taken`.
+    a multiple of `pad_rows`. `accelerator` says that it is computed on one. Which way the experts
+    of a network really take, see `taken`.
     """
 
     number: int = 4

@@ -49,7 +49,7 @@ def compiled_bytes(
         shapes: the sizes of its micro-batches.
         validated: how many modalities are validated, forward alone.
         plain: whether attention is plain products.
-        pad_rows: what each expert's rows are rounded up to where they run one by one, else 0.
+        pad_rows: what each expert's rows are rounded up to; on a CPU every way runs them singly.
     """
     count = (
         shapes.positions * _by_position(network)
@@ -84,7 +84,7 @@ def _different(network: Network, shapes: Shapes, batches: int, pad_rows: int) ->
     """
     decoder = network.decoder
     thrown = batches * len(decoder.sparse) * decoder.experts
-    likely = shapes.visited * decoder.top_k / (2 * pad_rows) if pad_rows else 0
+    likely = shapes.visited * decoder.top_k / (2 * pad_rows)
     return round(likely * (1 - exp(-thrown / likely))) if likely else 0
 
 

@@ -136,7 +136,7 @@ def memory_needed(  # noqa: PLR0913 - a process holds this much
             loads.shapes,
             validated=validated,
             plain=chosen.attention == "plain",
-            pad_rows=way.pad_rows * (way.experts == "fused"),
+            pad_rows=way.pad_rows if way.experts == "fused" else 1,
         )
     gaps = chosen.allocator != "map" and not ranks.accelerator
     around = replace(around, process=process, heap_share=heap_share(loads.shapes.positions) * gaps)

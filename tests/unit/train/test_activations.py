@@ -8,7 +8,7 @@ from transformers import CLIPVisionConfig, LlamaConfig, WhisperConfig
 
 from uni_moe import routes
 from uni_moe.model import adapters
-from uni_moe.model.backends.choose import FEW_EXPERTS
+from uni_moe.model.backends.choose import FEW_EXPERTS, most_grouped
 from uni_moe.model.config import UniMoeConfig
 from uni_moe.model.encoders.beats import BeatsConfig
 from uni_moe.model.network import UniMoeForConditionalGeneration
@@ -203,3 +203,15 @@ def test_experts_take_the_way_that_a_layer_of_theirs_takes(experts, inner, way, 
     network = network_of(configuration((0,), experts=experts), ["router"])
     network = replace(network, decoder=replace(network.decoder, inner=inner))
     assert way.taken(network, Load(ROWS, LENGTH, LABELS)).experts == taken
+
+
+def test_just_too_little_work_is_looked_at_beside_much_of_it():
+    network = network_of(configuration((0,)), ["router"])
+    network = replace(network, decoder=replace(network.decoder, inner=10**8))
+    most = most_grouped(4, network.decoder.width, network.decoder.inner)
+    load, way = Load(8, 16, LABELS, ((8, 16),)), Way(accelerator=True)
+    (largest, fused), (smaller, grouped) = way.candidates(network, load)
+    assert (largest, fused.experts, grouped.experts) == (load, "fused", "grouped")
+    assert smaller.positions * network.decoder.top_k <= most
+    assert [each for _, each in way.candidates(network, smaller)] == [grouped]
+    assert len(Way().candidates(network, load)) == 1  # a CPU has one way for all sizes

@@ -80,6 +80,22 @@ def planted_road(road, tmp_path_factory):
     return layout
 
 
+@pytest.fixture(scope="module")
+def continued_road(road, tmp_path_factory):
+    """The same with a second model tuned from the first, and a third from that, planted."""
+    layout = copied(road, tmp_path_factory.mktemp("continued"))
+    programs = {2: ("-m", "uni_moe"), 3: ("-c", PLANTED, "--workspace", str(layout.root))}
+    for number, program in programs.items():
+        data = yaml.safe_load(layout.params.read_text())
+        data["tune"]["start"] = read.find(layout, str(number - 1)).model
+        layout.params.write_text(yaml.safe_dump(data))
+        shutil.rmtree(layout.model)
+        python(layout.root, *program, "tune")
+        python(layout.root, "-m", "uni_moe", "evaluate")
+        assert register(layout, reason="continued", who="ada").number == number
+    return layout
+
+
 def copied(one, folder):
     copy = shutil.copytree(one.root, folder / "space", symlinks=True)
     for file in copy.glob("registry.sqlite*"):  # it belongs to the workspace that was copied
@@ -103,6 +119,11 @@ def layout(road, own):
 @pytest.fixture
 def planted(planted_road, own):
     return own(planted_road)
+
+
+@pytest.fixture
+def continued(continued_road, own):
+    return own(continued_road)
 
 
 def verified(layout, capsys, *words):
@@ -139,6 +160,27 @@ def test_everything_from_the_sources_has_the_same_hashes(layout, capsys):
     assert {"artifacts/model", "artifacts/report", "artifacts/assembled"} <= set(told["checked"])
 
 
+def test_a_model_tuned_from_another_is_made_again_with_that_one(continued, capsys):
+    first = read.find(continued, "1").model[:12]
+    for path in (continued.artifacts, continued.state):
+        shutil.rmtree(path)
+    assert verified(continued, capsys, "2")["verdict"] == "passed"
+    told = verified(continued, capsys, "2", "--grade", "3")
+    assert (told["verdict"], told["bad"], told["unchecked"]) == ("passed", [], [])
+    both = {"artifacts/model", "artifacts/report", f"artifacts/model of {first}"}
+    assert {*both, f"artifacts/assembled of {first}"} <= set(told["checked"])
+
+
+def test_intervals_are_drawn_from_all_models_that_one_was_tuned_from(continued, capsys):
+    every = INTERVALS + 2 * STEPS // EVERY
+    earlier = [f"artifacts/model of {read.find(continued, n).model[:12]}" for n in "12"]
+    assert in_order(continued, "3")[-3:] == [*earlier, "artifacts/model"]
+    for training, verdict in ((earlier[0], "passed"), ("artifacts/model", "changed")):
+        told = verified(continued, capsys, "3", *drawing(continued, 4, training, "3"))
+        assert (told["verdict"], told["intervals"]["total"]) == (verdict, every)
+        assert verdict == "passed" or told["first_bad"]["artifact"] == training
+
+
 def test_one_changed_step_is_found_by_all_intervals(planted, capsys):
     assert verified(planted, capsys, "2")["verdict"] == "passed"
     told = verified(planted, capsys, "2", "--grade", "2", "--intervals", "all")
@@ -173,20 +215,20 @@ def test_a_draw_finds_a_changed_step_where_it_trains_through_it(
     assert told["intervals"]["chance"]["least"] == pytest.approx(1 / INTERVALS)
 
 
-def drawing(layout, end):
-    """Return the words that draw the one interval of the model that ends in a step."""
-    every = [i for name in in_order(layout) for i in intervals_of(name, (2, 4), STEPS)]
-    wanted = [i for i in every if (i.training, i.end) == ("artifacts/model", end)]
+def drawing(layout, end, training="artifacts/model", model="2"):
+    """Return the words that draw the one interval of a training that ends in a step."""
+    every = [i for name in in_order(layout, model) for i in intervals_of(name, (2, 4), STEPS)]
+    wanted = [i for i in every if (i.training, i.end) == (training, end)]
     seed = next(seed for seed in range(9999) if draw(every, 1, seed) == wanted)
     return ("--grade", "2", "--intervals", "1", "--seed", str(seed))
 
 
-def in_order(layout):
+def in_order(layout, model="2"):
     """Return the names of what was trained, in the order that verify takes."""
     from uni_moe.verify.hashes import check_hashes
 
-    hashed = check_hashes(layout, read.find(layout, "2"), has_remote=False)
-    return [one.name for one in hashed.family.members if one.is_trained]
+    hashed = check_hashes(layout, read.find(layout, model), has_remote=False)
+    return [one.label for one in hashed.family.everyone if one.is_trained]
 
 
 def test_a_sample_that_went_is_another_ingest(layout, capsys):

@@ -36,9 +36,9 @@ class Case:
     origins: Mapping[str, Sequence[Origin]]
     say: Callable[[str], None]
 
-    def params_for(self, made: Iterable[Member]) -> dict[str, Any]:
-        """Return the params by which a stage makes these artifacts again."""
-        cards = (one.card for one in self.family.members)
+    def params_for(self, generation: Family, made: Iterable[Member]) -> dict[str, Any]:
+        """Return the params by which a stage makes these artifacts of a generation again."""
+        cards = (one.card for one in generation.members)
         return params_then(self.now, cards, [one.card for one in made])
 
     def obstacles(self, members: Iterable[Member]) -> list[str]:

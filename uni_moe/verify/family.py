@@ -1,23 +1,36 @@
-"""A registered model's family: its card and those of all that it was made from, in graph order."""
+"""A registered model's family: its card and those of all that it was made from, in graph order.
+
+Tuning may have gone on from a registered model. What was made after that is a generation.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from uni_moe.records import Card
 
 DATA_STAGES = ("ingest", "validate", "prepare")
 REPORTS = "evaluate"  # the stage of the road that judges; `uni-moe judge` is none
 STATES = "states.jsonl"  # what an artifact holds that was trained here
+STORE = "store/"  # where a parent lay that had been registered before
 
 
 @dataclass(frozen=True)
 class Member:
-    """An artifact of the family: its name in the workspace when it was made, and its card."""
+    """An artifact of the family: its name in the workspace when it was made, and its card.
+
+    `earlier` is the model of an earlier generation that it belongs to, None in the last one.
+    """
 
     name: str
     card: Card
+    earlier: str | None = None
+
+    @property
+    def label(self) -> str:
+        """Its name for a person: every generation uses the same names."""
+        return self.name if self.earlier is None else f"{self.name} of {self.earlier[:12]}"
 
     @property
     def is_data(self) -> bool:
@@ -32,30 +45,27 @@ class Member:
 
 @dataclass(frozen=True)
 class Family:
-    """A model with its ancestors, parents before children; the report of the same data is last."""
+    """A model with what it was made from, parents before children; its own report is last.
+
+    Where it was tuned from a registered model, `before` is that one's family: the generation before
+    this one. Data that both were made from are in both.
+    """
 
     members: tuple[Member, ...]
+    before: Family | None = None
 
     @property
-    def by_id(self) -> dict[str, Member]:
-        """Card id -> member."""
-        return {one.card.id: one for one in self.members}
+    def line(self) -> tuple[Family, ...]:
+        """All generations, this one first."""
+        return (self, *(self.before.line if self.before is not None else ()))
 
     @property
-    def begun_with(self) -> str | None:
-        """The registered model that the model was tuned from; None of one that was assembled."""
-        kept = (
-            parent
-            for one in self.members
-            for name, parent in one.card.parents.items()
-            if name.startswith("store/")
-        )
-        return next(kept, None)
-
-    def parents_of(self, one: Member) -> list[Member]:
-        """Return what an artifact was made from."""
-        known = self.by_id
-        return [known[parent] for parent in one.card.parents.values()]
+    def everyone(self) -> tuple[Member, ...]:
+        """The members of all generations, each once, parents before children."""
+        found: dict[str, Member] = {}
+        for family in reversed(self.line):
+            found.update({one.card.id: one for one in family.members})
+        return tuple(found.values())
 
     def stages(self, members: Iterable[Member]) -> dict[str, tuple[Member, ...]]:
         """Return stage -> what it makes of these, in an order that can run."""
@@ -80,7 +90,25 @@ def family_of(
     own = [one for one in made if set(one[1].parents.values()) <= known]
     depths = depths_of({card.id: card for _, card in ancestors})
     ordered = sorted(ancestors, key=lambda one: (depths[one[1].id], one[0]))
-    return Family(tuple(Member(name, card) for name, card in [*ordered, *own[-1:]]))
+    family = _down_to(ordered, ordered[-1][1].id, is_last=True)
+    return replace(family, members=(*family.members, *(Member(*one) for one in own[-1:])))
+
+
+def _down_to(ordered: Sequence[tuple[str, Card]], model: str, *, is_last: bool) -> Family:
+    """Return the family of a model among artifacts that stand in graph order."""
+    cards = {card.id: card for _, card in ordered}
+    inside, begun, waiting = set[str](), list[str](), [model]
+    while waiting:
+        one = waiting.pop()
+        if one in inside:
+            continue
+        inside.add(one)
+        for name, parent in cards[one].parents.items():
+            (begun if name.startswith(STORE) else waiting).append(parent)
+    earlier = None if is_last else model
+    members = (Member(name, card, earlier) for name, card in ordered if card.id in inside)
+    before = _down_to(ordered, begun[0], is_last=False) if begun else None
+    return Family(tuple(members), before)
 
 
 def depths_of(cards: Mapping[str, Card]) -> dict[str, int]:

@@ -65,14 +65,14 @@ def _reports(layout: Layout, version: Version) -> Iterator[tuple[str, Card]]:
 def _members(layout: Layout, version: Version, family: Family) -> Findings:
     """Check every artifact of the family that is kept somewhere."""
     shelf, checked, bad, gone = Shelf(layout), list[str](), list[Finding](), list[Finding]()
-    for one in family.members:
+    for one in family.everyone:
         copy = shelf.copy_of(one, version.model)
         if copy is None:
-            gone.append(Finding(one.name, "its bytes are not kept here any more, only its card"))
+            gone.append(Finding(one.label, "its bytes are not kept here any more, only its card"))
         elif wrong := copy.wrong(one.card):
-            bad.append(Finding(one.name, f"{copy.where} is not what its card says: {_few(wrong)}"))
+            bad.append(Finding(one.label, f"{copy.where} is not what its card says: {_few(wrong)}"))
         else:
-            checked.append(one.name)
+            checked.append(one.label)
     return Findings(tuple(checked), tuple(bad), tuple(gone))
 
 

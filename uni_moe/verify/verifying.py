@@ -61,17 +61,13 @@ def _further(
     from uni_moe.verify.remaking import remake
     from uni_moe.verify.retraining import retrain
 
-    begun = family.begun_with
-    if begun is not None:
-        what = f"it was tuned from {begun[:12]}, which is verified by itself; grade 0 alone goes on"
-        return Findings(unchecked=(Finding(layout.name_of(layout.model), what),))
     now = load_params(layout.params)
     case = Case(layout, version, family, now, origins_in(layout), say)
     if wish.grade == 2:
         return retrain(case, wish.intervals, wish.seed)
     if wish.grade == 1:
-        return remake(case, [one for one in family.members if one.is_data])
-    return _unjudged(layout, family).and_then(remake(case, family.members))
+        return remake(case, lambda one: one.is_data)
+    return _unjudged(layout, family).and_then(remake(case, lambda _: True))
 
 
 def _unjudged(layout: Layout, family: Family) -> Findings:

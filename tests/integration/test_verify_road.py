@@ -11,16 +11,21 @@ import pytest
 import yaml
 
 from benchmarks.kills import names, smallest
+from flows import restore
 from uni_moe import cli_verify
-from uni_moe.artifacts import Layout, read_json, sha256_file, write_json
+from uni_moe.artifacts import CARD, Layout, read_json, sha256_file, write_json
 from uni_moe.audit_log import log_file, read_log
 from uni_moe.cli import main
 from uni_moe.cli_stages import PHASES, STAGES
 from uni_moe.data.manifest import read_manifest
+from uni_moe.data.validated import ACCEPTED
 from uni_moe.native import native
+from uni_moe.records import MODALITIES
 from uni_moe.registry import read
 from uni_moe.registry.write import register
+from uni_moe.storage.sums import sums_of, sums_text
 from uni_moe.verify.code import own_code
+from uni_moe.verify.family import STATES
 from uni_moe.verify.intervals import draw, intervals_of
 from uni_moe.workspace import make_workspace
 
@@ -152,6 +157,48 @@ def test_an_honest_model_passes_the_grades_without_training(layout, capsys):
     assert {"artifacts/samples/image", "artifacts/corpus/speech"} <= set(told["checked"])
 
 
+def test_a_changed_manifest_is_found_though_its_sums_were_changed_along(layout, capsys):
+    shutil.rmtree(layout.artifacts)
+    (kept, *_) = sorted(layout.store.glob(f"seen/*/{ACCEPTED}"))
+    kept.write_bytes(kept.read_bytes()[:-1])
+    kept.parent.with_name(f"{kept.parent.name}.sha256").write_text(sums_text(sums_of(kept.parent)))
+    told = verified(layout, capsys, "1")
+    assert told["verdict"] == "changed"
+    assert told["first_bad"]["artifact"] == f"store/seen/{kept.parent.name}"
+
+
+def test_samples_whose_raw_data_moved_on_are_taken_as_kept_and_named(layout, capsys, monkeypatch):
+    model = read.find(layout, "1").model
+    monkeypatch.setattr(
+        restore, "moved_since", lambda _, of: ["data is another one"][of != model :]
+    )
+    told = verified(layout, capsys, "1", "--grade", "1")
+    assert (told["verdict"], told["bad"]) == ("incomplete", [])
+    samples = {f"artifacts/samples/{name}" for name in MODALITIES}
+    assert {one["artifact"] for one in told["unchecked"]} == samples
+    assert "not those of then: data is another one" in told["unchecked"][0]["what"]
+    assert {"artifacts/corpus/speech", "artifacts/contract"} <= set(told["checked"])
+    shutil.rmtree(layout.samples("audio"))
+    told = verified(layout, capsys, "1", "--grade", "1")
+    assert told["verdict"] == "incomplete"
+    assert "artifacts/corpus/speech" in {one["artifact"] for one in told["unchecked"]}
+
+
+def test_a_training_that_tells_of_no_state_is_not_counted_as_passed(layout, capsys):
+    """Whoever forges a card may leave out what could be compared."""
+    (layout.model / STATES).unlink()
+    card = read_json(layout.model / CARD)
+    del card["files"][STATES]
+    write_json(layout.model / CARD, card)
+    python(layout.root, "-m", "uni_moe", "evaluate")
+    assert register(layout, reason="forged", who="eve").number == 2
+    told = verified(layout, capsys, "2", *drawing(layout, 2, "artifacts/align/image"))
+    assert (told["verdict"], told["exit_code"]) == ("incomplete", 10)
+    (gap,) = told["unchecked"]
+    assert gap["artifact"] == "artifacts/model"
+    assert "tells of no state" in gap["what"]
+
+
 def test_everything_from_the_sources_has_the_same_hashes(layout, capsys):
     for path in (layout.artifacts, layout.state):
         shutil.rmtree(path)  # the store alone is left
@@ -228,7 +275,8 @@ def in_order(layout, model="2"):
     from uni_moe.verify.hashes import check_hashes
 
     hashed = check_hashes(layout, read.find(layout, model), has_remote=False)
-    return [one.label for one in hashed.family.everyone if one.is_trained]
+    told = (one for one in hashed.family.everyone if STATES in one.card.files)
+    return [one.label for one in told if one.is_trained]
 
 
 def test_a_sample_that_went_is_another_ingest(layout, capsys):

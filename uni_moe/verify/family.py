@@ -5,15 +5,20 @@ Tuning may have gone on from a registered model. What was made after that is a g
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from uni_moe.records import Card
 
-DATA_STAGES = ("ingest", "validate", "prepare")
+INGEST = "ingest"
+DATA_STAGES = (INGEST, "validate", "prepare")
 REPORTS = "evaluate"  # the stage of the road that judges; `uni-moe judge` is none
-STATES = "states.jsonl"  # what an artifact holds that was trained here
+PHASES = ("align", "experts", "tune")  # what may be spread over processes
+TRAINS = ("foundation", *PHASES)
+STATES = "states.jsonl"  # where what was trained here tells of its states
 STORE = "store/"  # where a parent lay that had been registered before
+Moved = Callable[[str], Sequence[str]]
+"""Says of a registered model which raw data are others now than when it was made."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,9 @@ class Member:
     @property
     def is_trained(self) -> bool:
         """Whether steps were taken here to make it; a pretrained part was only adopted."""
-        return STATES in self.card.files
+        return self.card.stage.partition("@")[0] in TRAINS and not self.card.results.get(
+            "pretrained"
+        )
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,11 @@ class Family:
 
     members: tuple[Member, ...]
     before: Family | None = None
+
+    @property
+    def model(self) -> str:
+        """The id of the model whose family it is."""
+        return next(one.card.id for one in reversed(self.members) if one.card.stage != REPORTS)
 
     @property
     def line(self) -> tuple[Family, ...]:
@@ -76,7 +88,9 @@ class Family:
 
 
 def family_of(
-    ancestors: Sequence[tuple[str, Card]], reports: Sequence[tuple[str, Card]] = ()
+    ancestors: Sequence[tuple[str, Card]],
+    reports: Sequence[tuple[str, Card]] = (),
+    verdicts: Sequence[tuple[str, Card]] = (),
 ) -> Family:
     """Return a family in graph order.
 
@@ -84,17 +98,24 @@ def family_of(
         ancestors: the names and cards of a model and all that it was made from.
         reports: reports about it; the last one that the road made of this family's data alone
             belongs to it.
+        verdicts: of contracts; those on this family's samples alone belong to it.
     """
     known = {card.id for _, card in ancestors}
     made = [one for one in reports if one[1].stage == REPORTS]
     own = [one for one in made if set(one[1].parents.values()) <= known]
     depths = depths_of({card.id: card for _, card in ancestors})
     ordered = sorted(ancestors, key=lambda one: (depths[one[1].id], one[0]))
-    family = _down_to(ordered, ordered[-1][1].id, is_last=True)
+    family = _down_to(ordered, verdicts, ordered[-1][1].id, is_last=True)
     return replace(family, members=(*family.members, *(Member(*one) for one in own[-1:])))
 
 
-def _down_to(ordered: Sequence[tuple[str, Card]], model: str, *, is_last: bool) -> Family:
+def _down_to(
+    ordered: Sequence[tuple[str, Card]],
+    verdicts: Sequence[tuple[str, Card]],
+    model: str,
+    *,
+    is_last: bool,
+) -> Family:
     """Return the family of a model among artifacts that stand in graph order."""
     cards = {card.id: card for _, card in ordered}
     inside, begun, waiting = set[str](), list[str](), [model]
@@ -106,8 +127,11 @@ def _down_to(ordered: Sequence[tuple[str, Card]], model: str, *, is_last: bool) 
         for name, parent in cards[one].parents.items():
             (begun if name.startswith(STORE) else waiting).append(parent)
     earlier = None if is_last else model
-    members = (Member(name, card, earlier) for name, card in ordered if card.id in inside)
-    before = _down_to(ordered, begun[0], is_last=False) if begun else None
+    members = [Member(name, card, earlier) for name, card in ordered if card.id in inside]
+    judged = [one for one in verdicts if inside.issuperset(one[1].parents.values())]
+    after = sum(one.card.stage == INGEST for one in members)
+    members[after:after] = [Member(name, card, earlier) for name, card in judged]
+    before = _down_to(ordered, verdicts, begun[0], is_last=False) if begun else None
     return Family(tuple(members), before)
 
 

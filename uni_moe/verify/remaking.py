@@ -11,7 +11,7 @@ from uni_moe.artifacts import Layout, read_card
 from uni_moe.data.contract_rules import parse_contract
 from uni_moe.data.tombstones import FILE as TOMBSTONES
 from uni_moe.verify.case import Case
-from uni_moe.verify.family import STORE, Family, Member, differences
+from uni_moe.verify.family import INGEST, STORE, Family, Member, differences
 from uni_moe.verify.past_params import paths_in
 from uni_moe.verify.scratch import Scratch, beside
 from uni_moe.verify.shelf import Copy, Shelf, link_files
@@ -51,10 +51,11 @@ def _remade(
     if obstacles:
         return Findings(not_comparable=tuple(obstacles))
     params = case.params_for(generation, ())
+    beginnings = _beginnings(case, generation, members)
     gone = [
         *missing(params, case.layout.root),
         *_other_contract(case, members, params),
-        *_no_beginning(case, members),
+        *(f"{name} is not kept here" for name, copy in beginnings.items() if copy is None),
     ]
     if gone:
         why = "; ".join(gone)
@@ -62,10 +63,14 @@ def _remade(
     folder = scratches.enter_context(beside(case.layout.root))
     scratch = Scratch(folder, case.layout.root)
     scratch.link([*paths_in(params), str(PurePath(params["raw"], TOMBSTONES))])
-    for name, copy in _beginnings(case, members).items():
-        if copy is not None:
-            copy.write(folder / name)
-    return _run_all(case, generation, members, scratch, made)
+    for name, copy in beginnings.items():
+        assert copy is not None
+        copy.write(folder / name)
+    rest = [one for one in members if one.name not in beginnings]
+    moved = "; ".join(case.moved(generation.model))
+    why = f"the raw data are not those of then: {moved}; its bytes that are kept were taken"
+    taken = tuple(Finding(one.label, why) for one in members if one.name in beginnings)
+    return _run_all(case, generation, rest, scratch, made).and_then(Findings(unchecked=taken))
 
 
 def missing(params: Mapping[str, Any], root: Path) -> list[str]:
@@ -117,22 +122,24 @@ def _run_all(
     return found
 
 
-def _beginnings(case: Case, members: Iterable[Member]) -> dict[str, Copy | None]:
-    """Return the registered models that members were made from, by name, as they are kept."""
+def _beginnings(
+    case: Case, generation: Family, members: Iterable[Member]
+) -> dict[str, Copy | None]:
+    """Return what members begin with that is not made again, by name, as it is kept.
+
+    It is the registered model that was tuned on, and samples whose raw data are others by now.
+    """
     shelf, known = Shelf(case.layout), {one.card.id: one for one in case.family.everyone}
-    return {
+    found = {
         name: shelf.copy_of(known[parent], case.version.model)
         for one in members
         for name, parent in one.card.parents.items()
         if name.startswith(STORE)
     }
-
-
-def _no_beginning(case: Case, members: Iterable[Member]) -> Iterator[str]:
-    """Say which registered models are gone that members were made from."""
-    for name, copy in _beginnings(case, members).items():
-        if copy is None:
-            yield f"{name}, which it was tuned from, is not kept here"
+    ingested = [one for one in members if one.card.stage == INGEST]
+    if ingested and case.moved(generation.model):
+        found |= {one.name: shelf.copy_of(one, case.version.model) for one in ingested}
+    return found
 
 
 def _other_contract(

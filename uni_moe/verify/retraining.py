@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from uni_moe.artifacts import CARD, Layout, write_text
-from uni_moe.train.state import StateStore, is_told, rows_of, states_in, whole_states
+from uni_moe.train.state import StateStore, facts_of, is_told, rows_of, states_in, whole_states
 from uni_moe.verify.case import Case
 from uni_moe.verify.family import STATES, Family, Member
 from uni_moe.verify.intervals import Interval, chance, covered, draw, intervals_of, stretches
@@ -106,6 +106,8 @@ def _trainings_of(case: Case, generation: Family) -> tuple[list[Training], tuple
         lacking = sorted(parents.keys() - inputs.keys())
         if copy is None:
             gone.append(Finding(one.label, "it is not kept here, nor what it tells of its states"))
+        elif STATES not in copy.files:
+            gone.append(Finding(one.label, "it tells of no state, so no interval can be compared"))
         elif lacking:
             what = f"its input is not kept here: {', '.join(lacking)}; grade 3 makes it again"
             gone.append(Finding(one.label, what))
@@ -127,8 +129,15 @@ def _kept(layout: Layout, one: Member, rows: Rows) -> dict[int, Path]:
                 step: place
                 for step, place in there.items()
                 if step in told and told[step].row == rows.get(step) and is_told(place, told[step])
+                if _skipped_alike(place, one)
             }
     return found
+
+
+def _skipped_alike(place: Path, one: Member) -> bool:
+    """Say whether a state left out the steps that its artifact tells of, as far as it had come."""
+    skipped = list(facts_of(place).get("skipped", ()))
+    return skipped == list(one.card.results.get("skipped_steps", ()))[: len(skipped)]
 
 
 def _trained_again(case: Case, training: Training, stretch: Interval) -> Findings:

@@ -55,7 +55,25 @@ def test_parents_stand_before_children_whatever_they_are_called():
     assert [one.name for one in family.members] == order
     assert list(family.stages(family.members))[:2] == ["ingest", "prepare@image"]
     assert [one.is_data for one in family.members] == [True, True, False, False, False]
-    assert [one.name for one in family.members if one.is_trained] == ["a/align"]
+    trained = [one.name for one in family.members if one.is_trained]
+    assert trained == ["a/align", "a/experts", "a/model"]
+
+
+def test_a_part_that_was_only_adopted_was_not_trained_and_whoever_hides_its_states_was():
+    adopted = ("a/image", card("foundation@image", results={"pretrained": True}))
+    tiny = ("a/audio", card("foundation@audio"))
+    model = ("a/model", card("tune", [adopted, tiny]))
+    trained = [one.name for one in family_of([adopted, tiny, model]).members if one.is_trained]
+    assert trained == ["a/audio", "a/model"]
+
+
+def test_a_verdict_of_the_contract_on_these_samples_alone_is_of_the_family():
+    own = ("a/contract", card("validate", [SAMPLES], results={"kept": True}))
+    other = ("a/contract", card("validate", [SAMPLES, ("a/more", card("ingest", code="d"))]))
+    everything = [MODEL, ALIGN, EXPERT, CORPUS, SAMPLES]
+    names = [one.name for one in family_of(everything, verdicts=[own, other]).members]
+    assert names[:3] == ["a/samples", "a/contract", "a/corpus"]
+    assert len(names) == len(everything) + 1
 
 
 def test_generations_of_a_model_that_was_tuned_again_share_data_and_no_names():

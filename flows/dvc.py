@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from flows.locks import release_dead_locks
-from flows.plan import Plan, make_plan, param_changes
+from flows.plan import CODE, Plan, make_plan, param_changes
 from uni_moe import leash
 from uni_moe.errors import ConfigError, StageError
 from uni_moe.storage.dvc_data import Kept
+from uni_moe.yaml_text import parse_yaml
 
 LAST_LINES = 15
 PATIENCE_S = 5.0
@@ -184,6 +185,31 @@ def _kept(repo: Any) -> Kept:  # noqa: ANN401 - dvc is untyped
     outs = [out for stage in repo.index.stages for out in stage.outs if out.use_cache]
     roots = frozenset(str(out.hash_info.value) for out in outs if out.hash_info.value)
     return Kept(roots, Path(repo.cache.local.path).absolute())
+
+
+def changed_since(root: Path, lock: str, name: str) -> list[str]:
+    """Return which data of a stage are others now than the text of a lock tells, code aside.
+
+    Raises:
+        ConfigError: the folder is no workspace, or its graph cannot be read.
+    """
+    from dvc.dependency import loads_from
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    told = parse_yaml(lock)["stages"].get(name, {}).get("deps", [])
+    data = {one["path"]: one["md5"] for one in told if not one["path"].endswith(CODE)}
+    try:
+        with chdir(root), Repo() as repo:
+            stage = next(one for one in repo.index.stages if one.addressing == name)
+            deps = loads_from(stage, list(data))
+            return [
+                f"{path} is {'another one' if dep.exists else 'gone'}"
+                for dep, (path, md5) in zip(deps, data.items(), strict=True)
+                if not dep.exists or dep.get_hash().value != md5
+            ]
+    except DvcException as error:
+        raise _no_graph(root, error) from error
 
 
 def lock_on(file: Path) -> AbstractContextManager[object]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.dvc import checkout, plan_stages, share_cache
+from flows.dvc import changed_since, checkout, plan_stages, share_cache
 from flows.remote import pull_data, pull_records
 from uni_moe.artifacts import CARD, Layout, read_card, verified_card, write_text
 from uni_moe.config import load_params
@@ -71,6 +71,19 @@ def restore(layout: Layout, model: str | None, into: Path, say: Say) -> Restored
     return Restored(
         version, back.root, count, tuple(f"{one.name}: {one.why}" for one in stale if one.reasons)
     )
+
+
+def moved_since(layout: Layout, model: str) -> list[str]:
+    """Return which raw data are others now than a model's kept lock tells; nothing without one.
+
+    Raises:
+        ConfigError: the folder is no workspace, or its graph cannot be read.
+    """
+    try:
+        kept = kept_graph(layout, find(layout, model))
+    except LineageError:
+        return []
+    return changed_since(layout.root, (kept.folder / LOCK).read_text(encoding="utf-8"), "ingest")
 
 
 def _found(layout: Layout, model: str | None, say: Say) -> tuple[Version, Kept]:

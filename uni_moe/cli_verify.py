@@ -9,6 +9,7 @@ import argparse
 import json
 import secrets
 import sys
+from functools import cache, partial
 
 from uni_moe.artifacts import Layout
 from uni_moe.command import Command
@@ -52,15 +53,18 @@ def _count(text: str) -> int | None:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
+    from flows.restore import moved_since
     from uni_moe.verify.verifying import Wish, verify
 
     seed = secrets.randbits(31) if arguments.seed is None else arguments.seed
+    layout = Layout(arguments.workspace.resolve())
     done = verify(
-        Layout(arguments.workspace.resolve()),
+        layout,
         arguments.model,
         Wish(arguments.grade, arguments.intervals, seed),
         who=user(),
         say=lambda line: print(line, file=sys.stderr, flush=True),
+        moved=cache(partial(moved_since, layout)),
     )
     print(json.dumps(done.to_json(), indent=1) if arguments.json else done.text)
     return done.exit_code

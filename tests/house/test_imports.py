@@ -49,6 +49,7 @@ def test_only_the_command_knows_the_flows():
         "uni_moe.cli_questions",
         "uni_moe.cli_remote",
         "uni_moe.cli_housekeeping",
+        "uni_moe.cli_verify",
     }
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from flows.remote import set_remote
+from tests.integration.ranks import has_own_mounts, with_room
 from tests.stores.front import fronted
 from tests.stores.servers import moto
 from tests.stores.workspace import (
@@ -293,3 +294,30 @@ def test_no_remote_is_told_with_the_command_that_sets_one(here):
     said = uni_moe(here.root, "push")
     assert said.returncode == 2
     assert "uni-moe remote set" in said.stderr
+
+
+@pytest.mark.operate
+@pytest.mark.parametrize("room_mb", [2, 5])  # it ends in our part, or in DVC's
+def test_a_remote_whose_disk_is_full_is_told_and_the_next_push_completes(tmp_path, room_mb):
+    if not has_own_mounts():
+        pytest.skip("no small disk can be made here")
+    here = empty_workspace(tmp_path / "here")
+    register_one(here, "w" * 3_000_000, 0.7)
+    commit(here)
+    nas = tmp_path / "nas"
+    done(here.root, "remote", "set", str(nas), secret=None)
+    words = [sys.executable, "-m", "uni_moe", "--workspace", str(here.root), "push"]
+    small = with_room(nas, room_mb * 1_000_000, words)
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    told = subprocess.run(small, env=environment, capture_output=True, text=True, check=False)
+    assert told.returncode == 8, told.stdout + told.stderr
+    assert "remedy:" in told.stderr
+    assert "room" in told.stderr or "No space left" in told.stderr
+    shutil.rmtree(nas)
+    nas.with_name("nas.after").rename(nas)
+    done(here.root, "push", secret=None)
+    done(here.root, "push", "--verify", secret=None)
+    there = empty_workspace(tmp_path / "there")
+    done(there.root, "remote", "set", str(nas), secret=None)
+    done(there.root, "pull", secret=None)
+    assert verified_card(there.model).id == verified_card(here.model).id

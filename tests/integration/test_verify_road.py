@@ -11,16 +11,21 @@ import pytest
 import yaml
 
 from benchmarks.kills import names, smallest
+from flows import restore
 from uni_moe import cli_verify
-from uni_moe.artifacts import Layout, read_json, sha256_file, write_json
+from uni_moe.artifacts import CARD, Layout, read_json, sha256_file, write_json
 from uni_moe.audit_log import log_file, read_log
 from uni_moe.cli import main
 from uni_moe.cli_stages import PHASES, STAGES
 from uni_moe.data.manifest import read_manifest
+from uni_moe.data.validated import ACCEPTED
 from uni_moe.native import native
+from uni_moe.records import MODALITIES
 from uni_moe.registry import read
 from uni_moe.registry.write import register
+from uni_moe.storage.sums import sums_of, sums_text
 from uni_moe.verify.code import own_code
+from uni_moe.verify.family import STATES
 from uni_moe.verify.intervals import draw, intervals_of
 from uni_moe.workspace import make_workspace
 
@@ -80,6 +85,22 @@ def planted_road(road, tmp_path_factory):
     return layout
 
 
+@pytest.fixture(scope="module")
+def continued_road(road, tmp_path_factory):
+    """The same with a second model tuned from the first, and a third from that, planted."""
+    layout = copied(road, tmp_path_factory.mktemp("continued"))
+    programs = {2: ("-m", "uni_moe"), 3: ("-c", PLANTED, "--workspace", str(layout.root))}
+    for number, program in programs.items():
+        data = yaml.safe_load(layout.params.read_text())
+        data["tune"]["start"] = read.find(layout, str(number - 1)).model
+        layout.params.write_text(yaml.safe_dump(data))
+        shutil.rmtree(layout.model)
+        python(layout.root, *program, "tune")
+        python(layout.root, "-m", "uni_moe", "evaluate")
+        assert register(layout, reason="continued", who="ada").number == number
+    return layout
+
+
 def copied(one, folder):
     copy = shutil.copytree(one.root, folder / "space", symlinks=True)
     for file in copy.glob("registry.sqlite*"):  # it belongs to the workspace that was copied
@@ -103,6 +124,11 @@ def layout(road, own):
 @pytest.fixture
 def planted(planted_road, own):
     return own(planted_road)
+
+
+@pytest.fixture
+def continued(continued_road, own):
+    return own(continued_road)
 
 
 def verified(layout, capsys, *words):
@@ -131,12 +157,74 @@ def test_an_honest_model_passes_the_grades_without_training(layout, capsys):
     assert {"artifacts/samples/image", "artifacts/corpus/speech"} <= set(told["checked"])
 
 
+def test_a_changed_manifest_is_found_though_its_sums_were_changed_along(layout, capsys):
+    shutil.rmtree(layout.artifacts)
+    (kept, *_) = sorted(layout.store.glob(f"seen/*/{ACCEPTED}"))
+    kept.write_bytes(kept.read_bytes()[:-1])
+    kept.parent.with_name(f"{kept.parent.name}.sha256").write_text(sums_text(sums_of(kept.parent)))
+    told = verified(layout, capsys, "1")
+    assert told["verdict"] == "changed"
+    assert told["first_bad"]["artifact"] == f"store/seen/{kept.parent.name}"
+
+
+def test_samples_whose_raw_data_moved_on_are_taken_as_kept_and_named(layout, capsys, monkeypatch):
+    model = read.find(layout, "1").model
+    monkeypatch.setattr(
+        restore, "moved_since", lambda _, of: ["data is another one"][of != model :]
+    )
+    told = verified(layout, capsys, "1", "--grade", "1")
+    assert (told["verdict"], told["bad"]) == ("incomplete", [])
+    samples = {f"artifacts/samples/{name}" for name in MODALITIES}
+    assert {one["artifact"] for one in told["unchecked"]} == samples
+    assert "not those of then: data is another one" in told["unchecked"][0]["what"]
+    assert {"artifacts/corpus/speech", "artifacts/validated/report"} <= set(told["checked"])
+    shutil.rmtree(layout.samples("audio"))
+    told = verified(layout, capsys, "1", "--grade", "1")
+    assert told["verdict"] == "incomplete"
+    assert "artifacts/corpus/speech" in {one["artifact"] for one in told["unchecked"]}
+
+
+def test_a_training_that_tells_of_no_state_is_not_counted_as_passed(layout, capsys):
+    """Whoever forges a card may leave out what could be compared."""
+    (layout.model / STATES).unlink()
+    card = read_json(layout.model / CARD)
+    del card["files"][STATES]
+    write_json(layout.model / CARD, card)
+    python(layout.root, "-m", "uni_moe", "evaluate")
+    assert register(layout, reason="forged", who="eve").number == 2
+    told = verified(layout, capsys, "2", *drawing(layout, 2, "artifacts/align/image"))
+    assert (told["verdict"], told["exit_code"]) == ("incomplete", 10)
+    (gap,) = told["unchecked"]
+    assert gap["artifact"] == "artifacts/model"
+    assert "tells of no state" in gap["what"]
+
+
 def test_everything_from_the_sources_has_the_same_hashes(layout, capsys):
     for path in (layout.artifacts, layout.state):
         shutil.rmtree(path)  # the store alone is left
     told = verified(layout, capsys, "1", "--grade", "3")
     assert (told["verdict"], told["bad"], told["unchecked"]) == ("passed", [], [])
     assert {"artifacts/model", "artifacts/report", "artifacts/assembled"} <= set(told["checked"])
+
+
+def test_a_model_tuned_from_another_is_made_again_with_that_one(continued, capsys):
+    first = read.find(continued, "1").model[:12]
+    for path in (continued.artifacts, continued.state):
+        shutil.rmtree(path)
+    told = verified(continued, capsys, "2", "--grade", "3")
+    assert (told["verdict"], told["bad"], told["unchecked"]) == ("passed", [], [])
+    both = {"artifacts/model", "artifacts/report", f"artifacts/model of {first}"}
+    assert {*both, f"artifacts/assembled of {first}"} <= set(told["checked"])
+
+
+def test_intervals_are_drawn_from_all_models_that_one_was_tuned_from(continued, capsys):
+    every = INTERVALS + 2 * STEPS // EVERY
+    earlier = [f"artifacts/model of {read.find(continued, n).model[:12]}" for n in "12"]
+    assert in_order(continued, "3")[-3:] == [*earlier, "artifacts/model"]
+    for training, verdict in ((earlier[0], "passed"), ("artifacts/model", "changed")):
+        told = verified(continued, capsys, "3", *drawing(continued, 4, training, "3"))
+        assert (told["verdict"], told["intervals"]["total"]) == (verdict, every)
+        assert verdict == "passed" or told["first_bad"]["artifact"] == training
 
 
 def test_one_changed_step_is_found_by_all_intervals(planted, capsys):
@@ -173,20 +261,21 @@ def test_a_draw_finds_a_changed_step_where_it_trains_through_it(
     assert told["intervals"]["chance"]["least"] == pytest.approx(1 / INTERVALS)
 
 
-def drawing(layout, end):
-    """Return the words that draw the one interval of the model that ends in a step."""
-    every = [i for name in in_order(layout) for i in intervals_of(name, (2, 4), STEPS)]
-    wanted = [i for i in every if (i.training, i.end) == ("artifacts/model", end)]
+def drawing(layout, end, training="artifacts/model", model="2"):
+    """Return the words that draw the one interval of a training that ends in a step."""
+    every = [i for name in in_order(layout, model) for i in intervals_of(name, (2, 4), STEPS)]
+    wanted = [i for i in every if (i.training, i.end) == (training, end)]
     seed = next(seed for seed in range(9999) if draw(every, 1, seed) == wanted)
     return ("--grade", "2", "--intervals", "1", "--seed", str(seed))
 
 
-def in_order(layout):
+def in_order(layout, model="2"):
     """Return the names of what was trained, in the order that verify takes."""
     from uni_moe.verify.hashes import check_hashes
 
-    hashed = check_hashes(layout, read.find(layout, "2"), has_remote=False)
-    return [one.name for one in hashed.family.members if one.is_trained]
+    hashed = check_hashes(layout, read.find(layout, model), has_remote=False)
+    told = (one for one in hashed.family.everyone if STATES in one.card.files)
+    return [one.label for one in told if one.is_trained]
 
 
 def test_a_sample_that_went_is_another_ingest(layout, capsys):

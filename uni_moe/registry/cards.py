@@ -89,6 +89,26 @@ def reachable(cards: Mapping[str, tuple[str, Card]], start: str) -> set[str]:
     return found
 
 
+def kept_cards(folder: Path) -> dict[str, tuple[str, Card]]:
+    """Return the cards that are kept with a registered model: id -> (name then, card).
+
+    Raises:
+        LineageError: a card cannot be read, or is not the one that its file is named after.
+    """
+    cards: dict[str, tuple[str, Card]] = {}
+    for file in sorted(folder.rglob("*.json")):
+        name = file.relative_to(folder).as_posix().rsplit(".", 2)[0]
+        card = _kept_card(file)
+        if card is None or folder / card_file(name, card.id) != file:
+            raise LineageError(
+                f"{file} is not the card that it is named after.",
+                cause="it was changed after it had been kept.",
+                remedy="bring it back from a copy; cards travel with `uni-moe push` and `pull`.",
+            )
+        cards[card.id] = (name, card)
+    return cards
+
+
 def kept_family(folder: Path, model: str) -> list[tuple[str, Card]]:
     """Return a registered model's card and its ancestors' with their names then, in their order.
 
@@ -102,17 +122,7 @@ def kept_family(folder: Path, model: str) -> list[tuple[str, Card]]:
         LineageError: a card is missing, cannot be read, or is not the one that its file is named
             after.
     """
-    cards: dict[str, tuple[str, Card]] = {}
-    for file in sorted(folder.rglob("*.json")):
-        name = file.relative_to(folder).as_posix().rsplit(".", 2)[0]
-        card = _kept_card(file)
-        if card is None or folder / card_file(name, card.id) != file:
-            raise LineageError(
-                f"{file} is not the card that it is named after.",
-                cause="it was changed after it had been kept.",
-                remedy="bring it back from a copy; cards travel with `uni-moe push` and `pull`.",
-            )
-        cards[card.id] = (name, card)
+    cards = kept_cards(folder)
     return sorted((cards[one] for one in ancestors(cards, model)), key=lambda one: one[0])
 
 

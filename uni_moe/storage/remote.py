@@ -24,6 +24,7 @@ from uni_moe.storage.objects import Files, Objects
 NAME, DEFAULT_REGION = "uni-moe", "us-east-1"
 _SECTION = f"'remote \"{NAME}\"'"
 DATA, STORE, MARK = "dvc", "store", "uni-moe-remote"
+_CREDENTIALS = re.compile(":.*@")  # a name and a secret before a host
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 
@@ -184,8 +185,13 @@ def objects_of(root: Path, remote: Remote, part: str) -> Objects:
 
 
 def _check_secret(what: str, address: str) -> None:
-    """Refuse an address with a secret in it, without repeating it."""
-    if "@" in urlsplit(address).netloc or "?" in address:
+    """Refuse an address with a secret in it, without repeating it.
+
+    A secret may hold any sign, a slash among them, and the scheme before it may be forgotten.
+    """
+    _, scheme, rest = address.rpartition("://")
+    is_address = bool(scheme) and ("@" in rest.partition("/")[0] or "#" in rest)
+    if is_address or _CREDENTIALS.search(rest) or "?" in address:
         raise ConfigError(
             f"{what} holds credentials or a query.",
             cause="an address is printed, and stands in a file that others read.",

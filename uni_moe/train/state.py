@@ -298,6 +298,12 @@ def whole_states(folder: Path) -> dict[int, Path]:
     return {_step_of(one): one for one in there if _is_whole(one)}
 
 
+def facts_of(folder: Path) -> dict[str, Any]:
+    """Return the facts that a state keeps beside its tensors."""
+    found: dict[str, Any] = read_json(folder / _FACTS)["facts"]
+    return found
+
+
 def is_told(folder: Path, trace: Trace) -> bool:
     """Say whether a state that is whole is the one that its training's trace tells of."""
     told: object = read_json(folder / _HASHES)

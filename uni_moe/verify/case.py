@@ -18,11 +18,9 @@ from uni_moe.verify.comparable import (
     other_circumstances,
     unknown,
 )
-from uni_moe.verify.family import Family, Member
+from uni_moe.verify.family import PHASES, Family, Member, Moved
 from uni_moe.verify.origins import here_for, routes_for
 from uni_moe.verify.past_params import params_then
-
-PHASES = ("align", "experts", "tune")  # what may be spread over processes
 
 
 @dataclass(frozen=True)
@@ -34,11 +32,12 @@ class Case:
     family: Family
     now: Params
     origins: Mapping[str, Sequence[Origin]]
+    moved: Moved
     say: Callable[[str], None]
 
-    def params_for(self, made: Iterable[Member]) -> dict[str, Any]:
-        """Return the params by which a stage makes these artifacts again."""
-        cards = (one.card for one in self.family.members)
+    def params_for(self, generation: Family, made: Iterable[Member]) -> dict[str, Any]:
+        """Return the params by which a stage makes these artifacts of a generation again."""
+        cards = (one.card for one in generation.members)
         return params_then(self.now, cards, [one.card for one in made])
 
     def obstacles(self, members: Iterable[Member]) -> list[str]:

@@ -1,23 +1,41 @@
-"""A registered model's family: its card and those of all that it was made from, in graph order."""
+"""A registered model's family: its card and those of all that it was made from, in graph order.
+
+Tuning may have gone on from a registered model. What was made after that is a generation.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from uni_moe.records import Card
 
-DATA_STAGES = ("ingest", "validate", "prepare")
+INGEST = "ingest"
+DATA_STAGES = (INGEST, "validate", "prepare")
 REPORTS = "evaluate"  # the stage of the road that judges; `uni-moe judge` is none
-STATES = "states.jsonl"  # what an artifact holds that was trained here
+PHASES = ("align", "experts", "tune")  # what may be spread over processes
+TRAINS = ("foundation", *PHASES)
+STATES = "states.jsonl"  # where what was trained here tells of its states
+STORE = "store/"  # where a parent lay that had been registered before
+Moved = Callable[[str], Sequence[str]]
+"""Says of a registered model which raw data are others now than when it was made."""
 
 
 @dataclass(frozen=True)
 class Member:
-    """An artifact of the family: its name in the workspace when it was made, and its card."""
+    """An artifact of the family: its name in the workspace when it was made, and its card.
+
+    `earlier` is the model of an earlier generation that it belongs to, None in the last one.
+    """
 
     name: str
     card: Card
+    earlier: str | None = None
+
+    @property
+    def label(self) -> str:
+        """Its name for a person: every generation uses the same names."""
+        return self.name if self.earlier is None else f"{self.name} of {self.earlier[:12]}"
 
     @property
     def is_data(self) -> bool:
@@ -27,35 +45,39 @@ class Member:
     @property
     def is_trained(self) -> bool:
         """Whether steps were taken here to make it; a pretrained part was only adopted."""
-        return STATES in self.card.files
+        return self.card.stage.partition("@")[0] in TRAINS and not self.card.results.get(
+            "pretrained"
+        )
 
 
 @dataclass(frozen=True)
 class Family:
-    """A model with its ancestors, parents before children; the report of the same data is last."""
+    """A model with what it was made from, parents before children; its own report is last.
+
+    Where it was tuned from a registered model, `before` is that one's family: the generation before
+    this one. Data that both were made from are in both.
+    """
 
     members: tuple[Member, ...]
+    before: Family | None = None
 
     @property
-    def by_id(self) -> dict[str, Member]:
-        """Card id -> member."""
-        return {one.card.id: one for one in self.members}
+    def model(self) -> str:
+        """The id of the model whose family it is."""
+        return next(one.card.id for one in reversed(self.members) if one.card.stage != REPORTS)
 
     @property
-    def begun_with(self) -> str | None:
-        """The registered model that the model was tuned from; None of one that was assembled."""
-        kept = (
-            parent
-            for one in self.members
-            for name, parent in one.card.parents.items()
-            if name.startswith("store/")
-        )
-        return next(kept, None)
+    def line(self) -> tuple[Family, ...]:
+        """All generations, this one first."""
+        return (self, *(self.before.line if self.before is not None else ()))
 
-    def parents_of(self, one: Member) -> list[Member]:
-        """Return what an artifact was made from."""
-        known = self.by_id
-        return [known[parent] for parent in one.card.parents.values()]
+    @property
+    def everyone(self) -> tuple[Member, ...]:
+        """The members of all generations, each once, parents before children."""
+        found: dict[str, Member] = {}
+        for family in reversed(self.line):
+            found.update({one.card.id: one for one in family.members})
+        return tuple(found.values())
 
     def stages(self, members: Iterable[Member]) -> dict[str, tuple[Member, ...]]:
         """Return stage -> what it makes of these, in an order that can run."""
@@ -66,7 +88,9 @@ class Family:
 
 
 def family_of(
-    ancestors: Sequence[tuple[str, Card]], reports: Sequence[tuple[str, Card]] = ()
+    ancestors: Sequence[tuple[str, Card]],
+    reports: Sequence[tuple[str, Card]] = (),
+    verdicts: Sequence[tuple[str, Card]] = (),
 ) -> Family:
     """Return a family in graph order.
 
@@ -74,13 +98,41 @@ def family_of(
         ancestors: the names and cards of a model and all that it was made from.
         reports: reports about it; the last one that the road made of this family's data alone
             belongs to it.
+        verdicts: of contracts; those on this family's samples alone belong to it.
     """
     known = {card.id for _, card in ancestors}
     made = [one for one in reports if one[1].stage == REPORTS]
     own = [one for one in made if set(one[1].parents.values()) <= known]
     depths = depths_of({card.id: card for _, card in ancestors})
     ordered = sorted(ancestors, key=lambda one: (depths[one[1].id], one[0]))
-    return Family(tuple(Member(name, card) for name, card in [*ordered, *own[-1:]]))
+    family = _down_to(ordered, verdicts, ordered[-1][1].id, is_last=True)
+    return replace(family, members=(*family.members, *(Member(*one) for one in own[-1:])))
+
+
+def _down_to(
+    ordered: Sequence[tuple[str, Card]],
+    verdicts: Sequence[tuple[str, Card]],
+    model: str,
+    *,
+    is_last: bool,
+) -> Family:
+    """Return the family of a model among artifacts that stand in graph order."""
+    cards = {card.id: card for _, card in ordered}
+    inside, begun, waiting = set[str](), list[str](), [model]
+    while waiting:
+        one = waiting.pop()
+        if one in inside:
+            continue
+        inside.add(one)
+        for name, parent in cards[one].parents.items():
+            (begun if name.startswith(STORE) else waiting).append(parent)
+    earlier = None if is_last else model
+    members = [Member(name, card, earlier) for name, card in ordered if card.id in inside]
+    judged = [one for one in verdicts if inside.issuperset(one[1].parents.values())]
+    after = sum(one.card.stage == INGEST for one in members)
+    members[after:after] = [Member(name, card, earlier) for name, card in judged]
+    before = _down_to(ordered, verdicts, begun[0], is_last=False) if begun else None
+    return Family(tuple(members), before)
 
 
 def depths_of(cards: Mapping[str, Card]) -> dict[str, int]:

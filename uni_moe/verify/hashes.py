@@ -9,10 +9,13 @@ from pathlib import Path
 from uni_moe.artifacts import Layout, read_card
 from uni_moe.audit_evidence import audited
 from uni_moe.errors import LineageError
-from uni_moe.records import Card
-from uni_moe.registry.cards import CARDS, kept_family, report_key
+from uni_moe.records import Card, sha256_text
+from uni_moe.registry.cards import CARDS, kept_cards, kept_family, report_key
+from uni_moe.registry.graphs import graph_keys
 from uni_moe.registry.read import Version
+from uni_moe.registry.seen import SEEN, files_told, verdicts_on
 from uni_moe.storage.blobs import LocalFolder
+from uni_moe.storage.sums import differing, sums_of, sums_text
 from uni_moe.verify.family import Family, family_of
 from uni_moe.verify.shelf import Shelf
 from uni_moe.verify.verdict import Finding, Findings
@@ -40,6 +43,7 @@ def check_hashes(layout: Layout, version: Version, *, has_remote: bool) -> Hashe
         found = Findings(unchecked=said) if missing else Findings(bad=said)
         return Hashed(found.and_then(_log(layout, version, has_remote=has_remote)), None)
     found = _members(layout, version, family).and_then(_store(layout, version))
+    found = found.and_then(_seen(layout, family))
     return Hashed(found.and_then(_log(layout, version, has_remote=has_remote)), family)
 
 
@@ -49,8 +53,10 @@ def _family(layout: Layout, version: Version) -> Family:
     Raises:
         LineageError: a card is missing or was changed.
     """
-    ancestors = kept_family(version.folder / CARDS, version.model)
-    return family_of(ancestors, list(_reports(layout, version)))
+    folder = version.folder / CARDS
+    ancestors, kept = kept_family(folder, version.model), kept_cards(folder)
+    verdicts = sorted(verdicts_on(kept, [card.id for _, card in ancestors]))
+    return family_of(ancestors, list(_reports(layout, version)), [kept[one] for one in verdicts])
 
 
 def _reports(layout: Layout, version: Version) -> Iterator[tuple[str, Card]]:
@@ -65,14 +71,14 @@ def _reports(layout: Layout, version: Version) -> Iterator[tuple[str, Card]]:
 def _members(layout: Layout, version: Version, family: Family) -> Findings:
     """Check every artifact of the family that is kept somewhere."""
     shelf, checked, bad, gone = Shelf(layout), list[str](), list[Finding](), list[Finding]()
-    for one in family.members:
+    for one in family.everyone:
         copy = shelf.copy_of(one, version.model)
         if copy is None:
-            gone.append(Finding(one.name, "its bytes are not kept here any more, only its card"))
+            gone.append(Finding(one.label, "its bytes are not kept here any more, only its card"))
         elif wrong := copy.wrong(one.card):
-            bad.append(Finding(one.name, f"{copy.where} is not what its card says: {_few(wrong)}"))
+            bad.append(Finding(one.label, f"{copy.where} is not what its card says: {_few(wrong)}"))
         else:
-            checked.append(one.name)
+            checked.append(one.label)
     return Findings(tuple(checked), tuple(bad), tuple(gone))
 
 
@@ -93,6 +99,22 @@ def _store(layout: Layout, version: Version) -> Findings:
     return Findings(tuple(checked), tuple(bad))
 
 
+def _seen(layout: Layout, family: Family) -> Findings:
+    """Hold what the store keeps of the samples that members saw to their cards."""
+    store, checked, bad = LocalFolder(layout.store), list[str](), list[Finding]()
+    for one in family.everyone:
+        key = f"{SEEN}/{one.card.id}"
+        if not store.has(key):
+            continue
+        told = {file: one.card.files[file] for file in files_told(one.card)}
+        if wrong := differing(sums_of(store.place(key)), told):
+            what = f"not what the card of {one.label} says: {_few(wrong)}"
+            bad.append(Finding(f"store/{key}", what))
+        else:
+            checked.append(f"store/{key}")
+    return Findings(tuple(checked), tuple(bad))
+
+
 def _named(folder: Path, version: Version) -> bool:
     """Say whether a folder of the store holds what its name tells; only artifacts have a card.
 
@@ -101,6 +123,8 @@ def _named(folder: Path, version: Version) -> bool:
     """
     if folder.name == "model":
         return read_card(folder).id == version.model
+    if folder.match(graph_keys("*", "") + "*"):
+        return folder.name.endswith(f"-{sha256_text(sums_text(sums_of(folder)))[:12]}")
     return not folder.match(report_key("*")) or folder.name == report_key(read_card(folder).id)
 
 

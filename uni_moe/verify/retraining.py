@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from uni_moe.artifacts import CARD, Layout, write_text
-from uni_moe.train.state import StateStore, is_told, rows_of, states_in, whole_states
+from uni_moe.train.state import StateStore, facts_of, is_told, rows_of, states_in, whole_states
 from uni_moe.verify.case import Case
-from uni_moe.verify.family import STATES, Member
+from uni_moe.verify.family import STATES, Family, Member
 from uni_moe.verify.intervals import Interval, chance, covered, draw, intervals_of, stretches
 from uni_moe.verify.past_params import paths_in
 from uni_moe.verify.remaking import compared
@@ -30,6 +30,7 @@ class Training:
     `kept` holds the states that are still there: step -> the folder.
     """
 
+    generation: Family
     made: Member
     rows: Rows
     inputs: Mapping[str, Copy]
@@ -43,7 +44,7 @@ class Training:
     @property
     def intervals(self) -> list[Interval]:
         """What lies between its recorded states."""
-        return intervals_of(self.made.name, self.rows, self.steps)
+        return intervals_of(self.made.label, self.rows, self.steps)
 
 
 def retrain(case: Case, count: int | None, seed: int) -> Findings:
@@ -52,10 +53,9 @@ def retrain(case: Case, count: int | None, seed: int) -> Findings:
     Raises:
         StageError: a training could not go on.
     """
-    trainings, gone = _trainings(case)
-    obstacles = case.obstacles([one.made for one in trainings.values()])
-    if obstacles:
-        return Findings(unchecked=gone, not_comparable=tuple(obstacles))
+    trainings, others = _trainings(case)
+    if not trainings and others.not_comparable:
+        return others
     every = [interval for one in trainings.values() for interval in one.intervals]
     kept = {name: sorted(one.kept) for name, one in trainings.items()}
     drawn = draw(every, len(every) if count is None else count, seed)
@@ -63,12 +63,12 @@ def retrain(case: Case, count: int | None, seed: int) -> Findings:
     through = covered(every, trained)
     promise = Drawn(len(drawn), len(every), len(through), seed, chance(every, len(drawn), kept))
     case.say(promise.text)
-    found = Findings(unchecked=gone, drawn=promise)
+    found = replace(others, drawn=promise)
     for number, stretch in enumerate(trained, 1):
         case.say(f"{number} of {len(trained)}: {stretch.text}")
         training = trainings[stretch.training]
         found = found.and_then(_trained_again(case, training, stretch))
-        if found.bad or found.not_comparable:
+        if found.bad or found.not_comparable != others.not_comparable:
             return found
     return found
 
@@ -79,26 +79,42 @@ def first_difference(told: Rows, found: Rows, stretch: Interval) -> int | None:
     return next((step for step in steps if found.get(step) != told[step]), None)
 
 
-def _trainings(case: Case) -> tuple[dict[str, Training], tuple[Finding, ...]]:
+def _trainings(case: Case) -> tuple[dict[str, Training], Findings]:
     """Return the trainings that can be repeated, in graph order, and why others cannot."""
-    shelf, found, gone = Shelf(case.layout), dict[str, Training](), list[Finding]()
-    for one in case.family.members:
+    found, others = dict[str, Training](), Findings()
+    for generation in reversed(case.family.line):
+        ours, gone = _trainings_of(case, generation)
+        obstacles = case.obstacles([one.made for one in ours])
+        if not obstacles:
+            found |= {one.made.label: one for one in ours}
+        others = others.and_then(Findings(unchecked=gone, not_comparable=tuple(obstacles)))
+    return found, others
+
+
+def _trainings_of(case: Case, generation: Family) -> tuple[list[Training], tuple[Finding, ...]]:
+    shelf, model = Shelf(case.layout), case.version.model
+    known = {one.card.id: one for one in case.family.everyone}
+    found, gone = list[Training](), list[Finding]()
+    for one in generation.members:
         if not one.is_trained:
             continue
-        copy = shelf.copy_of(one, case.version.model)
+        copy = shelf.copy_of(one, model)
         parents = {
-            p.name: shelf.copy_of(p, case.version.model) for p in case.family.parents_of(one)
+            name: shelf.copy_of(known[parent], model) for name, parent in one.card.parents.items()
         }
         inputs = {name: parent for name, parent in parents.items() if parent is not None}
         lacking = sorted(parents.keys() - inputs.keys())
         if copy is None:
-            gone.append(Finding(one.name, "it is not kept here, nor what it tells of its states"))
+            gone.append(Finding(one.label, "it is not kept here, nor what it tells of its states"))
+        elif STATES not in copy.files:
+            gone.append(Finding(one.label, "it tells of no state, so no interval can be compared"))
         elif lacking:
             what = f"its input is not kept here: {', '.join(lacking)}; grade 3 makes it again"
-            gone.append(Finding(one.name, what))
+            gone.append(Finding(one.label, what))
         else:
             rows = rows_of(copy.files[STATES])
-            found[one.name] = Training(one, rows, inputs, _kept(case.layout, one, rows))
+            kept = _kept(case.layout, one, rows)
+            found.append(Training(generation, one, rows, inputs, kept))
     return found, tuple(gone)
 
 
@@ -113,15 +129,22 @@ def _kept(layout: Layout, one: Member, rows: Rows) -> dict[int, Path]:
                 step: place
                 for step, place in there.items()
                 if step in told and told[step].row == rows.get(step) and is_told(place, told[step])
+                if _skipped_alike(place, one)
             }
     return found
+
+
+def _skipped_alike(place: Path, one: Member) -> bool:
+    """Say whether a state left out the steps that its artifact tells of, as far as it had come."""
+    skipped = list(facts_of(place).get("skipped", ()))
+    return skipped == list(one.card.results.get("skipped_steps", ()))[: len(skipped)]
 
 
 def _trained_again(case: Case, training: Training, stretch: Interval) -> Findings:
     made, told = training.made, training.rows
     with beside(case.layout.root) as folder:
         scratch = Scratch(folder, case.layout.root)
-        params = case.params_for([made])
+        params = case.params_for(training.generation, [made])
         scratch.link(paths_in(params))
         for name, copy in training.inputs.items():
             copy.write(folder / name)
@@ -176,7 +199,7 @@ def lay_state(kept: Path, step: int, layout: Layout) -> None:
 
 def _bad(case: Case, training: Training, step: int, found: Mapping[str, Any] | None) -> Findings:
     """Name the interval that ends in a state that is another one."""
-    name, told = training.made.name, training.rows[step]
+    name, told = training.made.label, training.rows[step]
     interval = next(one for one in training.intervals if one.end == step)
     which = [key for key in told if found is None or found.get(key) != told[key]]
     what = (

@@ -13,7 +13,7 @@ from uni_moe.errors import LineageError
 from uni_moe.registry import read
 from uni_moe.registry.read import Version
 from uni_moe.storage.remote import read_remote
-from uni_moe.verify.family import REPORTS, Family
+from uni_moe.verify.family import REPORTS, Family, Moved
 from uni_moe.verify.hashes import check_hashes
 from uni_moe.verify.verdict import GRADES, Finding, Findings, Verification
 
@@ -29,8 +29,14 @@ class Wish:
     seed: int
 
 
-def verify(
-    layout: Layout, name: str | None, wish: Wish, *, who: str, say: Callable[[str], None]
+def verify(  # noqa: PLR0913 - a verification has this much around it
+    layout: Layout,
+    name: str | None,
+    wish: Wish,
+    *,
+    who: str,
+    say: Callable[[str], None],
+    moved: Moved,
 ) -> Verification:
     """Verify a version, the champion where no name is given; every grade begins with grade 0.
 
@@ -47,13 +53,18 @@ def verify(
     found = hashed.found
     if wish.grade and hashed.family is not None and not found.bad:
         say(f"grade {wish.grade}: {GRADES[wish.grade]}")
-        found = found.and_then(_further(layout, version, hashed.family, wish, say))
+        found = found.and_then(_further(layout, version, hashed.family, wish, moved, say))
     done = Verification(version.number, version.model, wish.grade, found)
     return done.noted(_told(layout, done, who))
 
 
-def _further(
-    layout: Layout, version: Version, family: Family, wish: Wish, say: Callable[[str], None]
+def _further(  # noqa: PLR0913 - all that a grade above 0 is given
+    layout: Layout,
+    version: Version,
+    family: Family,
+    wish: Wish,
+    moved: Moved,
+    say: Callable[[str], None],
 ) -> Findings:
     """Run what grades above 0 run; torch is imported here, grade 0 needs none."""
     from uni_moe.verify.case import Case
@@ -61,17 +72,13 @@ def _further(
     from uni_moe.verify.remaking import remake
     from uni_moe.verify.retraining import retrain
 
-    begun = family.begun_with
-    if begun is not None:
-        what = f"it was tuned from {begun[:12]}, which is verified by itself; grade 0 alone goes on"
-        return Findings(unchecked=(Finding(layout.name_of(layout.model), what),))
     now = load_params(layout.params)
-    case = Case(layout, version, family, now, origins_in(layout), say)
+    case = Case(layout, version, family, now, origins_in(layout), moved, say)
     if wish.grade == 2:
         return retrain(case, wish.intervals, wish.seed)
     if wish.grade == 1:
-        return remake(case, [one for one in family.members if one.is_data])
-    return _unjudged(layout, family).and_then(remake(case, family.members))
+        return remake(case, lambda one: one.is_data)
+    return _unjudged(layout, family).and_then(remake(case, lambda _: True))
 
 
 def _unjudged(layout: Layout, family: Family) -> Findings:

@@ -1,12 +1,13 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 from dvc.repo.index import Index
 
-from flows.dvc import failure, lock_on, plan_stages, run_module
+from flows.dvc import changed_since, failure, lock_on, plan_stages, run_module
 from flows.locks import release_dead_locks
 from uni_moe.errors import StageError
 from uni_moe.workspace import make_workspace
@@ -156,3 +157,28 @@ def test_a_plan_reads_the_graph_once(tmp_path, monkeypatch):
     monkeypatch.setattr(Index, "from_file", classmethod(counted))
     assert len(plan_stages(make_workspace(tmp_path / "space", "smoke")).stages) == 21
     assert len(read) == 1
+
+
+def test_raw_data_are_known_to_be_others_than_a_lock_tells(tmp_path):
+    root = make_workspace(tmp_path / "space", "smoke")
+    (root / "other").mkdir()
+    (root / "other/a.txt").write_text("first")
+    (root / "stage.py").write_text("pass")
+    graph = """
+stages:
+  ingest:
+    cmd: mkdir -p out
+    deps: [other, stage.py]
+    outs: [out]
+"""
+    (root / "dvc.yaml").write_text(graph)
+    run_module("dvc", ["repro"], root, name="ingest", environment={}, say=print)
+    lock = (root / "dvc.lock").read_text()
+    assert changed_since(root, lock, "ingest") == []
+    (root / "stage.py").write_text("import os")
+    assert changed_since(root, lock, "ingest") == []
+    (root / "other/b.txt").write_text("second")
+    assert changed_since(root, lock, "ingest") == ["other is another one"]
+    shutil.rmtree(root / "other")
+    assert changed_since(root, lock, "ingest") == ["other is gone"]
+    assert changed_since(root, "stages: {}", "ingest") == []

@@ -37,6 +37,7 @@ def test_a_bucket_holds_dvcs_data_and_our_store_side_by_side(url):
 
 
 def test_a_folder_is_read_as_seen_from_here():
+    assert parse("/mnt/me@home/a#b").url == "/mnt/me@home/a#b"
     assert parse("../nas").url == "/nas"
     assert parse("/nas/store").for_dvc() == {"url": "/nas/store/dvc", "verify": "true"}
 
@@ -47,6 +48,13 @@ def test_a_folder_is_read_as_seen_from_here():
         ("s3://me:planted@buck/a", None),
         ("s3://buck/a", "http://me:planted@host:9000"),
         ("s3://buck/a?X-Amz-Signature=planted", None),
+        ("s3://me:plan/planted@buck/a", None),
+        ("s3://buck/a#planted", None),
+        ("me:planted@host/buck", None),
+        ("me:plan/planted@host/buck", None),
+        ("s3://buck", "me:planted@host:9000"),
+        ("s3://buck", "http://me:plan/planted@host:9000"),
+        ("s3://buck", "http://host:9000#planted"),
         ("s3://Bu", None),
         ("s3://", None),
         ("gs://buck", None),

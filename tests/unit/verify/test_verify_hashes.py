@@ -14,11 +14,13 @@ from uni_moe.audit_evidence import audited
 from uni_moe.audit_log import log_file, read_log
 from uni_moe.cli import main
 from uni_moe.errors import LineageError
+from uni_moe.records import sha256_text
 from uni_moe.registry import read
 from uni_moe.registry.forgetting import forget
 from uni_moe.registry.promoting import promote
 from uni_moe.registry.write import register
 from uni_moe.storage.blobs import LocalFolder
+from uni_moe.storage.sums import sums_of, sums_text
 from uni_moe.verify.verifying import Wish, verify
 
 
@@ -41,7 +43,7 @@ def say(layout, *words):
 
 
 def checked(layout, name=None):
-    return verify(layout, name, Wish(0, None, 0), who="ada", say=lambda _: None)
+    return verify(layout, name, Wish(0, None, 0), who="ada", say=lambda _: None, moved=list)
 
 
 def flip(file):
@@ -111,11 +113,14 @@ def test_a_lock_that_the_store_keeps_beside_a_model_has_no_card_and_is_checked(l
     folder = layout.root / "lock"
     folder.mkdir()
     (folder / "dvc.lock").write_text("stages: {}")
-    key = f"{read.find(layout, '2').model}/graph-0123456789ab-0123456789ab"
+    name = sha256_text(sums_text(sums_of(folder)))[:12]
+    key = f"{read.find(layout, '2').model}/graph-0123456789ab-{name}"
     LocalFolder(layout.store).put_folder(key, folder)
     assert checked(layout).found.bad == ()
     (layout.store / key / "dvc.lock").write_text("other")
     assert checked(layout).found.bad[0].text == f"store/{key}: not as its sums say: dvc.lock"
+    (layout.store / f"{key}.sha256").write_text(sums_text(sums_of(layout.store / key)))
+    assert checked(layout).found.bad[0].text == f"store/{key}: it is another artifact"
 
 
 def test_an_artifact_that_is_gone_is_said(layout):

@@ -55,8 +55,48 @@ def test_parents_stand_before_children_whatever_they_are_called():
     assert [one.name for one in family.members] == order
     assert list(family.stages(family.members))[:2] == ["ingest", "prepare@image"]
     assert [one.is_data for one in family.members] == [True, True, False, False, False]
-    assert [one.name for one in family.members if one.is_trained] == ["a/align"]
-    assert [one.name for one in family.parents_of(family.members[-1])] == ["a/corpus", "a/experts"]
+    trained = [one.name for one in family.members if one.is_trained]
+    assert trained == ["a/align", "a/experts", "a/model"]
+
+
+def test_a_part_that_was_only_adopted_was_not_trained_and_whoever_hides_its_states_was():
+    adopted = ("a/image", card("foundation@image", results={"pretrained": True}))
+    tiny = ("a/audio", card("foundation@audio"))
+    model = ("a/model", card("tune", [adopted, tiny]))
+    trained = [one.name for one in family_of([adopted, tiny, model]).members if one.is_trained]
+    assert trained == ["a/audio", "a/model"]
+
+
+def test_a_verdict_of_the_contract_on_these_samples_alone_is_of_the_family():
+    own = ("a/contract", card("validate", [SAMPLES], results={"kept": True}))
+    other = ("a/contract", card("validate", [SAMPLES, ("a/more", card("ingest", code="d"))]))
+    everything = [MODEL, ALIGN, EXPERT, CORPUS, SAMPLES]
+    names = [one.name for one in family_of(everything, verdicts=[own, other]).members]
+    assert names[:3] == ["a/samples", "a/contract", "a/corpus"]
+    assert len(names) == len(everything) + 1
+
+
+def test_generations_of_a_model_that_was_tuned_again_share_data_and_no_names():
+    corpus = ("a/corpus", card("prepare@image", [SAMPLES], results={"examples": 9}))
+    base = ("store/m/model", MODEL[1])
+    second = ("a/model", card("tune", [corpus, base]))
+    third = ("a/model", card("tune", [corpus, ("store/n/model", second[1])]))
+    known = [third, second, corpus, MODEL, ALIGN, EXPERT, CORPUS, SAMPLES]
+    report = ("a/report", card("evaluate", [third, corpus]))
+    last, middle, first = family_of(known, [report]).line
+    assert [one.card for one in last.members] == [SAMPLES[1], corpus[1], third[1], report[1]]
+    assert [one.card for one in middle.members] == [SAMPLES[1], corpus[1], second[1]]
+    assert first.members[-1].label == f"a/model of {MODEL[1].id[:12]}"
+    assert last.members[-2].label == "a/model"
+    everyone = [one.card.id for one in last.everyone]
+    assert sorted(everyone) == sorted(one.id for _, one in [*known, report])
+    places = {one: place for place, one in enumerate(everyone)}
+    cards = [one.card for one in last.everyone]
+    assert all(places[p] < places[c.id] for c in cards for p in c.parents.values())
+    labels = {one.card.id: one.label for one in last.everyone}
+    assert labels[corpus[1].id] == "a/corpus"
+    assert labels[CORPUS[1].id] == f"a/corpus of {MODEL[1].id[:12]}"
+    assert len(set(labels.values())) == len(labels)
 
 
 def test_the_report_that_read_other_data_is_not_of_the_family():

@@ -137,7 +137,8 @@ def test_whatever_is_killed_in_the_middle_nothing_is_lost_or_doubled(up, home, w
 
 def test_two_runs_at_once_make_what_they_make_one_after_the_other(up, home, tmp_path):
     words = ("retrain", "eight", "seed=8"), ("retrain", "nine", "seed=9")
-    known = {version.model for version in read.models(home)}
+    known, before = {version.model for version in read.models(home)}, facts(home)
+    ended_before = {run["id"] for run in up.runs()}
     (home.root / HOLD).touch()
     for told in words:
         command(home.root, *told)
@@ -145,14 +146,17 @@ def test_two_runs_at_once_make_what_they_make_one_after_the_other(up, home, tmp_
     until(lambda: len(tunings(home, "running")) == 2, "two trainings at once")
     (home.root / HOLD).unlink()
     until(lambda: not up.runs("RUNNING", "PENDING", "SCHEDULED"), "their end")
+    states = [run["state"]["name"] for run in up.runs() if run["id"] not in ended_before]
+    assert states == ["Completed"] * 2
+    assert facts(home) == one_more(one_more(before))
     after = make_home(tmp_path / "after")
     for name in ("data/raw.json", "data_contracts/manifest.yaml"):
         shutil.copy(home.root / name, after.root / name)
     for told in words:
-        command(after.root, *told, "--wait", server=up.url)
+        command(after.root, *told, "--wait")
     ours = {key: value for key, value in contents(home).items() if key.split("/")[0] not in known}
     assert ours == contents(after)
-    assert len(tunings(after, "done")) == 2
+    assert facts(after) == (2, 2, 2)
 
 
 def tunings(layout, status):
@@ -164,11 +168,11 @@ def tunings(layout, status):
 
 
 def contents(layout):
-    """Return every file of every registered model, by its content."""
+    """Return every file of every registered model and its report, by its content."""
     return {
         file.relative_to(layout.store).as_posix(): file.read_bytes()
         for file in layout.store.rglob("*")
-        if file.is_file() and "/model/" in file.as_posix()
+        if file.is_file() and file.parent.name.startswith(("model", "report-"))
     }
 
 

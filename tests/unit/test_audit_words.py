@@ -127,7 +127,10 @@ def test_an_ambiguous_name_is_refused_by_the_gate_with_those_it_may_mean(
     monkeypatch.setattr(read, "models", lambda _: known)
     before = state(layout)
     assert say(layout, "promote", "abcd", "--why", "x") == 2
-    assert f"names 2 registered models: 1 ({known[0].model[:12]}), 2 (" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert f"names 2 registered models: 1 ({known[0].model[:12]}), 2 (" in told
+    assert "cause:" in told
+    assert "remedy:" in told
     assert state(layout) == before
 
 

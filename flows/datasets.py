@@ -34,6 +34,10 @@ Say = Callable[[str], None]
 _LACKS = "do not exist neither locally nor on remote"
 
 
+class LackingError(StoreError):
+    """DVC found data neither here nor there."""
+
+
 @dataclass(frozen=True)
 class Lost:
     """Data of a registered model that neither the remote holds nor our cache."""
@@ -69,22 +73,34 @@ def push_data(layout: Layout, remote: Remote, say: Say, *, verify: bool) -> list
     kept = Kept(own.roots.union(_apart(layout), *versions.values()), own.cache)
     left = _mend_data(store, kept, say) if verify else ()
     before = names_in(store)
-    if (layout.root / LOCK).is_file():
-        let_dvc("push", layout.root, remote, say)
+    lacks = _dvc_push(layout.root, remote, say)
     arrived = send_rest(store, kept, before)
     if arrived.sent:
         say(f"data: {len(arrived.sent)} file(s) of other runs and versions sent")
+    if lacks is not None:
+        raise lacks
     _check_arrived(arrived, own)
     if verify:
         _check_data(store, kept, left)
     return _lost(arrived, versions)
 
 
+def _dvc_push(root: Path, remote: Remote, say: Say) -> LackingError | None:
+    """Let DVC push what the workspace's own lock names; return what it found nowhere."""
+    try:
+        if (root / LOCK).is_file():
+            let_dvc("push", root, remote, say)
+    except LackingError as error:  # the data of other versions can still arrive
+        return error
+    return None
+
+
 def let_dvc(word: str, root: Path, remote: Remote, say: Say) -> None:
     """Let DVC push or pull what `dvc.lock` names.
 
     Raises:
-        StoreError: DVC could not, or found data neither here nor there.
+        LackingError: it found data neither here nor there.
+        StoreError: it could not.
     """
     known = credentials_of(root).environment() if remote.is_s3 else {}
     said: list[str] = []
@@ -181,16 +197,16 @@ def _check_data(store: Objects, kept: Kept, left: tuple[str, ...]) -> None:
         )
 
 
-def _lacking(word: str) -> StoreError:
+def _lacking(word: str) -> LackingError:
     """Return the error of data that are neither here nor there."""
     if word == "push":
-        return StoreError(
+        return LackingError(
             f"DVC could not push all data: its cache lacks files that {LOCK} names.",
             cause="the cache was cleared, or belongs to another machine.",
             remedy="let `dvc commit` take up artifacts/, or `dvc repro` make them again; then "
             "`uni-moe push`.",
         )
-    return StoreError(
+    return LackingError(
         f"DVC could not pull all data: the remote lacks files that {LOCK} names.",
         cause="the push that should have sent them did not end well, or they were removed there.",
         remedy="give `uni-moe push --verify` where they are, then `uni-moe pull` here; or let "

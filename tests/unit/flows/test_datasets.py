@@ -1,5 +1,6 @@
 """A push sends the data of every version that is registered here, whichever lock names them."""
 
+import hashlib
 import shutil
 
 import pytest
@@ -108,3 +109,20 @@ def test_a_flipped_bit_on_the_way_is_told_at_once(here, monkeypatch):
             push(here.root, silent)
     push(here.root, silent, verify=True)
     assert data_of_versions(here) == in_remote(here)
+
+
+def test_what_todays_lock_has_lost_keeps_no_other_version_from_arriving(here):
+    cache = here.root / ".dvc/cache/files/md5"
+    today = named_by(here.root / "dvc.lock", cache)
+    earlier = {
+        md5
+        for file in here.store.glob("*/graph-*/dvc.lock")
+        for md5 in named_by(file, cache)
+        if file.read_text() != (here.root / "dvc.lock").read_text()
+    }
+    md5 = hashlib.md5((here.model / "content.bin").read_bytes()).hexdigest()
+    assert md5 in today - earlier
+    (cache / md5[:2] / md5[2:]).unlink()
+    with pytest.raises(StoreError, match="its cache lacks files"):
+        push(here.root, silent)
+    assert earlier <= in_remote(here)

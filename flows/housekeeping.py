@@ -18,7 +18,8 @@ from uni_moe.alone import nobody_else
 from uni_moe.artifacts import Layout
 from uni_moe.audit import Asked
 from uni_moe.housekeeping.acting import act_here, act_there
-from uni_moe.housekeeping.here import known, plan_data, plan_here
+from uni_moe.housekeeping.data import plan_data
+from uni_moe.housekeeping.here import known, plan_here
 from uni_moe.housekeeping.plan import Plan
 from uni_moe.housekeeping.there import plan_there
 from uni_moe.machine import Machine

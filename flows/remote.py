@@ -6,10 +6,11 @@ import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
-from flows.dvc import keep_remote, kept_data, plan_stages, run_module
+from flows.datasets import Lost, let_dvc, lost_data, push_data
+from flows.dvc import keep_remote, plan_stages
 from uni_moe.alone import only_one
 from uni_moe.artifacts import CARD, Layout, verified_card
-from uni_moe.errors import ConfigError, StageError, StoreError, bullets
+from uni_moe.errors import ConfigError
 from uni_moe.registry import indexing, read
 from uni_moe.registry.graphs import LOCK
 from uni_moe.registry.travel import (
@@ -20,13 +21,11 @@ from uni_moe.registry.travel import (
     is_buried,
     send,
 )
-from uni_moe.storage.dvc_data import absent, data_of, remove_spoilt, still_wrong
 from uni_moe.storage.remote import (
     NAME,
     Remote,
     check_folder,
     check_told,
-    credentials_of,
     make_folder,
     objects_of,
     open_store,
@@ -35,7 +34,6 @@ from uni_moe.storage.remote import (
 from uni_moe.storage.turns import TURNS, at_work
 
 Say = Callable[[str], None]
-_LACKS = "do not exist neither locally nor on remote"
 
 
 def set_remote(root: Path, remote: Remote) -> None:
@@ -74,13 +72,14 @@ def the_remote(root: Path) -> Remote:
 
 
 def push_if_set(root: Path, say: Say) -> None:
-    """Copy a workspace to its remote, if it has one.
+    """Copy a workspace to its remote, if it has one; say which earlier data are lost.
 
     Raises:
         UniMoeError: the copy did not arrive; the next one goes on from there.
     """
     if read_remote(root) is not None:
-        push(root, say)
+        for one in _push(root, say, verify=False):
+            say(f"note: {one.text()}")
 
 
 def push(root: Path, say: Say, *, verify: bool = False) -> None:
@@ -88,20 +87,23 @@ def push(root: Path, say: Say, *, verify: bool = False) -> None:
 
     Raises:
         LineageError: the remote keeps other content under a key, or ours was changed.
-        StoreError: the remote cannot be reached, refuses, or is full; or it holds data that is
-            wrong and cannot be sent again from here.
+        StoreError: the remote cannot be reached, refuses, or is full; or it lacks data of a
+            version, or holds data that is wrong, and they cannot be sent from here.
     """
+    lost = _push(root, say, verify=verify)
+    if lost:
+        raise lost_data(lost)
+
+
+def _push(root: Path, say: Say, *, verify: bool) -> list[Lost]:
+    """Copy a workspace to its remote; return whose data are neither there nor here."""
     remote, layout = the_remote(root), Layout(root)
     check_folder(remote)
     settled = _settled(root, say)
     with only_one(layout, "push"), at_work(objects_of(root, remote, TURNS), "push"):
         sent = send(layout, open_store(root, remote), say, settled=settled, verify=verify)
         say(f"records and models: {sent} folders {'verified' if verify else 'sent'}")
-        left = _mend_data(root, remote, say) if verify else ()
-        if (root / LOCK).is_file():
-            _dvc(root, remote, "push", say)
-        if verify:
-            _check_data(root, remote, left)
+        return push_data(layout, remote, say, verify=verify)
 
 
 def pull(root: Path, model: str | None, say: Say, *, everything: bool = False) -> None:
@@ -156,37 +158,9 @@ def pull_data(root: Path, say: Say) -> None:
         LineageError: an artifact is not what its card says.
         StoreError: the remote cannot be reached, or lacks data.
     """
-    _dvc(root, the_remote(root), "pull", say)
+    let_dvc("pull", root, the_remote(root), say)
     for folder in sorted(file.parent for file in Layout(root).artifacts.rglob(CARD)):
         verified_card(folder)
-
-
-def _mend_data(root: Path, remote: Remote, say: Say) -> tuple[str, ...]:
-    """Remove wrong data that will be sent again; return what is wrong and stays."""
-    spoilt = remove_spoilt(data_of(root, remote), kept_data(root))
-    for name in spoilt.removed:
-        say(f"  {name} in DVC's part of the remote is wrong; it is sent again")
-    for name in spoilt.left:
-        say(f"  {name} in DVC's part of the remote is wrong; it is not in our cache, and stays")
-    return spoilt.left
-
-
-def _check_data(root: Path, remote: Remote, left: tuple[str, ...]) -> None:
-    """Tell what a push could not mend.
-
-    Raises:
-        StoreError: wrong data stayed in the remote, or data that our lock names is not there.
-    """
-    store = data_of(root, remote)
-    wrong, lacking = still_wrong(store, left), absent(store, kept_data(root))
-    if wrong or lacking:
-        named = [f"{name} is wrong" for name in wrong] + [f"{name} is absent" for name in lacking]
-        raise StoreError(
-            f"DVC's part of the remote is not whole.{bullets(named)}",
-            cause=f"the bytes are not in this workspace's cache, or {LOCK} does not name them.",
-            remedy="give `uni-moe push --verify` where the cache is whole, or on the version that "
-            "made them; nothing of them was removed.",
-        )
 
 
 def _settled(root: Path, say: Say) -> bool:
@@ -206,47 +180,3 @@ def _able(remote: Remote) -> None:
             cause="its part for S3 is not installed.",
             remedy='install it: `pip install -e ".[s3]"`, or `make setup`.',
         )
-
-
-def _dvc(root: Path, remote: Remote, word: str, say: Say) -> None:
-    """Let DVC push or pull what `dvc.lock` names."""
-    known = credentials_of(root).environment() if remote.is_s3 else {}
-    said: list[str] = []
-
-    def hear(line: str) -> None:
-        said.append(line)
-        say(line)
-
-    say(f"data: dvc {word}")
-    failure = None
-    try:
-        run_module(
-            "dvc", [word, "--remote", NAME], root, name=f"dvc {word}", environment=known, say=hear
-        )
-    except StageError as error:
-        failure = error
-    if any(_LACKS in line for line in said):  # DVC may only warn, and call it up to date
-        raise _lacking(word) from failure
-    if failure is not None:
-        raise StoreError(
-            f"DVC could not {word} the data. {failure.what}",
-            cause="the lines above say it; records and models had arrived before.",
-            remedy=f"mend it, then `uni-moe {word}`; what has arrived is not copied again.",
-        ) from failure
-
-
-def _lacking(word: str) -> StoreError:
-    """Return the error of data that DVC neither found here nor there."""
-    if word == "push":
-        return StoreError(
-            f"DVC could not push all data: its cache lacks files that {LOCK} names.",
-            cause="the cache was cleared, or belongs to another machine.",
-            remedy="let `dvc commit` take up artifacts/, or `dvc repro` make them again; then "
-            "`uni-moe push`.",
-        )
-    return StoreError(
-        f"DVC could not pull all data: the remote lacks files that {LOCK} names.",
-        cause="the push that should have sent them did not end well, or they were removed there.",
-        remedy="give `uni-moe push --verify` where they are, then `uni-moe pull` here; or let "
-        "`dvc repro` make them again.",
-    )

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from flows.dvc import changed_since, checkout, plan_stages, share_cache
 from flows.remote import pull_data, pull_records
+from uni_moe.alone import beside_others
 from uni_moe.artifacts import CARD, Layout, read_card, verified_card, write_text
 from uni_moe.config import load_params
 from uni_moe.errors import ConfigError, LineageError, bullets
@@ -48,8 +49,14 @@ def restore(layout: Layout, model: str | None, into: Path, say: Say) -> Restored
         ConfigError: the folder holds something.
         LineageError: there is no such version, what it was made by is not kept, or an artifact
             that comes back is another one or lacks.
+        StageError: a process has the workspace for itself.
         StoreError: the remote cannot be reached or lacks data.
     """
+    with beside_others(layout):
+        return _restore(layout, model, into, say)
+
+
+def _restore(layout: Layout, model: str | None, into: Path, say: Say) -> Restored:
     version, kept = _found(layout, model, say)
     if into.exists() and any(into.iterdir()):
         raise ConfigError(

@@ -33,7 +33,7 @@ def only_one(layout: Layout, name: str) -> Iterator[None]:
     Raises:
         StageError: another process is at it, or has the workspace for itself.
     """
-    with _working(layout), one_standing(layout, name):
+    with beside_others(layout), one_standing(layout, name):
         yield
 
 
@@ -61,7 +61,7 @@ def first_free(layout: Layout, names: Iterable[str]) -> Iterator[str]:
     Raises:
         StageError: a process has the workspace for itself.
     """
-    with _working(layout):
+    with beside_others(layout):
         for name in names:
             with _held(layout, name, fcntl.LOCK_EX, patience_s=0) as busy:
                 if busy is None:
@@ -89,7 +89,7 @@ def in_turn(layout: Layout, name: str) -> Iterator[None]:
 
 @contextmanager
 def nobody_else(layout: Layout) -> Iterator[None]:
-    """Keep stages, runs and copies from beginning in a workspace, also those it never had.
+    """Keep stages, runs, copies and decisions from beginning in a workspace, also new ones.
 
     Raises:
         StageError: another process is at work.
@@ -98,7 +98,7 @@ def nobody_else(layout: Layout) -> Iterator[None]:
         if file is not None:
             raise StageError(
                 f"Another process runs {_at_work(layout)} in this workspace.",
-                cause="a stage, a run, a push or a pull has not ended yet.",
+                cause="a stage, a run, a push, a pull, a decision or a restore has not ended yet.",
                 remedy=f"wait for it or stop it: `fuser {file}` names it.",
             )
         yield
@@ -110,8 +110,12 @@ def _at_work(layout: Layout) -> str:
 
 
 @contextmanager
-def _working(layout: Layout) -> Iterator[None]:
-    """Be one of those at work."""
+def beside_others(layout: Layout) -> Iterator[None]:
+    """Be one of those at work, so that nobody has the workspace for himself meanwhile.
+
+    Raises:
+        StageError: somebody has.
+    """
     with _held(layout, _WORK, fcntl.LOCK_SH) as file:
         if file is not None:
             raise StageError(

@@ -15,12 +15,15 @@ from tests.stores.database_front import database_front
 from tests.stores.front import fronted
 from tests.stores.postgres import postgres_server
 from tests.stores.servers import swift
-from tests.stores.workspace import register_one
+from tests.stores.workspace import data_of_versions, register_one
 from tests.unit.registry.workspace import tables
 from uni_moe.audit_evidence import audited
 from uni_moe.errors import StoreError
 from uni_moe.registry import read
 from uni_moe.registry.indexing import rebuild
+from uni_moe.storage.dvc_data import data_of
+from uni_moe.storage.dvc_names import object_of
+from uni_moe.storage.remote import read_remote
 
 pytestmark = [pytest.mark.operate, pytest.mark.usefixtures("prefect")]
 PATIENCE_S = 180
@@ -130,11 +133,15 @@ def hold_whole(home, versions=2):
 def hold_sent(home):
     """Hold that the remote has all of a home, byte by byte: nothing of it is sent again.
 
-    A scheduled flow's own record is written when its push has ended: the next one sends it.
+    The data of all versions that were trained are held by hand. A scheduled flow's own record is
+    written when its push has ended: the next one sends it.
     """
-    said = []
+    said, named = [], data_of_versions(home)
+    there = data_of(home.root, read_remote(home.root))
+    assert {md5: there.md5(object_of(md5)) for md5 in named} == {md5: md5[:32] for md5 in named}
     push(home.root, said.append, verify=True)
     sent = [line for line in said if "sending" in line and "-retrain-" not in line]
+    sent += [line for line in said if "file(s)" in line]
     assert not [*sent, *(line for line in said if "is wrong" in line)]
 
 
@@ -184,6 +191,17 @@ def test_a_bucket_killed_in_a_schedules_push_has_all_by_the_next_try(home, bucke
     bucket[0].start()
     said = end(Flow(home.root, "tick"))  # nothing is new, but what was not sent
     assert "data: dvc push" in said
+    hold_whole(home, 3)
+
+
+def test_data_that_a_schedule_could_not_send_come_with_those_of_the_next_version(home, bucket):
+    dead = killed_at(bucket, "/model/")
+    assert "its copy did not arrive" in end(Flow(home.root, "tick"), 8)
+    assert dead.is_set()
+    new_data(home.root, "2", 0.8)  # the lock in the workspace apart is another one from now on
+    bucket[0].start()
+    end(Flow(home.root, "tick"))
+    assert len(list(home.store.glob("*/graph-*/dvc.lock"))) == 2
     hold_whole(home, 3)
 
 

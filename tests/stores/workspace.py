@@ -1,8 +1,11 @@
 """A workspace with a registered model whose artifacts DVC knows, a few bytes each."""
 
+import json
 import shutil
 from contextlib import chdir
 from pathlib import Path
+
+import yaml
 
 from tests.unit.registry.workspace import RULES, candidate
 from uni_moe.artifacts import Layout
@@ -50,3 +53,20 @@ def commit(layout: Layout) -> None:
 
     with chdir(layout.root), Repo() as repo:
         repo.commit(force=True)
+
+
+def named_by(lock: Path, cache: Path) -> set[str]:
+    """Return the md5 of all that a lock names, lists and their files, by hand."""
+    found = set()
+    for stage in yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"].values():
+        for out in stage["outs"]:
+            entries = json.loads((cache / out["md5"][:2] / out["md5"][2:]).read_bytes())
+            found |= {out["md5"], *(entry["md5"] for entry in entries)}
+    return found
+
+
+def data_of_versions(layout: Layout) -> set[str]:
+    """Return the md5 of all data that the locks of registered versions name."""
+    cache = layout.root / ".dvc/cache/files/md5"
+    locks = layout.store.glob("*/graph-*/dvc.lock")
+    return {md5 for lock in locks for md5 in named_by(lock, cache)}

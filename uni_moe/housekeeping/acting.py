@@ -15,7 +15,7 @@ from uni_moe.audit import FORGOTTEN, Asked, Telling
 from uni_moe.audit_log import append, sound_log
 from uni_moe.housekeeping.plan import Going
 from uni_moe.housekeeping.thinning import thin
-from uni_moe.registry.decisions import turn
+from uni_moe.registry.decisions import turn_at_work
 from uni_moe.registry.removals import RETIREMENT
 from uni_moe.registry.tombstones import raise_tombstone, tombstone_of
 from uni_moe.registry.travel import bury
@@ -96,7 +96,7 @@ def _tell(layout: Layout, key: str, asked: Asked, *, everywhere: bool) -> None:
     """
     model = key.partition("/")[0]
     evidence = {FORGOTTEN: f"{layout.name_of(layout.store)}/{key}", "remote": everywhere}
-    with turn(layout):
+    with turn_at_work(layout):
         own = [entry for entry in sound_log(layout).entries if entry.subject == model]
         last = own[-1] if own else None
         if last is None or last.event != RETIREMENT or last.evidence["remote"] < everywhere:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from importlib import metadata
@@ -14,7 +14,7 @@ from uni_moe.artifacts import Layout, sha256_file
 from uni_moe.audit_log import sound_log
 from uni_moe.data.features import feature_folder, size_of
 from uni_moe.data.kept_features import kept_features
-from uni_moe.errors import LineageError
+from uni_moe.housekeeping.apart import apart_goes, newest, young_apart
 from uni_moe.housekeeping.keys import is_draft, model_of, sort_names
 from uni_moe.housekeeping.plan import Going, Plan, Staying, Where
 from uni_moe.housekeeping.retention import kept_versions
@@ -22,20 +22,12 @@ from uni_moe.housekeeping.thinning import BULKY, old_runs
 from uni_moe.machine import Machine
 from uni_moe.records import Card
 from uni_moe.registry import read
-from uni_moe.registry.cards import all_cards, reachable
-from uni_moe.registry.graphs import kept_locks
+from uni_moe.registry.cards import BEGINNING, CARDS, all_cards, beginnings, reachable
+from uni_moe.registry.seen import SEEN
 from uni_moe.registry.tombstones import TOMBSTONES, Tombstone, standing, tombstones_in
 from uni_moe.storage.blobs import LocalFolder
-from uni_moe.storage.dvc_data import Kept
-from uni_moe.storage.dvc_unnamed import (
-    family,
-    lists_below,
-    lists_in,
-    locked_roots,
-    unnamed,
-    unnamed_runs,
-)
-from uni_moe.storage.objects import Files, Objects
+from uni_moe.storage.objects import Files
+from uni_moe.storage.sums import SUMS
 from uni_moe.train.state import states_in
 
 Cards = Mapping[str, tuple[str, Card]]  # by id: the name then, and the card
@@ -48,12 +40,14 @@ _OTHERS = ("features", "prefect", "up", "apart")  # those that look after themse
 class Known:
     """What the registry says: all versions, those that stay and why, and what was forgotten.
 
-    What was written `before` a time is old by the rules.
+    `lineage` are the beginnings of the ids of cards that a version has, or that lie here; what was
+    written `before` a time is old by the rules.
     """
 
     versions: Sequence[read.Version]
     kept: Mapping[str, str]
     stones: Sequence[Tombstone]
+    lineage: Container[str]
     before: datetime
 
     @property
@@ -61,14 +55,21 @@ class Known:
         """The versions that no rule lets stay."""
         return [one for one in self.versions if one.model not in self.kept]
 
-    def is_reachable(self, key: str) -> bool:
-        """Say whether something reachable is kept under a key of a store; weights aside."""
-        model = model_of(key)
+    def is_reachable(self, key: str, written_s: float) -> bool:
+        """Say whether something reachable is kept under a key of a store; weights aside.
+
+        Cards, and what tells of samples, are written before a registration: while they are young
+        one may still come.
+        """
+        model, young = model_of(key), written_s >= self.before.timestamp()
         if model is None:
-            return True
+            seen = key.startswith(f"{SEEN}/")
+            return young or not seen or key.removeprefix(f"{SEEN}/")[:BEGINNING] in self.lineage
         if any(one.kind == "forgotten" and one.model == model for one in self.stones):
             return False
-        return "/cards" in key or any(one.model == model for one in self.versions)
+        if any(one.model == model for one in self.versions):
+            return True
+        return young and f"/{CARDS}" in key
 
 
 def known(layout: Layout, machine: Machine, now: datetime) -> Known:
@@ -76,10 +77,12 @@ def known(layout: Layout, machine: Machine, now: datetime) -> Known:
     versions = read.models(layout)
     stones = tombstones_in(LocalFolder(layout.store).keys(TOMBSTONES))
     kept = kept_versions(versions, read.history(layout), machine.retention, now)
+    models = [one.model for one in versions]
     return Known(
         versions=versions,
         kept={**_begun_with(all_cards(layout), versions, kept), **kept},
         stones=standing(stones, sound_log(layout).entries),
+        lineage=beginnings(layout, models),
         before=now - timedelta(days=machine.retention.days),
     )
 
@@ -110,74 +113,10 @@ def plan_here(layout: Layout, machine: Machine, about: Known) -> Plan:
         *_runs(layout, about, before),
         *_states(layout, before),
         *_features(layout, machine, before),
-        *_left(layout),
+        *apart_goes(layout, before),
+        *_left(layout, before),
     )
     return Plan(goes, stays)
-
-
-def plan_data(
-    layout: Layout, about: Known, data: Kept, now: datetime, remote: Objects | None = None
-) -> Plan:
-    """Return what goes of DVC's cache: what neither a lock here nor one of a kept version names.
-
-    What is written from `now` on stays: a scheduled run may have begun.
-    """
-    cache = data.cache.parent.parent
-    if not cache.resolve().is_relative_to(layout.root.resolve()):
-        why = "other workspaces share this cache, and their locks are not known here"
-        return Plan((), (Staying("here", f"DVC's cache {cache}", why),))
-    store = Files(cache)
-    try:
-        named = named_objects(layout, about, data, remote)
-    except LineageError as error:
-        return Plan((), (Staying("here", "DVC's cache", f"{error.what} {error.remedy}"),))
-    gone = unnamed(store, named, now.timestamp(), before_s=now.timestamp())
-    gone |= unnamed_runs(store, named)
-    why = "neither dvc.lock nor the lock of a version that stays names it"
-    return Plan(tuple(many("here", "data", gone, why)))
-
-
-def named_objects(
-    layout: Layout, about: Known, data: Kept, remote: Objects | None = None
-) -> set[str]:
-    """Return the names of DVC's objects that are reachable from a workspace's records.
-
-    Raises:
-        LineageError: a version that stays has no lock, or a list is spoilt.
-    """
-    roots = set(data.roots)
-    for one in about.versions:
-        if one.model in about.kept:
-            locks = kept_locks(layout, one.model)
-            if not locks:
-                raise LineageError(
-                    f"Which data version {one.number} was made from is not known.",
-                    cause="it was registered before locks were kept, or dvc.lock was older then.",
-                    remedy="`uni-moe pull` brings its lock if the remote has it; else retire it.",
-                )
-            roots |= {root for lock in locks for root in locked_roots(lock)}
-    for file in (*layout.apart.glob("**/dvc.lock"), *_restored(layout)):  # they share the cache
-        roots |= locked_roots(file.read_text(encoding="utf-8"))
-    places = [lists_below(data.cache), *([lists_in(remote)] if remote is not None else [])]
-    return family(roots, places)
-
-
-def _restored(layout: Layout) -> Iterator[Path]:
-    """Give the locks of workspaces that versions were restored into.
-
-    Raises:
-        LineageError: one is not where it was.
-    """
-    for link in sorted(layout.sharing.glob("*")):
-        lock = link / "dvc.lock"
-        if not lock.is_file():
-            raise LineageError(
-                f"The workspace {link.readlink()} shares DVC's cache, and is not there.",
-                cause="it was moved or removed after a version had been restored into it.",
-                remedy=f"remove {link} if it is gone for good; if it was moved, let {link} lead to "
-                "where it is.",
-            )
-        yield lock
 
 
 def many(where: Where, kind: str, names: Mapping[str, int], why: str) -> Iterator[Going]:
@@ -191,11 +130,19 @@ def many(where: Where, kind: str, names: Mapping[str, int], why: str) -> Iterato
 
 def _store(layout: Layout, about: Known) -> Iterator[Going]:
     """Give the weights of retired versions, keys of nobody, and what belongs to no key."""
-    names = {name: one.size_bytes for name, one in Files(layout.store).listed().items()}
+    listed = Files(layout.store).listed()
+    names = {name: one.size_bytes for name, one in listed.items()}
     retired = {f"{one.model}/model": one for one in about.retired}
-    found = sort_names(names, lambda key: key in retired or not about.is_reachable(key))
+    found = sort_names(
+        names,
+        lambda key: key in retired or not about.is_reachable(key, listed[key + SUMS].at_s),
+    )
     for key, own in found.keys.items():
         yield going_key("here", key, own, retired.get(key))
+    for folder in sorted(layout.store.glob(f"*/{CARDS}")):  # no key: it grows with each judgement
+        key = folder.relative_to(layout.store).as_posix()
+        if model_of(key) is not None and not about.is_reachable(key, newest(folder)):
+            yield going_key("here", key, {key: size_of(folder)}, None)
     yield from many("here", "leftovers", _below(layout.store, found.strays), "no key holds it")
 
 
@@ -225,8 +172,9 @@ def _runs(layout: Layout, about: Known, before: datetime) -> Iterator[Going]:
 
 def _states(layout: Layout, before: datetime) -> Iterator[Going]:
     """Give unfinished trainings that stood still so long; what has ended has no states."""
-    for stage, folder in states_in(layout):
-        last = _newest(folder)
+    places = (layout, *young_apart(layout, before))
+    for stage, folder in (found for place in places for found in states_in(place)):
+        last = newest(folder)
         if last < before.timestamp():
             why = f"{stage} stood still since {datetime.fromtimestamp(last):%Y-%m-%d}"
             name = layout.name_of(folder)
@@ -241,7 +189,7 @@ def _features(layout: Layout, machine: Machine, before: datetime) -> Iterator[Go
     for one in kept_features(root):
         name = layout.name_of(root / one.name)
         why = _unusable(one.about)
-        if why is None and _newest(root / one.name) < before.timestamp():
+        if why is None and newest(root / one.name) < before.timestamp():
             why = f"nothing was added since {before:%Y-%m-%d}"
         if why is not None:
             yield Going("here", "features", name, why, one.size_bytes, (name,))
@@ -269,20 +217,16 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _left(layout: Layout) -> Iterator[Going]:
+def _left(layout: Layout, before: datetime) -> Iterator[Going]:
     """Give what processes that were killed left in folders that only they used."""
     sizes: dict[str, int] = {}
-    for folder in (layout.artifacts, layout.runs, layout.state):
+    runs_apart = young_apart(layout, before)
+    states = [one.state for one in (layout, *runs_apart)]
+    for folder in (layout.runs, *(one.artifacts for one in (layout, *runs_apart)), *states):
         for name, one in Files(folder).listed().items():
             first = name.partition("/")[0]
-            aside = folder == layout.state and first.startswith(_ASIDE)
-            theirs = folder == layout.state and first in _OTHERS
+            aside = folder in states and first.startswith(_ASIDE)
+            theirs = folder in states and first in _OTHERS
             if (is_draft(name) or aside) and not theirs:
-                sizes[f"{folder.name}/{name}"] = one.size_bytes
+                sizes[f"{layout.name_of(folder)}/{name}"] = one.size_bytes
     yield from many("here", "leftovers", sizes, "whoever wrote it has died")
-
-
-def _newest(folder: Path) -> float:
-    """Return when something was last written below a folder."""
-    times = [one.at_s for one in Files(folder).listed().values()]
-    return max(times, default=folder.stat().st_mtime)

@@ -16,6 +16,7 @@ KINDS = {  # kind -> what a person calls it
     "runs": "bulky records of old runs",
     "states": "training states that nobody goes on from",
     "features": "features that nothing reads",
+    "apart": "workspaces of scheduled runs",
     "leftovers": "what a crash left",
 }
 

@@ -11,7 +11,8 @@ from datetime import datetime
 
 from uni_moe.artifacts import Layout
 from uni_moe.errors import LineageError
-from uni_moe.housekeeping.here import Known, going_key, many, named_objects
+from uni_moe.housekeeping.data import named_objects
+from uni_moe.housekeeping.here import Known, going_key, many
 from uni_moe.housekeeping.keys import sort_names
 from uni_moe.housekeeping.plan import Going, Plan, Staying
 from uni_moe.housekeeping.thinning import BULKY
@@ -19,6 +20,7 @@ from uni_moe.registry.parcels import REMOVED
 from uni_moe.storage.dvc_data import Kept
 from uni_moe.storage.dvc_unnamed import unnamed
 from uni_moe.storage.objects import Objects
+from uni_moe.storage.sums import SUMS
 
 _MODEL, _RUNS = "/model", "runs/"
 
@@ -44,9 +46,13 @@ def plan_there(
         StoreError: the remote cannot be reached or refuses.
     """
     (layout, data), (store, dvc) = place, parts
-    names = {name: one.size_bytes for name, one in store.listed().items()}
+    listed = store.listed()
+    names = {name: one.size_bytes for name, one in listed.items()}
     retired = {f"{one.model}{_MODEL}": one for one in about.retired}
-    found = sort_names(names, lambda key: key in retired or not about.is_reachable(key))
+    found = sort_names(
+        names,
+        lambda key: key in retired or not about.is_reachable(key, listed[key + SUMS].at_s),
+    )
     goes = [going_key("remote", key, own, retired.get(key)) for key, own in found.keys.items()]
     goes += many("remote", "leftovers", found.strays, "a push that broke off left it")
     goes += _thin(layout, names, here)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from uni_moe.artifacts import CARD, Layout, read_json
+from uni_moe.artifacts import CARD, Layout, read_card, read_json
 from uni_moe.errors import LineageError
 from uni_moe.records import Card, ContractReport, EvalReport
 from uni_moe.runs import HEARTBEAT_S, HEARTBEATS, RECORD
@@ -19,6 +19,7 @@ from uni_moe.runs import HEARTBEAT_S, HEARTBEATS, RECORD
 DEAD_AFTER_S = 30.0  # without a heartbeat, for one who is on another machine or has no time
 GONE_AFTER_S = 2 * HEARTBEAT_S  # where its process is known to have ended
 CARDS, REPORT, ANSWERS = "cards", "report.json", "answers.jsonl"
+BEGINNING = 12  # letters of an id that names of files and keys have
 _BEATS_BYTES = 4096  # at the end of a file of heartbeats: the last one is among them
 
 
@@ -135,7 +136,19 @@ def _kept_card(file: Path) -> Card | None:
 
 def card_file(name: str, card_id: str) -> str:
     """Return where a card lies below the store's `cards`: two reports of one model both stay."""
-    return f"{name}.{card_id[:12]}.json"
+    return f"{name}.{card_id[:BEGINNING]}.json"
+
+
+def beginnings(layout: Layout, models: Iterable[str]) -> set[str]:
+    """Return how the ids of cards begin that are kept with these models, or lie in the workspace.
+
+    Raises:
+        LineageError: a card cannot be read.
+    """
+    files = (file for one in models for file in (layout.store / one / CARDS).rglob("*.json"))
+    here = (read_card(folder).id for folder in artifact_folders(layout.artifacts))
+    own = {one[:BEGINNING] for one in (*here, *run_cards(layout))}
+    return own | {file.name.rsplit(".", 2)[1] for file in files}
 
 
 def report_key(report: str) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from uni_moe.alone import beside_others
 from uni_moe.artifacts import Layout, json_text, write_text
 from uni_moe.audit import Telling
 from uni_moe.audit_log import append
@@ -22,6 +23,18 @@ from uni_moe.registry.indexing import index_graph
 @contextmanager
 def turn(layout: Layout) -> Iterator[None]:
     """Let one process at a time decide in a workspace, with an index of what is there by then.
+
+    Raises:
+        LineageError: a card or a record cannot be read.
+        StageError: a process has the workspace for itself.
+    """
+    with beside_others(layout.home), turn_at_work(layout):
+        yield
+
+
+@contextmanager
+def turn_at_work(layout: Layout) -> Iterator[None]:
+    """Give the same turn to one who is at work in the workspace already, or has it for himself.
 
     Raises:
         LineageError: a card or a record cannot be read.

@@ -15,7 +15,7 @@ from uni_moe.audit_log import append, sound_log
 from uni_moe.errors import GateError, LineageError
 from uni_moe.registry import read
 from uni_moe.registry.cards import all_cards
-from uni_moe.registry.decisions import turn
+from uni_moe.registry.decisions import turn, turn_at_work
 from uni_moe.registry.removals import FORGETTING
 from uni_moe.registry.seen import drop_seen
 from uni_moe.registry.tombstones import (
@@ -72,14 +72,14 @@ def obey(layout: Layout, stones: Iterable[Tombstone], say: Callable[[str], None]
     """Remove models that another machine forgot; what is the champion here is told and stays.
 
     Also where no model is left to remove, what tells of artifacts in no kept lineage goes: who died
-    while it forgot may have left some.
+    while it forgot may have left some. Whoever fetched the tombstones is at work here.
 
     Raises:
         LineageError: the audit log is broken, a tombstone was changed, or a card cannot be read;
             nothing more is removed.
     """
     forgotten = [one for one in stones if one.kind == "forgotten"]
-    with turn(layout):
+    with turn_at_work(layout):
         if any((layout.store / one.model).is_dir() for one in forgotten):
             _remove(layout, forgotten, say)
         drop_seen(layout, all_cards(layout))

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from uni_moe.artifacts import CARD, Layout, read_card, sha256_file
+from uni_moe.audit_log import sound_log
 from uni_moe.errors import LineageError
 from uni_moe.records import sha256_text
 from uni_moe.registry.cards import report_key
 from uni_moe.registry.read import Version
+from uni_moe.registry.removals import removals
 from uni_moe.storage.blobs import LocalFolder
 from uni_moe.storage.sums import sums_text
 
-LOCK = "dvc.lock"
+LOCK, _GRAPH = "dvc.lock", "graph-"
 _FILES = (LOCK, "dvc.yaml", "params.yaml")
 CONTRACTS = "data_contracts"
 
 
 def graph_keys(model: str, report: str) -> str:
     """Return how the keys of a model's graphs begin: its params may be said in many ways."""
-    return f"{model}/graph-{report[:12]}"
+    return f"{model}/{_GRAPH}{report[:12]}"
 
 
 def keep_graph(layout: Layout) -> None:
@@ -86,8 +89,33 @@ def kept_locks(layout: Layout, model: str) -> list[str]:
         LineageError: one was changed.
     """
     store = LocalFolder(layout.store)
+    return _locks(store, store.keys(graph_keys(model, "")))
+
+
+def standing_locks(layout: Layout) -> dict[str, list[str]]:
+    """Return model -> the text of every lock kept with it, but of removed and retired ones.
+
+    Raises:
+        LineageError: one was changed, or the audit log is broken.
+    """
+    store, gone = LocalFolder(layout.store), removals(sound_log(layout).entries)
+    found: dict[str, list[str]] = {}
+    for key in (key for key in store.keys("") if f"/{_GRAPH}" in key):
+        model = key.partition("/")[0]
+        if model not in gone:
+            found.setdefault(model, []).extend(_locks(store, [key]))
+    return found
+
+
+def locks_apart(layout: Layout) -> list[tuple[str, Path]]:
+    """Return the locks in workspaces of scheduled runs, each behind its workspace's number."""
+    found = sorted(layout.apart.glob(f"*/**/{LOCK}"))
+    return [(file.relative_to(layout.apart).parts[0], file) for file in found]
+
+
+def _locks(store: LocalFolder, keys: Iterable[str]) -> list[str]:
     found = []
-    for key in store.keys(graph_keys(model, "")):
+    for key in keys:
         file = store.place(key) / LOCK
         if sha256_file(file) != store.sums(key).get(LOCK):
             raise LineageError(

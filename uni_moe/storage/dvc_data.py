@@ -7,7 +7,7 @@ which is done only where the bytes to send again are at hand.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from uni_moe.storage.dvc_names import (
     named_in,
     object_of,
     place_of,
+    root_of,
     said_by,
 )
 from uni_moe.storage.objects import Files, Objects
@@ -26,7 +27,7 @@ from uni_moe.storage.remote import DATA, Remote, objects_of
 
 @dataclass(frozen=True)
 class Kept:
-    """What a workspace can send: the data that its lock names, and the folder of DVC's cache."""
+    """What a workspace can send: the data that locks name, and the folder of DVC's cache."""
 
     roots: frozenset[str]  # the md5 of a file, or of a folder's list with .dir behind it
     cache: Path  # holds ab/cdef… of every md5
@@ -38,6 +39,19 @@ class Spoilt:
 
     removed: tuple[str, ...]
     left: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """What became of a push: objects that we sent, and those that came back with other bytes.
+
+    `lacking` are the roots that are not whole there, each with the objects of it that are neither
+    there nor whole in the cache.
+    """
+
+    sent: tuple[str, ...]
+    wrong: tuple[str, ...]
+    lacking: Mapping[str, tuple[str, ...]]
 
 
 def data_of(root: Path, remote: Remote) -> Objects:
@@ -59,7 +73,7 @@ def remove_spoilt(store: Objects, kept: Kept) -> Spoilt:
     Raises:
         StoreError: the remote cannot be reached or refuses.
     """
-    wrong = _wrong(store, _objects(store))
+    wrong = _wrong(store, names_in(store))
     again = wrong & _sendable(kept) if wrong else set()
     for name in sorted(again):
         store.remove(name)
@@ -76,27 +90,81 @@ def still_wrong(store: Objects, left: Iterable[str]) -> list[str]:
 
 
 def absent(store: Objects, kept: Kept) -> list[str]:
-    """Return the objects that the lock names and a remote does not hold, by one listing.
+    """Return the objects that locks name and a remote does not hold, by one listing.
 
     Raises:
         StoreError: the remote cannot be reached or refuses.
     """
-    cache, there = Files(kept.cache), _objects(store)
-    needed: set[str] = set()
+    there = names_in(store)
+    return sorted(set().union(*_made_of(store, kept, there).values()) - there)
+
+
+def send_rest(store: Objects, kept: Kept, before: set[str]) -> Arrived:
+    """Send what a remote lacks of roots after DVC's own push; read back all that came.
+
+    Files go before lists, and no list goes whose files are not all there: DVC takes a folder for
+    whole where its list is.
+
+    Args:
+        store: DVC's part of the remote.
+        kept: what is to be there, and the cache that it is sent from.
+        before: the objects that were there before DVC's own push.
+
+    Raises:
+        StoreError: the remote cannot be reached, refuses, or is full.
+    """
+    there = names_in(store)
+    made_of = _made_of(store, kept, there)
+    needed, sent = set().union(*made_of.values()), []
+    for name in sorted(needed - there, key=lambda name: (name.endswith(LIST), name)):
+        files = made_of.get(root_of(name), set()) - {name}
+        if files <= there and _sent(store, kept.cache, name):
+            there.add(name)
+            sent.append(name)
+    back = {name: store.md5(name) for name in sorted((needed & there) - before)}
+    there -= {name for name, md5 in back.items() if md5 is None}
+    return Arrived(
+        tuple(sent),
+        tuple(name for name, md5 in back.items() if md5 not in (None, said_by(name))),
+        {root: tuple(sorted(own - there)) for root, own in made_of.items() if not own <= there},
+    )
+
+
+def names_in(store: Objects) -> set[str]:
+    """Return DVC's objects; what another machine is just sending has a name of another form.
+
+    Raises:
+        StoreError: the remote cannot be reached or refuses.
+    """
+    return {name for name in store.objects(FILES) if is_object(name)}
+
+
+def _made_of(store: Objects, kept: Kept, there: set[str]) -> dict[str, set[str]]:
+    """Return root -> the objects that it is made of, as far as its list is in cache or remote."""
+    cache, found = Files(kept.cache), dict[str, set[str]]()
     for root in kept.roots:
         name = object_of(root)
-        needed.add(name)
+        found[root] = {name}
         if root.endswith(LIST):
             text = cache.content(place_of(root))
             if text is None and name in there:
                 text = store.content(name)
-            needed |= {object_of(md5) for md5 in named_in(text)}
-    return sorted(needed - there)
+            found[root] |= {object_of(md5) for md5 in named_in(text)}
+    return found
+
+
+def _sent(store: Objects, cache: Path, name: str) -> bool:
+    """Send an object from the cache; say whether it is whole there."""
+    place = place_of(root_of(name))
+    if Files(cache).md5(place) != said_by(name):
+        return False
+    store.send(name, cache / place)
+    return True
 
 
 def _wrong(store: Objects, suspects: set[str]) -> set[str]:
     """Return which objects are not what their names say, or name one that is absent or so."""
-    names = _objects(store)
+    names = names_in(store)
     wrong = {name for name in suspects & names if store.md5(name) not in (None, said_by(name))}
     there = {said_by(name) for name in names - wrong}
     lists = (name for name in suspects & names - wrong if name.endswith(LIST))
@@ -115,8 +183,3 @@ def _sendable(kept: Kept) -> set[str]:
         if all(known[one] for one in family):
             found |= {object_of(one) for one in family}
     return found
-
-
-def _objects(store: Objects) -> set[str]:
-    """Return DVC's objects; what another machine is just sending has a name of another form."""
-    return {name for name in store.objects(FILES) if is_object(name)}

@@ -26,6 +26,7 @@ from uni_moe.storage.dvc_names import (
 from uni_moe.storage.objects import Files, Objects
 from uni_moe.yaml_text import parse_yaml
 
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a store has hundreds of locks
 RUNS = "runs/"  # what DVC remembers of stages that ran
 DAY_S = 86_400.0  # what is sent by hand, beside our locks, has taken its name by then
 
@@ -37,7 +38,7 @@ def locked_roots(text: str) -> frozenset[str]:
         LineageError: it is no lock of DVC's.
     """
     try:
-        stages = (parse_yaml(text) or {}).get("stages", {}).values()
+        stages = (yaml.load(text, _Loader) or {}).get("stages", {}).values()
         return frozenset(
             one["md5"] for stage in stages for one in stage.get("outs", ()) if "md5" in one
         )
@@ -104,9 +105,13 @@ def unnamed(
     """Return name -> bytes of what is none of these objects, in the order it may go.
 
     What has the name of no object is a draft; a young one stays, for somebody may be sending it.
-    What was written at `before_s` or later stays, too.
+    What was written at `before_s` or later stays, too, and so do the files of a list that does,
+    however old they are.
     """
     there = store.listed(FILES)
+    young = [name for name, one in there.items() if name.endswith(LIST) and one.at_s >= before_s]
+    held = {object_of(md5) for name in young for md5 in named_in(store.content(name))}
+    named = named | held
     gone = {
         name: one.size_bytes
         for name, one in there.items()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from uni_moe.artifacts import whole_file
+from uni_moe.storage.blobs import room
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,9 @@ class Objects(Protocol):
 
     def put(self, name: str, data: bytes) -> None:
         """Write an object, whole or not at all."""
+
+    def send(self, name: str, file: Path) -> None:
+        """Write a file's bytes as an object, whole or not at all."""
 
     def remove(self, name: str) -> None:
         """Remove an object; one that is absent is no trouble."""
@@ -82,6 +87,15 @@ class Files:
         """Write a file, whole or not at all."""
         with whole_file(self.folder / name) as draft:
             draft.write_bytes(data)
+
+    def send(self, name: str, file: Path) -> None:
+        """Copy a file, whole or not at all.
+
+        Raises:
+            StoreError: the disk has no room.
+        """
+        with room(self.folder / name), whole_file(self.folder / name) as draft:
+            shutil.copyfile(file, draft)
 
     def remove(self, name: str) -> None:
         """Remove a file."""

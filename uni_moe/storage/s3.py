@@ -167,6 +167,11 @@ class S3Bucket:
         with self._telling(name):
             self._write(name, data)
 
+    def send(self, name: str, file: Path) -> None:
+        """Write a file's bytes as an object."""
+        with self._telling(name):
+            self._upload(name, file)
+
     def content(self, name: str) -> bytes | None:
         """Return an object's bytes, None where it is absent."""
         with self._telling(name):
@@ -221,15 +226,18 @@ class S3Bucket:
         size = there[name].size_bytes if name in there else None
         if size == file.stat().st_size and self._hash(name) == sha256:
             return
-        self._client.fput_object(
-            self.remote.bucket, self._object(name), str(file), part_size=PART_BYTES
-        )
+        self._upload(name, file)
         if self._hash(name) != sha256:
             raise StoreError(
                 f"The store does not give {name} back as it was sent.",
                 cause="the file changed meanwhile, or the server's disk or the network is failing.",
                 remedy="give the same command again; look at the server's disks if it stays so.",
             )
+
+    def _upload(self, name: str, file: Path) -> None:
+        self._client.fput_object(
+            self.remote.bucket, self._object(name), str(file), part_size=PART_BYTES
+        )
 
     def _write(self, name: str, data: bytes) -> None:
         self._client.put_object(self.remote.bucket, self._object(name), BytesIO(data), len(data))

@@ -7,7 +7,15 @@ import secrets
 
 import pytest
 
-from uni_moe.storage.dvc_data import Kept, Spoilt, absent, remove_spoilt, still_wrong
+from uni_moe.storage.dvc_data import (
+    Kept,
+    Spoilt,
+    absent,
+    names_in,
+    remove_spoilt,
+    send_rest,
+    still_wrong,
+)
 from uni_moe.storage.objects import Files
 from uni_moe.storage.remote import DATA
 from uni_moe.storage.s3 import S3Bucket
@@ -115,3 +123,42 @@ def test_what_the_lock_names_and_nobody_holds_is_found_by_listing(store, tmp_pat
     assert absent(store, ours) == sorted([name_of(SPOILT), name_of(LOST)])
     put(store, {name_of(one): one for one in (SPOILT, LOST)})
     assert absent(store, ours) == []
+
+
+def test_what_the_remote_lacks_is_sent_from_the_cache_files_before_lists(store, tmp_path):
+    put(store, {name_of(WHOLE): WHOLE})
+    wanted = kept(tmp_path / "cache", BOTH, GONE, cache=HERE)
+    done = send_rest(store, wanted, names_in(store))
+    files = [name_of(SPOILT), name_of(LOST)]
+    assert done.sent == (*sorted(files), *sorted([name_of(*BOTH), name_of(*GONE)]))
+    assert (done.wrong, done.lacking) == ((), {})
+    assert absent(store, wanted) == []
+    assert send_rest(store, wanted, names_in(store)).sent == ()
+
+
+def test_a_file_that_went_behind_its_list_is_sent_again(store, tmp_path):
+    put(store, {name_of(*BOTH): BOTH[0], name_of(WHOLE): WHOLE})
+    done = send_rest(store, kept(tmp_path / "cache", BOTH, cache=HERE), names_in(store))
+    assert done.sent == (name_of(SPOILT),)
+    assert store.content(name_of(SPOILT)) == SPOILT
+
+
+def test_no_list_is_sent_without_its_files_and_what_lacks_is_told(store, tmp_path):
+    (root,) = kept(tmp_path / "names", BOTH).roots
+    done = send_rest(store, kept(tmp_path / "cache", BOTH, cache=[(WHOLE, ""), BOTH]), set())
+    assert done.sent == (name_of(WHOLE),)
+    assert {*done.lacking[root]} == {name_of(SPOILT), name_of(*BOTH)}
+    assert names_in(store) == {name_of(WHOLE)}
+
+
+def test_a_spoilt_cache_sends_nothing(store, tmp_path):
+    wanted = kept(tmp_path / "cache", (WHOLE, ""), cache=[(WHOLE, "")])
+    (tmp_path / "cache" / name_of(WHOLE)).write_bytes(b"other")
+    assert send_rest(store, wanted, set()).sent == ()
+    assert names_in(store) == set()
+
+
+def test_what_a_push_brought_is_read_back(store, tmp_path):
+    put(store, {name_of(WHOLE): b"wholE", name_of(SPOILT): b"spoilT"})
+    wanted = kept(tmp_path / "cache", BOTH, cache=HERE)
+    assert send_rest(store, wanted, {name_of(SPOILT)}).wrong == (name_of(WHOLE),)

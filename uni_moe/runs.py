@@ -67,6 +67,15 @@ class Run:
         """Record that this run made an artifact."""
         self.record["artifacts"][name] = card_id
 
+    def read(self, name: str, version: str, *, namespace: str | None = None) -> None:
+        """Record a dataset that this run read and that is nobody's parent by its card.
+
+        Without a namespace it is one of the workspace.
+        """
+        one = {"name": name, "version": version}
+        told = one if namespace is None else {"namespace": namespace, **one}
+        self.record.setdefault("read", []).append(told)
+
     def _append(self, name: str, row: Mapping[str, Any]) -> None:
         with self._lock:
             if name not in self._streams:

@@ -303,9 +303,14 @@ def _whole_line(line: bytes) -> dict[str, Any] | None:
 
 
 def _silent_s(folder: Path, record: Mapping[str, Any]) -> float:
+    last = datetime.fromisoformat(last_heard(folder, record))
+    return (datetime.now(UTC) - last).total_seconds()
+
+
+def last_heard(folder: Path, record: Mapping[str, Any]) -> str:
+    """Return when a run's heart beat last, as far as that is known."""
     beats = last_lines(folder / HEARTBEATS, _BEATS_BYTES)
-    last = beats[-1]["time"] if beats else record["started"]
-    return (datetime.now(UTC) - datetime.fromisoformat(last)).total_seconds()
+    return str(beats[-1]["time"] if beats else record["started"])
 
 
 def artifact_folders(root: Path) -> Iterator[Path]:

@@ -65,7 +65,7 @@ def writing(layout: Layout, url: str | None = None, *, afresh: bool = False) -> 
         allowed = (State.EMPTY, State.TODAY, *((State.OLDER,) if afresh else ()))
         if found.state not in allowed:
             raise refuse(connection, found)
-        own = _identity(layout)
+        own = identity(layout)
         _check_owner(connection, found.tables, own)
         if afresh or found.state is State.EMPTY:
             _make_anew(connection)
@@ -91,7 +91,7 @@ def upgrading(layout: Layout, url: str | None = None) -> Iterator[tuple[Session,
         found = look(connection)
         if found.state in (State.STRANGE, State.NEWER):
             raise refuse(connection, found)
-        own = _identity(layout)
+        own = identity(layout)
         _check_owner(connection, found.tables, own)
         is_strange = found.state is State.OLDER and not (found.version or adopt(connection))
         if is_strange:
@@ -211,7 +211,7 @@ def _first_turn(engine: Engine) -> Iterator[Connection]:
         engine.dispose()
 
 
-def _identity(layout: Layout) -> str:
+def identity(layout: Layout) -> str:
     """Return what tells this workspace from others; it moves with the store."""
     file = layout.store / _WORKSPACE
     if not file.is_file():

@@ -55,16 +55,22 @@ def _say(arguments: argparse.Namespace, told: Any, text: str) -> None:  # noqa: 
 
 
 def _lineage(arguments: argparse.Namespace) -> None:
+    from uni_moe.registry.indexing import catch_up
     from uni_moe.registry.read import lineage, lineage_text
 
-    found = lineage(_layout(arguments), arguments.model, down=arguments.down)
+    layout = _layout(arguments)
+    catch_up(layout, data=False)
+    found = lineage(layout, arguments.model, down=arguments.down)
     _say(arguments, found.to_json(), lineage_text(found))
 
 
 def _live(arguments: argparse.Namespace) -> int:
+    from uni_moe.registry.indexing import catch_up
     from uni_moe.registry.live import live, live_text
 
-    found = live(_layout(arguments), arguments.at)
+    layout = _layout(arguments)
+    catch_up(layout, data=False)
+    found = live(layout, arguments.at)
     _say(arguments, found.to_json(), live_text(found))
     return 0 if found.champions else YES
 

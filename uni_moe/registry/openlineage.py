@@ -19,8 +19,9 @@ from typing import Any
 from uni_moe.artifacts import Layout
 from uni_moe.audit import Entry
 from uni_moe.records import Card
-from uni_moe.registry.cards import all_cards, all_runs, last_heard
+from uni_moe.registry.cards import all_runs, last_heard
 from uni_moe.registry.database import identity
+from uni_moe.registry.made import known_cards
 
 SCHEME = "uni-moe"
 Dataset = tuple[str, str, str]  # namespace, name, version
@@ -41,7 +42,7 @@ def openlineage_lines(
         namespace: of jobs and datasets; None takes one that only this workspace has.
     """
     space = namespace or f"{SCHEME}://{identity(layout)}"
-    cards = all_cards(layout)
+    cards = known_cards(layout)
     decided = _decided(entries)
     events: list[dict[str, Any]] = []
     for folder, record in all_runs(layout):

@@ -75,7 +75,7 @@ def _live(arguments: argparse.Namespace) -> int:
     return 0 if found.champions else YES
 
 
-def _impact(arguments: argparse.Namespace) -> None:
+def _impact(arguments: argparse.Namespace) -> int:
     from uni_moe.registry.asked import Asked
     from uni_moe.registry.impact import impact
     from uni_moe.registry.impact_text import impact_text
@@ -97,6 +97,7 @@ def _impact(arguments: argparse.Namespace) -> None:
     catch_up(layout)
     found = impact(layout, asked)
     _say(arguments, found.to_json(), impact_text(found))
+    return YES if found.unknown else 0
 
 
 def _diff(arguments: argparse.Namespace) -> int:

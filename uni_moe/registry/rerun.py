@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from uni_moe.registry.graph import Artifact, in_order
-
-_KEPT = "store/"  # where a model lies that tuning began with: what made it is an earlier generation
+from uni_moe.registry.graph import KEPT, Artifact, in_order
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ def again(of: str, family: Mapping[str, Artifact], hit: Collection[str]) -> Agai
         name: parent
         for one in family.values()
         for name, parent in one.parents.items()
-        if name.startswith(_KEPT)
+        if name.startswith(KEPT)
     }
     not_from = tuple(sorted(name for name, parent in begun_with.items() if parent in hit))
     run: dict[str, None] = {}
@@ -81,6 +79,6 @@ def _last_generation(family: Mapping[str, Artifact]) -> set[str]:
         if one in family and one not in found:
             found.add(one)
             waiting += [
-                parent for name, parent in family[one].parents.items() if not name.startswith(_KEPT)
+                parent for name, parent in family[one].parents.items() if not name.startswith(KEPT)
             ]
     return found

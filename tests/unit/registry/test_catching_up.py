@@ -76,6 +76,15 @@ def test_questions_write_nothing_where_the_index_knows_all(layout, capsys):
     assert layout.registry.stat().st_mtime_ns == first
 
 
+def test_a_question_is_answered_and_told_apart_where_the_index_cannot_catch_up(layout, capsys):
+    known = promoted(layout, "a", 0.6)
+    (layout.expert("image") / "card.json").write_text("{}")
+    assert main(["--workspace", str(layout.root), "live", "--json"]) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["champions"][0]["model"] == known.model
+    assert "the index may lack what came last" in told.err
+
+
 def made_by_a_run(layout, content, **told):
     params = load_params(PACKAGE / "recipes/playground.yaml")
     with start_run(layout, "ingest", {}) as run:

@@ -1,7 +1,7 @@
 """A graph of retrainings as they come about, and ledgers of theirs, written into an index.
 
 What a retraining makes is `uni_moe.registry.example.road`'s; here each model is registered, and
-some are exported.
+some are exported. Params and results are as long as those of cards.
 
 Each modality has as many samples as a ledger has draws: a connector's and an expert's ledger saw
 all of theirs, a tuned model's saw as many of all modalities together.
@@ -19,6 +19,7 @@ import numpy as np
 from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
+from benchmarks.asked_cards import Told
 from uni_moe.records import MODALITIES
 from uni_moe.registry.example.road import Made, Road
 from uni_moe.registry.holdings import SPAN, Holding, Numbers, listing
@@ -47,6 +48,7 @@ class Rows:
     def __init__(self, seed: int) -> None:
         self.graph, self._dice = Graph(), random.Random(seed)
         self._road = Road(self._dice)
+        self._told = Told(random.Random(seed))
         self.artifacts: list[dict[str, Any]] = []
         self.edges: list[dict[str, str]] = []
         self.versions: list[dict[str, Any]] = []
@@ -63,7 +65,8 @@ class Rows:
 
     def _add(self, one: Made) -> Made:
         told = {"id": one.id, "name": one.name, "stage": one.stage, "kind": one.kind, "code": "c"}
-        self.artifacts.append({**told, "params": {}, "results": {}})
+        card = {"params": self._told.params(one), "results": self._told.results(one)}
+        self.artifacts.append({**told, **card})
         self.edges += [{"child": one.id, "name": name, "parent": id_} for name, id_ in one.parents]
         self.graph.nodes += 1
         self.graph.edges += len(one.parents)

@@ -1,8 +1,9 @@
 """How long questions to the index take: lineage in a large graph, impact over many exposures.
 
-Each question opens the index anew, as the command does; what Python needs to start is not in it.
-The file has just been written, so the system's cache holds what fits. Samples are asked about at
-random, of any modality; an answer holds every model that was ever made of what saw them.
+Each question looks whether the index knows all that is here, and opens it anew, as the command
+does; what Python needs to start is not in it. The file has just been written, so the system's cache
+holds what fits. Samples are asked about at random, of any modality; an answer holds every model
+that was ever made of what saw them.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from uni_moe.records import MODALITIES
 from uni_moe.registry.asked import Asked
 from uni_moe.registry.database import writing
 from uni_moe.registry.impact import impact
+from uni_moe.registry.indexing import catch_up
 from uni_moe.registry.lineage import lineage
 from uni_moe.registry.versions import VARIABLE
 
@@ -75,9 +77,11 @@ def _lineage_case(
     sizes: list[int] = []
 
     def up(place: int) -> None:
+        catch_up(layout, data=False)
         sizes.append(len(lineage(layout, models[place]).up))
 
     def down(place: int) -> None:
+        catch_up(layout, data=False)
         lineage(layout, models[place], down=True)
 
     numbers = [
@@ -106,6 +110,7 @@ def _impact_case(
     sizes: list[int] = []
 
     def ask(place: int) -> None:
+        catch_up(layout)
         sizes.append(len(impact(layout, Asked((keys[place],))).touched))
 
     found = _numbers("impact of a sample", timed(ask, options.asked), bar)

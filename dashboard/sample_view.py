@@ -148,6 +148,7 @@ def cost(one: Again) -> str:
     lines = [f"of {one.of}: {', '.join(one.run)}"]
     lines += [f"  run too and learn the same: {', '.join(one.repeat)}"] if one.repeat else []
     lines += [f"  stay: {', '.join(one.stay)}"] if one.stay else []
+    lines += [f"  must not be begun with: {name}" for name in one.not_from]
     return "\n".join(lines)
 
 

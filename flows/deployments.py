@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ from uni_moe.alone import end_with_starter
 from uni_moe.artifacts import Layout
 from uni_moe.config import load_params
 from uni_moe.errors import StageError, UniMoeError
+from uni_moe.registry.clean import check_clean
 from uni_moe.registry.database import check
 from uni_moe.registry.gate import Verdict
 from uni_moe.registry.known import is_judged
@@ -47,7 +48,7 @@ def retrain_apart(
     asked = {"start": start, "changes": changes or {}}
     try:
         check(layout)  # before hours of training
-        others = {**_begin(layout, start), **(changes or {})}
+        others = {**_begin(layout, start, told), **(changes or {})}
         with apart(layout, others) as space, indexed(space):
             verdict = _whatever_is_new(space, reason, others)
     except Exception as fault:
@@ -75,13 +76,18 @@ def _unforeseen(fault: Exception) -> StageError:
     )
 
 
-def _begin(layout: Layout, start: Start) -> dict[str, object]:
+def _begin(layout: Layout, start: Start, warn: Callable[[str], None]) -> dict[str, object]:
     """Return the params that say what tuning begins with.
 
     Raises:
-        LineageError: there is no champion to begin with.
+        LineageError: there is no champion to begin with, or samples that were taken out are in it.
     """
-    return {} if start == "scratch" else {"tune.start": find(layout, None).model}
+    if start == "scratch":
+        return {}
+    champion = find(layout, None)
+    if not check_clean(layout, load_params(layout.params).raw, champion):
+        warn(f"no manifest of version {champion.number} tells whether samples taken out are in it")
+    return {"tune.start": champion.model}
 
 
 def _whatever_is_new(space: Layout, reason: str, changes: Mapping[str, Any]) -> Verdict | None:

@@ -57,6 +57,20 @@ def sound_log(layout: Layout) -> Checked:
         return _sound(layout, _whole(stream.read())[0])
 
 
+def last_decision(layout: Layout) -> str | None:
+    """Return the path of the last decision that the log tells of, None where it tells of none.
+
+    The log is not checked, so that this is cheap: it only says where to look.
+    """
+    file = log_file(layout)
+    lines = file.read_bytes().split(b"\n") if file.is_file() else []
+    for line in reversed(lines):
+        entry = parsed(line) if b'"decision"' in line else None
+        if entry is not None and "decision" in entry.evidence:
+            return next(iter(entry.evidence["files"]))
+    return None
+
+
 def append(layout: Layout, telling: Telling) -> Entry:
     """Write an entry behind the others and force it to the disk.
 

@@ -40,6 +40,11 @@ def add_words(command: Command) -> None:
     export.add_argument(
         "--openlineage", type=Path, metavar="FILE", help="runs and decisions as OpenLineage events"
     )
+    export.add_argument(
+        "--namespace",
+        metavar="URI",
+        help="of jobs and datasets in OpenLineage events; default: one that is this workspace's",
+    )
     for name, call, text in (
         ("promote", _promote, "make a registered model the champion, if the gate agrees"),
         ("approve", _approve, "approve a registered model under your name"),
@@ -119,7 +124,7 @@ def _export(arguments: argparse.Namespace) -> None:
     if arguments.openlineage is not None:
         from uni_moe.registry.openlineage import openlineage_lines
 
-        lines = openlineage_lines(_layout(arguments), entries)
+        lines = openlineage_lines(_layout(arguments), entries, arguments.namespace)
         write_text(arguments.openlineage, "".join(f"{line}\n" for line in lines))
         print(f"{len(lines)} events in {arguments.openlineage}", file=sys.stderr)
     if arguments.out is not None:

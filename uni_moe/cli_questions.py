@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from typing import Any
 
 from uni_moe.artifacts import Layout
 from uni_moe.command import Command
-from uni_moe.errors import ConfigError
+from uni_moe.errors import ConfigError, UniMoeError
 
 YES = 1  # the exit code of a question whose answer somebody must look at
 
@@ -50,6 +51,22 @@ def _layout(arguments: argparse.Namespace) -> Layout:
     return Layout(arguments.workspace.resolve())
 
 
+def _caught_up(arguments: argparse.Namespace) -> Layout:
+    """Return a workspace whose index knows all that is here; where that cannot be, say so.
+
+    Who may only read it, or has a broken card among the others, gets the answer of what it knows.
+    """
+    from uni_moe.registry.indexing import catch_up
+
+    layout = _layout(arguments)
+    try:
+        catch_up(layout, data=False)
+    except (UniMoeError, OSError) as error:
+        why = error.what if isinstance(error, UniMoeError) else error
+        print(f"note: the index may lack what came last: {why}", file=sys.stderr)
+    return layout
+
+
 def _say(arguments: argparse.Namespace, told: Any, text: str) -> None:  # noqa: ANN401 - JSON
     print(json.dumps(told, indent=1) if arguments.json else text)
 
@@ -57,19 +74,21 @@ def _say(arguments: argparse.Namespace, told: Any, text: str) -> None:  # noqa: 
 def _lineage(arguments: argparse.Namespace) -> None:
     from uni_moe.registry.read import lineage, lineage_text
 
-    found = lineage(_layout(arguments), arguments.model, down=arguments.down)
+    layout = _caught_up(arguments)
+    found = lineage(layout, arguments.model, down=arguments.down)
     _say(arguments, found.to_json(), lineage_text(found))
 
 
 def _live(arguments: argparse.Namespace) -> int:
     from uni_moe.registry.live import live, live_text
 
-    found = live(_layout(arguments), arguments.at)
+    layout = _caught_up(arguments)
+    found = live(layout, arguments.at)
     _say(arguments, found.to_json(), live_text(found))
     return 0 if found.champions else YES
 
 
-def _impact(arguments: argparse.Namespace) -> None:
+def _impact(arguments: argparse.Namespace) -> int:
     from uni_moe.registry.asked import Asked
     from uni_moe.registry.impact import impact
     from uni_moe.registry.impact_text import impact_text
@@ -91,6 +110,7 @@ def _impact(arguments: argparse.Namespace) -> None:
     catch_up(layout)
     found = impact(layout, asked)
     _say(arguments, found.to_json(), impact_text(found))
+    return YES if found.unknown else 0
 
 
 def _diff(arguments: argparse.Namespace) -> int:

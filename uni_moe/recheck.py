@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,9 +16,11 @@ from uni_moe.data.manifest import COLUMNS
 from uni_moe.data.validated import ACCEPTED, QUARANTINE, read_accepted, read_quarantine
 from uni_moe.records import Card
 from uni_moe.registry import read
-from uni_moe.registry.cards import all_cards, reachable
-from uni_moe.registry.seen import RULES, places, whole_file_of
+from uni_moe.registry.graph import KEPT
+from uni_moe.registry.made import known_cards
+from uni_moe.registry.seen import CONTRACT, RULES, places, whole_file_of
 
+Cards = Mapping[str, tuple[str, Card]]  # id -> name in the workspace, card
 Word = Literal["kept", "fails", "unknown"]
 Tables = dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]]  # accepted, refused
 _SHOWN = 5
@@ -84,44 +87,95 @@ def recheck(layout: Layout, params: Params) -> Recheck:
         LineageError: a card cannot be read.
     """
     contract = open_contract(layout.root / params.contract.manifest)
-    cards, where = all_cards(layout), places(layout)
+    cards, where = known_cards(layout), places(layout)
     known: dict[tuple[str, ...], tuple[Word, dict[str, Any]]] = {}
     models = []
     for version in read.models(layout):
-        family = {one: cards[one] for one in reachable(cards, version.model)}
-        judged = {one: card for one, (_, card) in family.items() if card.kind == "validated"}
-        data = tuple(sorted(judged))
-        if data not in known:
-            known[data] = _judged(contract, judged, where, _sources(family))
-        word, found = known[data]
-        models.append(Rechecked(version.number, version.model, version.is_champion, word, **found))
+        found = []
+        for family in generations(cards, version.model):
+            for data in judged_together(cards, family):
+                if data not in known:
+                    judged = {one: cards[one][1] for one in data}
+                    known[data] = _judged(contract, judged, where, _sources(family))
+                found.append(known[data])
+        word, told = _together(found)
+        models.append(Rechecked(version.number, version.model, version.is_champion, word, **told))
     return Recheck(contract.name, contract.version, contract.sha256, tuple(models))
 
 
-def _judged(
-    contract: Contract,
-    judged: Mapping[str, Card],
-    where: Mapping[str, Path],
-    sources: list[str],
-) -> tuple[Word, dict[str, Any]]:
-    if not judged:
+def generations(cards: Cards, model: str) -> list[Cards]:
+    """Return what a model was made from, then each model that it goes on from. Pure."""
+    found: list[Cards] = []
+    waiting, seen = [model], set[str]()
+    while waiting:
+        own: dict[str, tuple[str, Card]] = {}
+        here = [waiting.pop(0)]
+        while here:
+            one = here.pop()
+            if one in seen or one in own or one not in cards:
+                continue
+            own[one] = cards[one]
+            for name, parent in cards[one][1].parents.items():
+                (waiting if name.startswith(KEPT) else here).append(parent)
+        seen |= {one for one, (_, card) in own.items() if card.kind == "model"}
+        if own:
+            found.append(own)
+    return found
+
+
+def judged_together(cards: Cards, family: Cards) -> list[tuple[str, ...]]:
+    """Return the ids of a generation's judged tables, as they were judged side by side. Pure.
+
+    One of each modality were. Of stages that ran alone, some may have older tables: the contract's
+    reports tell which belong together.
+    """
+    judged = {one: card for one, (_, card) in family.items() if card.kind == "validated"}
+    names = Counter(name for card in judged.values() for name in card.parents)
+    if max(names.values(), default=1) == 1:
+        return [tuple(sorted(judged))] if judged else []
+    reports = [card.parents.items() for _, card in cards.values() if card.kind == CONTRACT]
+    groups = [
+        {one for one, card in judged.items() if card.parents.items() <= parents}
+        for parents in reports
+    ]
+    found, left = [], set(judged)
+    while left:
+        fitting = [group for group in groups if group & left] or [{min(left)}]
+        best = max(fitting, key=lambda group: (len(group & left), sorted(group)))
+        found.append(tuple(sorted(best)))
+        left -= best
+    return found
+
+
+def _together(found: Sequence[tuple[Word, dict[str, Any]]]) -> tuple[Word, dict[str, Any]]:
+    """Return what was found of all generations of a model as one."""
+    if not found:
         return "unknown", {"why": "the cards of its data are not kept"}
+    unknown = next((told for word, told in found if word == "unknown"), None)
+    if unknown is not None:
+        return "unknown", unknown
+    every = ("failures", "breaches")
+    merged = {
+        name: tuple(dict.fromkeys(one for _, told in found for one in told.get(name, ())))
+        for name in every
+    }
+    return ("fails" if any(merged.values()) else "kept"), merged
+
+
+def _judged(
+    contract: Contract, judged: Mapping[str, Card], where: Mapping[str, Path], sources: list[str]
+) -> tuple[Word, dict[str, Any]]:
+    """Judge tables of samples, one of each modality, side by side."""
     if all(card.params.get(RULES) == contract.sha256 for card in judged.values()):
         return "kept", {}
-    rounds: list[Tables] = []  # a model that goes on from another has data of both
-    for card_id, card in sorted(judged.items()):
+    tables: Tables = {}
+    for card_id, card in judged.items():
         (name,) = card.parents
         read_here = _tables(card, where.get(card_id))
         if read_here is None:
             return "unknown", {"why": f"the manifest of {name} is not kept, or is an older one"}
-        modality = name.rpartition("/")[2]
-        tables = next((one for one in rounds if modality not in one), None)
-        if tables is None:
-            rounds.append(tables := {})
-        tables[modality] = read_here
-    found = [_verdict(contract, tables, sources) for tables in rounds]
-    failures = dict.fromkeys(one for failures, _ in found for one in failures)
-    breaches = dict.fromkeys(one for _, breaches in found for one in breaches)
+        tables[name.rpartition("/")[2]] = read_here
+    failures, breaches = _verdict(contract, tables, sources)
     told = {"failures": tuple(failures), "breaches": tuple(breaches)}
     return ("fails" if any(told.values()) else "kept"), told
 
@@ -159,7 +213,7 @@ def _key(row: Mapping[str, Any]) -> str:
     return str(row["key"])
 
 
-def _sources(family: Mapping[str, tuple[str, Card]]) -> list[str]:
+def _sources(family: Cards) -> list[str]:
     """Return the names of the sources that samples were ingested from."""
     told = (
         source["name"]

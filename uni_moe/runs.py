@@ -1,8 +1,9 @@
 """A run: one execution of one stage, recorded live in a folder of its own.
 
 The folder holds `run.json` (who, when, where, environment, how it ended), `events.jsonl`,
-`metrics.jsonl`, `heartbeat.jsonl`, of a stage `output.txt` (what it said), and of a mixture
-`routing.jsonl`. A run whose heartbeat stopped without an end has died.
+`metrics.jsonl`, `heartbeat.jsonl`, of a stage `output.txt` (what it said), of a mixture
+`routing.jsonl`, and in `made/` the cards of what it made. A run whose heartbeat stopped without an
+end has died.
 """
 
 from __future__ import annotations
@@ -26,9 +27,11 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from uni_moe.artifacts import Layout, write_json
+from uni_moe.records import Card
 
 RECORD, EVENTS, METRICS = "run.json", "events.jsonl", "metrics.jsonl"
 HEARTBEATS, ROUTING = "heartbeat.jsonl", "routing.jsonl"
+MADE = "made"  # the folder of cards
 HEARTBEAT_S = 5.0
 # What computes with samples, weights and scores: another version may give other bits. What tests
 # alone install is none of them: its coming would look like another environment.
@@ -67,6 +70,21 @@ class Run:
         """Record that this run made an artifact."""
         self.record["artifacts"][name] = card_id
 
+    def made(self, name: str, card: Card) -> None:
+        """Record that this run made an artifact, and keep its card: another may take its place."""
+        self.artifact(name, card.id)
+        told = {"name": name, "card": card.to_json()}
+        write_json(self.folder / MADE / f"{card.id}.json", told)
+
+    def read(self, name: str, version: str, *, namespace: str | None = None) -> None:
+        """Record a dataset that this run read and that is nobody's parent by its card.
+
+        Without a namespace it is one of the workspace.
+        """
+        one = {"name": name, "version": version}
+        told = one if namespace is None else {"namespace": namespace, **one}
+        self.record.setdefault("read", []).append(told)
+
     def _append(self, name: str, row: Mapping[str, Any]) -> None:
         with self._lock:
             if name not in self._streams:
@@ -85,6 +103,9 @@ class _Silent(Run):
     """A run that another process records."""
 
     def _append(self, name: str, row: Mapping[str, Any]) -> None:
+        """Leave it to the process that records."""
+
+    def made(self, name: str, card: Card) -> None:
         """Leave it to the process that records."""
 
 

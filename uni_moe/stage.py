@@ -43,6 +43,6 @@ class StageContext:
         ) as draft:
             yield draft
         card = read_card(target)
-        self.run.artifact(self.layout.name_of(target), card.id)
+        self.run.made(self.layout.name_of(target), card)
         self.run.record["code"] = code_files()
         self.run.event("artifact", name=self.layout.name_of(target), card=card.id)

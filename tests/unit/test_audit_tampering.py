@@ -9,12 +9,22 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from uni_moe.artifacts import Layout, read_card, write_artifact, write_text
-from uni_moe.audit import BEGINNING, Telling, check, sealed
+from uni_moe.artifacts import Layout, json_text, read_card, write_artifact, write_text
+from uni_moe.audit import (
+    BEGINNING,
+    CLOCK_S,
+    FORGOTTEN,
+    Telling,
+    behind_s,
+    check,
+    recovery_of,
+    sealed,
+)
 from uni_moe.audit_evidence import audited
-from uni_moe.audit_log import append, log_file
+from uni_moe.audit_log import append, log_file, sound_log
 from uni_moe.errors import LineageError
 from uni_moe.records import sha256_text
+from uni_moe.registry.indexing import _finish
 
 START = datetime(2026, 1, 5, 9, tzinfo=UTC)
 EVENTS = ("registration", "verdict", "promotion", "approval", "rollback", "waiver", "removal")
@@ -219,6 +229,88 @@ def test_audit_finds_a_thousand_tamperings_and_names_the_first_bad_entry(kept, t
         found[kind] += 1
     assert found.total() > 1000
     assert min(found.values()) >= 166
+
+
+def continued(dice, data, last, tellings):
+    """Return a log that goes on as `append` writes it, and what it has to say of it.
+
+    Clocks are set back, and crashes tear lines; the next entry is a recovery then.
+    """
+    notes, at = 0, datetime.fromisoformat(last.at)
+    waiting = list(tellings)
+    while waiting:
+        telling = waiting.pop(0)
+        at += timedelta(seconds=dice.uniform(1, 90_000))
+        if dice.random() < 0.3:
+            at -= timedelta(days=dice.uniform(2, 400))
+        behind = behind_s(at.isoformat(), last.at)
+        is_set_back = behind > CLOCK_S
+        line = sealed(
+            telling,
+            sequence=last.sequence + 1,
+            previous=last.hash,
+            at=at.isoformat(),
+            behind_s=round(behind, 3) if is_set_back else None,
+        )
+        if telling.event != "recovery" and dice.random() < 0.3:
+            torn = line.line[: dice.randrange(1, len(line.line) - 1)] + b"\n"
+            data += torn
+            notes += 1
+            told = recovery_of(torn)
+            waiting[:0] = [Telling("recovery", "bob", "a crash tore it", None, told), telling]
+            continue
+        notes += is_set_back
+        data, last = data + line.line, line
+    return data, last, notes
+
+
+def told_by(entry):
+    return Telling(entry.event, entry.who, entry.why, entry.subject, entry.evidence)
+
+
+def forgetting(dice, layout):
+    """Remove a model, and return what tells of it."""
+    number = dice.randint(1, 4)
+    card = read_card(layout.store / f"model-{number}").id
+    shutil.rmtree(layout.store / f"model-{number}")
+    evidence = {FORGOTTEN: f"store/model-{number}"}
+    return Telling("forgetting", "ada", "it must go", card, evidence)
+
+
+def unfinished(dice, layout):
+    """Return what tells of a decision whose process died before it wrote its file."""
+    path = f"runs/late-{dice.randrange(9)}/verdict.json"
+    write_text((layout.root / path).with_name("run.json"), "{}")
+    decision = {"promoted": dice.random() < 0.5, "why": dice.choice(WORDS)}
+    evidence = {"decision": decision, "files": {path: sha256_text(json_text(decision))}}
+    return Telling("verdict", "ada", "a try", None, evidence)
+
+
+def test_audit_is_silent_about_a_thousand_logs_that_crashes_clocks_and_forgetting_left(
+    kept, tmp_path
+):
+    seen = Counter()
+    for seed in SEEDS:
+        dice = random.Random(seed)
+        layout = Layout(tmp_path / str(seed))
+        shutil.copytree(kept.root, layout.root)
+        tellings = [forgetting(dice, layout)] if dice.random() < 0.5 else []
+        tellings += [told_by(entry) for entry in grown(dice, most=5)]
+        dice.shuffle(tellings)
+        tellings += [unfinished(dice, layout)] if dice.random() < 0.5 else []
+        data, last = log_file(layout).read_bytes(), sound_log(layout).entries[-1]
+        data, last, notes = continued(dice, data, last, tellings)
+        log_file(layout).write_bytes(data)
+        _finish(layout)
+        for head in (None, last.hash):
+            checked = audited(layout, head)
+            assert checked.problems == (), (seed, checked.problems)
+            assert len(checked.notes) == notes, seed
+        seen["finished"] += any(layout.runs.glob("late-*/verdict.json"))
+        seen.update(entry.event for entry in checked.entries)
+        seen["set back"] += any(entry.behind_s for entry in checked.entries)
+        shutil.rmtree(layout.root)
+    assert min(seen[one] for one in ("recovery", "forgetting", "finished", "set back")) > 400
 
 
 def test_audit_is_silent_about_a_thousand_healthy_logs():

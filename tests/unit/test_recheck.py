@@ -1,6 +1,7 @@
 """Registered models held against today's contract, sample by sample and rule by rule."""
 
 import json
+import re
 
 import pytest
 import yaml
@@ -11,8 +12,8 @@ from uni_moe.artifacts import parent_ids, read_card
 from uni_moe.cli import main
 from uni_moe.config import load_params
 from uni_moe.data.contract import validate
-from uni_moe.recheck import recheck
-from uni_moe.records import MODALITIES
+from uni_moe.recheck import judged_together, recheck
+from uni_moe.records import MODALITIES, Card
 from uni_moe.registry.write import register
 
 NARROW = {
@@ -74,6 +75,58 @@ def test_a_model_whose_manifests_are_gone_is_unknown_and_never_passed(layout):
     found = recheck(layout, params)
     assert [one.word for one in found.models] == ["unknown"]
     assert not found.all_kept
+
+
+MANY = {
+    "type": "expect_column_values_to_be_between",
+    "kwargs": {"column": "listed", "max_value": 1},
+    "when": {"scope": "all"},
+    "meta": {"code": "many", "level": "table", "why": "a test", "remedy": "fewer"},
+}
+
+
+def test_generations_of_data_are_judged_each_by_itself(layout):
+    first = layout.store / read_card(layout.model).id / "model"
+    for name in ("image", "speech"):
+        samples(layout, name, 3)
+    run("validate", layout, validate)
+    for name in ("image", "speech"):
+        parents = [layout.samples(name), layout.validated(name)]
+        made.phase(layout, layout.corpus(name), f"prepare@{name}", "corpus", parents)
+    corpora = [layout.corpus(name) for name in MODALITIES]
+    made.phase(layout, layout.model, "tune", "model", [*corpora, first], ["made/image-001"])
+    made.judge(layout, 0.7)
+    register(layout, reason="a test", who="ada", flow_run="2")
+    demand(layout, MANY)
+    one, other = recheck(layout, load_params(layout.params)).models
+    counts = {
+        model.number: {int(count) for count in re.findall(r"listed (\d+)", str(model.breaches))}
+        for model in (one, other)
+    }
+    assert counts == {1: {30}, 2: {24, 30}}  # no set holds tables of both
+
+
+def test_tables_of_stages_that_ran_alone_are_paired_by_the_contracts_reports():
+    def card(kind, mark, **parents):
+        named = {f"artifacts/samples/{name}": parent for name, parent in parents.items()}
+        return "x", Card("s", kind, {"mark": mark}, named, "c", {})
+
+    family = {
+        "a": card("validated", 1, image="image-1"),
+        "b": card("validated", 2, image="image-2"),
+        "c": card("validated", 3, speech="speech-1"),
+        "d": card("validated", 4, speech="speech-2"),
+        "e": card("validated", 5, text="text-1"),
+    }
+    reports = {
+        "r": card("contract_report", 1, image="image-1", speech="speech-2", text="text-1"),
+        "s": card("contract_report", 2, image="image-2", speech="speech-1", text="text-1"),
+    }
+    found = judged_together(family | reports, family)
+    assert sorted(found) == [("a", "d", "e"), ("b", "c", "e")]
+    alone = judged_together(family, family)
+    assert sorted(alone) == [("a",), ("b",), ("c",), ("d",), ("e",)]
+    assert judged_together({}, {}) == []
 
 
 def test_all_data_of_a_model_that_goes_on_from_another_are_held_to_the_contract(layout):

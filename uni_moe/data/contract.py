@@ -49,6 +49,8 @@ def validate(ctx: StageContext) -> None:
         LineageError: a manifest was changed since it was written.
     """
     contract = open_contract(ctx.layout.root / ctx.params.contract.manifest)
+    file = (ctx.layout.home.root / ctx.params.contract.manifest).resolve()
+    ctx.run.read(file.as_posix(), contract.sha256, namespace="file")
     tables = {modality: _manifest(ctx.layout.samples(modality)) for modality in MODALITIES}
     judged, report = judge(contract, tables, [source.name for source in ctx.params.sources])
     _write_report(ctx, contract, report)

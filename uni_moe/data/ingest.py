@@ -18,7 +18,7 @@ from uni_moe.config import Params, Split
 from uni_moe.data.manifest import COLUMNS, Row, row_of, write_manifest
 from uni_moe.data.media import Facts, measure
 from uni_moe.data.shards import ShardWriter
-from uni_moe.data.sources import open_sources
+from uni_moe.data.sources import dataset_of, open_sources
 from uni_moe.data.sources.base import RawMedia, RawSample, unique_names
 from uni_moe.data.sources.problems import Problem
 from uni_moe.data.split import split_of
@@ -86,6 +86,18 @@ def ingest(ctx: StageContext) -> None:
             desk = desks[modality]
             desk.finish(left)
             ctx.run.event("ingested", modality=modality, **desk.draft.results)
+        _tell_what_was_read(ctx, [row for desk in desks.values() for row in desk.rows])
+
+
+def _tell_what_was_read(ctx: StageContext, rows: Sequence[Row]) -> None:
+    """Record each source with a hash of the samples that it gave: their ids cover all content."""
+    told: dict[str, list[str]] = {source.name: [] for source in ctx.params.sources}
+    for row in rows:
+        told[row["source"]].append(f"{row['key']}\t{row['id']}\n")
+    for source in ctx.params.sources:
+        namespace, name = dataset_of(source, ctx.layout.root)
+        version = sha256_text("".join(sorted(told[source.name])))
+        ctx.run.read(name, version, namespace=namespace)
 
 
 def params_of(params: Params, modality: str) -> dict[str, Any]:

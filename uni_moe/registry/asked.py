@@ -13,6 +13,7 @@ from uni_moe.registry.tables_data import SampleRow
 
 _LEAST_OF_AN_ID = 8  # letters, so that a short word means no id
 _SHOWN = 10
+_MOST = 500  # values that one statement names
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,14 @@ def meant(session: Session, asked: Asked) -> list[int]:
     return sorted(found | _told_by_ledgers(session, found))
 
 
+def known_keys(session: Session, keys: Sequence[str]) -> list[int]:
+    """Return the numbers of the samples that have these keys, as far as they are known."""
+    found: set[int] = set()
+    for start in range(0, len(keys), _MOST):
+        found |= _where(session, SampleRow.key.in_(keys[start : start + _MOST]))
+    return sorted(found | _told_by_ledgers(session, found))
+
+
 def _sample(session: Session, name: str, problems: list[str]) -> set[int]:
     numbers = _where(session, SampleRow.key == name)
     if numbers:
@@ -92,8 +101,8 @@ def _told_by_ledgers(session: Session, numbers: set[int]) -> set[int]:
     """Return what ledgers alone tell of, under the keys of these samples."""
     found: set[int] = set()
     wanted = sorted(numbers)
-    for start in range(0, len(wanted), 500):
-        part = wanted[start : start + 500]
+    for start in range(0, len(wanted), _MOST):
+        part = wanted[start : start + _MOST]
         keys = select(SampleRow.key).where(SampleRow.number.in_(part))
         found |= _where(session, SampleRow.id.is_(None) & or_(SampleRow.key.in_(keys)))
     return found

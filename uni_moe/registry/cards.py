@@ -8,6 +8,7 @@ import socket
 from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ DEAD_AFTER_S = 30.0  # without a heartbeat, for one who is on another machine or
 GONE_AFTER_S = 2 * HEARTBEAT_S  # where its process is known to have ended
 CARDS, REPORT, ANSWERS = "cards", "report.json", "answers.jsonl"
 BEGINNING = 12  # letters of an id that names of files and keys have
+_SECOND = len("20260331T120000")  # what a run's name begins with
 _BEATS_BYTES = 4096  # at the end of a file of heartbeats: the last one is among them
 
 
@@ -48,13 +50,23 @@ def run_cards(layout: Layout) -> dict[str, tuple[str, Card]]:
         LineageError: a card cannot be read.
     """
     found: dict[str, tuple[str, Card]] = {}
-    for file in sorted(layout.runs.glob(f"*/{CARD}")):
-        record = json_file(file.parent / RECORD) or {"artifacts": {}}
+    for folder in oldest_first(file.parent for file in layout.runs.glob(f"*/{CARD}")):
+        record = json_file(folder / RECORD) or {"artifacts": {}}
         names = {card_id: name for name, card_id in record["artifacts"].items()}
-        _note(found, file.parent.name, file)
-        for card_id in found.keys() & names.keys():
-            found[card_id] = (names[card_id], found[card_id][1])
+        own: dict[str, tuple[str, Card]] = {}
+        _note(own, folder.name, folder / CARD)
+        for card_id, (name, card) in own.items():
+            found.setdefault(card_id, (names.get(card_id, name), card))
     return found
+
+
+def oldest_first(folders: Iterable[Path]) -> Iterator[Path]:
+    """Give runs as they began: a name begins with the second, and records tell more of it."""
+    for _, same in groupby(sorted(folders), key=lambda folder: folder.name[:_SECOND]):
+        within = list(same)
+        if len(within) > 1:
+            within.sort(key=lambda folder: (json_file(folder / RECORD) or {}).get("started", ""))
+        yield from within
 
 
 def ancestors(cards: Mapping[str, tuple[str, Card]], start: str) -> set[str]:
@@ -326,9 +338,14 @@ def _whole_line(line: bytes) -> dict[str, Any] | None:
 
 
 def _silent_s(folder: Path, record: Mapping[str, Any]) -> float:
+    last = datetime.fromisoformat(last_heard(folder, record))
+    return (datetime.now(UTC) - last).total_seconds()
+
+
+def last_heard(folder: Path, record: Mapping[str, Any]) -> str:
+    """Return when a run's heart beat last, as far as that is known."""
     beats = last_lines(folder / HEARTBEATS, _BEATS_BYTES)
-    last = beats[-1]["time"] if beats else record["started"]
-    return (datetime.now(UTC) - datetime.fromisoformat(last)).total_seconds()
+    return str(beats[-1]["time"] if beats else record["started"])
 
 
 def artifact_folders(root: Path) -> Iterator[Path]:

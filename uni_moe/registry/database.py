@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from sqlalchemy import Connection, Engine, MetaData, create_engine, func, select
 from sqlalchemy.orm import Session
@@ -27,6 +28,8 @@ from uni_moe.registry.tables import OwnerRow
 from uni_moe.registry.versions import VARIABLE, State, known, look, refuse
 
 _WORKSPACE = ".workspace"
+_LOOK_S = 1.0  # for another process to let go of the file
+_IN_USE = ("SQLITE_BUSY", "SQLITE_LOCKED")
 _TURN = 0x756E696D6F65  # any number that all writers of this index agree on
 
 
@@ -65,7 +68,7 @@ def writing(layout: Layout, url: str | None = None, *, afresh: bool = False) -> 
         allowed = (State.EMPTY, State.TODAY, *((State.OLDER,) if afresh else ()))
         if found.state not in allowed:
             raise refuse(connection, found)
-        own = _identity(layout)
+        own = identity(layout)
         _check_owner(connection, found.tables, own)
         if afresh or found.state is State.EMPTY:
             _make_anew(connection)
@@ -91,7 +94,7 @@ def upgrading(layout: Layout, url: str | None = None) -> Iterator[tuple[Session,
         found = look(connection)
         if found.state in (State.STRANGE, State.NEWER):
             raise refuse(connection, found)
-        own = _identity(layout)
+        own = identity(layout)
         _check_owner(connection, found.tables, own)
         is_strange = found.state is State.OLDER and not (found.version or adopt(connection))
         if is_strange:
@@ -211,7 +214,7 @@ def _first_turn(engine: Engine) -> Iterator[Connection]:
         engine.dispose()
 
 
-def _identity(layout: Layout) -> str:
+def identity(layout: Layout) -> str:
     """Return what tells this workspace from others; it moves with the store."""
     file = layout.store / _WORKSPACE
     if not file.is_file():
@@ -253,16 +256,21 @@ def _check_keys(connection: Connection) -> None:
 
 
 def _move_aside(layout: Layout, url: str | None) -> None:
-    """Rename a SQLite index that is no database any more; nothing is deleted."""
+    """Rename a SQLite index that is not whole any more; nothing is deleted."""
     file = engines.sqlite_file(engines.reader(layout, url))
-    if file is None or not file.is_file():
+    if file is None or not file.is_file() or _is_whole(file):
         return
+    for part in file.parent.glob(f"{file.name}*"):
+        part.rename(part.with_name(part.name.replace(file.name, f"{file.name}.broken", 1)))
+
+
+def _is_whole(file: Path) -> bool:
+    """Say whether a file is a database with sound pages, or one that another process holds."""
     try:
-        with closing(sqlite3.connect(file)) as connection:
-            connection.execute("PRAGMA quick_check").fetchone()
-    except sqlite3.DatabaseError:
-        for part in file.parent.glob(f"{file.name}*"):
-            part.rename(part.with_name(part.name.replace(file.name, f"{file.name}.broken", 1)))
+        with closing(sqlite3.connect(file, timeout=_LOOK_S)) as connection:
+            return connection.execute("PRAGMA quick_check(1)").fetchall() == [("ok",)]
+    except sqlite3.DatabaseError as error:
+        return getattr(error, "sqlite_errorname", "").startswith(_IN_USE)
 
 
 @contextmanager

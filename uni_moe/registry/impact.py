@@ -115,9 +115,7 @@ def impact(layout: Layout, asked: Asked) -> Impact:
 def answered(session: Session, asked: Asked, here: Mapping[str, str]) -> Impact:
     """Return what samples are in; `here` holds the artifacts of the workspace, id -> name."""
     numbers = meant(session, asked)
-    told = sightings(session, numbers)
-    graph = _in_question(session, told)
-    hits, spared = reach(graph, told, with_tables(session, _untold(graph, told)))
+    hits, spared = reached_by(session, numbers)
     live = champion_id(session)
     touched = _today(session, hits, live, here)
     hit = {one.id for one in touched}
@@ -129,9 +127,16 @@ def answered(session: Session, asked: Asked, here: Mapping[str, str]) -> Impact:
         keys=tuple(dict.fromkeys(row.key for row in about(session, numbers[:_SHOWN]))),
         touched=touched,
         spared=tuple(one.id for one in spared),
-        unknown=_unknown(session, hit),
+        unknown=untold_versions(session, hit),
         again=tuple(again(of, family, hit) for of, family in families.items() if family),
     )
+
+
+def reached_by(session: Session, numbers: Sequence[int]) -> tuple[list[Reached], list[Artifact]]:
+    """Return what samples reach, and what is spared."""
+    told = sightings(session, numbers)
+    graph = _in_question(session, told)
+    return reach(graph, told, with_tables(session, _untold(graph, told)))
 
 
 def _in_question(session: Session, told: Told) -> dict[str, Artifact]:
@@ -198,7 +203,7 @@ def _parents(session: Session, children: Sequence[str]) -> list[str]:
     return sorted(found)
 
 
-def _unknown(session: Session, hit: Collection[str]) -> tuple[int, ...]:
+def untold_versions(session: Session, hit: Collection[str]) -> tuple[int, ...]:
     """Return the versions with data that no manifest tells of, and that are not hit anyway."""
     accepted = exists().where(HolderRow.artifact == ArtifactRow.id, HolderRow.what == "accepted")
     dark = select(ArtifactRow.id).where(ArtifactRow.kind == "validated", ~accepted)

@@ -74,3 +74,5 @@ def _again(found: Impact) -> Iterator[str]:
             yield f"  runs too and learns the same: {', '.join(one.repeat)}"
         if one.stay:
             yield f"  stays: {', '.join(one.stay)}"
+        for name in one.not_from:
+            yield f"  must not be begun with: {name}; train from scratch"

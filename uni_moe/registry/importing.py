@@ -16,13 +16,13 @@ from uni_moe.audit_log import REGISTRATION, VERDICT
 from uni_moe.errors import LineageError
 from uni_moe.records import Card, EvalReport, Score
 from uni_moe.registry.cards import (
-    all_cards,
     all_reports,
     all_runs,
     json_file,
     read_report,
 )
-from uni_moe.registry.importing_data import import_data
+from uni_moe.registry.importing_data import import_data, import_sources
+from uni_moe.registry.made import known_cards
 from uni_moe.registry.tables import (
     ArtifactRow,
     EdgeRow,
@@ -55,14 +55,16 @@ def import_graph(session: Session, layout: Layout, *, data: bool = True) -> None
         LineageError: a card or a record cannot be read.
     """
     known = set(session.scalars(select(ArtifactRow.id)))
-    cards = all_cards(layout)
+    runs = all_runs(layout, but=_whole_runs(session, layout))  # before the cards that they made
+    cards = known_cards(layout, but=known)
     for card_id, (name, card) in sorted(cards.items()):
         if card_id not in known:
             _import_card(session, card_id, name, card)
     session.flush()
+    import_sources(session, cards)
     if data:
         import_data(session, layout, cards)
-    for folder, record in all_runs(layout, but=_whole_runs(session, layout)):
+    for folder, record in runs:
         import_run(session.connection(), record)
         _import_facts(session, record["id"], folder)
     session.flush()

@@ -44,7 +44,6 @@ def import_data(session: Session, layout: Layout, cards: Cards) -> None:
     Raises:
         LineageError: a file is what its card says, and cannot be read.
     """
-    _import_sources(session, cards)
     waiting = _waiting(session, cards)
     if not waiting:
         return
@@ -81,7 +80,8 @@ def _waiting(session: Session, cards: Cards) -> list[tuple[str, str]]:
     return [one for one in every if one not in known]
 
 
-def _import_sources(session: Session, cards: Cards) -> None:
+def import_sources(session: Session, cards: Cards) -> None:
+    """Import which sources the samples of these cards were read from."""
     done = set(session.scalars(select(SourceRow.artifact).distinct()))
     for card_id, (_, card) in cards.items():
         if card.kind == "samples" and card_id not in done:

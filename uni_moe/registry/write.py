@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,7 @@ def _registered(
 ) -> Candidate:
     """Keep a model and its report, once; return its version."""
     ids = model[1].id, report[1].id
+    read_from = {layout.name_of(folder): card.id for folder, card in (model, report)}
     with turn(layout):
         known = read.version_of(layout, ids[0])
         is_kept = LocalFolder(layout.store).has(f"{ids[0]}/model")
@@ -115,7 +117,7 @@ def _registered(
             number = known.number if known is not None else read.next_number(layout)
             _keep(layout, model, report)
             event = "judgement" if known is not None and is_kept else "registration"
-            _record(layout, Candidate(number, *ids), asked, event)
+            _record(layout, Candidate(number, *ids), read_from, asked, event)
             index(layout)
             return Candidate(number, *ids)
     return Candidate(known.number, *ids)
@@ -136,9 +138,13 @@ def _keep(layout: Layout, model: tuple[Path, Card], report: tuple[Path, Card]) -
         write_json(layout.store / own / CARDS / card_file(name, card_id), card.to_json())
 
 
-def _record(layout: Layout, candidate: Candidate, asked: Asked, event: str) -> None:
+def _record(
+    layout: Layout, candidate: Candidate, read_from: Mapping[str, str], asked: Asked, event: str
+) -> None:
     told = {"reason": asked.why, "flow_run": asked.flow_run}
     with start_run(layout, "register", {}, **told) as run:
+        for name, card_id in read_from.items():
+            run.read(name, card_id)
         facts = {
             **asdict(candidate),
             "who": asked.who,

@@ -9,6 +9,7 @@ import torch
 from uni_moe.artifacts import files_of, parent_ids, write_json
 from uni_moe.config import EncoderTraining, LanguageTraining
 from uni_moe.platform import settle
+from uni_moe.records import canonical_json, sha256_text
 from uni_moe.stage import StageContext
 from uni_moe.train.encoders import TINY, EncoderLearner
 from uni_moe.train.language import LanguageLearner, tiny_language
@@ -51,6 +52,8 @@ def _adopt(ctx: StageContext, pretrained: str) -> None:
         files = files_of(folder)
         write_json(draft.folder / PRETRAINED, {"path": pretrained, "files": files})
         draft.results["pretrained"] = True
+    version = sha256_text(canonical_json(files))
+    ctx.run.read(folder.as_posix(), version, namespace="file")
 
 
 def _train_encoder(ctx: StageContext, plan: EncoderTraining) -> None:

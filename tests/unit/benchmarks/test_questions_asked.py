@@ -2,12 +2,15 @@
 
 import argparse
 
+from sqlalchemy import select
+
 from benchmarks import questions
 from benchmarks.asked_graph import write_graph
 from benchmarks.setup import Setup
 from uni_moe.artifacts import Layout
-from uni_moe.registry.database import writing
+from uni_moe.registry.database import reading, writing
 from uni_moe.registry.lineage import lineage
+from uni_moe.registry.tables import ArtifactRow
 
 SETUP = Setup(rounds=1, seed=0, threads=1, device="cpu", burst_s=0.1, tuned_only=False)
 
@@ -26,6 +29,10 @@ def test_a_generated_model_has_the_roads_family(tmp_path, monkeypatch):
     layout = Layout(tmp_path)
     with writing(layout) as session:
         graph = write_graph(session, 0, nodes=100)
+    with reading(layout) as session:
+        for row in session.scalars(select(ArtifactRow)):
+            assert row.params, "a question reads the cards of what it tells"
+            assert row.results
     names = {node.name for node in lineage(layout, graph.models[0]).up.values()}
     assert {"artifacts/experts/speech", "artifacts/foundation/language", "artifacts/model"} <= names
     assert len(names) == 29 - 1  # all of a road but the report

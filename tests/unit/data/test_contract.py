@@ -3,6 +3,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -19,6 +20,7 @@ from contract_tables import (
     workspace,
 )
 
+from uni_moe.artifacts import read_card
 from uni_moe.data.contract import check, judge, open_contract, validate
 from uni_moe.data.contract_report import page
 from uni_moe.data.contract_rules import TABLE_COLUMNS, Rule, parse_contract
@@ -384,6 +386,21 @@ def test_the_stage_conserves_every_sample(tmp_path):
         assert sorted(accepted + refused) == sorted(listed)
         assert refused == (["made/audio-005"] if modality == "audio" else [])
     assert read_quarantine(layout.validated("audio"))[0]["reasons"] == "low_rate"
+
+
+def test_the_run_tells_which_contract_it_read(tmp_path):
+    layout = workspace(tmp_path)
+    run("validate", layout, validate)
+    (record,) = layout.runs.glob("*-validate-*/run.json")
+    (read,) = json.loads(record.read_text())["read"]
+    contract = Path(read["name"])
+    assert (read["namespace"], contract.is_absolute(), contract.name) == (
+        "file",
+        True,
+        "manifest.yaml",
+    )
+    rules = read_card(layout.validated("text")).params["contract_sha256"]
+    assert read["version"] == rules
 
 
 def test_the_same_samples_give_the_same_bytes(tmp_path):

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import hashlib
 import json
 
 import pytest
 from workspace import ingested, rows_of, small_playground
 
 from uni_moe.artifacts import files_of, read_card
+from uni_moe.config import ConversationSource
 from uni_moe.data.manifest import COLUMNS, SCHEMA, read_manifest, row_of, sample_of, write_manifest
 from uni_moe.data.media import load
 from uni_moe.data.shards import ShardReader
+from uni_moe.data.sources import dataset_of
 from uni_moe.errors import DataError
 from uni_moe.records import MODALITIES, canonical_json
 
@@ -109,3 +112,43 @@ def test_every_column_is_documented(tmp_path):
 def test_a_missing_manifest_names_the_remedy(tmp_path):
     with pytest.raises(DataError, match="dvc repro ingest"):
         read_manifest(tmp_path)
+
+
+def test_the_run_tells_which_version_of_each_source_was_read(tmp_path):
+    def world(root, answer):
+        root.mkdir()
+        (root / "media").mkdir()
+        talk = [{"from": "human", "value": "Q?"}, {"from": "gpt", "value": answer}]
+        (root / "list.json").write_text(json.dumps([{"id": "a", "conversations": talk}]))
+        source = {"kind": "conversations", "name": "c", "path": "list.json"}
+        source |= {"media_root": "media", "license": "CC0", "voice_is": "speech"}
+        counts = {"train": {"text": 2}, "validation": 0, "test": 0}
+        return ingested(root, source, small_playground(**counts))
+
+    def read(layout):
+        (record,) = layout.runs.glob("*-ingest-*/run.json")
+        return {one["name"]: one for one in json.loads(record.read_text())["read"]}
+
+    layout = world(tmp_path / "one", "yes")
+    found = read(layout)
+    file = (tmp_path / "one" / "list.json").resolve().as_posix()
+    assert {name: one.get("namespace") for name, one in found.items()} == {
+        file: "file",
+        "sources/playground": None,
+    }
+    rows = [row for row in rows_of(layout) if row["source"] == "c"]
+    by_hand = "".join(sorted(f"{row['key']}\t{row['id']}\n" for row in rows))
+    assert found[file]["version"] == hashlib.sha256(by_hand.encode()).hexdigest()
+    other = read(world(tmp_path / "two", "no"))
+    assert other["sources/playground"] == found["sources/playground"]
+    assert other[file.replace("/one/", "/two/")]["version"] != found[file]["version"]
+
+
+def test_a_linked_source_is_told_by_where_it_lies(tmp_path):
+    there = tmp_path / "home" / "list.json"
+    there.parent.mkdir()
+    there.write_text("[]")
+    (tmp_path / "list.json").symlink_to(there)
+    source = {"name": "c", "path": "list.json", "media_root": ".", "license": "CC0"}
+    config = ConversationSource(kind="conversations", voice_is="speech", **source)
+    assert dataset_of(config, tmp_path) == ("file", there.resolve().as_posix())

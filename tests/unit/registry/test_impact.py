@@ -9,6 +9,7 @@ from uni_moe.artifacts import Layout
 from uni_moe.audit import Asked as Asking
 from uni_moe.cli import main
 from uni_moe.errors import UnknownError
+from uni_moe.registry import read
 from uni_moe.registry.asked import Asked
 from uni_moe.registry.forgetting import forget
 from uni_moe.registry.holdings import Draws
@@ -141,6 +142,53 @@ def test_a_registered_model_is_named_years_after_its_artifacts_went(layout):
     assert expert.draws.draws == 2
     champion = {one.of: one.run for one in found.again}["the champion"]
     assert champion[-2:] == ("assemble", "tune")
+
+
+def chained(layout):
+    """Register a model, take a picture out, and go on from that model."""
+    first = made.registered(layout)
+    made.ingest(layout, "image", made.pictures()[1:])
+    made.tune_on(layout, first.model, seen=["mine/2"])
+    second = register(layout, reason="again", who="ada", flow_run="2")
+    promote_if_better(layout, second, made.RULES, reason="again", flow_run="2")
+    return first
+
+
+def test_a_model_that_tuning_began_with_is_named_where_samples_are_in_it(layout, capsys):
+    first = chained(layout)
+    found = {one.of: one for one in asked(layout, "mine/1").again}["the champion"]
+    assert found.not_from == (f"store/{first.model}/model",)
+    assert {"experts@image", "assemble", "tune"} <= set(found.run)
+    assert "prepare@image" not in found.run  # today's picture data are without it
+    assert main(["--workspace", str(layout.root), "impact", "mine/1"]) == 0
+    said = capsys.readouterr().out
+    assert f"must not be begun with: store/{first.model}/model" in said
+    assert main(["--workspace", str(layout.root), "impact", "mine/1", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["again"]
+    assert [f"store/{first.model}/model"] in [one["not_from"] for one in told]
+
+
+def test_a_model_that_tuning_began_with_is_fine_where_samples_came_later(layout):
+    chained(layout)
+    made.ingest(layout, "audio", [*made.sounds(), made.row("mine/11", modality="audio")])
+    made.tune_on(layout, read.champion(layout).model, seen=["mine/11"])
+    index(layout)
+    found = {one.of: one for one in asked(layout, "mine/11").again}["artifacts/"]
+    assert found.not_from == ()
+    assert "tune" in found.run
+    assert {"experts@audio", "assemble"} <= set(found.stay)
+
+
+def test_a_version_of_which_nothing_can_be_said_is_no_clean_answer(layout, capsys):
+    made.registered(layout)
+    made.ingest(layout, "image", [made.row("mine/1", modality="image", license="other")])
+    made.train(layout, seen=["mine/1"])
+    for folder in (layout.store / "seen").glob("*.sha256"):
+        folder.unlink()
+    layout.registry.unlink()
+    index(layout)
+    assert main(["--workspace", str(layout.root), "impact", "mine/1"]) == 1
+    assert "nothing can be said of version(s) 1" in capsys.readouterr().out
 
 
 def test_a_model_of_whose_data_nothing_is_kept_is_told_as_unknown(layout):

@@ -2,16 +2,20 @@
 
 import json
 import sqlite3
+from contextlib import closing
 
 import pytest
 
-from tests.unit.registry.workspace import RULES, candidate, judge, train
+from tests.unit.registry.workspace import RULES, candidate, judge, tables, train
 from uni_moe.artifacts import Layout, read_card, read_json, write_artifact, write_json
 from uni_moe.errors import ConfigError, LineageError
 from uni_moe.registry import read
+from uni_moe.registry.database import _move_aside
 from uni_moe.registry.indexing import index, rebuild
 from uni_moe.registry.promoting import promote_if_better
 from uni_moe.registry.write import must_judge_again, register, register_judgement
+
+PAGE_BYTES = 4096  # SQLite's own size of a page
 
 
 @pytest.fixture
@@ -59,6 +63,32 @@ def test_two_workspaces_do_not_share_an_index(layout, tmp_path, monkeypatch):
         with pytest.raises(ConfigError, match="belongs to another workspace"):
             act(other)
     assert len(read.models(layout)) == 1
+
+
+@pytest.mark.parametrize("name", ["artifacts", "ix_samples_key", "sqlite_autoindex_holders_1"])
+def test_an_index_with_an_overwritten_page_is_made_anew(layout, name):
+    put(layout, "a", 0.6)
+    put(layout, "b", 0.9)
+    before = tables(layout)
+    with closing(sqlite3.connect(layout.registry)) as connection:
+        found = connection.execute("select rootpage from sqlite_master where name = ?", [name])
+        ((page,),) = found.fetchall()
+    with layout.registry.open("r+b") as file:
+        file.seek((page - 1) * PAGE_BYTES)
+        file.write(b"\0" * PAGE_BYTES)
+    broken = layout.registry.read_bytes()
+    rebuild(layout)
+    assert tables(layout) == before
+    assert (layout.root / "registry.sqlite.broken").read_bytes() == broken
+
+
+def test_an_index_that_another_process_holds_is_not_moved_aside(layout):
+    put(layout, "a", 0.6)
+    with closing(sqlite3.connect(layout.registry, isolation_level=None)) as other:
+        other.execute("PRAGMA locking_mode=EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        _move_aside(layout, None)
+    assert not list(layout.root.glob("*.broken*"))
 
 
 @pytest.mark.parametrize("broken", [b"no database at all" * 99, b"SQLite format 3" + bytes(4000)])

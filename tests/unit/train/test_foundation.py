@@ -14,6 +14,7 @@ from transformers import (
 from uni_moe.artifacts import Layout, read_card
 from uni_moe.config import load_params
 from uni_moe.errors import ConfigError, LineageError
+from uni_moe.records import canonical_json, sha256_text
 from uni_moe.runs import start_run
 from uni_moe.stage import StageContext
 from uni_moe.train.foundation import train_foundation
@@ -76,6 +77,11 @@ def test_a_pretrained_folder_is_recorded_by_hash_and_not_copied(pretrained, tmp_
     assert json.loads((artifact / "pretrained.json").read_text())["path"] == str(folder)
     assert not list(artifact.glob("*.safetensors"))
     assert read_card(artifact).results["pretrained"] is True
+    (record,) = (tmp_path / "space" / "runs").glob("*/run.json")
+    (read,) = json.loads(record.read_text())["read"]
+    files = json.loads((artifact / "pretrained.json").read_text())["files"]
+    version = sha256_text(canonical_json(files))
+    assert read == {"namespace": "file", "name": str(folder.resolve()), "version": version}
 
 
 @pytest.mark.parametrize("change", ["bytes", "gone", "more"])

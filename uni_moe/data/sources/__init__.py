@@ -31,6 +31,19 @@ def open_source(source: config.Source, root: Path) -> Source:
             return Sentences(source)
 
 
+def dataset_of(source: config.Source, root: Path) -> tuple[str | None, str]:
+    """Return the namespace and the name of the dataset that a source is.
+
+    What lies in files is named by its real path; what our own code makes is one of the workspace.
+    Source: the naming of datasets in OpenLineage.
+    """
+    match source:
+        case config.PlaygroundSource() | config.SentencesSource():
+            return None, f"sources/{source.name}"
+        case config.ConversationSource() | config.ShardedSource():
+            return "file", (root / source.path).resolve().as_posix()
+
+
 def open_sources(sources: Sequence[config.Source], root: Path) -> list[Source]:
     """Open all sources; tell what is wrong with all of them at once.
 

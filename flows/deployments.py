@@ -92,7 +92,7 @@ def _whatever_is_new(space: Layout, reason: str, changes: Mapping[str, Any]) -> 
     """
     plan = plan_stages(space.root)
     get_run_logger().info(plan.text())
-    if plan.empty and is_judged(space, load_params(space.params).gate):
+    if plan.empty and is_judged(space, load_params(space.home.params).gate):
         if is_unsent(space):  # an earlier flow was killed, or its remote was away
             send(str(space.root))
         return None

@@ -110,7 +110,7 @@ class Standing:
             if time.monotonic() >= at_s:
                 try:
                     due()
-                except (HTTPError, UniMoeError) as error:  # the server may just be away
+                except (HTTPError, UniMoeError, OSError) as error:  # the server or a file is away
                     self.say(f"{type(error).__name__}: {error}")
                 every_s = self.schedule.watch_every_s if due == self._watch else SWEEP_S
                 self._next[due] = time.monotonic() + every_s

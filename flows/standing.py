@@ -17,7 +17,8 @@ from httpx import HTTPError
 from flows import orchestrator
 from flows.beside import Beside
 from flows.embedded import Server
-from flows.notify import News, notify
+from flows.notify import News
+from flows.outbox import keep, send
 from flows.schedule import Schedule
 from flows.watch import WORDS, Watch, look
 from uni_moe import leash
@@ -26,6 +27,7 @@ from uni_moe.errors import StageError, UniMoeError
 
 Say = Callable[[str], None]
 SWEEP_S = 10.0
+SEND_S = 60.0  # after which news that did not arrive are sent again
 PATIENCE_S = 15.0  # for a worker to end its runs
 MOST_DEATHS, DEATHS_S = 5, 600.0
 UNSTARTED_S = 120.0  # after which a run that has no process gets none
@@ -62,7 +64,8 @@ class Standing:
         self.watch = Watch(folder / "seen.json", schedule.settle_s)
         self._deaths: list[float] = []
         self._told = layout.state / "crashed.json"  # of which runs people know
-        self._next = {self._sweep: 0.0, self._tell: 0.0, self._watch: 0.0}
+        self._next = {self._sweep: 0.0, self._tell: 0.0, self._watch: 0.0, self._send: 0.0}
+        self._every_s = {self._watch: schedule.watch_every_s, self._send: SEND_S}
 
     def begin(self) -> None:
         """Start the worker, where the pool is one of processes."""
@@ -112,8 +115,7 @@ class Standing:
                     due()
                 except (HTTPError, UniMoeError, OSError) as error:  # the server or a file is away
                     self.say(f"{type(error).__name__}: {error}")
-                every_s = self.schedule.watch_every_s if due == self._watch else SWEEP_S
-                self._next[due] = time.monotonic() + every_s
+                self._next[due] = time.monotonic() + self._every_s.get(due, SWEEP_S)
 
     def end(self) -> None:
         """End the worker and the runs that it has at work; the next start goes on with them."""
@@ -162,12 +164,19 @@ class Standing:
         if not self._told.is_file():
             write_json(self._told, sorted(found))
         told = set(read_json(self._told))
-        for run in (run for name, run in found.items() if name not in told):
+        unknown = [run for name, run in found.items() if name not in told]
+        for run in unknown:
             self.say(f"the flow run {run.name} has died: {run.why}")
             news = News("died", f"{run.name} died", run.why, str(self.layout.root), "up")
-            notify(self.layout.root, news, self.say)
+            keep(self.layout, news, self.say)
             told.add(str(run.id))
             write_json(self._told, sorted(told))
+        if unknown:
+            self._send()
+
+    def _send(self) -> None:
+        """Send news that wait, also those of flows that were killed."""
+        send(self.layout, self.say)
 
     def _watch(self) -> None:
         """Ask for a retraining where something watched has changed and stands still."""

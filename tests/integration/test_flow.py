@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from flows import embedded
 from flows.dvc import plan_stages
 from flows.remote import set_remote
 from tests.integration.forked_flow import Flow
-from tests.integration.little_home import make_home
+from tests.integration.little_home import make_home, new_data
 from tests.integration.standing import ask
 from tests.stores.mailbox import webhook
 from tests.stores.servers import moto
@@ -249,6 +250,40 @@ def test_people_are_told_of_a_fault_that_nobody_foresaw(
     ((_, body),) = came
     assert body["kind"] == "failure"
     assert "The retraining was stopped: " in body["what"]
+
+
+@pytest.mark.operate
+def test_a_refusal_is_told_whatever_becomes_of_the_copy(
+    tmp_path: Path, server: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The remote is away, then it is silent and the flow is killed, and the webhook was away."""
+    assert server
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "access")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    home = make_home(tmp_path / "home")
+    waiting = home.state / "news.json"
+    assert Flow(home.root, "tick").end(PATIENCE_S)[0] == 0
+    alone = (home.root / ".dvc" / "config").read_text(encoding="utf-8")
+    with webhook() as (address, came), socket.create_server(("127.0.0.1", 0)) as silent:
+        (home.root / "notify.yaml").write_text(f"webhook: http://{address}/\n", encoding="utf-8")
+        set_remote(home.root, Remote("s3://uni-moe-tests/flow", "http://127.0.0.1:9"))
+        new_data(home.root, "worse", 0.3)
+        assert Flow(home.root, "tick").end(2 * PATIENCE_S)[0] == 8
+        assert [body["kind"] for _, body in came] == ["refused", "failure"]
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        set_remote(home.root, Remote("s3://uni-moe-tests/flow", endpoint))
+        new_data(home.root, "also worse", 0.4)
+        flow = Flow(home.root, "tick")
+        until(waiting)
+        flow.end(0)
+        (home.root / ".dvc" / "config").write_text(alone, encoding="utf-8")
+        code, said = Flow(home.root, "tick").end(PATIENCE_S)
+        assert (code, "nothing to do" in said) == (0, True), said
+        assert [body["kind"] for _, body in came] == ["refused", "failure", "refused"]
+    assert not waiting.exists()
+    runs = list(home.runs.glob("*-retrain-*"))
+    assert len(runs) == 3
+    assert all((run / "params.yaml").is_file() for run in runs)  # of the killed one, too
 
 
 @pytest.mark.operate

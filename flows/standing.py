@@ -7,6 +7,7 @@ is told to people, whoever found it.
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import time
 from collections.abc import Callable
@@ -19,9 +20,10 @@ from flows.beside import Beside
 from flows.embedded import Server
 from flows.notify import News
 from flows.outbox import keep, send
-from flows.schedule import Schedule
+from flows.schedule import Schedule, pool_of
 from flows.watch import WORDS, Watch, look
 from uni_moe import leash
+from uni_moe.alone import has_ended
 from uni_moe.artifacts import Layout, read_json, write_json
 from uni_moe.errors import StageError, UniMoeError
 
@@ -37,13 +39,7 @@ def is_dead(run: orchestrator.Working) -> bool:
     """Say whether a flow run of this machine that is said to be at work is not."""
     if run.pid is None:
         return run.silent_s > UNSTARTED_S
-    try:
-        os.kill(run.pid, 0)
-    except ProcessLookupError:
-        return run.silent_s > SWEEP_S  # its worker may be about to say how it ended
-    except PermissionError:
-        return False
-    return False
+    return run.silent_s > SWEEP_S and has_ended(run.pid)  # its worker may be about to say how
 
 
 class Standing:
@@ -60,6 +56,7 @@ class Standing:
     ) -> None:
         self.layout, self.schedule, self.server, self.say = layout, schedule, server, say
         self.log, self.beside = folder / "worker.log", beside
+        self.pool = pool_of(schedule, layout.root)
         self.worker: subprocess.Popen[str] | None = None
         self.watch = Watch(folder / "seen.json", schedule.settle_s)
         self._deaths: list[float] = []
@@ -78,9 +75,9 @@ class Standing:
 
     def facts(self) -> dict[str, object]:
         """Return where everything is, for a person and for other commands."""
-        api, pool = os.environ["PREFECT_API_URL"], self.schedule.pool
+        api, kind = os.environ["PREFECT_API_URL"], self.schedule.pool.type
         server = self.server.process if self.server is not None else None
-        start = f"prefect worker start --pool {pool.name} --type {pool.type}"
+        start = shlex.join(["prefect", "worker", "start", "--pool", self.pool, "--type", kind])
         return {
             "api": api,
             "page": api.removesuffix("/api"),
@@ -89,7 +86,7 @@ class Standing:
             "worker": self.worker.pid if self.worker else f"none here; start it by `{start}`",
             "server log": self.server and str(self.server.log),
             "worker log": str(self.log) if self.worker else None,
-            "pool": f"{pool.name} ({pool.type})",
+            "pool": f"{self.pool} ({kind})",
             "cron": self.schedule.cron and f"{self.schedule.cron} ({self.schedule.timezone})",
             "watches": ", ".join(self.schedule.watch) or None,
         }
@@ -125,7 +122,7 @@ class Standing:
 
     def _start_worker(self) -> None:
         pool = self.schedule.pool
-        words = ["worker", "start", "--pool", pool.name, "--type", pool.type]
+        words = ["worker", "start", "--pool", self.pool, "--type", pool.type]
         words += ["--limit", str(pool.at_once), "--install-policy", "never"]
         with self.log.open("a", encoding="utf-8") as output:
             self.worker = leash.start(

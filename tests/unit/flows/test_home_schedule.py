@@ -5,7 +5,7 @@ import os
 import pytest
 
 from flows.orchestrator import Working
-from flows.schedule import Schedule, load_schedule
+from flows.schedule import Pool, Schedule, load_schedule, pool_of
 from flows.standing import Standing, is_dead
 from flows.watch import Watch, look
 from tests.integration.little_home import make_home, new_data
@@ -24,7 +24,14 @@ def test_a_schedule_is_read(tmp_path):
     found = load_schedule(tmp_path)
     assert (found.cron, found.timezone) == ("0 3 * * *", "Europe/Berlin")
     assert found.watch == ("data", "contract")
-    assert (found.pool.name, found.pool.type, found.pool.at_once) == ("uni-moe", "process", 3)
+    assert (found.pool.name, found.pool.type, found.pool.at_once) == (None, "process", 3)
+
+
+def test_runs_of_workspaces_wait_in_pools_of_their_own(tmp_path):
+    voices = tmp_path / "voices"
+    assert pool_of(Schedule(), voices) == "uni-moe@voices"
+    assert pool_of(Schedule(name="other voices"), voices) == "uni-moe@other voices"
+    assert pool_of(Schedule(name="other voices", pool=Pool("team")), voices) == "team"
 
 
 def test_all_problems_of_a_schedule_are_told_at_once(tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 from flows.dvc import keep_remote, kept_data, plan_stages, run_module
 from uni_moe.alone import only_one
 from uni_moe.artifacts import CARD, Layout, verified_card
-from uni_moe.errors import ConfigError, StageError, StoreError, bullets
+from uni_moe.errors import ConfigError, StageError, StoreError, UnreachableError, bullets
 from uni_moe.registry import indexing, read
 from uni_moe.registry.graphs import LOCK
 from uni_moe.registry.travel import (
@@ -228,11 +228,27 @@ def _dvc(root: Path, remote: Remote, word: str, say: Say) -> None:
     if any(_LACKS in line for line in said):  # DVC may only warn, and call it up to date
         raise _lacking(word) from failure
     if failure is not None:
+        _check_answers(root, remote)
         raise StoreError(
             f"DVC could not {word} the data. {failure.what}",
             cause="the lines above say it; records and models had arrived before.",
             remedy=f"mend it, then `uni-moe {word}`; what has arrived is not copied again.",
         ) from failure
+
+
+def _check_answers(root: Path, remote: Remote) -> None:
+    """Hold that the remote is there by now: DVC's words do not say whether its fault was outside.
+
+    Raises:
+        UnreachableError: it is not.
+    """
+    check_folder(remote)
+    try:
+        objects_of(root, remote, TURNS).objects()
+    except UnreachableError:
+        raise
+    except StoreError:  # it answers, and DVC's own words say more
+        return
 
 
 def _lacking(word: str) -> StoreError:

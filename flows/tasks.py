@@ -1,7 +1,7 @@
 """The tasks of a flow: one stage, registration, the gate. No task result is cached by Prefect.
 
-A task is tried again only where the fault is outside: a remote that does not answer. A stage that
-failed stays failed.
+A task is tried again only where the fault is outside: a remote that does not answer, or whose disk
+is not mounted. A stage that failed stays failed.
 """
 
 from __future__ import annotations

@@ -97,6 +97,8 @@ def errors_above(groups: Groups, true: float) -> float:
     total = math.fsum(count * (value - true) for value, count in groups)
     if not total > 0:
         return 0.0
+    if true <= -1:  # where all lose a whole point, and nothing varies
+        return math.inf
     return total / math.sqrt(n * _variance(groups, true))
 
 

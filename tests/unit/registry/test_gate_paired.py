@@ -126,6 +126,7 @@ def test_as_many_items_as_the_gate_names_would_do():
     assert compare(ours * times, theirs * times, claims=1, **TERMS).low >= -0.03
     assert items_for(theirs, [1.0] * 100, margin=0.03, confidence=0.95) is None
     assert items_for([], [], margin=0.03, confidence=0.95) is None
+    assert items_for(ours, theirs, margin=1.0, confidence=0.95) == 0
 
 
 def pair(dice, n, base, gain, turned):

@@ -29,6 +29,7 @@ from uni_moe.workspace import here, whole_paths
 from uni_moe.yaml_text import parse_yaml
 
 _LOCK, _GRAPH, _BUSY = "dvc.lock", "dvc.yaml", "busy"
+_GATE = "gate"  # the section of params.yaml that is its home's alone
 _DVC = (".dvc/config", ".dvc/.gitignore", ".dvcignore")
 _TO_A_MIXTURE = ("foundation", "align", "experts", "assemble")
 _LINKED = (".dvc/config.local", MACHINE)  # secrets stay in one place
@@ -60,13 +61,15 @@ def changed_params(text: str, changes: Mapping[str, object]) -> str:
     """Return the text of params.yaml with some values exchanged; without any, as it stands.
 
     Raises:
-        ConfigError: a key lies in no section.
+        ConfigError: a key lies in no section, or is the gate's.
     """
     if not changes:
         return text
     data = parse_yaml(text)
     for key, value in changes.items():
         *above, last = key.split(".")
+        if key.split(".")[0] == _GATE:
+            raise _not_for_one_run(key)
         section = data
         for name in above:
             section = section.get(name) if isinstance(section, dict) else None
@@ -78,6 +81,14 @@ def changed_params(text: str, changes: Mapping[str, object]) -> str:
             )
         section[last] = value
     return yaml.dump(data, Dumper=_Plain, sort_keys=False, allow_unicode=True)
+
+
+def _not_for_one_run(key: str) -> ConfigError:
+    return ConfigError(
+        f"{key!r} cannot be changed for one run.",
+        cause="the gate judges every candidate by the rules that stand in params.yaml.",
+        remedy="leave it out, or change `gate` in params.yaml for all that is judged from then on.",
+    )
 
 
 def frozen(graph: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from flows.dvc import kept_data, run_module
 from uni_moe.alone import is_at
 from uni_moe.artifacts import Layout
-from uni_moe.errors import StageError, StoreError, bullets
+from uni_moe.errors import StageError, StoreError, UnreachableError, bullets
 from uni_moe.registry.graphs import LOCK, locks_apart, standing_locks
 from uni_moe.storage.dvc_data import (
     Arrived,
@@ -28,7 +28,8 @@ from uni_moe.storage.dvc_data import (
 )
 from uni_moe.storage.dvc_unnamed import locked_roots
 from uni_moe.storage.objects import Objects
-from uni_moe.storage.remote import NAME, Remote, credentials_of
+from uni_moe.storage.remote import NAME, Remote, check_folder, credentials_of, objects_of
+from uni_moe.storage.turns import TURNS
 
 Say = Callable[[str], None]
 _LACKS = "do not exist neither locally nor on remote"
@@ -100,6 +101,7 @@ def let_dvc(word: str, root: Path, remote: Remote, say: Say) -> None:
 
     Raises:
         LackingError: it found data neither here nor there.
+        UnreachableError: it could not, and the remote is away.
         StoreError: it could not.
     """
     known = credentials_of(root).environment() if remote.is_s3 else {}
@@ -120,11 +122,27 @@ def let_dvc(word: str, root: Path, remote: Remote, say: Say) -> None:
     if any(_LACKS in line for line in said):  # DVC may only warn, and call it up to date
         raise _lacking(word) from failure
     if failure is not None:
+        _check_answers(root, remote)
         raise StoreError(
             f"DVC could not {word} the data. {failure.what}",
             cause="the lines above say it; records and models had arrived before.",
             remedy=f"mend it, then `uni-moe {word}`; what has arrived is not copied again.",
         ) from failure
+
+
+def _check_answers(root: Path, remote: Remote) -> None:
+    """Hold that the remote is there by now: DVC's words do not say whether its fault was outside.
+
+    Raises:
+        UnreachableError: it is not.
+    """
+    check_folder(remote)
+    try:
+        objects_of(root, remote, TURNS).objects()
+    except UnreachableError:
+        raise
+    except StoreError:  # it answers, and DVC's own words say more
+        return
 
 
 def lost_data(lost: Sequence[Lost]) -> StoreError:

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from flows.apart import apart
 from flows.dvc import plan_stages
 from flows.embedded import quiet_logs
-from flows.failures import forget, is_known
-from flows.notify import notify, of_error, of_verdict
+from flows.failures import forget, is_known, remember
+from flows.notify import of_error, of_verdict
+from flows.outbox import keep
+from flows.outbox import send as send_news
 from flows.pipeline import RUNNER, ended, indexed, recorded_road, send
 from flows.plan import Plan
 from flows.unsent import is_unsent
+from flows.untold import expect_verdict, is_kept, owed
 from uni_moe.alone import end_with_starter
 from uni_moe.artifacts import Layout
 from uni_moe.config import load_params
@@ -56,15 +61,15 @@ def retrain_apart(
         if is_known(layout, asked, error):
             told("still failing, and nothing has changed: people were told when it began")
         else:
-            notify(layout.root, of_error(error, home, reason), told)
+            keep(layout, of_error(error, home, reason), told)
+            remember(layout, asked, error)
+        send_news(layout, told)
         if error is not fault:
             raise
         return ended(error)
     forget(layout, asked)
-    if verdict is None:
-        return Completed(message=NOTHING)
-    notify(layout.root, of_verdict(verdict, home, reason), told)
-    return verdict
+    send_news(layout, told)
+    return Completed(message=NOTHING) if verdict is None else verdict
 
 
 def _unforeseen(fault: Exception) -> StageError:
@@ -96,13 +101,24 @@ def _whatever_is_new(space: Layout, reason: str, changes: Mapping[str, Any]) -> 
     Raises:
         UniMoeError: stages failed, or the copy to the remote did not arrive.
     """
+    _keep(space, reason, owed(space))
     plan = plan_stages(space.root)
     get_run_logger().info(plan.text())
-    if plan.empty and is_judged(space, load_params(space.params).gate):
+    if plan.empty and is_judged(space, load_params(space.home.params).gate):
         if is_unsent(space):  # an earlier flow was killed, or its remote was away
             send(str(space.root))
         return None
-    return recorded_road(plan, space, _why(reason, plan), changes)
+    expect_verdict(space, str(flow_run.get_id()))
+    judged = partial(_keep, space, reason)
+    return recorded_road(plan, space, _why(reason, plan), changes, judged)
+
+
+def _keep(space: Layout, reason: str, verdict: Verdict | None) -> None:
+    """Keep a verdict for people, whatever becomes of the flow from now on."""
+    if verdict is not None:
+        news = of_verdict(verdict, str(space.home.root), reason)
+        keep(space.home, news, get_run_logger().warning)
+    is_kept(space)
 
 
 def _why(reason: str, plan: Plan) -> str:

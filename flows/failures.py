@@ -20,11 +20,14 @@ _FILE = "failed.json"  # what was asked for -> what failed last
 
 
 def is_known(home: Layout, asked: Mapping[str, object], error: UniMoeError) -> bool:
-    """Say whether the same was asked for, failed so, and nothing has changed since; remember it."""
-    key, failed = _key(asked), _digest(home, error)
-    known = _known(home)
-    write_json(_file(home), {**known, key: failed})
-    return known.get(key) == failed
+    """Say whether the same was asked for, failed so, and nothing has changed since."""
+    return _known(home).get(_key(asked)) == _digest(home, error)
+
+
+def remember(home: Layout, asked: Mapping[str, object], error: UniMoeError) -> None:
+    """Remember that people are told of it; where the disk refuses, they will be told again."""
+    with suppress(OSError):
+        write_json(_file(home), {**_known(home), _key(asked): _digest(home, error)})
 
 
 def forget(home: Layout, asked: Mapping[str, object]) -> None:

@@ -1,7 +1,8 @@
 """Tells people of what went wrong or waits for them: a webhook, a mail, or both.
 
 `notify.yaml` lies in the workspace, is tracked by nobody and says where to; secrets may stand in
-the environment instead. What cannot be delivered is told and stops nothing.
+the environment instead. What cannot be delivered is told, stops nothing and waits: see
+`flows.outbox`.
 """
 
 from __future__ import annotations
@@ -11,8 +12,7 @@ import os
 import re
 import smtplib
 import ssl
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from email.message import EmailMessage
 from pathlib import Path
@@ -32,6 +32,8 @@ WEBHOOK, PASSWORD = "UNI_MOE_WEBHOOK", "UNI_MOE_MAIL_PASSWORD"
 PATIENCE_S = 10.0
 _SECRET = re.compile(r"(webhook|mail\.password): .*")  # what stands there is shown nowhere
 Kind = Literal["failure", "contract", "refused", "waiting", "died"]
+Way = Literal["webhook", "mail"]
+WAYS: tuple[Way, ...] = ("webhook", "mail")
 Say = Callable[[str], None]
 
 
@@ -108,32 +110,36 @@ def of_verdict(verdict: Verdict, workspace: str, reason: str) -> News | None:
     return News(kind, f"{what}: {verdict.reasons[0]}", verdict.text, workspace, reason)
 
 
-def notify(root: Path, news: News | None, say: Say) -> None:
-    """Send news where `notify.yaml` says; tell what could not be sent, and go on."""
+def notify(root: Path, news: News, say: Say, ways: Sequence[Way] = WAYS) -> tuple[Way, ...]:
+    """Send news where `notify.yaml` says; return the ways on which they did not arrive.
+
+    What could not be sent is told, and stops nothing.
+    """
     try:
         to = load_notify(root)
     except ConfigError as error:
         say(f"nobody is told of it: {error}")
-        return
-    if news is None or news.kind not in to.tell:
-        return
-    if to.webhook is not None:
-        with _told("the webhook", say, to.webhook):
-            _post(to.webhook, news)
-    if to.mail is not None:
-        with _told(f"the mail server {to.mail.server}", say, to.mail.password):
-            _mail(to.mail, news)
+        return tuple(ways)
+    if news.kind not in to.tell:
+        return ()
+    return tuple(way for way in ways if not _arrives(way, to, news, say))
 
 
-@contextmanager
-def _told(whom: str, say: Say, secret: str | None) -> Iterator[None]:
-    """Tell of a message that did not arrive, without the secret that was needed for it."""
+def _arrives(way: Way, to: Notify, news: News, say: Say) -> bool:
+    """Send news on a way, if it is wanted; tell without its secret where they did not arrive."""
+    whom, secret = "the webhook", to.webhook
     try:
-        yield
+        if way == "webhook" and to.webhook is not None:
+            _post(to.webhook, news)
+        elif way == "mail" and to.mail is not None:
+            whom, secret = f"the mail server {to.mail.server}", to.mail.password
+            _mail(to.mail, news)
     except (OSError, ValueError, smtplib.SMTPException) as error:
         said = f"{type(error).__name__}: {error}"
         said = said.replace(secret, "…") if secret else said
-        say(f"{whom} did not take the message, and nobody is told by it: {said}")
+        say(f"{whom} did not take the message, and nobody is told by it yet: {said}")
+        return False
+    return True
 
 
 def _post(url: str, news: News) -> None:

@@ -35,7 +35,7 @@ from prefect.workers.process import ProcessWorker
 
 from flows.deployments import retrain_apart
 from flows.embedded import HEARTBEAT, TAG
-from flows.schedule import Pool, Schedule
+from flows.schedule import Pool, Schedule, name_of, pool_of
 from flows.tasks import make_slots
 from uni_moe.artifacts import Layout
 from uni_moe.errors import ConfigError, StageError
@@ -79,7 +79,7 @@ def set_up(home: Layout, schedule: Schedule, machine: Machine, *, shared: bool) 
     with get_client(sync_client=True) as client:
         if shared:
             _check_own(client, home, schedule)
-        _pool(client, schedule.pool)
+        _pool(client, pool_of(schedule, home.root), schedule.pool)
         _zombies(client)
     if machine.gpu_slots is not None:
         make_slots(machine.gpu_slots)
@@ -161,22 +161,22 @@ def declare_dead(run: UUID, why: str) -> None:
         client.set_flow_run_state(run, Crashed(message=why), force=True)
 
 
-def _pool(client: SyncPrefectClient, pool: Pool) -> None:
+def _pool(client: SyncPrefectClient, name: str, pool: Pool) -> None:
     template = ProcessWorker.get_default_base_job_template() if pool.type == "process" else {}
     wanted = WorkPoolCreate(
-        name=pool.name,
+        name=name,
         type=pool.type,
         base_job_template=template,
         concurrency_limit=pool.at_once,
     )
     try:
-        known = client.read_work_pool(pool.name)
+        known = client.read_work_pool(name)
     except ObjectNotFound:
         client.create_work_pool(wanted)
         return
     if known.type != pool.type:
         raise ConfigError(
-            f"The work pool {pool.name} is of the type {known.type}.",
+            f"The work pool {name} is of the type {known.type}.",
             cause=f"schedule.yaml says {pool.type}; a pool keeps its type.",
             remedy="take another name in `pool.name`.",
         )
@@ -185,7 +185,7 @@ def _pool(client: SyncPrefectClient, pool: Pool) -> None:
 
 
 def _name(way: str, home: Layout, schedule: Schedule) -> str:
-    return f"{way}@{schedule.name or home.root.resolve().name}"
+    return f"{way}@{name_of(schedule, home.root)}"
 
 
 def _full(way: str, home: Layout, schedule: Schedule) -> str:
@@ -220,7 +220,7 @@ def _deploy(home: Layout, schedule: Schedule) -> None:
             concurrency_limit=limit,
             parameters={"home": str(home.root), "reason": reason},
             tags=[TAG],
-            work_pool_name=schedule.pool.name,
+            work_pool_name=pool_of(schedule, home.root),
             job_variables=_variables(home, schedule.pool),
             entrypoint_type=EntrypointType.MODULE_PATH,
         )

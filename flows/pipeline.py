@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -22,7 +22,7 @@ from flows.tasks import index, judge_champion, promote_if_better, push, register
 from flows.unsent import expect_push
 from uni_moe.alone import in_turn
 from uni_moe.artifacts import Layout
-from uni_moe.errors import StageError, StoreError, UniMoeError, bullets
+from uni_moe.errors import ContractError, StageError, StoreError, UniMoeError, bullets
 from uni_moe.registry import indexing
 from uni_moe.registry.gate import Verdict
 from uni_moe.runs import start_run
@@ -32,7 +32,7 @@ MOST_STAGES = 256  # threads that wait for their inputs; how many work at a time
 RUNNER: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=MOST_STAGES)
 
 
-@flow(name="retrain", task_runner=RUNNER)  # type: ignore[arg-type] # generic by mistake
+@flow(name="retrain", task_runner=RUNNER, persist_result=False)  # type: ignore[arg-type] # generic by mistake
 def retrain(workspace: str, reason: str) -> Verdict | State[Verdict]:
     """Run what must run, register the candidate, promote it if it is better.
 
@@ -68,8 +68,21 @@ def indexed(layout: Layout) -> Iterator[None]:
             get_run_logger().warning("the index does not know yet what has ended: %s", error.what)
 
 
-def recorded_road(plan: Plan, layout: Layout, reason: str, changes: Mapping[str, Any]) -> Verdict:
-    """Go the road in a run of its own, which keeps the plan, and params and lock as they end.
+def _no_matter(verdict: Verdict) -> None:
+    """Leave a verdict to who asked for it."""
+
+
+def recorded_road(
+    plan: Plan,
+    layout: Layout,
+    reason: str,
+    changes: Mapping[str, Any],
+    judged: Callable[[Verdict], None] = _no_matter,
+) -> Verdict:
+    """Go the road in a run of its own, which keeps the plan, and params and lock.
+
+    Params are kept as they begin, for a run that is killed, and both as they end. `judged` is told
+    the verdict before anything is copied to the remote.
 
     Raises:
         UniMoeError: stages failed, or the copy to the remote did not arrive.
@@ -77,15 +90,18 @@ def recorded_road(plan: Plan, layout: Layout, reason: str, changes: Mapping[str,
     told = {"reason": reason, "flow_run": str(flow_run.get_id())}
     with start_run(layout, "retrain", {"changes": dict(changes)}, **told) as run:
         run.event("plan", **plan.to_json())
+        shutil.copy(layout.params, run.folder)
         try:
-            return road(plan, str(layout.root), reason)
+            return road(plan, str(layout.root), reason, judged)
         finally:
             for file in (layout.root / name for name in _KEPT):
                 if file.is_file():
                     shutil.copy(file, run.folder)
 
 
-def road(plan: Plan, workspace: str, reason: str) -> Verdict:
+def road(
+    plan: Plan, workspace: str, reason: str, judged: Callable[[Verdict], None] = _no_matter
+) -> Verdict:
     """Go the whole road, inside a flow.
 
     Raises:
@@ -100,6 +116,7 @@ def road(plan: Plan, workspace: str, reason: str) -> Verdict:
         candidate = register(workspace, reason)
         judge_champion(workspace, reason, candidate)
         verdict = promote_if_better(workspace, reason, candidate)
+        judged(verdict)
         index(workspace)
         pushed = push(workspace, return_state=True)
     trouble: object = pushed.result(raise_on_failure=False)
@@ -183,7 +200,10 @@ def not_pushed(trouble: UniMoeError, verdict: Verdict) -> StoreError:
 
 
 def failed(failures: Sequence[StageError]) -> StageError:
-    """Return one error that tells of all stages that failed."""
+    """Return one error that tells of all stages that failed.
+
+    It ends as a broken contract where one of them is.
+    """
     if len(failures) == 1:
         return failures[0]
     error = StageError(
@@ -191,5 +211,7 @@ def failed(failures: Sequence[StageError]) -> StageError:
         cause="each says its own above.",
         remedy="mend them, then give the same command again; it goes on from here.",
     )
-    error.exit_code = failures[0].exit_code
+    codes = [failure.exit_code for failure in failures]
+    broken = ContractError.exit_code
+    error.exit_code = broken if broken in codes else codes[0]
     return error

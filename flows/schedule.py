@@ -21,12 +21,13 @@ _NOT_IN_NAMES = "/%&<>"  # of Prefect's
 class Pool:
     """The Prefect work pool that runs retrainings.
 
-    `type` is Prefect's: `process` works on this machine; for another one, its workers are started
-    where they are. `at_once` is how many runs it has at work. `environment` is what they find in
-    theirs.
+    `name` None is a pool of this workspace alone: another one's workers may be on another host,
+    where its folder is not. `type` is Prefect's: `process` works on this machine; for another one,
+    its workers are started where they are. `at_once` is how many runs it has at work. `environment`
+    is what they find in theirs.
     """
 
-    name: str = "uni-moe"
+    name: str | None = None
     type: str = "process"
     at_once: int = 2
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -49,6 +50,16 @@ class Schedule:
     watch_every_s: float = 60.0
     settle_s: float = 60.0
     pool: Pool = field(default_factory=Pool)
+
+
+def name_of(schedule: Schedule, root: Path) -> str:
+    """Return what a Prefect server calls a workspace."""
+    return schedule.name or root.resolve().name
+
+
+def pool_of(schedule: Schedule, root: Path) -> str:
+    """Return the name of the pool that a workspace's runs wait in."""
+    return schedule.pool.name or f"uni-moe@{name_of(schedule, root)}"
 
 
 def load_schedule(root: Path) -> Schedule:
@@ -74,7 +85,7 @@ def _rules(schedule: Schedule) -> list[str]:
         "watch_every_s: must be at least 1": schedule.watch_every_s < 1,
         "settle_s: must be at least 0": schedule.settle_s < 0,
         "pool.at_once: must be at least 1": schedule.pool.at_once < 1,
-        "pool.name: must not be empty": not schedule.pool.name,
+        "pool.name: must not be empty": schedule.pool.name == "",
         f"name: {schedule.name!r} must not be empty, nor have one of {_NOT_IN_NAMES}": (
             schedule.name is not None
             and (not schedule.name or any(sign in schedule.name for sign in _NOT_IN_NAMES))

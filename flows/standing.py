@@ -7,6 +7,7 @@ is told to people, whoever found it.
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import time
 from collections.abc import Callable
@@ -17,15 +18,18 @@ from httpx import HTTPError
 from flows import orchestrator
 from flows.beside import Beside
 from flows.embedded import Server
-from flows.notify import News, notify
-from flows.schedule import Schedule
+from flows.notify import News
+from flows.outbox import keep, send
+from flows.schedule import Schedule, pool_of
 from flows.watch import WORDS, Watch, look
 from uni_moe import leash
+from uni_moe.alone import has_ended
 from uni_moe.artifacts import Layout, read_json, write_json
 from uni_moe.errors import StageError, UniMoeError
 
 Say = Callable[[str], None]
 SWEEP_S = 10.0
+SEND_S = 60.0  # after which news that did not arrive are sent again
 PATIENCE_S = 15.0  # for a worker to end its runs
 MOST_DEATHS, DEATHS_S = 5, 600.0
 UNSTARTED_S = 120.0  # after which a run that has no process gets none
@@ -35,13 +39,7 @@ def is_dead(run: orchestrator.Working) -> bool:
     """Say whether a flow run of this machine that is said to be at work is not."""
     if run.pid is None:
         return run.silent_s > UNSTARTED_S
-    try:
-        os.kill(run.pid, 0)
-    except ProcessLookupError:
-        return run.silent_s > SWEEP_S  # its worker may be about to say how it ended
-    except PermissionError:
-        return False
-    return False
+    return run.silent_s > SWEEP_S and has_ended(run.pid)  # its worker may be about to say how
 
 
 class Standing:
@@ -58,11 +56,13 @@ class Standing:
     ) -> None:
         self.layout, self.schedule, self.server, self.say = layout, schedule, server, say
         self.log, self.beside = folder / "worker.log", beside
+        self.pool = pool_of(schedule, layout.root)
         self.worker: subprocess.Popen[str] | None = None
         self.watch = Watch(folder / "seen.json", schedule.settle_s)
         self._deaths: list[float] = []
         self._told = layout.state / "crashed.json"  # of which runs people know
-        self._next = {self._sweep: 0.0, self._tell: 0.0, self._watch: 0.0}
+        self._next = {self._sweep: 0.0, self._tell: 0.0, self._watch: 0.0, self._send: 0.0}
+        self._every_s = {self._watch: schedule.watch_every_s, self._send: SEND_S}
 
     def begin(self) -> None:
         """Start the worker, where the pool is one of processes."""
@@ -75,9 +75,9 @@ class Standing:
 
     def facts(self) -> dict[str, object]:
         """Return where everything is, for a person and for other commands."""
-        api, pool = os.environ["PREFECT_API_URL"], self.schedule.pool
+        api, kind = os.environ["PREFECT_API_URL"], self.schedule.pool.type
         server = self.server.process if self.server is not None else None
-        start = f"prefect worker start --pool {pool.name} --type {pool.type}"
+        start = shlex.join(["prefect", "worker", "start", "--pool", self.pool, "--type", kind])
         return {
             "api": api,
             "page": api.removesuffix("/api"),
@@ -86,7 +86,7 @@ class Standing:
             "worker": self.worker.pid if self.worker else f"none here; start it by `{start}`",
             "server log": self.server and str(self.server.log),
             "worker log": str(self.log) if self.worker else None,
-            "pool": f"{pool.name} ({pool.type})",
+            "pool": f"{self.pool} ({kind})",
             "cron": self.schedule.cron and f"{self.schedule.cron} ({self.schedule.timezone})",
             "watches": ", ".join(self.schedule.watch) or None,
         }
@@ -110,10 +110,9 @@ class Standing:
             if time.monotonic() >= at_s:
                 try:
                     due()
-                except (HTTPError, UniMoeError) as error:  # the server may just be away
+                except (HTTPError, UniMoeError, OSError) as error:  # the server or a file is away
                     self.say(f"{type(error).__name__}: {error}")
-                every_s = self.schedule.watch_every_s if due == self._watch else SWEEP_S
-                self._next[due] = time.monotonic() + every_s
+                self._next[due] = time.monotonic() + self._every_s.get(due, SWEEP_S)
 
     def end(self) -> None:
         """End the worker and the runs that it has at work; the next start goes on with them."""
@@ -123,7 +122,7 @@ class Standing:
 
     def _start_worker(self) -> None:
         pool = self.schedule.pool
-        words = ["worker", "start", "--pool", pool.name, "--type", pool.type]
+        words = ["worker", "start", "--pool", self.pool, "--type", pool.type]
         words += ["--limit", str(pool.at_once), "--install-policy", "never"]
         with self.log.open("a", encoding="utf-8") as output:
             self.worker = leash.start(
@@ -162,12 +161,19 @@ class Standing:
         if not self._told.is_file():
             write_json(self._told, sorted(found))
         told = set(read_json(self._told))
-        for run in (run for name, run in found.items() if name not in told):
+        unknown = [run for name, run in found.items() if name not in told]
+        for run in unknown:
             self.say(f"the flow run {run.name} has died: {run.why}")
             news = News("died", f"{run.name} died", run.why, str(self.layout.root), "up")
-            notify(self.layout.root, news, self.say)
+            keep(self.layout, news, self.say)
             told.add(str(run.id))
             write_json(self._told, sorted(told))
+        if unknown:
+            self._send()
+
+    def _send(self) -> None:
+        """Send news that wait, also those of flows that were killed."""
+        send(self.layout, self.say)
 
     def _watch(self) -> None:
         """Ask for a retraining where something watched has changed and stands still."""

@@ -1,7 +1,7 @@
 """The tasks of a flow: one stage, registration, the gate. No task result is cached by Prefect.
 
-A task is tried again only where the fault is outside: a remote that does not answer. A stage that
-failed stays failed.
+A task is tried again only where the fault is outside: a remote that does not answer, or whose disk
+is not mounted. A stage that failed stays failed.
 """
 
 from __future__ import annotations
@@ -120,9 +120,9 @@ def judge_champion(workspace: str, reason: str, candidate: write.Candidate) -> N
 
 @task(persist_result=False)
 def promote_if_better(workspace: str, reason: str, candidate: write.Candidate) -> Verdict:
-    """Let the gate compare the candidate with the champion, once by the same rules."""
+    """Let the gate compare the candidate with the champion, once by its home's rules of now."""
     layout = Layout(Path(workspace))
-    rules = load_params(layout.params).gate
+    rules = load_params(layout.home.params).gate
     known = last_word(layout, candidate.report, rules)
     if known is not None:  # a flow that was killed after it, or one beside this
         return known

@@ -12,14 +12,18 @@ from uni_moe.artifacts import Layout, read_json, sha256_file, write_json
 from uni_moe.config import load_params
 
 WORDS = {"data": "new data", "contract": "contract changed"}
+_ABSENT = "absent"
 
 
 def look(layout: Layout, what: Sequence[str]) -> dict[str, str]:
-    """Return a digest of each watched thing: of names, sizes and times of data, of a contract."""
+    """Return a digest of each watched thing: of names, sizes and times of data, of a contract.
+
+    A contract that is not there, as while an editor saves it, is another one.
+    """
     params = load_params(layout.params)
     looks = {
         "data": lambda: _digest(layout.root / params.raw),
-        "contract": lambda: sha256_file(layout.root / params.contract.manifest),
+        "contract": lambda: _digest_file(layout.root / params.contract.manifest),
     }
     return {name: looks[name]() for name in what}
 
@@ -36,6 +40,13 @@ def _digest(folder: Path) -> str:
                 continue
             found.update(f"{place}/{name}\0{at.st_size}\0{at.st_mtime_ns}\n".encode())
     return found.hexdigest()
+
+
+def _digest_file(file: Path) -> str:
+    try:
+        return sha256_file(file)
+    except FileNotFoundError:
+        return _ABSENT
 
 
 @dataclass

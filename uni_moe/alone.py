@@ -151,6 +151,21 @@ def _locked(stream: TextIO, how: int, patience_s: float = _PATIENCE_S) -> bool:
             return True
 
 
+def has_ended(pid: int) -> bool:
+    """Say whether a process of this machine has ended, be it that its parent never asked how."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # it is somebody else's
+        pass
+    try:
+        told = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:  # ended meanwhile, which the next look finds, or not Linux
+        return False
+    return told.rpartition(")")[2].split()[:1] == ["Z"]
+
+
 def end_with_starter(*, launched: bool) -> None:
     """End when the DVC or launcher that started this process is killed: nothing runs unwatched.
 

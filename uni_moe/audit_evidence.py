@@ -6,10 +6,11 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from uni_moe.artifacts import Layout, sha256_file, verified_card
+from uni_moe.artifacts import Layout, read_json, sha256_file, verified_card
 from uni_moe.audit import FORGOTTEN, Checked, Entry, Problem
 from uni_moe.audit_log import decisions, read_log
 from uni_moe.errors import LineageError
+from uni_moe.runs import RECORD
 
 
 def audited(
@@ -18,20 +19,43 @@ def audited(
     """Check a workspace's log, every file and artifact that it names, and that it names them all.
 
     Every byte of every registered model is read; with a `subject` only of what the entries about
-    this model name. Where there is a remote, a model that was never fetched is a note.
+    this model name. Where there is a remote, a model that was never fetched is a note; so is the
+    last decision, as long as its process has not come to write it.
     """
     checked = read_log(layout, head)
     away = _away(layout, checked.entries) if has_remote else {}
+    late = unwritten(layout, checked.entries)
     about = [one for one in checked.entries if subject is None or one.subject == subject]
-    changed = _changed(layout, [_without(entry, away) for entry in about])
+    changed = _changed(layout, [_without(entry, {*away, *late}) for entry in about])
     problems = [*checked.problems, *changed]
     if not checked.problems:
         problems += _untold(layout, checked.entries)
     ordered = sorted(problems, key=lambda problem: problem.sequence)
-    notes = (
+    notes = [
         f"{path} is not here; `uni-moe pull {name[:12]}` brings it" for path, name in away.items()
-    )
+    ]
+    notes += [
+        f"entry {len(checked.entries)}: {path} is not written yet; what decides next writes it"
+        for path in late
+    ]
     return Checked(checked.entries, tuple(ordered), (*checked.notes, *notes))
+
+
+def unwritten(layout: Layout, entries: Sequence[Entry]) -> tuple[str, ...]:
+    """Return the path of the last decision, where its process died, or is, before writing it.
+
+    Its run then has not ended well, so a file that was removed later is none of these.
+    """
+    told = [entry for entry in entries if "decision" in entry.evidence]
+    paths = _named(told[-1], "files") if told else ()
+    records = {path: (layout.root / path).parent / RECORD for path in paths}
+    return tuple(
+        path
+        for path, record in records.items()
+        if record.is_file()
+        and read_json(record).get("status") != "done"
+        and not (layout.root / path).exists()
+    )
 
 
 def _away(layout: Layout, entries: Sequence[Entry]) -> dict[str, str]:
@@ -52,9 +76,12 @@ def _away(layout: Layout, entries: Sequence[Entry]) -> dict[str, str]:
 
 
 def _without(entry: Entry, away: Container[str]) -> Entry:
-    """Return an entry that names no artifact that is away."""
-    here = {path: card for path, card in _named(entry, "artifacts").items() if path not in away}
-    return replace(entry, evidence={**entry.evidence, "artifacts": here})
+    """Return an entry that names no artifact and no file that is away."""
+    here = {
+        key: {path: told for path, told in _named(entry, key).items() if path not in away}
+        for key in ("artifacts", "files")
+    }
+    return replace(entry, evidence={**entry.evidence, **here})
 
 
 def _changed(layout: Layout, entries: Sequence[Entry]) -> list[Problem]:
@@ -94,8 +121,10 @@ def _is_forgotten(layout: Layout, path: str, entry: Entry, forgotten: Mapping[st
 
 def _untold(layout: Layout, entries: Sequence[Entry]) -> list[Problem]:
     """Return decisions in run folders that no entry names."""
-    told = {path for entry in entries for path in _named(entry, "files")}
-    missing = [path for path in decisions(layout) if path not in told]
+    there = decisions(layout)
+    now = read_log(layout).entries  # a decision that fell meanwhile is told there, too
+    told = {path for entry in now for path in _named(entry, "files")}
+    missing = [path for path in there if path not in told]
     return [Problem(len(entries) + 1, f"no entry tells of {path}") for path in missing]
 
 

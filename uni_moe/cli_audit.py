@@ -68,6 +68,7 @@ def _layout(arguments: argparse.Namespace) -> Layout:
 
 def _verify(arguments: argparse.Namespace) -> int:
     from uni_moe.audit_evidence import audited
+    from uni_moe.registry.decisions import finish_decision
     from uni_moe.storage.remote import read_remote
 
     head = arguments.head
@@ -78,6 +79,7 @@ def _verify(arguments: argparse.Namespace) -> int:
             remedy="take the one that `uni-moe audit export` told.",
         )
     layout = _layout(arguments)
+    finish_decision(layout)
     found = audited(layout, head, has_remote=read_remote(layout.root) is not None)
     if arguments.json:
         told = [{"sequence": one.sequence, "what": one.what} for one in found.problems]

@@ -85,7 +85,7 @@ class StoreError(UniMoeError):
 
 
 class UnreachableError(StoreError):
-    """A store does not answer at all: the one fault that may go by itself."""
+    """A store does not answer, or is not mounted: the one fault that may go by itself."""
 
 
 def is_full(error: BaseException) -> bool:

@@ -32,7 +32,7 @@ from uni_moe.records import Card
 RECORD, EVENTS, METRICS = "run.json", "events.jsonl", "metrics.jsonl"
 HEARTBEATS, ROUTING = "heartbeat.jsonl", "routing.jsonl"
 MADE = "made"  # the folder of cards
-HEARTBEAT_S = 5.0
+HEARTBEAT_S = 15.0
 # What computes with samples, weights and scores: another version may give other bits. What tests
 # alone install is none of them: its coming would look like another environment.
 _PACKAGES = (
@@ -140,6 +140,7 @@ def start_run(
         "user": user(),
         "host": socket.gethostname(),
         "pid": os.getpid(),
+        "pid_namespace": pid_namespace(),
         "reason": reason or os.environ.get("UNI_MOE_REASON"),
         "flow_run": flow_run or os.environ.get("UNI_MOE_FLOW_RUN"),
         "commit": commit(),
@@ -180,6 +181,14 @@ def _beat(folder: Path, stop: threading.Event) -> None:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat()
+
+
+def pid_namespace() -> str | None:
+    """Return whose process ids these are: those of a container are its own. None without Linux."""
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return None
 
 
 def user() -> str:

@@ -51,7 +51,7 @@ def test_a_refused_version_shows_why_with_its_paired_differences(models):
     assert "Version 2: refused" in shown
     assert "not shown to be no worse" in shown
     assert "Candidate less champion by modality" in shown
-    assert "image 8.7" in shown  # the smallest difference that would be seen
+    assert "image 8.8" in shown  # the smallest difference that would be seen
     assert "](http" not in marked(app)
     assert "://e" not in marked(app)
 

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -12,7 +13,10 @@ CONTEXT.set_forkserver_preload(["flows.deployments", "dvc.repo", __name__])
 
 
 def _flow(root, way, environment, output):
-    """Do what `uni-moe run` does (`run`), or what a schedule's tick does (`tick`)."""
+    """Do what `uni-moe run` does (`run`), a schedule's tick (`tick`), or a person's word.
+
+    That word (`champion`) is `uni-moe retrain --from champion --set seed=8`.
+    """
     os.environ.clear()
     os.environ.update(environment)
     with output.open("w") as file:
@@ -23,8 +27,9 @@ def _flow(root, way, environment, output):
     from flows.pipeline import retrain
 
     quiet_logs()
+    asked = partial(retrain_apart, start="champion", changes={"seed": 8})
     try:
-        {"run": retrain, "tick": retrain_apart}[way](str(root), "a test")
+        {"run": retrain, "tick": retrain_apart, "champion": asked}[way](str(root), "a test")
     except UniMoeError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.exit_code)

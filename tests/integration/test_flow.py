@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,14 +16,19 @@ from flows import embedded
 from flows.dvc import plan_stages
 from flows.remote import set_remote
 from tests.integration.forked_flow import Flow
-from tests.integration.little_home import make_home
+from tests.integration.little_home import make_home, new_data
 from tests.integration.standing import ask
+from tests.stores.front import fronted
 from tests.stores.mailbox import webhook
 from tests.stores.servers import moto
 from tests.stores.workspace import commit, registered_workspace
 from tests.unit.registry.workspace import candidate
+from uni_moe.artifacts import read_json
+from uni_moe.config import load_params
+from uni_moe.errors import ConfigError, LineageError
 from uni_moe.registry import read
 from uni_moe.storage.remote import Remote
+from uni_moe.workspace import make_workspace
 
 REPOSITORY = Path(__file__).parents[2]
 PATIENCE_S = 90
@@ -156,6 +162,7 @@ def test_a_failed_stage_says_its_own_error_and_stops_only_what_follows(
     assert flow.returncode == 4, said
     assert "error: right: The table right is broken.\n    - row 3\n  cause:  a bad row." in said
     assert "Traceback" not in said
+    assert len((root / "right.pids").read_text(encoding="utf-8").split()) == 1  # tried once
     assert (root / "left.out").is_file()
     assert not (root / "both.out").exists()
     assert [stage.name for stage in plan_stages(root).stages] == ["right", "both"]
@@ -189,6 +196,7 @@ def test_an_interrupted_flow_ends_its_stages_and_begins_no_other(
 
 
 SECRET = "PLANTED-secret-of-nobody"
+AGAIN = "will start"  # of Prefect's line about another try
 
 
 def test_a_flow_ends_with_one_push_and_without_a_secret_in_its_logs(
@@ -228,9 +236,77 @@ def test_a_push_that_fails_leaves_the_verdict_and_says_how_to_go_on(
     assert flow.returncode == 8, said
     assert "its copy did not arrive" in said
     assert "`uni-moe push`" in said
+    assert said.count(AGAIN) == 2  # it may answer later
     assert "Traceback" not in said
     assert SECRET not in said
     assert read.champion(layout) is not None
+
+
+@pytest.mark.operate
+def test_a_push_that_the_remote_refuses_is_not_tried_again(
+    tmp_path: Path, server: dict[str, str]
+) -> None:
+    layout = registered_workspace(tmp_path / "here")
+    known = {"AWS_ACCESS_KEY_ID": "access", "AWS_SECRET_ACCESS_KEY": "a wrong one"}
+    with moto() as bucket, fronted(bucket) as (front, door):
+        store = door.bucket("s3://uni-moe-tests/flow")
+        set_remote(layout.root, store.remote)
+        front.refusal = (403, "SignatureDoesNotMatch")
+        flow = start(layout.root, server | known, "whole_flow")
+        said = finish(flow)
+    assert flow.returncode == 8, said
+    assert "refuses our credentials: SignatureDoesNotMatch" in said
+    assert AGAIN not in said
+    assert read.champion(layout) is not None
+
+
+@pytest.mark.operate
+def test_a_person_may_tune_the_champion_further_with_other_params(
+    tmp_path: Path, server: dict[str, str]
+) -> None:
+    assert server
+    home = make_home(tmp_path / "home")
+    told = home.params.read_bytes()
+    code, said = Flow(home.root, "champion").end(PATIENCE_S)
+    assert (code, "0 versions are registered" in said) == (LineageError.exit_code, True), said
+    assert Flow(home.root, "tick").end(PATIENCE_S)[0] == 0
+    champion = read.champion(home)
+    assert champion is not None
+    code, said = Flow(home.root, "champion").end(PATIENCE_S)
+    assert code == 0, said
+    assert len(read.models(home)) == 2
+    run = max(home.runs.glob("*-retrain-*"))
+    changes = {"tune.start": champion.model, "seed": 8}
+    assert read_json(run / "run.json")["params"] == {"changes": changes}
+    params = load_params(run / "params.yaml")
+    assert (params.tune.start, params.seed) == (champion.model, 8)
+    assert home.params.read_bytes() == told
+
+
+@pytest.mark.operate
+@pytest.mark.parametrize(
+    "words, code, what",
+    [
+        (["--from", "champion", "--set", "seed=8"], LineageError.exit_code, "0 versions are"),
+        (["--set", "gate.approvals=0"], ConfigError.exit_code, "cannot be changed for one run"),
+    ],
+)
+def test_the_words_of_a_person_reach_the_retraining(
+    tmp_path: Path, words: list[str], code: int, what: str
+) -> None:
+    space = make_workspace(tmp_path / "space", "smoke")
+    names = {name: told for name, told in os.environ.items() if not name.startswith("PREFECT_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "uni_moe", "--workspace", str(space), "retrain", *words],
+        env=names | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_S,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    assert what in done.stdout + done.stderr
+    assert not (space / "artifacts").exists()
 
 
 @pytest.mark.operate
@@ -249,6 +325,40 @@ def test_people_are_told_of_a_fault_that_nobody_foresaw(
     ((_, body),) = came
     assert body["kind"] == "failure"
     assert "The retraining was stopped: " in body["what"]
+
+
+@pytest.mark.operate
+def test_a_refusal_is_told_whatever_becomes_of_the_copy(
+    tmp_path: Path, server: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The remote is away, then it is silent and the flow is killed, and the webhook was away."""
+    assert server
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "access")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    home = make_home(tmp_path / "home")
+    waiting = home.state / "news.json"
+    assert Flow(home.root, "tick").end(PATIENCE_S)[0] == 0
+    alone = (home.root / ".dvc" / "config").read_text(encoding="utf-8")
+    with webhook() as (address, came), socket.create_server(("127.0.0.1", 0)) as silent:
+        (home.root / "notify.yaml").write_text(f"webhook: http://{address}/\n", encoding="utf-8")
+        set_remote(home.root, Remote("s3://uni-moe-tests/flow", "http://127.0.0.1:9"))
+        new_data(home.root, "worse", 0.3)
+        assert Flow(home.root, "tick").end(2 * PATIENCE_S)[0] == 8
+        assert [body["kind"] for _, body in came] == ["refused", "failure"]
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        set_remote(home.root, Remote("s3://uni-moe-tests/flow", endpoint))
+        new_data(home.root, "also worse", 0.4)
+        flow = Flow(home.root, "tick")
+        until(waiting)
+        flow.end(0)
+        (home.root / ".dvc" / "config").write_text(alone, encoding="utf-8")
+        code, said = Flow(home.root, "tick").end(PATIENCE_S)
+        assert (code, "nothing to do" in said) == (0, True), said
+        assert [body["kind"] for _, body in came] == ["refused", "failure", "refused"]
+    assert not waiting.exists()
+    runs = list(home.runs.glob("*-retrain-*"))
+    assert len(runs) == 3
+    assert all((run / "params.yaml").is_file() for run in runs)  # of the killed one, too
 
 
 @pytest.mark.operate

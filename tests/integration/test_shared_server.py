@@ -13,6 +13,7 @@ from tests.stores.mailbox import webhook
 
 pytestmark = pytest.mark.operate
 WITHIN_S = 60
+LOOK_S = 5  # a worker asks its pool so often
 BEAT = "prefect.flow-run.heartbeat"
 # As earlier versions registered it: it ended whatever is silent for 58 s.
 GREEDY = {
@@ -130,6 +131,16 @@ def test_workspaces_that_share_a_server_leave_each_other_alone(tmp_path, server)
         (theirs.root / "schedule.yaml").write_text("name: other voices\n")
         with standing(theirs.root, server.port) as up:
             found = up.ask("/deployments/filter")
+            pools = {one["name"]: one["work_pool_name"] for one in found}
+        command(theirs.root, "retrain", "first", server=server.url)
+        (theirs_too,) = [one["id"] for one in found if one["name"] == "by-hand@other voices"]
+        time.sleep(3 * LOOK_S)
+        (run,) = [one for one in up.runs() if one["deployment_id"] == theirs_too]
+        assert run["state"]["type"] == "SCHEDULED"  # nobody else's worker takes it
+        with standing(theirs.root, server.port) as up:
+            until(lambda: run["id"] in [one["id"] for one in up.runs("COMPLETED")], "its end")
+    assert pools["by-hand@voices"] == "uni-moe@voices"
+    assert pools["by-hand@other voices"] == "uni-moe@other voices"
     homes = {one["name"]: (one["parameters"]["home"], len(one["schedules"])) for one in found}
     assert homes["by-schedule@voices"] == (str(mine.root), 1)
     assert homes["by-schedule@other voices"] == (str(theirs.root), 0)

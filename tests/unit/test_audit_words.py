@@ -12,7 +12,7 @@ from uni_moe import cli_audit
 from uni_moe.artifacts import Layout, sha256_file
 from uni_moe.audit_log import log_file, read_log
 from uni_moe.cli import main
-from uni_moe.registry import read
+from uni_moe.registry import decisions, read
 from uni_moe.registry.write import register
 
 
@@ -41,6 +41,32 @@ def state(layout):
     return {
         p: sha256_file(p) for p in layout.root.rglob("*") if p.is_file() and "sql" not in p.name
     }
+
+
+def test_a_decision_whose_process_was_killed_is_no_alarm_of_the_audit_log(
+    layout, monkeypatch, capsys
+):
+    assert say(layout, "promote", "1", "--why", "good") == 0
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(decisions, "write_text", killed)
+        assert say(layout, "promote", "2", "--why", "better") != 0
+    assert read.champion(layout).number == 1
+    assert say(layout, "audit", "verify") == 0
+    assert "4 entries, all as they were written" in capsys.readouterr().out
+    assert read.champion(layout).number == 2
+
+
+def test_a_decision_that_is_removed_later_is_an_alarm_of_the_audit_log(layout, capsys):
+    assert say(layout, "promote", "1", "--why", "good") == 0
+    (verdict,) = layout.runs.glob("*-promote-*/verdict.json")
+    verdict.unlink()
+    assert say(layout, "audit", "verify") == 1
+    assert "verdict.json is gone" in capsys.readouterr().out
+    assert not verdict.exists()
 
 
 def test_the_audit_log_is_checked_shown_and_exported(layout, capsys):

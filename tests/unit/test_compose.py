@@ -3,10 +3,14 @@
 import re
 import shutil
 import subprocess
+import tomllib
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
 import yaml
+
+from uni_moe.workspace import FILES
 
 DEPLOY = Path(__file__).parents[2] / ".deploy"
 FILE = DEPLOY / "compose.yaml"
@@ -101,3 +105,31 @@ def test_the_dashboard_reads_alone(compose):
 
 def test_only_one_dashboard_is_started(compose):
     assert "--no-dashboard" in compose["services"]["worker"]["command"]
+
+
+def is_copied(path):
+    """Say whether an image gets a file; of the lines of .dockerignore the last that fits counts."""
+    above = [str(one) for one in (Path(path), *Path(path).parents)]
+    left_out = False
+    for line in (DEPLOY.parent / ".dockerignore").read_text().splitlines():
+        if any(fnmatch(one, line.lstrip("!")) for one in above):
+            left_out = not line.startswith("!")
+    return not left_out
+
+
+def test_the_image_holds_what_the_package_and_a_new_workspace_are_made_of():
+    project = tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text())
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    needed = [*FILES, "dvc.yaml", "constraints.txt", "pyproject.toml", project["project"]["readme"]]
+    needed += [*wheel["packages"], *wheel["force-include"], "uni_moe/recipes/smoke.yaml"]
+    assert [path for path in needed if not is_copied(path)] == []
+    copied = re.findall(r"^COPY (.+)$", (DEPLOY / "Dockerfile").read_text(), re.M)
+    assert copied == [". ."]
+    for path in ("data/raw/a.png", ".deploy/.env", ".dvc/cache/files", "registry.sqlite-wal"):
+        assert not is_copied(path), path
+
+
+def test_a_database_that_is_still_being_made_is_not_healthy(compose):
+    """Until then it listens on a socket alone, where `pg_isready` finds it without a host."""
+    words = compose["services"]["postgres"]["healthcheck"]["test"]
+    assert words[words.index("--host") + 1] == "127.0.0.1"

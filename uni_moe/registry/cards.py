@@ -12,13 +12,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from uni_moe.alone import has_ended
 from uni_moe.artifacts import CARD, Layout, read_card, read_json
 from uni_moe.errors import LineageError
 from uni_moe.records import Card, ContractReport, EvalReport
-from uni_moe.runs import HEARTBEAT_S, HEARTBEATS, RECORD
+from uni_moe.runs import HEARTBEAT_S, HEARTBEATS, RECORD, pid_namespace
 
-DEAD_AFTER_S = 30.0  # without a heartbeat, for one who is on another machine or has no time
-GONE_AFTER_S = 2 * HEARTBEAT_S  # where its process is known to have ended
+DEAD_AFTER_S = 2 * HEARTBEAT_S  # a busy machine may write a heartbeat late by as much as one more
+GONE_AFTER_S = 10.0  # where its process is known to have ended: what it wrote last is seen by then
 CARDS, REPORT, ANSWERS = "cards", "report.json", "answers.jsonl"
 BEGINNING = 12  # letters of an id that names of files and keys have
 _SECOND = len("20260331T120000")  # what a run's name begins with
@@ -213,8 +214,8 @@ def contract_report(folder: Path) -> ContractReport | None:
 def all_runs(layout: Layout, but: Container[str] = ()) -> list[tuple[Path, dict[str, Any]]]:
     """Return the folder and record of every run but those named, oldest first.
 
-    A run whose heart stopped longer than `DEAD_AFTER_S` ago without an end has the status `died`,
-    and one whose process is gone after two heartbeats.
+    A run without an end that missed two heartbeats has the status `died`, and one whose process is
+    known to be gone after less.
     """
     found = []
     for file in layout.runs.glob(f"*/{RECORD}"):
@@ -271,16 +272,11 @@ def _is_dead(folder: Path, record: Mapping[str, Any]) -> bool:
 
 
 def _is_gone(record: Mapping[str, Any]) -> bool:
-    """Say whether a run's process has surely ended: it was one of this machine."""
-    if record.get("host") != socket.gethostname() or "pid" not in record:
+    """Say whether a run's process has surely ended: it was one of this machine, or container."""
+    ours = pid_namespace()
+    if record.get("host") != socket.gethostname() or record.get("pid_namespace", ours) != ours:
         return False
-    try:
-        os.kill(int(record["pid"]), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
+    return "pid" in record and has_ended(int(record["pid"]))
 
 
 def lines_from(file: Path, start: int, most_bytes: int) -> tuple[list[dict[str, Any]], int]:

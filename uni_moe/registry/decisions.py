@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import fcntl
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from uni_moe.alone import beside_others
 from uni_moe.artifacts import Layout, json_text, write_text
 from uni_moe.audit import Telling
-from uni_moe.audit_log import append
+from uni_moe.audit_evidence import unwritten
+from uni_moe.audit_log import append, read_log
+from uni_moe.errors import UniMoeError
 from uni_moe.records import sha256_text
 from uni_moe.registry.cards import report_key
 from uni_moe.registry.indexing import index_graph
@@ -44,6 +46,16 @@ def turn_at_work(layout: Layout) -> Iterator[None]:
         fcntl.flock(file, fcntl.LOCK_EX)
         index_graph(layout)
         yield
+
+
+def finish_decision(layout: Layout) -> None:
+    """Write the last decision where its process died before it had, as the next one would do.
+
+    Where this cannot be, a check of the log notes it.
+    """
+    if unwritten(layout, read_log(layout).entries):
+        with suppress(OSError, UniMoeError), turn(layout):
+            pass
 
 
 def decide_in_writing(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from uni_moe.artifacts import Layout, verified_card
+from uni_moe.artifacts import Layout, read_card, verified_card
 from uni_moe.errors import LineageError
+from uni_moe.records import Card
 from uni_moe.registry import read
 from uni_moe.registry.cards import ANSWERS, json_lines, read_report, report_key
 from uni_moe.registry.gate import Exam
@@ -51,6 +53,14 @@ def read_exam(folder: Path) -> Exam:
             cause="the report was made by a version that kept none, or it was cut.",
             remedy="judge the model again: `uni-moe judge`.",
         )
-    return Exam(
-        report, {name: [score for *_, score in sorted(found)] for name, found in rows.items()}
-    )
+    scores = {name: [score for *_, score in sorted(found)] for name, found in rows.items()}
+    return Exam(report, scores, _how(read_card(folder)))
+
+
+def _how(card: Card) -> dict[str, Any]:
+    """Return how a report was made, as far as it decides about scores."""
+    plan = card.params.get("evaluate", {})
+    return {
+        "the rules of the same answer": card.params.get("metrics"),
+        "evaluate.max_new_tokens": plan.get("max_new_tokens"),
+    }

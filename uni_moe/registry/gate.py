@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from uni_moe.config import Gate
@@ -15,10 +15,14 @@ _ROUNDING = 1e-9  # 0.63 - 0.60 is 0.030000000000000027
 
 @dataclass(frozen=True)
 class Exam:
-    """A report and the score of each item: modality -> scores, in an order that the items give."""
+    """A report and the score of each item: modality -> scores, in an order that the items give.
+
+    `how` holds the settings by which items were scored, by their names for a person.
+    """
 
     report: EvalReport
     scores: Mapping[str, Sequence[float]]
+    how: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class Verdict:
 
 
 def decide(candidate: Exam, champion: Exam | None, rules: Gate) -> Verdict:
-    """Compare two models on the same items. A report names its model by the card's id.
+    """Compare two models on the same items, scored alike. Reports name models by their cards' ids.
 
     Every modality with media must beat guessing (chance, the majority's answer, the best guess from
     the question alone) by `min_over_chance`. Against a champion every modality must be shown to
@@ -70,12 +74,12 @@ def decide(candidate: Exam, champion: Exam | None, rules: Gate) -> Verdict:
     praise = [_sentence(name, score) for name, score in ours.modalities.items()]
     if champion is None:
         praise.append("there is no champion yet")
-    elif other := _other_items(ours, champion.report):
+    elif other := [*_other_items(ours, champion.report), *_other_ways(candidate, champion)]:
         problems += other
     else:
         compared = _compared(candidate, champion, rules)
         told = [_difference(name, one) for name, one in compared.items()]
-        wrong = _not_shown(compared, rules)
+        wrong = _not_shown(compared, candidate, champion, rules)
         problems += [*wrong, *told] if wrong else []
         praise += told
     return Verdict(
@@ -137,6 +141,21 @@ def _other_items(candidate: EvalReport, champion: EvalReport) -> list[str]:
     ]
 
 
+def _other_ways(candidate: Exam, champion: Exam) -> list[str]:
+    told = [
+        f"{name}: the candidate was scored by {candidate.how.get(name)}, the champion by "
+        f"{champion.how.get(name)}"
+        for name in sorted({*candidate.how, *champion.how})
+        if candidate.how.get(name) != champion.how.get(name)
+    ]
+    if not told:
+        return []
+    return [
+        f"{'; '.join(told)}, so their scores cannot be compared; judge each anew by `uni-moe judge "
+        "VERSION`, so that both are scored as today"
+    ]
+
+
 def _compared(candidate: Exam, champion: Exam, rules: Gate) -> dict[str, Paired]:
     return {
         name: compare(
@@ -150,11 +169,13 @@ def _compared(candidate: Exam, champion: Exam, rules: Gate) -> dict[str, Paired]
     }
 
 
-def _not_shown(compared: Mapping[str, Paired], rules: Gate) -> list[str]:
+def _not_shown(
+    compared: Mapping[str, Paired], candidate: Exam, champion: Exam, rules: Gate
+) -> list[str]:
     """Return what the items do not show; `not … >=` also refuses what is not a number."""
     problems = [
         f"{name}: not shown to be no worse: {_points(-one.low)} may be lost, the gate allows "
-        f"{_points(rules.margin)}; {_wanted(one, rules)}"
+        f"{_points(rules.margin)}; {_wanted(candidate.scores[name], champion.scores[name], rules)}"
         for name, one in compared.items()
         if not one.low >= -rules.margin - _ROUNDING
     ]
@@ -166,11 +187,11 @@ def _not_shown(compared: Mapping[str, Paired], rules: Gate) -> list[str]:
     return problems
 
 
-def _wanted(one: Paired, rules: Gate) -> str:
-    items = items_for(one, rules.margin)
+def _wanted(ours: Sequence[float], theirs: Sequence[float], rules: Gate) -> str:
+    items = items_for(ours, theirs, margin=rules.margin, confidence=rules.confidence)
     if items is None:
         return "the loss itself is beyond that"
-    return f"with {one.n} items the interval is too wide, about {items} would do"
+    return f"with {len(ours)} items the interval is too wide, about {items} would do"
 
 
 def _difference(name: str, one: Paired) -> str:

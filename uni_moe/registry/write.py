@@ -9,9 +9,8 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from uni_moe.artifacts import CARD, Layout, read_card, verified_card, write_json
+from uni_moe.artifacts import CARD, Layout, verified_card, write_json
 from uni_moe.audit import Asked, Telling
 from uni_moe.audit_log import REGISTRATION, sound_log
 from uni_moe.errors import LineageError
@@ -88,19 +87,10 @@ def must_judge_again(layout: Layout, candidate: Candidate) -> bool:
     if current is None or current.model == candidate.model:
         return False
     ours, theirs = (
-        kept_exam(layout, *pair).report
+        kept_exam(layout, *pair)
         for pair in ((candidate.model, candidate.report), (current.model, current.report))
     )
-    return ours.items != theirs.items or _how(layout, candidate.model, candidate.report) != _how(
-        layout, current.model, current.report
-    )
-
-
-def _how(layout: Layout, model: str, report: str) -> dict[str, Any]:
-    """Return how a report was made, as far as it decides about scores."""
-    card = read_card(layout.store / model / report_key(report))
-    plan = card.params.get("evaluate", {})
-    return {"metrics": card.params.get("metrics"), "most": plan.get("max_new_tokens")}
+    return ours.report.items != theirs.report.items or ours.how != theirs.how
 
 
 def _registered(

@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from uni_moe.artifacts import write_text
-from uni_moe.errors import ConfigError, StoreError
+from uni_moe.errors import ConfigError, StoreError, UnreachableError
 from uni_moe.storage.blobs import BlobStore, LocalFolder, room
 from uni_moe.storage.credentials import LOCAL_CONFIG, Credentials, find_credentials
 from uni_moe.storage.objects import Files, Objects
@@ -138,10 +138,10 @@ def check_folder(remote: Remote) -> None:
     """Hold that the folder of a remote that is one is there: a disk may not be mounted.
 
     Raises:
-        StoreError: it is not there, or `uni-moe remote set` never marked it.
+        UnreachableError: it is not there, or `uni-moe remote set` never marked it.
     """
     if not remote.is_s3 and not (Path(remote.url) / MARK).is_file():
-        raise StoreError(
+        raise UnreachableError(
             f"The remote {remote.url} is not there.",
             cause=f"its disk is not mounted, or it was moved: there is no {MARK} in it.",
             remedy="mount it, then give the same command again; or set it anew with "

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 import pytest
 import yaml
 
-from flows.apart import _climb, apart, frozen
+from flows.apart import _climb, apart, changed_params, frozen
 from flows.dvc import plan_stages
 from tests.integration.little_home import environment, make_home, new_data
 from tests.stores.workspace import commit
@@ -75,6 +75,14 @@ def test_a_change_of_an_unknown_key_is_refused(home, key):
     with pytest.raises(ConfigError), apart(home, {key: 1}):
         pass
     assert not home.apart.exists()
+
+
+@pytest.mark.parametrize("key", ["gate", "gate.approvals", "gate.margin"])
+def test_no_run_changes_the_rules_of_the_gate(home, key):
+    with pytest.raises(ConfigError, match="cannot be changed for one run") as told:
+        changed_params(home.params.read_text(), {"seed": 8, key: 0})
+    assert "judges every candidate by the rules" in told.value.cause
+    assert "params.yaml" in told.value.remedy
 
 
 @pytest.mark.parametrize("path, levels", [("data", 0), ("../a/b", 1), ("a/../../../b", 2)])

@@ -5,8 +5,8 @@ import os
 import pytest
 
 from flows.orchestrator import Working
-from flows.schedule import Schedule, load_schedule
-from flows.standing import is_dead
+from flows.schedule import Pool, Schedule, load_schedule, pool_of
+from flows.standing import Standing, is_dead
 from flows.watch import Watch, look
 from tests.integration.little_home import make_home, new_data
 from uni_moe.errors import ConfigError
@@ -24,7 +24,14 @@ def test_a_schedule_is_read(tmp_path):
     found = load_schedule(tmp_path)
     assert (found.cron, found.timezone) == ("0 3 * * *", "Europe/Berlin")
     assert found.watch == ("data", "contract")
-    assert (found.pool.name, found.pool.type, found.pool.at_once) == ("uni-moe", "process", 3)
+    assert (found.pool.name, found.pool.type, found.pool.at_once) == (None, "process", 3)
+
+
+def test_runs_of_workspaces_wait_in_pools_of_their_own(tmp_path):
+    voices = tmp_path / "voices"
+    assert pool_of(Schedule(), voices) == "uni-moe@voices"
+    assert pool_of(Schedule(name="other voices"), voices) == "uni-moe@other voices"
+    assert pool_of(Schedule(name="other voices", pool=Pool("team")), voices) == "team"
 
 
 def test_all_problems_of_a_schedule_are_told_at_once(tmp_path):
@@ -82,6 +89,31 @@ def test_data_and_contract_are_told_apart(tmp_path):
     with (home.root / "data_contracts/manifest.yaml").open("a") as file:
         file.write("# stricter\n")
     assert look(home, ("data", "contract"))["contract"] != after["contract"]
+
+
+def test_a_contract_that_an_editor_is_saving_is_another_one_for_as_long(tmp_path):
+    home = make_home(tmp_path / "home")
+    before = look(home, ("data", "contract"))
+    contract = home.root / "data_contracts/manifest.yaml"
+    contract.rename(tmp_path / "saved")
+    gone = look(home, ("data", "contract"))
+    assert gone["data"] == before["data"]
+    assert gone["contract"] != before["contract"]
+    (tmp_path / "saved").rename(contract)
+    assert look(home, ("data", "contract")) == before
+
+
+def test_what_the_disk_refuses_is_told_and_the_rest_stands(tmp_path, monkeypatch):
+    home, said = make_home(tmp_path / "home"), []
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    folder = tmp_path / "no folder"
+    folder.touch()  # so that nothing that was seen can be kept
+    standing = Standing(home, Schedule(watch=("contract",)), None, folder, said.append)
+    standing._next = {standing._watch: 0.0}
+    standing.look_after()
+    assert [line.partition(":")[0] for line in said] == ["FileExistsError"]
+    standing.look_after()  # not yet due again
+    assert len(said) == 1
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,18 @@ def test_only_news_that_are_wanted_are_sent(tmp_path):
     assert [body["kind"] for _, body in came] == ["contract"]
 
 
+def test_the_ways_on_which_news_did_not_arrive_are_known(tmp_path):
+    said = []
+    assert notify(tmp_path, NEWS, said.append) == ()  # nobody wants them
+    with webhook(500) as (address, _), mail_server() as (server, came):
+        write(tmp_path, webhook=f"http://{address}", mail=mail_to(server))
+        assert notify(tmp_path, NEWS, said.append) == ("webhook",)
+        assert notify(tmp_path, NEWS, said.append, ("mail",)) == ()
+        assert len(came) == 2
+    write(tmp_path, webhook="[")
+    assert notify(tmp_path, NEWS, said.append) == ("webhook", "mail")
+
+
 def test_a_contract_that_broke_is_told_apart_from_a_failure():
     broken = StageError("validate: 3 samples", cause="c", remedy="r")
     broken.exit_code = ContractError.exit_code

@@ -1,7 +1,8 @@
 from prefect.states import Completed, Failed, Pending
 
-from flows.pipeline import _troubles
-from uni_moe.errors import StageError
+from flows.deployments import retrain_apart
+from flows.pipeline import _troubles, failed, retrain
+from uni_moe.errors import ContractError, StageError
 
 
 class Future:
@@ -34,3 +35,14 @@ def test_a_stage_that_could_not_be_started_is_a_failure():
 def test_stages_that_never_began_are_a_failure():
     (error,) = _troubles({"a": DONE, "b": LATER})
     assert "never begun: b" in str(error)
+
+
+def test_failures_among_which_a_contract_broke_are_a_broken_contract():
+    failure, broken = (StageError(f"{name}: no", cause="c", remedy="r") for name in "ab")
+    broken.exit_code = ContractError.exit_code
+    assert failed([failure, broken]).exit_code == ContractError.exit_code
+    assert failed([failure, failure]).exit_code == StageError.exit_code
+
+
+def test_prefect_keeps_no_result_of_a_flow():
+    assert (retrain.persist_result, retrain_apart.persist_result) == (False, False)

@@ -16,7 +16,7 @@ from uni_moe.registry.database import writing
 from uni_moe.registry.importing import import_graph
 from uni_moe.registry.indexing import index, rebuild
 from uni_moe.registry.promoting import approve, promote, promote_if_better, rollback
-from uni_moe.registry.write import register
+from uni_moe.registry.write import must_judge_again, register
 
 ADA, BOB, EVE = (Asked(name, f"{name} says so") for name in ("ada", "bob", "eve"))
 TWO = Gate(**{**vars(RULES), "approvals": 2})
@@ -146,6 +146,30 @@ def test_a_waiver_of_the_gate_needs_approvals_too(layout):
     assert files(layout) == before
 
 
+@pytest.mark.parametrize(
+    "ours, theirs, said",
+    [
+        ({"metrics": 2}, {"metrics": 1}, "the rules of the same answer: the candidate"),
+        (
+            {"evaluate": {"max_new_tokens": 64}},
+            {"evaluate": {"max_new_tokens": 16}},
+            "evaluate.max_new_tokens: the candidate was scored by 64, the champion by 16",
+        ),
+    ],
+)
+def test_the_gate_compares_no_scores_that_came_about_otherwise(layout, ours, theirs, said):
+    candidate(layout, "a", 0.5, params=theirs)
+    register(layout, reason="a", who="ada")
+    assert promote(layout, "1", RULES, ADA).promoted
+    candidate(layout, "b", 0.9, params=ours)
+    made = register(layout, reason="b", who="ada")
+    assert must_judge_again(layout, made)
+    refused = promote(layout, "2", RULES, ADA)
+    assert not refused.promoted
+    assert said in refused.reasons[0]
+    assert "`uni-moe judge VERSION`" in refused.reasons[0]
+
+
 @pytest.mark.parametrize("word", ["promote", "rollback"])
 def test_a_decision_that_died_half_way_is_finished_as_the_audit_log_tells(
     layout, monkeypatch, word
@@ -166,7 +190,9 @@ def test_a_decision_that_died_half_way_is_finished_as_the_audit_log_tells(
         with pytest.raises(KeyboardInterrupt):
             decide(layout, *terms)
     assert champions(layout) == before
-    assert audited(layout).problems[-1].what.endswith("verdict.json is gone")
+    found = audited(layout)
+    assert found.problems == ()
+    assert "verdict.json is not written yet" in found.notes[-1]
     put(layout, "c", 0.4)  # anything that decides
     assert champions(layout) == [*before, 2 if word == "promote" else 1]
     assert audited(layout).problems == ()

@@ -38,13 +38,13 @@ def train(layout, weights, *, raw="raw", params=None):
     return make(layout, layout.model, "tune", "model", parents, content=weights, params=params)
 
 
-def judge(layout, share, *, items="same", about=None, read=()):
+def judge(layout, share, *, items="same", about=None, read=(), params=None):
     score = Score(100, share, share - 0.1, share + 0.1, 0.0, 0.25, 0.25, 0.3)
     parents = parent_ids(layout, layout.model, layout.corpus("image"), *read)
     model = about or parents["artifacts/model"]
     report = report_of(model, score, "playground/shape", items={"image": items})
     with write_artifact(
-        layout.report, stage="evaluate", kind="report", params={}, parents=parents
+        layout.report, stage="evaluate", kind="report", params=params or {}, parents=parents
     ) as draft:
         write_json(draft.folder / "report.json", asdict(report))
         (draft.folder / "answers.jsonl").write_text("".join(answers(share)))

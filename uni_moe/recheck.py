@@ -16,11 +16,10 @@ from uni_moe.data.manifest import COLUMNS
 from uni_moe.data.validated import ACCEPTED, QUARANTINE, read_accepted, read_quarantine
 from uni_moe.records import Card
 from uni_moe.registry import read
-from uni_moe.registry.graph import KEPT
+from uni_moe.registry.cards import Cards, generations
 from uni_moe.registry.made import known_cards
 from uni_moe.registry.seen import CONTRACT, RULES, places, whole_file_of
 
-Cards = Mapping[str, tuple[str, Card]]  # id -> name in the workspace, card
 Word = Literal["kept", "fails", "unknown"]
 Tables = dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]]  # accepted, refused
 _SHOWN = 5
@@ -101,26 +100,6 @@ def recheck(layout: Layout, params: Params) -> Recheck:
         word, told = _together(found)
         models.append(Rechecked(version.number, version.model, version.is_champion, word, **told))
     return Recheck(contract.name, contract.version, contract.sha256, tuple(models))
-
-
-def generations(cards: Cards, model: str) -> list[Cards]:
-    """Return what a model was made from, then each model that it goes on from. Pure."""
-    found: list[Cards] = []
-    waiting, seen = [model], set[str]()
-    while waiting:
-        own: dict[str, tuple[str, Card]] = {}
-        here = [waiting.pop(0)]
-        while here:
-            one = here.pop()
-            if one in seen or one in own or one not in cards:
-                continue
-            own[one] = cards[one]
-            for name, parent in cards[one][1].parents.items():
-                (waiting if name.startswith(KEPT) else here).append(parent)
-        seen |= {one for one, (_, card) in own.items() if card.kind == "model"}
-        if own:
-            found.append(own)
-    return found
 
 
 def judged_together(cards: Cards, family: Cards) -> list[tuple[str, ...]]:

@@ -21,9 +21,14 @@ from uni_moe.runs import HEARTBEAT_S, HEARTBEATS, RECORD, pid_namespace
 DEAD_AFTER_S = 2 * HEARTBEAT_S  # a busy machine may write a heartbeat late by as much as one more
 GONE_AFTER_S = 10.0  # where its process is known to have ended: what it wrote last is seen by then
 CARDS, REPORT, ANSWERS = "cards", "report.json", "answers.jsonl"
+KEPT = "store/"  # how a card names a model that tuning began with: an earlier generation made it
 BEGINNING = 12  # letters of an id that names of files and keys have
 _SECOND = len("20260331T120000")  # what a run's name begins with
 _BEATS_BYTES = 4096  # at the end of a file of heartbeats: the last one is among them
+
+
+Cards = Mapping[str, tuple[str, Card]]
+"""Id -> name in the workspace, card."""
 
 
 def all_cards(layout: Layout) -> dict[str, tuple[str, Card]]:
@@ -100,6 +105,30 @@ def reachable(cards: Mapping[str, tuple[str, Card]], start: str) -> set[str]:
         if card_id in cards and card_id not in found:
             found.add(card_id)
             waiting += cards[card_id][1].parents.values()
+    return found
+
+
+def generations(cards: Cards, model: str) -> list[Cards]:
+    """Return what a model was made from, then each registered model that it goes on from. Pure.
+
+    Each generation ends where the one before it was registered. Cards that are not there are left
+    out.
+    """
+    found: list[Cards] = []
+    waiting, seen = [model], set[str]()
+    while waiting:
+        own: dict[str, tuple[str, Card]] = {}
+        here = [waiting.pop(0)]
+        while here:
+            one = here.pop()
+            if one in seen or one in own or one not in cards:
+                continue
+            own[one] = cards[one]
+            for name, parent in cards[one][1].parents.items():
+                (waiting if name.startswith(KEPT) else here).append(parent)
+        seen |= {one for one, (_, card) in own.items() if card.kind == "model"}
+        if own:
+            found.append(own)
     return found
 
 

@@ -12,7 +12,6 @@ from sqlalchemy.orm import Session
 
 from uni_moe.registry.tables import ArtifactRow, EdgeRow, VersionRow
 
-KEPT = "store/"  # how a card names a model that tuning began with: an earlier generation made it
 _MOST = 5_000  # values that one statement names
 _OWN: Any = ArtifactRow.__table__
 _EDGES: Any = EdgeRow.__table__

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from uni_moe.registry.graph import KEPT, Artifact, in_order
+from uni_moe.registry.cards import KEPT
+from uni_moe.registry.graph import Artifact, in_order
 
 
 @dataclass(frozen=True)

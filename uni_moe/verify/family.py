@@ -6,9 +6,10 @@ Tuning may have gone on from a registered model. What was made after that is a g
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from uni_moe.records import Card
+from uni_moe.registry.cards import Cards, generations
 
 INGEST = "ingest"
 DATA_STAGES = (INGEST, "validate", "prepare")
@@ -16,7 +17,6 @@ REPORTS = "evaluate"  # the stage of the road that judges; `uni-moe judge` is no
 PHASES = ("align", "experts", "tune")  # what may be spread over processes
 TRAINS = ("foundation", *PHASES)
 STATES = "states.jsonl"  # where what was trained here tells of its states
-STORE = "store/"  # where a parent lay that had been registered before
 Moved = Callable[[str], Sequence[str]]
 """Says of a registered model which raw data are others now than when it was made."""
 
@@ -100,39 +100,29 @@ def family_of(
             belongs to it.
         verdicts: of contracts; those on this family's samples alone belong to it.
     """
-    known = {card.id for _, card in ancestors}
+    cards = {card.id: (name, card) for name, card in ancestors}
     made = [one for one in reports if one[1].stage == REPORTS]
-    own = [one for one in made if set(one[1].parents.values()) <= known]
-    depths = depths_of({card.id: card for _, card in ancestors})
-    ordered = sorted(ancestors, key=lambda one: (depths[one[1].id], one[0]))
-    family = _down_to(ordered, verdicts, ordered[-1][1].id, is_last=True)
-    return replace(family, members=(*family.members, *(Member(*one) for one in own[-1:])))
+    own = [one for one in made if set(one[1].parents.values()) <= cards.keys()]
+    depths = depths_of({one: card for one, (_, card) in cards.items()})
+    model = max(depths, key=lambda one: depths[one])
+    last, *earlier = [
+        _in_order(generation, depths, verdicts) for generation in generations(cards, model)
+    ]
+    before = None
+    for ordered in reversed(earlier):
+        of = ordered[-1][1].id
+        before = Family(tuple(Member(name, card, of) for name, card in ordered), before)
+    return Family(tuple(Member(name, card) for name, card in [*last, *own[-1:]]), before)
 
 
-def _down_to(
-    ordered: Sequence[tuple[str, Card]],
-    verdicts: Sequence[tuple[str, Card]],
-    model: str,
-    *,
-    is_last: bool,
-) -> Family:
-    """Return the family of a model among artifacts that stand in graph order."""
-    cards = {card.id: card for _, card in ordered}
-    inside, begun, waiting = set[str](), list[str](), [model]
-    while waiting:
-        one = waiting.pop()
-        if one in inside:
-            continue
-        inside.add(one)
-        for name, parent in cards[one].parents.items():
-            (begun if name.startswith(STORE) else waiting).append(parent)
-    earlier = None if is_last else model
-    members = [Member(name, card, earlier) for name, card in ordered if card.id in inside]
-    judged = [one for one in verdicts if inside.issuperset(one[1].parents.values())]
-    after = sum(one.card.stage == INGEST for one in members)
-    members[after:after] = [Member(name, card, earlier) for name, card in judged]
-    before = _down_to(ordered, verdicts, begun[0], is_last=False) if begun else None
-    return Family(tuple(members), before)
+def _in_order(
+    generation: Cards, depths: Mapping[str, int], verdicts: Sequence[tuple[str, Card]]
+) -> list[tuple[str, Card]]:
+    """Return what a generation holds, parents before children, verdicts behind what they judged."""
+    ordered = sorted(generation.values(), key=lambda one: (depths[one[1].id], one[0]))
+    judged = [one for one in verdicts if generation.keys() >= set(one[1].parents.values())]
+    after = sum(card.stage == INGEST for _, card in ordered)
+    return [*ordered[:after], *judged, *ordered[after:]]
 
 
 def depths_of(cards: Mapping[str, Card]) -> dict[str, int]:

@@ -10,8 +10,9 @@ from typing import Any
 from uni_moe.artifacts import Layout, read_card
 from uni_moe.data.contract_rules import parse_contract
 from uni_moe.data.tombstones import FILE as TOMBSTONES
+from uni_moe.registry.cards import KEPT
 from uni_moe.verify.case import Case
-from uni_moe.verify.family import INGEST, STORE, Family, Member, differences
+from uni_moe.verify.family import INGEST, Family, Member, differences
 from uni_moe.verify.past_params import paths_in
 from uni_moe.verify.scratch import Scratch, beside
 from uni_moe.verify.shelf import Copy, Shelf, link_files
@@ -134,7 +135,7 @@ def _beginnings(
         name: shelf.copy_of(known[parent], case.version.model)
         for one in members
         for name, parent in one.card.parents.items()
-        if name.startswith(STORE)
+        if name.startswith(KEPT)
     }
     ingested = [one for one in members if one.card.stage == INGEST]
     if ingested and case.moved(generation.model):

@@ -7,7 +7,7 @@ which is done only where the bytes to send again are at hand.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,14 +96,19 @@ def absent(store: Objects, kept: Kept) -> list[str]:
         StoreError: the remote cannot be reached or refuses.
     """
     there = names_in(store)
-    return sorted(set().union(*_made_of(store, kept, there).values()) - there)
+
+    def read(name: str) -> bytes | None:
+        return store.content(name) if name in there else None
+
+    return sorted(set().union(*_made_of(kept, read).values()) - there)
 
 
 def send_rest(store: Objects, kept: Kept, before: set[str]) -> Arrived:
     """Send what a remote lacks of roots after DVC's own push; read back all that came.
 
     Files go before lists, and no list goes whose files are not all there: DVC takes a folder for
-    whole where its list is.
+    whole where its list is. Of a folder whose list is there and not in the cache nothing is asked:
+    other machines made most of a team's versions, and `absent` looks at all.
 
     Args:
         store: DVC's part of the remote.
@@ -114,7 +119,7 @@ def send_rest(store: Objects, kept: Kept, before: set[str]) -> Arrived:
         StoreError: the remote cannot be reached, refuses, or is full.
     """
     there = names_in(store)
-    made_of = _made_of(store, kept, there)
+    made_of = _made_of(kept)
     needed, sent = set().union(*made_of.values()), []
     for name in sorted(needed - there, key=lambda name: (name.endswith(LIST), name)):
         files = made_of.get(root_of(name), set()) - {name}
@@ -139,16 +144,20 @@ def names_in(store: Objects) -> set[str]:
     return {name for name in store.objects(FILES) if is_object(name)}
 
 
-def _made_of(store: Objects, kept: Kept, there: set[str]) -> dict[str, set[str]]:
-    """Return root -> the objects that it is made of, as far as its list is in cache or remote."""
+def _made_of(
+    kept: Kept, read: Callable[[str], bytes | None] = lambda _: None
+) -> dict[str, set[str]]:
+    """Return root -> the objects that it is made of, as far as the cache has its list.
+
+    `read` gives a list that the cache has not; who only sends needs none of those.
+    """
     cache, found = Files(kept.cache), dict[str, set[str]]()
     for root in kept.roots:
         name = object_of(root)
         found[root] = {name}
         if root.endswith(LIST):
             text = cache.content(place_of(root))
-            if text is None and name in there:
-                text = store.content(name)
+            text = read(name) if text is None else text
             found[root] |= {object_of(md5) for md5 in named_in(text)}
     return found
 

@@ -100,7 +100,7 @@ ANSWERS = {
     ],
     "Why is it worse on audio?": lambda root: [
         f"against version {champion(root).number}",
-        "audio: shown to be better; +8.0 points over 200 items, between +",
+        "audio: no difference shown; +0.5 points over 200 items, between -",
         f"Items of audio that only version {champion(root).number} has right",
         "key: playground/test/audio-00000",
     ],

@@ -5,7 +5,8 @@ import shutil
 import pytest
 from prefect.states import Failed
 
-from flows.remote import _dvc, push, set_remote, the_remote
+from flows.datasets import let_dvc
+from flows.remote import push, set_remote, the_remote
 from flows.tasks import _is_outside
 from tests.stores.workspace import registered_workspace
 from uni_moe.errors import LineageError, StageError, StoreError, UnreachableError
@@ -37,12 +38,12 @@ def test_a_folder_that_is_not_mounted_is_away(here, tmp_path):
 def test_a_remote_that_goes_away_in_dvcs_part_is_away(here):
     set_remote(here.root, Remote("s3://uni-moe-tests/flow", "http://127.0.0.1:9"))
     with pytest.raises(UnreachableError, match="cannot be reached"):
-        _dvc(here.root, the_remote(here.root), "push", print)
+        let_dvc("push", here.root, the_remote(here.root), print)
 
 
 def test_a_fault_of_dvcs_own_with_a_remote_that_answers_is_none_outside(here, tmp_path):
     set_remote(here.root, Remote(str(tmp_path / "nas")))
     (here.root / "dvc.yaml").write_text("stages: [")
     with pytest.raises(StoreError, match="DVC could not push") as told:
-        _dvc(here.root, the_remote(here.root), "push", print)
+        let_dvc("push", here.root, the_remote(here.root), print)
     assert not isinstance(told.value, UnreachableError)

@@ -80,8 +80,8 @@ def _restore(layout: Layout, model: str | None, into: Path, say: Say) -> Restore
     )
 
 
-def moved_since(layout: Layout, model: str) -> list[str]:
-    """Return which raw data are others now than a model's kept lock tells; nothing without one.
+def moved_since(layout: Layout, model: str) -> list[str] | None:
+    """Return which raw data are others now than a model's kept lock tells; None without one.
 
     Raises:
         ConfigError: the folder is no workspace, or its graph cannot be read.
@@ -89,7 +89,7 @@ def moved_since(layout: Layout, model: str) -> list[str]:
     try:
         kept = kept_graph(layout, find(layout, model))
     except LineageError:
-        return []
+        return None
     return changed_since(layout.root, (kept.folder / LOCK).read_text(encoding="utf-8"), "ingest")
 
 

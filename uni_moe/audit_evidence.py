@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 
 from uni_moe.artifacts import Layout, read_json, sha256_file, verified_card
@@ -11,6 +12,8 @@ from uni_moe.audit import FORGOTTEN, Checked, Entry, Problem
 from uni_moe.audit_log import decisions, read_log
 from uni_moe.errors import LineageError
 from uni_moe.runs import RECORD
+
+_OUT_OF_TURN = ("verification", "arrival", "removal", "recovery")  # told beside who decides
 
 
 def audited(
@@ -35,27 +38,34 @@ def audited(
         f"{path} is not here; `uni-moe pull {name[:12]}` brings it" for path, name in away.items()
     ]
     notes += [
-        f"entry {len(checked.entries)}: {path} is not written yet; what decides next writes it"
-        for path in late
+        f"entry {sequence}: {path} is not written yet; what decides next writes it"
+        for path, sequence in late.items()
     ]
     return Checked(checked.entries, tuple(ordered), (*checked.notes, *notes))
 
 
-def unwritten(layout: Layout, entries: Sequence[Entry]) -> tuple[str, ...]:
+def unwritten(layout: Layout, entries: Sequence[Entry]) -> dict[str, int]:
     """Return the path of the last decision, where its process died, or is, before writing it.
 
-    Its run then has not ended well, so a file that was removed later is none of these.
+    Its run then has not ended well, and nobody has taken his turn since, who would have written it:
+    a file that was removed later is none of these.
+
+    Returns:
+        the path -> the number of the entry that tells of it.
     """
-    told = [entry for entry in entries if "decision" in entry.evidence]
-    paths = _named(told[-1], "files") if told else ()
-    records = {path: (layout.root / path).parent / RECORD for path in paths}
-    return tuple(
-        path
+    after = takewhile(lambda entry: "decision" not in entry.evidence, reversed(entries))
+    since = list(after)
+    if len(since) == len(entries) or any(entry.event not in _OUT_OF_TURN for entry in since):
+        return {}
+    told = entries[-1 - len(since)]
+    records = {path: (layout.root / path).parent / RECORD for path in _named(told, "files")}
+    return {
+        path: told.sequence
         for path, record in records.items()
         if record.is_file()
         and read_json(record).get("status") != "done"
         and not (layout.root / path).exists()
-    )
+    }
 
 
 def _away(layout: Layout, entries: Sequence[Entry]) -> dict[str, str]:
@@ -122,9 +132,11 @@ def _is_forgotten(layout: Layout, path: str, entry: Entry, forgotten: Mapping[st
 def _untold(layout: Layout, entries: Sequence[Entry]) -> list[Problem]:
     """Return decisions in run folders that no entry names."""
     there = decisions(layout)
-    now = read_log(layout).entries  # a decision that fell meanwhile is told there, too
-    told = {path for entry in now for path in _named(entry, "files")}
+    told = {path for entry in entries for path in _named(entry, "files")}
     missing = [path for path in there if path not in told]
+    if missing:  # one may have fallen meanwhile
+        told = {path for entry in read_log(layout).entries for path in _named(entry, "files")}
+        missing = [path for path in missing if path not in told]
     return [Problem(len(entries) + 1, f"no entry tells of {path}") for path in missing]
 
 

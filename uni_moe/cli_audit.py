@@ -79,7 +79,8 @@ def _verify(arguments: argparse.Namespace) -> int:
             remedy="take the one that `uni-moe audit export` told.",
         )
     layout = _layout(arguments)
-    finish_decision(layout)
+    for path in finish_decision(layout):
+        print(f"note: {path} is written now: its process had died before", file=sys.stderr)
     found = audited(layout, head, has_remote=read_remote(layout.root) is not None)
     if arguments.json:
         told = [{"sequence": one.sequence, "what": one.what} for one in found.problems]

@@ -130,14 +130,14 @@ def _together(found: Sequence[tuple[Word, dict[str, Any]]]) -> tuple[Word, dict[
     """Return what was found of all generations of a model as one."""
     if not found:
         return "unknown", {"why": "the cards of its data are not kept"}
-    unknown = next((told for word, told in found if word == "unknown"), None)
-    if unknown is not None:
-        return "unknown", unknown
     every = ("failures", "breaches")
     merged = {
         name: tuple(dict.fromkeys(one for _, told in found for one in told.get(name, ())))
         for name in every
     }
+    unknown = next((told for word, told in found if word == "unknown"), None)
+    if unknown is not None and not any(merged.values()):
+        return "unknown", unknown
     return ("fails" if any(merged.values()) else "kept"), merged
 
 

@@ -278,7 +278,21 @@ def in_order(layout, model="2"):
     return [one.label for one in told if one.is_trained]
 
 
-def test_a_sample_that_went_is_another_ingest(layout, capsys):
+def test_samples_that_differ_where_no_lock_tells_the_raw_data_of_then_are_a_gap(layout, capsys):
+    key = min(row["key"] for row in read_manifest(layout.samples("image")))
+    assert main(["--workspace", str(layout.root), "remove", key]) == 0
+    capsys.readouterr()
+    told = verified(layout, capsys, "1", "--grade", "1")
+    assert (told["verdict"], told["bad"]) == ("incomplete", [])
+    gap = next(o for o in told["unchecked"] if o["artifact"] == "artifacts/samples/image")
+    assert "no kept lock tells the raw data of then; artifacts/samples/image: made" in gap["what"]
+    assert "artifacts/corpus/image" in told["checked"]
+
+
+def test_samples_that_differ_where_a_lock_tells_of_the_same_raw_data_are_changed(
+    layout, capsys, monkeypatch
+):
+    monkeypatch.setattr(restore, "moved_since", lambda *_: [])
     key = min(row["key"] for row in read_manifest(layout.samples("image")))
     assert main(["--workspace", str(layout.root), "remove", key]) == 0
     capsys.readouterr()

@@ -12,7 +12,7 @@ from uni_moe.artifacts import parent_ids, read_card
 from uni_moe.cli import main
 from uni_moe.config import load_params
 from uni_moe.data.contract import validate
-from uni_moe.recheck import judged_together, recheck
+from uni_moe.recheck import _together, judged_together, recheck
 from uni_moe.records import MODALITIES, Card
 from uni_moe.registry.write import register
 
@@ -104,6 +104,13 @@ def test_generations_of_data_are_judged_each_by_itself(layout):
         for model in (one, other)
     }
     assert counts == {1: {30}, 2: {24, 30}}  # no set holds tables of both
+
+
+def test_what_fails_is_told_though_another_generation_is_unknown():
+    fails, unknown = ("fails", {"failures": ("a",)}), ("unknown", {"why": "gone"})
+    assert _together([unknown, fails]) == ("fails", {"failures": ("a",), "breaches": ()})
+    assert _together([unknown, ("kept", {})]) == unknown
+    assert _together([("kept", {})])[0] == "kept"
 
 
 def test_tables_of_stages_that_ran_alone_are_paired_by_the_contracts_reports():

@@ -29,7 +29,7 @@ from uni_moe.registry.versions import VARIABLE, State, known, look, refuse
 
 _WORKSPACE = ".workspace"
 _LOOK_S = 1.0  # for another process to let go of the file
-_IN_USE = ("SQLITE_BUSY", "SQLITE_LOCKED")
+_BROKEN = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 _TURN = 0x756E696D6F65  # any number that all writers of this index agree on
 
 
@@ -265,12 +265,12 @@ def _move_aside(layout: Layout, url: str | None) -> None:
 
 
 def _is_whole(file: Path) -> bool:
-    """Say whether a file is a database with sound pages, or one that another process holds."""
+    """Say whether a file is a database with sound pages, as far as it can be read."""
     try:
         with closing(sqlite3.connect(file, timeout=_LOOK_S)) as connection:
             return connection.execute("PRAGMA quick_check(1)").fetchall() == [("ok",)]
     except sqlite3.DatabaseError as error:
-        return getattr(error, "sqlite_errorname", "").startswith(_IN_USE)
+        return not getattr(error, "sqlite_errorname", "").startswith(_BROKEN)
 
 
 @contextmanager

@@ -48,14 +48,19 @@ def turn_at_work(layout: Layout) -> Iterator[None]:
         yield
 
 
-def finish_decision(layout: Layout) -> None:
+def finish_decision(layout: Layout) -> list[str]:
     """Write the last decision where its process died before it had, as the next one would do.
 
     Where this cannot be, a check of the log notes it.
+
+    Returns:
+        the path that was written.
     """
-    if unwritten(layout, read_log(layout).entries):
+    late = unwritten(layout, read_log(layout).entries)
+    if late:
         with suppress(OSError, UniMoeError), turn(layout):
             pass
+    return [path for path in late if (layout.root / path).exists()]
 
 
 def decide_in_writing(

@@ -173,9 +173,10 @@ def _not_shown(
     compared: Mapping[str, Paired], candidate: Exam, champion: Exam, rules: Gate
 ) -> list[str]:
     """Return what the items do not show; `not … >=` also refuses what is not a number."""
+    scores = {name: (candidate.scores[name], champion.scores[name]) for name in compared}
     problems = [
         f"{name}: not shown to be no worse: {_points(-one.low)} may be lost, the gate allows "
-        f"{_points(rules.margin)}; {_wanted(candidate.scores[name], champion.scores[name], rules)}"
+        f"{_points(rules.margin)}; {_wanted(one, *scores[name], rules)}"
         for name, one in compared.items()
         if not one.low >= -rules.margin - _ROUNDING
     ]
@@ -187,10 +188,12 @@ def _not_shown(
     return problems
 
 
-def _wanted(ours: Sequence[float], theirs: Sequence[float], rules: Gate) -> str:
+def _wanted(one: Paired, ours: Sequence[float], theirs: Sequence[float], rules: Gate) -> str:
     items = items_for(ours, theirs, margin=rules.margin, confidence=rules.confidence)
-    if items is None:
+    if items is None and one.difference < -rules.margin:
         return "the loss itself is beyond that"
+    if items is None:
+        return "no number of items would show that of a difference like this"
     return f"with {len(ours)} items the interval is too wide, about {items} would do"
 
 

@@ -57,12 +57,13 @@ def verdicts_on(cards: Mapping[str, tuple[str, Card]], family: Collection[str]) 
     what they judged, but nothing else under the same name.
     """
     own = {cards[one][0]: one for one in family if cards[one][1].kind == "samples"}
-    rules = {cards[one][1].params.get(RULES) for one in family if cards[one][1].kind == "validated"}
+    judged = [cards[one][1] for one in family if cards[one][1].kind == "validated"]
+    by = {(card.params.get(RULES), card.code) for card in judged}
     return {
         card_id
         for card_id, (_, card) in cards.items()
         if card.kind == CONTRACT
-        and card.params.get(RULES) in rules
+        and (card.params.get(RULES), card.code) in by
         and not own.keys().isdisjoint(card.parents)
         and all(own.get(name, parent) == parent for name, parent in card.parents.items())
     }

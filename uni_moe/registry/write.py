@@ -16,7 +16,15 @@ from uni_moe.audit_log import REGISTRATION, sound_log
 from uni_moe.errors import LineageError
 from uni_moe.records import Card
 from uni_moe.registry import read
-from uni_moe.registry.cards import CARDS, all_cards, ancestors, card_file, read_report, report_key
+from uni_moe.registry.cards import (
+    CARDS,
+    all_cards,
+    ancestors,
+    card_file,
+    generations,
+    read_report,
+    report_key,
+)
 from uni_moe.registry.decisions import decide_in_writing, judged, turn
 from uni_moe.registry.exams import kept_exam
 from uni_moe.registry.indexing import index
@@ -118,7 +126,9 @@ def _keep(layout: Layout, model: tuple[Path, Card], report: tuple[Path, Card]) -
     cards[report[1].id] = (layout.name_of(layout.report), report[1])
     own = model[1].id
     family = ancestors(cards, own) | ancestors(cards, report[1].id)
-    family |= verdicts_on(cards, family)
+    for start in (own, report[1].id):
+        for generation in generations(cards, start):
+            family |= verdicts_on(cards, generation)
     for key, (folder, card) in (("model", model), (report_key(report[1].id), report)):
         if folder != layout.store / own / key:
             store.put_folder(f"{own}/{key}", folder, _sums(folder, card))

@@ -17,8 +17,8 @@ REPORTS = "evaluate"  # the stage of the road that judges; `uni-moe judge` is no
 PHASES = ("align", "experts", "tune")  # what may be spread over processes
 TRAINS = ("foundation", *PHASES)
 STATES = "states.jsonl"  # where what was trained here tells of its states
-Moved = Callable[[str], Sequence[str]]
-"""Says of a registered model which raw data are others now than when it was made."""
+Moved = Callable[[str], Sequence[str] | None]
+"""Says of a registered model which raw data are others now than when it was made; None: unknown."""
 
 
 @dataclass(frozen=True)
@@ -119,10 +119,13 @@ def _in_order(
     generation: Cards, depths: Mapping[str, int], verdicts: Sequence[tuple[str, Card]]
 ) -> list[tuple[str, Card]]:
     """Return what a generation holds, parents before children, verdicts behind what they judged."""
-    ordered = sorted(generation.values(), key=lambda one: (depths[one[1].id], one[0]))
     judged = [one for one in verdicts if generation.keys() >= set(one[1].parents.values())]
-    after = sum(card.stage == INGEST for _, card in ordered)
-    return [*ordered[:after], *judged, *ordered[after:]]
+    behind = {
+        card.id: max((depths[parent] for parent in card.parents.values()), default=0) + 0.5
+        for _, card in judged
+    }
+    places: dict[str, float] = {**depths, **behind}
+    return sorted([*generation.values(), *judged], key=lambda one: (places[one[1].id], one[0]))
 
 
 def depths_of(cards: Mapping[str, Card]) -> dict[str, int]:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from uni_moe.artifacts import Layout, read_card
-from uni_moe.audit_evidence import audited
+from uni_moe.audit_evidence import audited, unwritten
 from uni_moe.errors import LineageError
 from uni_moe.records import Card, sha256_text
-from uni_moe.registry.cards import CARDS, kept_cards, kept_family, report_key
+from uni_moe.registry.cards import CARDS, ancestors, generations, kept_cards, report_key
 from uni_moe.registry.graphs import graph_keys
 from uni_moe.registry.read import Version
 from uni_moe.registry.seen import SEEN, files_told, verdicts_on
@@ -53,10 +53,10 @@ def _family(layout: Layout, version: Version) -> Family:
     Raises:
         LineageError: a card is missing or was changed.
     """
-    folder = version.folder / CARDS
-    ancestors, kept = kept_family(folder, version.model), kept_cards(folder)
-    verdicts = sorted(verdicts_on(kept, [card.id for _, card in ancestors]))
-    return family_of(ancestors, list(_reports(layout, version)), [kept[one] for one in verdicts])
+    kept = kept_cards(version.folder / CARDS)
+    own = [kept[one] for one in ancestors(kept, version.model)]
+    verdicts = {one for part in generations(kept, version.model) for one in verdicts_on(kept, part)}
+    return family_of(own, list(_reports(layout, version)), [kept[one] for one in sorted(verdicts)])
 
 
 def _reports(layout: Layout, version: Version) -> Iterator[tuple[str, Card]]:
@@ -132,7 +132,9 @@ def _log(layout: Layout, version: Version, *, has_remote: bool) -> Findings:
     """Check the audit chain, and what its entries about this model name."""
     found = audited(layout, has_remote=has_remote, subject=version.model)
     bad = tuple(Finding(AUDIT_LOG, one.text) for one in found.problems)
-    return Findings(() if bad else (AUDIT_LOG,), bad)
+    late = unwritten(layout, found.entries)
+    gaps = tuple(Finding(AUDIT_LOG, f"{path} is not written yet") for path in late)
+    return Findings(() if bad or gaps else (AUDIT_LOG,), bad, gaps)
 
 
 def _few(names: list[str], most: int = 5) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -52,26 +54,30 @@ def _remade(
     if obstacles:
         return Findings(not_comparable=tuple(obstacles))
     params = case.params_for(generation, ())
-    beginnings = _beginnings(case, generation, members)
+    begun = _begun_with(case, members)
     gone = [
         *missing(params, case.layout.root),
         *_other_contract(case, members, params),
-        *(f"{name} is not kept here" for name, copy in beginnings.items() if copy is None),
+        *(f"{name} is not kept here" for name, copy in begun.items() if copy is None),
     ]
     if gone:
-        why = "; ".join(gone)
-        return Findings(unchecked=tuple(Finding(one.label, why) for one in members))
+        return _gaps(members, "; ".join(gone))
     folder = scratches.enter_context(beside(case.layout.root))
     scratch = Scratch(folder, case.layout.root)
     scratch.link([*paths_in(params), str(PurePath(params["raw"], TOMBSTONES))])
-    for name, copy in beginnings.items():
+    for name, copy in begun.items():
         assert copy is not None
         copy.write(folder / name)
-    rest = [one for one in members if one.name not in beginnings]
-    moved = "; ".join(case.moved(generation.model))
-    why = f"the raw data are not those of then: {moved}; its bytes that are kept were taken"
-    taken = tuple(Finding(one.label, why) for one in members if one.name in beginnings)
-    return _run_all(case, generation, rest, scratch, made).and_then(Findings(unchecked=taken))
+    work = _Work(case, generation, scratch, made, len(generation.stages(members)))
+    samples = [one for one in members if one.card.stage == INGEST]
+    rest = [one for one in members if one.card.stage != INGEST]
+    found = work.samples(samples)
+    if found.bad or found.not_comparable:
+        return found
+    lacking = [one.name for one in samples if not (folder / one.name).is_dir()]
+    if lacking:
+        return found.and_then(_gaps(rest, f"not kept here: {', '.join(lacking)}"))
+    return found.and_then(work.run(rest))
 
 
 def missing(params: Mapping[str, Any], root: Path) -> list[str]:
@@ -97,50 +103,81 @@ def compared(case: Case, made: Sequence[Member], layout: Layout) -> Findings:
     return Findings(tuple(checked), tuple(bad), not_comparable=tuple(unclear))
 
 
-def _run_all(
-    case: Case,
-    generation: Family,
-    members: Sequence[Member],
-    scratch: Scratch,
-    made: dict[str, Path],
-) -> Findings:
-    stages = generation.stages(members)
-    root, found = scratch.layout.root, Findings()
-    for number, (stage, ours) in enumerate(stages.items(), 1):
-        if all(one.card.id in made for one in ours):  # a later generation was made from it, too
-            for one in ours:
-                link_files(made[one.card.id], root / one.name)
-            continue
-        first = ours[0]
-        of = "" if first.earlier is None else f" of {first.earlier[:12]}"
-        case.say(f"{number} of {len(stages)}: {stage}{of}")
-        params = case.params_for(generation, ours)
-        scratch.run(stage, params, case.spread_for(first), case.routes_for(first))
-        found = found.and_then(compared(case, ours, scratch.layout))
-        if found.word() != "passed":
+def _gaps(members: Iterable[Member], why: str) -> Findings:
+    return Findings(unchecked=tuple(Finding(one.label, why) for one in members))
+
+
+@dataclass
+class _Work:
+    """Makes one generation again in its scratch; `made` tells where what was made before lies."""
+
+    case: Case
+    generation: Family
+    scratch: Scratch
+    made: dict[str, Path]
+    stages: int
+    number: int = 0
+
+    def samples(self, ours: Sequence[Member]) -> Findings:
+        """Make samples again; where the raw data are others by now, take them as they are kept.
+
+        Where no lock tells what those of then were, other samples prove nothing.
+        """
+        if not ours:
+            return Findings()
+        moved = self.case.moved(self.generation.model)
+        if moved:
+            return self._taken(ours, f"the raw data are not those of then: {'; '.join(moved)}")
+        found = self.run(ours)
+        if moved is not None or not found.bad:
             return found
-        made |= {one.card.id: root / one.name for one in ours}
-    return found
+        for one in ours:
+            shutil.rmtree(self.scratch.layout.root / one.name, ignore_errors=True)
+        return self._taken(
+            ours, f"no kept lock tells the raw data of then; {found.bad[0].text} by those of today"
+        )
+
+    def run(self, members: Sequence[Member]) -> Findings:
+        """Run the stages that make members, and hold each of those to its card."""
+        root, found = self.scratch.layout.root, Findings()
+        for stage, ours in self.generation.stages(members).items():
+            self.number += 1
+            if all(one.card.id in self.made for one in ours):  # a later generation has it, too
+                for one in ours:
+                    link_files(self.made[one.card.id], root / one.name)
+                continue
+            first = ours[0]
+            of = "" if first.earlier is None else f" of {first.earlier[:12]}"
+            self.case.say(f"{self.number} of {self.stages}: {stage}{of}")
+            params = self.case.params_for(self.generation, ours)
+            spread, routes = self.case.spread_for(first), self.case.routes_for(first)
+            self.scratch.run(stage, params, spread, routes)
+            found = found.and_then(compared(self.case, ours, self.scratch.layout))
+            if found.word() != "passed":
+                return found
+            self.made |= {one.card.id: root / one.name for one in ours}
+        return found
+
+    def _taken(self, ours: Sequence[Member], why: str) -> Findings:
+        shelf, found = Shelf(self.case.layout), Findings()
+        for one in ours:
+            copy = shelf.copy_of(one, self.case.version.model)
+            if copy is not None:
+                copy.write(self.scratch.layout.root / one.name)
+            then = "not kept" if copy is None else "taken as they are kept"
+            found = found.and_then(_gaps([one], f"{why}; its bytes are {then}"))
+        return found
 
 
-def _beginnings(
-    case: Case, generation: Family, members: Iterable[Member]
-) -> dict[str, Copy | None]:
-    """Return what members begin with that is not made again, by name, as it is kept.
-
-    It is the registered model that was tuned on, and samples whose raw data are others by now.
-    """
+def _begun_with(case: Case, members: Iterable[Member]) -> dict[str, Copy | None]:
+    """Return the registered model that members were made from, by its name, as it is kept."""
     shelf, known = Shelf(case.layout), {one.card.id: one for one in case.family.everyone}
-    found = {
+    return {
         name: shelf.copy_of(known[parent], case.version.model)
         for one in members
         for name, parent in one.card.parents.items()
         if name.startswith(KEPT)
     }
-    ingested = [one for one in members if one.card.stage == INGEST]
-    if ingested and case.moved(generation.model):
-        found |= {one.name: shelf.copy_of(one, case.version.model) for one in ingested}
-    return found
 
 
 def _other_contract(

@@ -5,13 +5,13 @@ import errno
 import pytest
 
 from tests.unit.registry.workspace import RULES, candidate
-from uni_moe.artifacts import Layout, read_json
-from uni_moe.audit import Asked
-from uni_moe.audit_evidence import audited
-from uni_moe.audit_log import log_file, read_log
+from uni_moe.artifacts import Layout, read_json, write_json
+from uni_moe.audit import Asked, Telling
+from uni_moe.audit_evidence import audited, unwritten
+from uni_moe.audit_log import append, log_file, read_log
 from uni_moe.config import Gate
 from uni_moe.errors import GateError, LineageError
-from uni_moe.registry import decisions, read
+from uni_moe.registry import decisions, indexing, read
 from uni_moe.registry.database import writing
 from uni_moe.registry.importing import import_graph
 from uni_moe.registry.indexing import index, rebuild
@@ -192,10 +192,34 @@ def test_a_decision_that_died_half_way_is_finished_as_the_audit_log_tells(
     assert champions(layout) == before
     found = audited(layout)
     assert found.problems == ()
+    last = found.entries[-1].sequence
+    assert f"entry {last}: " in found.notes[-1]
     assert "verdict.json is not written yet" in found.notes[-1]
+    beside = Telling("verification", "ada", "beside", None, {})
+    append(layout, beside)
+    assert f"entry {last}: " in audited(layout).notes[-1]
+    (path,) = unwritten(layout, audited(layout).entries)
     put(layout, "c", 0.4)  # anything that decides
     assert champions(layout) == [*before, 2 if word == "promote" else 1]
     assert audited(layout).problems == ()
+    (layout.root / path).unlink()
+    assert [one.sequence for one in audited(layout).problems] == [last]
+
+
+def test_a_decision_that_is_missing_after_somebody_took_his_turn_was_removed(layout, monkeypatch):
+    put(layout, "a", 0.5), put(layout, "b", 0.9)
+    promote(layout, "1", RULES, ADA)
+    entry = read_log(layout).entries[-1]
+    (path,) = entry.evidence["files"]
+    (layout.root / path).unlink()
+    record = (layout.root / path).with_name("run.json")
+    write_json(record, read_json(record) | {"status": "failed"})  # as if it had died
+    assert unwritten(layout, read_log(layout).entries) == {path: entry.sequence}
+    with monkeypatch.context() as patch:
+        patch.setattr(indexing, "_finish", lambda _: None)
+        approve(layout, "2", Asked("bob", "fine"))
+    assert unwritten(layout, read_log(layout).entries) == {}
+    assert [one.sequence for one in audited(layout).problems] == [entry.sequence]
 
 
 def test_an_index_that_knows_a_run_as_ended_learns_of_its_verdict_written_later(

@@ -112,6 +112,15 @@ def test_a_family_knows_by_which_file_a_training_is_told():
     assert STATES == state.STATES
 
 
+def test_a_verdict_stands_behind_all_that_it_judged_whatever_was_adopted():
+    adopted = [(f"a/foundation/{n}", card("foundation@x", params={"n": n})) for n in range(4)]
+    samples = [(f"a/samples/{n}", card("ingest", params={"n": n})) for n in range(3)]
+    verdict = ("a/validated", card("validate", samples))
+    model = ("a/model", card("tune", [*adopted, *samples]))
+    order = family_of([*adopted, *samples, model], verdicts=[verdict]).members
+    assert [one.card.stage for one in order][-2:] == ["validate", "tune"]
+
+
 def test_what_differs_is_told_by_its_name():
     old = card("ingest", files={"a": "1", "b": "2"}, results={"listed": 7})
     new = replace(old, files={"a": "9", "c": "3"}, results={"listed": 6})

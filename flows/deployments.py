@@ -101,14 +101,14 @@ def _whatever_is_new(space: Layout, reason: str, changes: Mapping[str, Any]) -> 
     Raises:
         UniMoeError: stages failed, or the copy to the remote did not arrive.
     """
-    _keep(space, reason, owed(space))
+    _keep(space, *(owed(space) or (reason, None)))
     plan = plan_stages(space.root)
     get_run_logger().info(plan.text())
     if plan.empty and is_judged(space, load_params(space.home.params).gate):
         if is_unsent(space):  # an earlier flow was killed, or its remote was away
             send(str(space.root))
         return None
-    expect_verdict(space, str(flow_run.get_id()))
+    expect_verdict(space, str(flow_run.get_id()), reason)
     judged = partial(_keep, space, reason)
     return recorded_road(plan, space, _why(reason, plan), changes, judged)
 

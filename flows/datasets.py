@@ -192,7 +192,8 @@ def _check_arrived(arrived: Arrived, own: Kept) -> None:
         raise StoreError(
             f"The remote does not give data back as they were sent.{bullets(arrived.wrong)}",
             cause="our cache is spoilt, or the server's disk or the network is failing.",
-            remedy="give `uni-moe push --verify`; look at the disks if it stays so.",
+            remedy="give `uni-moe push` again: what was wrong was removed there, and is sent anew; "
+            "look at the disks if it stays so.",
         )
     if own.roots & arrived.lacking.keys():
         raise _lacking("push")

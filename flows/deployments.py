@@ -13,7 +13,7 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from flows.apart import apart
+from flows.apart import apart, changed_params
 from flows.dvc import plan_stages
 from flows.embedded import quiet_logs
 from flows.failures import forget, is_known, remember
@@ -26,13 +26,14 @@ from flows.unsent import is_unsent
 from flows.untold import expect_verdict, is_kept, owed
 from uni_moe.alone import end_with_starter
 from uni_moe.artifacts import Layout
-from uni_moe.config import load_params
+from uni_moe.config import load_params, parse_params
 from uni_moe.errors import StageError, UniMoeError
 from uni_moe.registry.clean import check_clean
 from uni_moe.registry.database import check
 from uni_moe.registry.gate import Verdict
 from uni_moe.registry.known import is_judged
 from uni_moe.registry.read import find
+from uni_moe.yaml_text import parse_yaml
 
 NOTHING = "nothing to do"
 Start = Literal["scratch", "champion"]
@@ -53,7 +54,7 @@ def retrain_apart(
     asked = {"start": start, "changes": changes or {}}
     try:
         check(layout)  # before hours of training
-        others = {**_begin(layout, start, told), **(changes or {})}
+        others = _begin(layout, start, changes or {}, told)
         with apart(layout, others) as space, indexed(space):
             verdict = _whatever_is_new(space, reason, others)
     except Exception as fault:
@@ -81,18 +82,28 @@ def _unforeseen(fault: Exception) -> StageError:
     )
 
 
-def _begin(layout: Layout, start: Start, warn: Callable[[str], None]) -> dict[str, object]:
-    """Return the params that say what tuning begins with.
+def _begin(
+    layout: Layout, start: Start, changes: Mapping[str, Any], warn: Callable[[str], None]
+) -> dict[str, Any]:
+    """Return the params that this run has otherwise; look at the model that tuning begins with.
 
     Raises:
-        LineageError: there is no champion to begin with, or samples that were taken out are in it.
+        ConfigError: params with these changes cannot be followed.
+        LineageError: there is no champion to begin with, or samples that were taken out are in the
+            model, whoever named it.
+        UnknownError: no such model is registered here.
     """
-    if start == "scratch":
-        return {}
-    champion = find(layout, None)
-    if not check_clean(layout, load_params(layout.params).raw, champion):
-        warn(f"no manifest of version {champion.number} tells whether samples taken out are in it")
-    return {"tune.start": champion.model}
+    home = load_params(layout.params)
+    champion = {} if start == "scratch" else {"tune.start": find(layout, None).model}
+    others = {**champion, **changes}
+    text = changed_params(layout.params.read_text(encoding="utf-8"), others)
+    model = parse_params(parse_yaml(text), name=str(layout.params)).tune.start
+    if model is None:
+        return others
+    version = find(layout, model)
+    if not check_clean(layout, home.raw, version):
+        warn(f"no manifest of version {version.number} tells whether samples taken out are in it")
+    return others
 
 
 def _whatever_is_new(space: Layout, reason: str, changes: Mapping[str, Any]) -> Verdict | None:
@@ -101,14 +112,14 @@ def _whatever_is_new(space: Layout, reason: str, changes: Mapping[str, Any]) -> 
     Raises:
         UniMoeError: stages failed, or the copy to the remote did not arrive.
     """
-    _keep(space, reason, owed(space))
+    _keep(space, *(owed(space) or (reason, None)))
     plan = plan_stages(space.root)
     get_run_logger().info(plan.text())
     if plan.empty and is_judged(space, load_params(space.home.params).gate):
         if is_unsent(space):  # an earlier flow was killed, or its remote was away
             send(str(space.root))
         return None
-    expect_verdict(space, str(flow_run.get_id()))
+    expect_verdict(space, str(flow_run.get_id()), reason)
     judged = partial(_keep, space, reason)
     return recorded_road(plan, space, _why(reason, plan), changes, judged)
 

@@ -70,7 +70,7 @@ def _in_use(error: Exception) -> StageError:
     )
 
 
-def _no_graph(root: Path, error: Exception) -> ConfigError:
+def _no_graph(root: Path, error: object) -> ConfigError:
     return ConfigError(
         f"{root} has no graph that can be read: {error}",
         cause="the folder is no workspace, or dvc.yaml or params.yaml has a mistake.",
@@ -191,7 +191,7 @@ def changed_since(root: Path, lock: str, name: str) -> list[str]:
     """Return which data of a stage are others now than the text of a lock tells, code aside.
 
     Raises:
-        ConfigError: the folder is no workspace, or its graph cannot be read.
+        ConfigError: the folder is no workspace, or its graph cannot be read or lacks the stage.
     """
     from dvc.dependency import loads_from
     from dvc.exceptions import DvcException
@@ -199,9 +199,13 @@ def changed_since(root: Path, lock: str, name: str) -> list[str]:
 
     told = parse_yaml(lock)["stages"].get(name, {}).get("deps", [])
     data = {one["path"]: one["md5"] for one in told if not one["path"].endswith(CODE)}
+    if not data:
+        return []
     try:
         with chdir(root), Repo() as repo:
-            stage = next(one for one in repo.index.stages if one.addressing == name)
+            stage = next((one for one in repo.index.stages if one.addressing == name), None)
+            if stage is None:
+                raise _no_graph(root, f"dvc.yaml has no stage {name!r}")
             deps = loads_from(stage, list(data))
             return [
                 f"{path} is {'another one' if dep.exists else 'gone'}"

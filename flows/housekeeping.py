@@ -1,7 +1,8 @@
 """Housekeeping of a workspace and its remote: plans, and does what a person agreed to.
 
-No stage, run, push or pull may work in the workspace meanwhile, nor DVC: locks see to it. In the
-remote nobody may push through us: see `uni_moe.storage.turns`.
+No stage, run, push or pull may work in the workspace meanwhile, nor DVC, nor in workspaces that
+share its cache: locks see to it. In the remote nobody may push through us: see
+`uni_moe.storage.turns`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from uni_moe.alone import nobody_else
 from uni_moe.artifacts import Layout
 from uni_moe.audit import Asked
 from uni_moe.housekeeping.acting import act_here, act_there
-from uni_moe.housekeeping.data import plan_data
+from uni_moe.housekeeping.data import plan_data, sharing
 from uni_moe.housekeeping.here import known, plan_here
 from uni_moe.housekeeping.plan import Plan
 from uni_moe.housekeeping.there import plan_there
@@ -85,10 +86,16 @@ class _Place:
 
 @contextmanager
 def _at_rest(root: Path, *, remote: bool) -> Iterator[_Place]:
-    """Keep others out of a workspace, and out of its remote if asked, with all records here."""
+    """Keep others out of a workspace, and out of its remote if asked, with all records here.
+
+    Who works where the cache is shared is kept out, too: he may have made what no lock names yet.
+    """
     layout = Layout(root)
     with ExitStack() as stack:
         stack.enter_context(nobody_else(layout))
+        for other in (link.resolve() for link in sharing(layout) if (link / LOCK).is_file()):
+            stack.enter_context(nobody_else(Layout(other)))
+            stack.enter_context(data_at_rest(other))
         settled = (root / LOCK).is_file() and plan_stages(root).empty
         theirs = None
         if remote:

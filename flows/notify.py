@@ -2,7 +2,7 @@
 
 `notify.yaml` lies in the workspace, is tracked by nobody and says where to; secrets may stand in
 the environment instead. What cannot be delivered is told, stops nothing and waits: see
-`flows.outbox`.
+`flows.outbox`. Only a message that a server refuses for what it is does not wait.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from email.message import EmailMessage
+from http.client import HTTPException, InvalidURL
 from pathlib import Path
 from typing import Literal, cast
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
@@ -30,6 +32,9 @@ from uni_moe.yaml_text import parse_yaml
 FILE = "notify.yaml"
 WEBHOOK, PASSWORD = "UNI_MOE_WEBHOOK", "UNI_MOE_MAIL_PASSWORD"
 PATIENCE_S = 10.0
+# What lies at the address, the password or the hour: a person or time mends it. 5xx waits, too.
+_HTTP_WAITS = frozenset({401, 403, 404, 407, 408, 410, 425, 429})
+_SMTP_WAITS = frozenset({530, 534, 535, 538})
 _SECRET = re.compile(r"(webhook|mail\.password): .*")  # what stands there is shown nowhere
 Kind = Literal["failure", "contract", "refused", "waiting", "died"]
 Way = Literal["webhook", "mail"]
@@ -111,7 +116,7 @@ def of_verdict(verdict: Verdict, workspace: str, reason: str) -> News | None:
 
 
 def notify(root: Path, news: News, say: Say, ways: Sequence[Way] = WAYS) -> tuple[Way, ...]:
-    """Send news where `notify.yaml` says; return the ways on which they did not arrive.
+    """Send news where `notify.yaml` says; return the ways on which they may arrive later.
 
     What could not be sent is told, and stops nothing.
     """
@@ -122,11 +127,14 @@ def notify(root: Path, news: News, say: Say, ways: Sequence[Way] = WAYS) -> tupl
         return tuple(ways)
     if news.kind not in to.tell:
         return ()
-    return tuple(way for way in ways if not _arrives(way, to, news, say))
+    return tuple(way for way in ways if not _is_done(way, to, news, say))
 
 
-def _arrives(way: Way, to: Notify, news: News, say: Say) -> bool:
-    """Send news on a way, if it is wanted; tell without its secret where they did not arrive."""
+def _is_done(way: Way, to: Notify, news: News, say: Say) -> bool:
+    """Send news on a way, if it is wanted; tell without its secret where they did not arrive.
+
+    A message that the server will never take is done as well: others wait behind it.
+    """
     whom, secret = "the webhook", to.webhook
     try:
         if way == "webhook" and to.webhook is not None:
@@ -134,12 +142,23 @@ def _arrives(way: Way, to: Notify, news: News, say: Say) -> bool:
         elif way == "mail" and to.mail is not None:
             whom, secret = f"the mail server {to.mail.server}", to.mail.password
             _mail(to.mail, news)
-    except (OSError, ValueError, smtplib.SMTPException) as error:
-        said = f"{type(error).__name__}: {error}"
-        said = said.replace(secret, "…") if secret else said
-        say(f"{whom} did not take the message, and nobody is told by it yet: {said}")
-        return False
+    except (OSError, ValueError, HTTPException, smtplib.SMTPException) as error:
+        said = f"{type(error).__name__}: {'…' if isinstance(error, InvalidURL) else error}"
+        said = said.replace(secret, "…") if secret else said  # the former shows parts of it
+        is_lost = _is_refused(error)
+        when = "and never will" if is_lost else "and nobody is told by it yet"
+        say(f"{whom} did not take the message, {when}: {said}")
+        return is_lost
     return True
+
+
+def _is_refused(error: Exception) -> bool:
+    """Say whether a server refused a message for what it is, and will whenever it comes."""
+    if isinstance(error, HTTPError):
+        return 400 <= error.code < 500 and error.code not in _HTTP_WAITS
+    if isinstance(error, smtplib.SMTPSenderRefused | smtplib.SMTPDataError):
+        return error.smtp_code >= 500 and error.smtp_code not in _SMTP_WAITS
+    return False
 
 
 def _post(url: str, news: News) -> None:

@@ -1,7 +1,8 @@
 """News that wait until they have arrived: a server that is away loses none.
 
 They lie in `state/news.json`, each with the ways that it still must go. Whoever retrains or stands
-sends what waits. What nobody wants to hear is not kept for long.
+sends what waits, and notes each that has arrived: a kill doubles one at most. What nobody wants to
+hear is not kept for long, nor what a server refuses for what it is.
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ def keep(home: Layout, news: News | None, say: Say) -> None:
         return
     try:
         with in_turn(home, _TURN):
-            _write(home, [*_waiting(home), Waiting(news)])
+            waiting = [*_waiting(home), Waiting(news)]
+            _write(home, waiting[-MOST:])
+        if len(waiting) > MOST:
+            say(f"more than {MOST} news wait; the oldest will not be sent: {waiting[0].news.what}")
     except OSError as error:
         say(f"news cannot be kept, and are sent once: {type(error).__name__}: {error}")
         notify(home.root, news, say)
@@ -44,19 +48,21 @@ def send(home: Layout, say: Say) -> None:
         return
     try:
         with in_turn(home, _TURN):
-            _write(home, _unsent(home, say))
+            _send(home, say)
     except OSError as error:
         say(f"what was sent cannot be noted, and may come again: {type(error).__name__}: {error}")
 
 
-def _unsent(home: Layout, say: Say) -> list[Waiting]:
+def _send(home: Layout, say: Say) -> None:
     away: set[Way] = set()
-    left = []
-    for one in _waiting(home):
+    left, waiting = list[Waiting](), _waiting(home)
+    for number, one in enumerate(waiting, 1):
         open_ways = tuple(way for way in one.ways if way not in away)
         away |= set(notify(home.root, one.news, say, open_ways))
-        left.append(Waiting(one.news, tuple(way for way in one.ways if way in away)))
-    return [one for one in left if one.ways]
+        ways = tuple(way for way in one.ways if way in away)
+        left += [Waiting(one.news, ways)] if ways else []
+        if ways != one.ways:
+            _write(home, [*left, *waiting[number:]])
 
 
 def _waiting(home: Layout) -> list[Waiting]:
@@ -67,7 +73,7 @@ def _waiting(home: Layout) -> list[Waiting]:
 
 def _write(home: Layout, waiting: Sequence[Waiting]) -> None:
     if waiting:
-        write_json(_file(home), [asdict(one) for one in waiting[-MOST:]])
+        write_json(_file(home), [asdict(one) for one in waiting])
     else:
         _file(home).unlink(missing_ok=True)
 

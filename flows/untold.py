@@ -9,15 +9,16 @@ from pathlib import Path
 
 from uni_moe.artifacts import Layout, read_json, write_text
 from uni_moe.registry.gate import Verdict
+from uni_moe.registry.indexing import catch_up
 from uni_moe.registry.read import verdicts
 from uni_moe.runs import RECORD
 
 _FILE = "untold"
 
 
-def expect_verdict(layout: Layout, flow_run: str) -> None:
-    """Note that a flow run is about to ask the gate."""
-    write_text(_file(layout), flow_run)
+def expect_verdict(layout: Layout, flow_run: str, reason: str) -> None:
+    """Note that a flow run is about to ask the gate, and what it was asked for."""
+    write_text(_file(layout), f"{flow_run}\n{reason}")
 
 
 def is_kept(layout: Layout) -> None:
@@ -25,13 +26,20 @@ def is_kept(layout: Layout) -> None:
     _file(layout).unlink(missing_ok=True)
 
 
-def owed(layout: Layout) -> Verdict | None:
-    """Return the verdict of a flow that broke off before people could know it."""
+def owed(layout: Layout) -> tuple[str, Verdict] | None:
+    """Return the reason and the verdict of a flow that broke off before people could know it.
+
+    The flow may have been killed before the index knew its verdict.
+
+    Raises:
+        UniMoeError: the index cannot catch up.
+    """
     if not _file(layout).is_file():
         return None
-    flow_run = _file(layout).read_text(encoding="utf-8")
+    flow_run, _, reason = _file(layout).read_text(encoding="utf-8").partition("\n")
+    catch_up(layout, data=False)
     said = (
-        one.verdict
+        (reason, one.verdict)
         for one in reversed(verdicts(layout))
         if _flow_run(layout.runs / one.run / RECORD) == flow_run
     )

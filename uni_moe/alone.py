@@ -20,6 +20,7 @@ from uni_moe.errors import StageError
 
 _WATCH_S = 1.0
 _PATIENCE_S = 3.0  # a process whose starter was killed ends within a second
+_MOMENT_S = 0.3  # who only looks whether somebody is at a thing holds its lock that long
 _ABANDONED = 75  # sysexits.h: a temporary failure, try again
 
 
@@ -56,14 +57,14 @@ def one_standing(layout: Layout, name: str) -> Iterator[None]:
 
 @contextmanager
 def first_free(layout: Layout, names: Iterable[str]) -> Iterator[str]:
-    """Take the first of endless things that no process is at, without waiting; say which it is.
+    """Take the first of endless things that no process is at, hardly waiting; say which it is.
 
     Raises:
         StageError: a process has the workspace for itself.
     """
     with beside_others(layout):
         for name in names:
-            with _held(layout, name, fcntl.LOCK_EX, patience_s=0) as busy:
+            with _held(layout, name, fcntl.LOCK_EX, patience_s=_MOMENT_S) as busy:
                 if busy is None:
                     yield name
                     return

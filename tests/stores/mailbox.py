@@ -56,7 +56,11 @@ class _Smtp(socketserver.StreamRequestHandler):
                 self.say("235 welcome" if known else "535 unknown")
             elif word == "DATA" and known:
                 self.say("354 go on")
-                self.server.came.append(self.message())
+                message = self.message()
+                if self.server.refused is not None and self.server.refused in message["Subject"]:
+                    self.say("554 not this one")
+                    continue
+                self.server.came.append(message)
                 self.say("250 taken")
             elif word == "QUIT":
                 self.say("221 bye")
@@ -74,9 +78,12 @@ class _Smtp(socketserver.StreamRequestHandler):
         self.wfile.write(f"{text}\r\n".encode())
 
 
-def mail_server(password=None):
-    """Return a context: the address of a server that takes mail, and the messages that came."""
+def mail_server(password=None, refused=None):
+    """Return a context: the address of a server that takes mail, and the messages that came.
+
+    It refuses those whose subject holds `refused`.
+    """
     server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Smtp)
     server.daemon_threads = True
-    server.password, server.came = password, []
+    server.password, server.refused, server.came = password, refused, []
     return _standing(server)

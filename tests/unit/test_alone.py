@@ -1,3 +1,4 @@
+import fcntl
 import os
 import subprocess
 import sys
@@ -49,6 +50,16 @@ def test_the_first_thing_that_nobody_is_at_is_taken(tmp_path):
     assert not is_at(layout, "one")
     with first_free(layout, names) as again:
         assert again == "one"
+
+
+def test_who_only_looks_whether_somebody_is_at_a_thing_does_not_take_it(tmp_path):
+    layout = Layout(tmp_path)
+    layout.state.mkdir()
+    with (layout.state / "one.lock").open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_SH)
+        threading.Timer(0.05, fcntl.flock, (stream, fcntl.LOCK_UN)).start()
+        with first_free(layout, ("one", "two")) as name:
+            assert name == "one"
 
 
 def test_who_waits_for_a_turn_gets_it(tmp_path):

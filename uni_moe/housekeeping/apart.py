@@ -5,7 +5,7 @@ All in them can be made again; a run that finds none begins with what its home h
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -20,9 +20,9 @@ def old_apart(layout: Layout, before: datetime) -> list[Path]:
     return [place for place in places if newest(place) < before.timestamp()]
 
 
-def young_apart(layout: Layout, before: datetime) -> list[Layout]:
-    """Return the workspaces that a run came to since; they lie as deep as their paths climb."""
-    old, found = old_apart(layout, before), []
+def young_apart(layout: Layout, old: Sequence[Path]) -> list[Layout]:
+    """Return the workspaces that are not old; they lie as deep as their paths climb."""
+    found = []
     for place in sorted(place for place in layout.apart.glob("[0-9]*") if place not in old):
         root = place / "w"
         while (root / "w").is_dir() and not (root / "w").is_symlink():
@@ -31,9 +31,9 @@ def young_apart(layout: Layout, before: datetime) -> list[Layout]:
     return found
 
 
-def apart_goes(layout: Layout, before: datetime) -> Iterator[Going]:
+def apart_goes(layout: Layout, old: Sequence[Path]) -> Iterator[Going]:
     """Give the workspaces that go whole; what they share with DVC's cache frees nothing yet."""
-    for place in old_apart(layout, before):
+    for place in old:
         why = f"no run came back to it since {datetime.fromtimestamp(newest(place)):%Y-%m-%d}"
         own = (place / name for name in Files(place).objects())
         size = sum(file.stat().st_size for file in own if file.stat().st_nlink == 1)

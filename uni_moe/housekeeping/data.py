@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
+from pathlib import Path
 
 from uni_moe.artifacts import Layout
 from uni_moe.errors import LineageError
-from uni_moe.housekeeping.apart import old_apart
 from uni_moe.housekeeping.here import Known, many
 from uni_moe.housekeeping.plan import Plan, Staying
-from uni_moe.registry.graphs import LOCK, kept_locks, locks_apart
+from uni_moe.registry.graphs import LOCK, kept_locks, locks_apart, standing_locks
 from uni_moe.storage.dvc_data import Kept
 from uni_moe.storage.dvc_names import LIST
 from uni_moe.storage.dvc_unnamed import (
@@ -31,7 +31,7 @@ def plan_data(
 ) -> Plan:
     """Return what goes of DVC's cache: what neither a lock here nor one of a kept version names.
 
-    What is written from `now` on stays: a scheduled run may have begun.
+    What is written from `now` on stays: only workspaces known to share the cache are kept out.
     """
     cache = data.cache.parent.parent
     if not cache.resolve().is_relative_to(layout.root.resolve()):
@@ -56,18 +56,8 @@ def named_objects(
     Raises:
         LineageError: a version that stays has no lock, or a list is spoilt.
     """
-    roots = set(data.roots)
-    for one in about.versions:
-        if one.model in about.kept:
-            locks = kept_locks(layout, one.model)
-            if not locks:
-                raise LineageError(
-                    f"Which data version {one.number} was made from is not known.",
-                    cause="it was registered before locks were kept, or dvc.lock was older then.",
-                    remedy="`uni-moe pull` brings its lock if the remote has it; else retire it.",
-                )
-            roots |= {root for lock in locks for root in locked_roots(lock)}
-    old = {place.name for place in old_apart(layout, about.before)}
+    roots = set(data.roots).union(*map(locked_roots, _locks_of_versions(layout, about)))
+    old = {place.name for place in about.old_apart}
     for file in (file for number, file in locks_apart(layout) if number not in old):
         roots |= locked_roots(file.read_text(encoding="utf-8"))
     places = [lists_below(data.cache), *([lists_in(remote)] if remote is not None else [])]
@@ -76,13 +66,48 @@ def named_objects(
     return family(roots, places)
 
 
+def _locks_of_versions(layout: Layout, about: Known) -> Iterator[str]:
+    """Give the text of every lock of a version that stays; a forgotten one has none.
+
+    Raises:
+        LineageError: a version that stays has no lock, or one was changed.
+    """
+    standing = standing_locks(layout)
+    forgotten = {one.model for one in about.stones if one.kind == "forgotten"}
+    for one in (one for one in about.versions if one.model in about.kept):
+        if one.model in forgotten and not one.folder.is_dir():
+            continue
+        # By wider rules of later, one stays whose weights went.
+        locks = standing.get(one.model) or kept_locks(layout, one.model)
+        if not locks:
+            raise LineageError(
+                f"Which data version {one.number} was made from is not known.",
+                cause="it was registered before locks were kept, or dvc.lock was older then.",
+                remedy="`uni-moe pull` brings its lock if the remote has it; else retire it.",
+            )
+        yield from locks
+
+
+def sharing(layout: Layout) -> list[Path]:
+    """Return links to all workspaces that share DVC's cache: restored, and restored from those."""
+    links, seen, waiting = list[Path](), {layout.root.resolve()}, [layout]
+    while waiting:
+        for link in sorted(waiting.pop().sharing.glob("*")):
+            place = link.resolve()
+            if place not in seen:
+                seen.add(place)
+                links.append(link)
+                waiting.append(Layout(place))
+    return links
+
+
 def _restored(layout: Layout) -> Iterator[tuple[Layout, str]]:
     """Give the workspaces that versions were restored into, each with the text of its lock.
 
     Raises:
         LineageError: one is not where it was.
     """
-    for link in sorted(layout.sharing.glob("*")):
+    for link in sharing(layout):
         lock = link / LOCK
         if not lock.is_file():
             raise LineageError(

@@ -14,7 +14,7 @@ from uni_moe.artifacts import Layout, sha256_file
 from uni_moe.audit_log import sound_log
 from uni_moe.data.features import feature_folder, size_of
 from uni_moe.data.kept_features import kept_features
-from uni_moe.housekeeping.apart import apart_goes, newest, young_apart
+from uni_moe.housekeeping.apart import apart_goes, newest, old_apart, young_apart
 from uni_moe.housekeeping.keys import is_draft, model_of, sort_names
 from uni_moe.housekeeping.plan import Going, Plan, Staying, Where
 from uni_moe.housekeeping.retention import kept_versions
@@ -41,7 +41,7 @@ class Known:
     """What the registry says: all versions, those that stay and why, and what was forgotten.
 
     `lineage` are the beginnings of the ids of cards that a version has, or that lie here; what was
-    written `before` a time is old by the rules.
+    written `before` a time is old by the rules; `old_apart` are the workspaces apart that are.
     """
 
     versions: Sequence[read.Version]
@@ -49,6 +49,7 @@ class Known:
     stones: Sequence[Tombstone]
     lineage: Container[str]
     before: datetime
+    old_apart: Sequence[Path]
 
     @property
     def retired(self) -> list[read.Version]:
@@ -78,12 +79,14 @@ def known(layout: Layout, machine: Machine, now: datetime) -> Known:
     stones = tombstones_in(LocalFolder(layout.store).keys(TOMBSTONES))
     kept = kept_versions(versions, read.history(layout), machine.retention, now)
     models = [one.model for one in versions]
+    before = now - timedelta(days=machine.retention.days)
     return Known(
         versions=versions,
         kept={**_begun_with(all_cards(layout), versions, kept), **kept},
         stones=standing(stones, sound_log(layout).entries),
         lineage=beginnings(layout, models),
-        before=now - timedelta(days=machine.retention.days),
+        before=before,
+        old_apart=old_apart(layout, before),
     )
 
 
@@ -111,10 +114,10 @@ def plan_here(layout: Layout, machine: Machine, about: Known) -> Plan:
     goes = (
         *_store(layout, about),
         *_runs(layout, about, before),
-        *_states(layout, before),
+        *_states(layout, about),
         *_features(layout, machine, before),
-        *apart_goes(layout, before),
-        *_left(layout, before),
+        *apart_goes(layout, about.old_apart),
+        *_left(layout, about.old_apart),
     )
     return Plan(goes, stays)
 
@@ -170,12 +173,12 @@ def _runs(layout: Layout, about: Known, before: datetime) -> Iterator[Going]:
     yield from many("here", "runs", sizes, f"they ended before {before:%Y-%m-%d}")
 
 
-def _states(layout: Layout, before: datetime) -> Iterator[Going]:
+def _states(layout: Layout, about: Known) -> Iterator[Going]:
     """Give unfinished trainings that stood still so long; what has ended has no states."""
-    places = (layout, *young_apart(layout, before))
+    places = (layout, *young_apart(layout, about.old_apart))
     for stage, folder in (found for place in places for found in states_in(place)):
         last = newest(folder)
-        if last < before.timestamp():
+        if last < about.before.timestamp():
             why = f"{stage} stood still since {datetime.fromtimestamp(last):%Y-%m-%d}"
             name = layout.name_of(folder)
             yield Going("here", "states", name, why, size_of(folder), (name,))
@@ -217,10 +220,10 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _left(layout: Layout, before: datetime) -> Iterator[Going]:
+def _left(layout: Layout, old: Sequence[Path]) -> Iterator[Going]:
     """Give what processes that were killed left in folders that only they used."""
     sizes: dict[str, int] = {}
-    runs_apart = young_apart(layout, before)
+    runs_apart = young_apart(layout, old)
     states = [one.state for one in (layout, *runs_apart)]
     for folder in (layout.runs, *(one.artifacts for one in (layout, *runs_apart)), *states):
         for name, one in Files(folder).listed().items():

@@ -23,7 +23,8 @@ def check_clean(layout: Layout, raw: str, version: Version) -> bool:
         version: the model.
 
     Raises:
-        LineageError: they are in it, or nothing proves that it never learned from them.
+        LineageError: they are in data that it was made from, and no ledger spares it. Of a model
+            with no manifest nothing is known, which is no error.
         DataError: the list cannot be read.
     """
     keys = [one.key for one in read_tombstones(layout.root / raw / FILE)]

@@ -45,6 +45,7 @@ class Spoilt:
 class Arrived:
     """What became of a push: objects that we sent, and those that came back with other bytes.
 
+    The latter were removed with the lists that name them, so that the next push sends them again.
     `lacking` are the roots that are not whole there, each with the objects of it that are neither
     there nor whole in the cache.
     """
@@ -107,7 +108,8 @@ def send_rest(store: Objects, kept: Kept, before: set[str]) -> Arrived:
     """Send what a remote lacks of roots after DVC's own push; read back all that came.
 
     Files go before lists, and no list goes whose files are not all there: DVC takes a folder for
-    whole where its list is. Of a folder whose list is there and not in the cache nothing is asked:
+    whole where its list is. What came as other bytes is removed, lists first: nobody would look at
+    it again. Of a folder whose list is there and not in the cache nothing is asked:
     other machines made most of a team's versions, and `absent` looks at all.
 
     Args:
@@ -128,9 +130,13 @@ def send_rest(store: Objects, kept: Kept, before: set[str]) -> Arrived:
             sent.append(name)
     back = {name: store.md5(name) for name in sorted((needed & there) - before)}
     there -= {name for name, md5 in back.items() if md5 is None}
+    wrong = {name for name, md5 in back.items() if md5 not in (None, said_by(name))}
+    naming = {object_of(root) for root, own in made_of.items() if own & wrong}
+    for name in sorted(wrong | naming, key=lambda name: (not name.endswith(LIST), name)):
+        store.remove(name)
     return Arrived(
         tuple(sent),
-        tuple(name for name, md5 in back.items() if md5 not in (None, said_by(name))),
+        tuple(sorted(wrong)),
         {root: tuple(sorted(own - there)) for root, own in made_of.items() if not own <= there},
     )
 

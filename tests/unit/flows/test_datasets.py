@@ -107,8 +107,11 @@ def test_a_flipped_bit_on_the_way_is_told_at_once(here, monkeypatch):
         patch.setattr(flows.datasets, "let_dvc", flipping)
         with pytest.raises(StoreError, match="does not give data back"):
             push(here.root, silent)
-    push(here.root, silent, verify=True)
+    push(here.root, silent)
     assert data_of_versions(here) == in_remote(here)
+    said = []
+    push(here.root, said.append, verify=True)
+    assert not [line for line in said if "wrong" in line]
 
 
 def test_what_todays_lock_has_lost_keeps_no_other_version_from_arriving(here):

@@ -9,7 +9,7 @@ from dvc.repo.index import Index
 
 from flows.dvc import changed_since, failure, lock_on, plan_stages, run_module
 from flows.locks import release_dead_locks
-from uni_moe.errors import StageError
+from uni_moe.errors import ConfigError, StageError
 from uni_moe.workspace import make_workspace
 
 
@@ -182,3 +182,7 @@ stages:
     shutil.rmtree(root / "other")
     assert changed_since(root, lock, "ingest") == ["other is gone"]
     assert changed_since(root, "stages: {}", "ingest") == []
+    (root / "dvc.yaml").write_text(graph.replace("ingest", "other"))
+    assert changed_since(root, "stages: {}", "ingest") == []
+    with pytest.raises(ConfigError, match="no stage 'ingest'"):
+        changed_since(root, lock, "ingest")

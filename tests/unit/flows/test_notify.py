@@ -66,13 +66,25 @@ def test_a_webhook_that_refuses_is_told_without_its_address(tmp_path, monkeypatc
     assert SECRET not in said[0]
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:9/x", "file:///etc/passwd", "nonsense"])
+NO_SERVER = ("http://127.0.0.1:9/x", "http://here:nine/x", f"http://127.0.0.1:9/{SECRET} x")
+
+
+@pytest.mark.parametrize("url", [*NO_SERVER, "file:///etc/passwd", "nonsense"])
 def test_a_webhook_that_cannot_be_reached_stops_nothing_of_what_follows(tmp_path, url):
     said = []
     with mail_server() as (address, came):
         write(tmp_path, webhook=url, mail=mail_to(address))
         notify(tmp_path, NEWS, said.append)
     assert len(said) == len(came) == 1
+    assert SECRET not in said[0]
+
+
+def test_a_server_that_speaks_no_http_is_told(tmp_path):
+    said = []
+    with mail_server() as (address, _):
+        write(tmp_path, webhook=f"http://{address}/")
+        assert notify(tmp_path, NEWS, said.append) == ("webhook",)
+    assert "BadStatusLine" in said[0]
 
 
 def test_a_mail_server_that_does_not_know_us_is_told_without_the_password(tmp_path):

@@ -28,6 +28,7 @@ from uni_moe.audit_log import read_log
 from uni_moe.errors import LineageError, StageError, StoreError
 from uni_moe.machine import Machine, RetentionSettings
 from uni_moe.registry import read
+from uni_moe.registry.forgetting import forget
 from uni_moe.registry.graphs import keep_graph
 from uni_moe.storage.objects import Files
 from uni_moe.storage.remote import DATA, STORE, Remote, objects_of
@@ -322,6 +323,16 @@ def test_without_a_versions_lock_dvcs_data_stays_and_it_is_told(here):
     assert not [one for one in plan.goes if one.kind == "data"]
     (said,) = [one.why for one in plan.stays if one.name == "DVC's cache"]
     assert "Which data version" in said
+
+
+def test_a_forgotten_version_holds_no_data(here):
+    model = read.find(here, "2").model
+    forget(here, "2", ADA)
+    plan = do_gc(here.root, machine(9), ADA, remote=False)
+    assert not [one for one in plan.stays if one.name == "DVC's cache"]
+    left = {one.model for one in read.models(here)} - {model}
+    named = data_by_hand(here, left, lists_of(here))
+    assert {*Files(here.root / ".dvc/cache").objects("files/")} == named
 
 
 def test_features_that_nothing_can_read_go(here):

@@ -8,14 +8,16 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from flows.apart import apart
-from flows.dvc import plan_stages
+from flows.dvc import data_at_rest, plan_stages
 from flows.housekeeping import do_gc, plan_gc
 from flows.restore import restore
 from tests.integration.little_home import environment, make_home
 from tests.stores.workspace import commit, named_by
 from tests.unit.registry.workspace import RULES, candidate
+from uni_moe.alone import only_one
 from uni_moe.artifacts import Layout
 from uni_moe.audit import Asked
+from uni_moe.errors import StageError
 from uni_moe.housekeeping.apart import old_apart
 from uni_moe.machine import Machine, RetentionSettings
 from uni_moe.registry.graphs import keep_graph
@@ -47,6 +49,10 @@ def version(layout, weights):
 def cached(layout):
     files = layout.root / ".dvc/cache/files/md5"
     return {file.parent.name + file.name for file in files.glob("*/*")}
+
+
+def silent(_line):
+    """Hear nothing."""
 
 
 def age(folder, days):
@@ -105,7 +111,7 @@ def test_a_young_one_loses_only_old_states_and_drafts(home, space):
 
 
 def test_what_a_restored_workspace_made_stays(home, tmp_path):
-    back = Layout(restore(home, "1", tmp_path / "back", lambda _line: None).folder)
+    back = Layout(restore(home, "1", tmp_path / "back", silent).folder)
     lock, cache = back.root / "dvc.lock", home.root / ".dvc/cache/files/md5"
     before = lock.read_text()
     version(back, "c")
@@ -118,3 +124,26 @@ def test_what_a_restored_workspace_made_stays(home, tmp_path):
     lock.write_text(before)
     do_gc(home.root, RULES_OF_30_DAYS, ADA, remote=False)
     assert registered | apart_from_it <= cached(home)
+
+
+def test_what_a_workspace_made_that_was_restored_from_a_restored_one_stays(home, tmp_path):
+    first = Layout(restore(home, "1", tmp_path / "first", silent).folder)
+    version(first, "c")
+    second = Layout(restore(first, "1", tmp_path / "second", silent).folder)
+    candidate(second, "d", 0.6)
+    commit(second)
+    made = named_by(second.root / "dvc.lock", home.root / ".dvc/cache/files/md5")
+    assert not made <= named_by(first.root / "dvc.lock", home.root / ".dvc/cache/files/md5")
+    (second.sharing).mkdir(parents=True)
+    (second.sharing / "back").symlink_to(first.root)  # a ring leads nowhere
+    do_gc(home.root, RULES_OF_30_DAYS, ADA, remote=False)
+    assert made <= cached(home)
+
+
+def test_nothing_is_removed_while_a_workspace_that_shares_the_cache_is_at_work(home, tmp_path):
+    back = Layout(restore(home, "1", tmp_path / "back", silent).folder)
+    with only_one(back, "tune"), pytest.raises(StageError, match="tune"):
+        plan_gc(home.root, RULES_OF_30_DAYS, remote=False)
+    with data_at_rest(back.root), pytest.raises(StageError, match="in use"):
+        plan_gc(home.root, RULES_OF_30_DAYS, remote=False)
+    plan_gc(home.root, RULES_OF_30_DAYS, remote=False)

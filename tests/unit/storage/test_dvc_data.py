@@ -162,3 +162,15 @@ def test_what_a_push_brought_is_read_back(store, tmp_path):
     put(store, {name_of(WHOLE): b"wholE", name_of(SPOILT): b"spoilT"})
     wanted = kept(tmp_path / "cache", BOTH, cache=HERE)
     assert send_rest(store, wanted, {name_of(SPOILT)}).wrong == (name_of(WHOLE),)
+
+
+def test_what_came_wrong_goes_with_the_lists_that_name_it_and_is_sent_again(store, tmp_path):
+    others = {name_of(SPOILT): SPOILT, name_of(*GONE): GONE[0]}
+    put(store, {name_of(WHOLE): b"wholE", name_of(*BOTH): BOTH[0], **others})
+    wanted = kept(tmp_path / "cache", BOTH, cache=HERE)
+    before = {*others, name_of(*BOTH)}
+    assert send_rest(store, wanted, before).wrong == (name_of(WHOLE),)
+    assert names_in(store) == others.keys()
+    again = send_rest(store, wanted, names_in(store))
+    assert (again.sent, again.wrong) == ((name_of(WHOLE), name_of(*BOTH)), ())
+    assert store.content(name_of(WHOLE)) == WHOLE

@@ -141,12 +141,12 @@ def standing(root, port=None, words=LITTLE_UP):
             up.end()
 
 
-def command(root, *words, code=0):
+def command(root, *words, code=0, server=None):
     """Give a command in a little home; return what it says."""
     done = subprocess.run(
         [sys.executable, "-m", PROGRAM, *words],
         cwd=root,
-        env=environment(),
+        env=environment() | ({"PREFECT_API_URL": server} if server else {}),
         capture_output=True,
         text=True,
         check=False,

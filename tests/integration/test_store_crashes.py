@@ -156,7 +156,9 @@ def test_a_database_killed_at_any_moment_loses_and_doubles_nothing(home, databas
     database.server.start()
     for words, when in deaths:
         database.kill_at(words, when)
-        said = end(Flow(home.root, way), 2)
+        # A tick then finds all judged: what its last import lacks comes with the next one.
+        is_last = (way, words) == ("tick", "INSERT INTO points")
+        said = end(Flow(home.root, way), 0 if is_last else 2)
         assert database.has_killed.is_set(), (words, when)
         assert "cannot be used" in said, (words, when)
         database.server.start()

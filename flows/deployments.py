@@ -112,7 +112,9 @@ def _whatever_is_new(space: Layout, reason: str, changes: Mapping[str, Any]) -> 
     Raises:
         UniMoeError: stages failed, or the copy to the remote did not arrive.
     """
-    _keep(space, *(owed(space) or (reason, None)))
+    left = owed(space)
+    if left is not None:
+        _keep(space, *left)
     plan = plan_stages(space.root)
     get_run_logger().info(plan.text())
     if plan.empty and is_judged(space, load_params(space.home.params).gate):
@@ -124,11 +126,10 @@ def _whatever_is_new(space: Layout, reason: str, changes: Mapping[str, Any]) -> 
     return recorded_road(plan, space, _why(reason, plan), changes, judged)
 
 
-def _keep(space: Layout, reason: str, verdict: Verdict | None) -> None:
+def _keep(space: Layout, reason: str, verdict: Verdict) -> None:
     """Keep a verdict for people, whatever becomes of the flow from now on."""
-    if verdict is not None:
-        news = of_verdict(verdict, str(space.home.root), reason)
-        keep(space.home, news, get_run_logger().warning)
+    news = of_verdict(verdict, str(space.home.root), reason)
+    keep(space.home, news, get_run_logger().warning)
     is_kept(space)
 
 

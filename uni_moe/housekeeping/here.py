@@ -20,9 +20,8 @@ from uni_moe.housekeeping.plan import Going, Plan, Staying, Where
 from uni_moe.housekeeping.retention import kept_versions
 from uni_moe.housekeeping.thinning import BULKY, old_runs
 from uni_moe.machine import Machine
-from uni_moe.records import Card
 from uni_moe.registry import read
-from uni_moe.registry.cards import BEGINNING, CARDS, all_cards, beginnings, reachable
+from uni_moe.registry.cards import BEGINNING, CARDS, Cards, all_cards, beginnings, reachable
 from uni_moe.registry.seen import SEEN
 from uni_moe.registry.tombstones import TOMBSTONES, Tombstone, standing, tombstones_in
 from uni_moe.storage.blobs import LocalFolder
@@ -30,7 +29,6 @@ from uni_moe.storage.objects import Files
 from uni_moe.storage.sums import SUMS
 from uni_moe.train.state import states_in
 
-Cards = Mapping[str, tuple[str, Card]]  # by id: the name then, and the card
 _SHOWN = 3  # names of many that a line shows
 _ASIDE = ("fetched-", "sent-", "judged")  # folders of state/ that one command uses
 _OTHERS = ("features", "prefect", "up", "apart")  # those that look after themselves

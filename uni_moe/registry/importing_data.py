@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from uni_moe.artifacts import Layout, read_json
 from uni_moe.errors import LineageError
 from uni_moe.records import Card, ContractReport
-from uni_moe.registry.cards import REPORT, json_lines
+from uni_moe.registry.cards import REPORT, Cards, json_lines
 from uni_moe.registry.coded import coded, read_coded
 from uni_moe.registry.holdings import (
     Holding,
@@ -33,7 +33,6 @@ from uni_moe.registry.samples import Manifest, members, numbers_of, unknown_samp
 from uni_moe.registry.seen import CONTRACT, TABLES, files_told, places, whole_file_of
 from uni_moe.registry.tables_data import ContractRow, HolderRow, HoldingRow, RuleRow, SourceRow
 
-Cards = Mapping[str, tuple[str, Card]]
 _COLUMNS = ("key", "id", "source", "license", "subject", "modality", "split")
 _ORDER = list(TABLES)
 

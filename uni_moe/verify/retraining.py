@@ -67,8 +67,9 @@ def retrain(case: Case, count: int | None, seed: int) -> Findings:
     for number, stretch in enumerate(trained, 1):
         case.say(f"{number} of {len(trained)}: {stretch.text}")
         training = trainings[stretch.training]
-        found = found.and_then(_trained_again(case, training, stretch))
-        if found.bad or found.not_comparable != others.not_comparable:
+        again = _trained_again(case, training, stretch)
+        found = found.and_then(again)
+        if again.bad or again.not_comparable:
             return found
     return found
 

@@ -11,7 +11,6 @@ from uni_moe.artifacts import Layout
 from uni_moe.config import load_params
 from uni_moe.data.tombstones import FILE, Tombstone, write_tombstones
 from uni_moe.errors import LineageError
-from uni_moe.registry.indexing import index
 from uni_moe.workspace import recipe_file
 from uni_moe.yaml_text import parse_yaml
 
@@ -74,12 +73,7 @@ def test_a_champion_whose_ledgers_prove_that_it_never_learned_from_it_may_be_beg
 def test_a_champion_of_which_nothing_can_be_said_is_begun_with_and_told(layout):
     known = made.registered(layout)
     take_out(layout, "mine/1")
-    made.ingest(layout, "image", [made.row("mine/1", modality="image", license="other")])
-    made.train(layout, seen=["mine/1"])
-    for file in (layout.store / "seen").glob("*.sha256"):
-        file.unlink()
-    layout.registry.unlink()
-    index(layout)
+    made.lose_manifests(layout)
     others, said = begun(layout)
     assert others == {"tune.start": known.model}
     assert "version 1" in said[0]

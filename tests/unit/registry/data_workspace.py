@@ -10,6 +10,7 @@ from uni_moe.data.exposures import LedgerEntry, write_entries
 from uni_moe.data.manifest import COLUMNS
 from uni_moe.data.validated import write_accepted, write_quarantine
 from uni_moe.records import ContractReport, RuleVerdict, Score, sha256_text
+from uni_moe.registry.indexing import index
 from uni_moe.registry.promoting import promote_if_better
 from uni_moe.registry.write import register
 
@@ -171,3 +172,13 @@ def registered(layout, share=0.6, **options):
     known = register(layout, reason="a test", who="ada", flow_run="1")
     promote_if_better(layout, known, RULES, reason="a test", flow_run="1")
     return known
+
+
+def lose_manifests(layout):
+    """Make other data, and lose what was kept of those of registered models; the index follows."""
+    ingest(layout, "image", [row("mine/1", modality="image", license="other")])
+    train(layout, seen=["mine/1"])
+    for folder in (layout.store / "seen").glob("*.sha256"):
+        folder.unlink()
+    layout.registry.unlink()
+    index(layout)

@@ -181,12 +181,7 @@ def test_a_model_that_tuning_began_with_is_fine_where_samples_came_later(layout)
 
 def test_a_version_of_which_nothing_can_be_said_is_no_clean_answer(layout, capsys):
     made.registered(layout)
-    made.ingest(layout, "image", [made.row("mine/1", modality="image", license="other")])
-    made.train(layout, seen=["mine/1"])
-    for folder in (layout.store / "seen").glob("*.sha256"):
-        folder.unlink()
-    layout.registry.unlink()
-    index(layout)
+    made.lose_manifests(layout)
     assert main(["--workspace", str(layout.root), "impact", "mine/1"]) == 1
     assert "nothing can be said of version(s) 1" in capsys.readouterr().out
 
@@ -194,12 +189,7 @@ def test_a_version_of_which_nothing_can_be_said_is_no_clean_answer(layout, capsy
 def test_a_model_of_whose_data_nothing_is_kept_is_told_as_unknown(layout):
     known = made.registered(layout)
     index(layout)
-    made.ingest(layout, "image", [made.row("mine/1", modality="image", license="other")])
-    made.train(layout, seen=["mine/1"])
-    for folder in (layout.store / "seen").glob("*.sha256"):
-        folder.unlink()
-    layout.registry.unlink()
-    index(layout)
+    made.lose_manifests(layout)
     found = asked(layout, "mine/1")
     assert found.versions == ()
     assert found.unknown == (known.number,)
